@@ -1,18 +1,18 @@
 """A strict YAML reader that remembers where each field stands.
 
-Strict means: one document, a mapping at the top, no name twice, no type but YAML's own, no alias that grows without end.
+Strict means: one document, a mapping at the top, no name twice, no type but YAML's own, no aliases without end.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 import yaml
 
 from .faults import Fault, Path, dotted
-from .scalars import construct
+from .scalars import Value, construct, is_mapping
 
 Place = tuple[int, int]
 """Line and column, each from 1."""
@@ -54,7 +54,7 @@ class Marks:
 class Document:
     """What a file says: a tree of mappings, lists and scalars, with the place of each, and what is wrong with it."""
 
-    tree: dict[str, Any]
+    tree: dict[str, Value]
     marks: Marks
     faults: list[Fault]
 
@@ -75,7 +75,7 @@ def read_document(text: str, file: str) -> Document:
         return Document({}, marks, [Fault("", "expected a mapping of sections at the top", file, line, column)])
     builder = _Builder(marks)
     tree = builder.build(root, ())
-    return Document(tree if isinstance(tree, dict) else {}, marks, builder.faults)
+    return Document(tree if is_mapping(tree) else {}, marks, builder.faults)
 
 
 class _Builder:
@@ -87,9 +87,10 @@ class _Builder:
         self._seen: set[int] = set()
         self._around: set[int] = set()
         self._repeated = 0
+        self._told: set[tuple[Place, str]] = set()
         self.faults: list[Fault] = []
 
-    def build(self, node: yaml.Node, path: Path) -> Any:
+    def build(self, node: yaml.Node, path: Path) -> Value:
         self._marks.values.setdefault(dotted(path), _place(node))
         if id(node) in self._around:
             return self._fault(node, path, "an alias here refers to what it stands in")
@@ -105,7 +106,7 @@ class _Builder:
         finally:
             self._around.discard(id(node))
 
-    def _value(self, node: yaml.Node, path: Path) -> Any:
+    def _value(self, node: yaml.Node, path: Path) -> Value:
         if isinstance(node, yaml.MappingNode) and node.tag == _MAPPING:
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode) and node.tag == _SEQUENCE:
@@ -114,7 +115,7 @@ class _Builder:
             return self._scalar(node, path)
         return self._fault(node, path, "a YAML tag that is not allowed; leave it out")
 
-    def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
+    def _scalar(self, node: yaml.ScalarNode, path: Path) -> Value:
         try:
             return construct(node)
         except yaml.YAMLError:
@@ -122,8 +123,8 @@ class _Builder:
         except (ValueError, OverflowError):
             return self._fault(node, path, "no such number or date; put text in quotes")
 
-    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
-        mapping: dict[str, Any] = {}
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Value]:
+        mapping: dict[str, Value] = {}
         first: dict[str, Place] = {}
         merged: list[yaml.Node] = []
         for name_node, value_node in node.value:
@@ -144,19 +145,21 @@ class _Builder:
             self._merge(mapping, value_node, path)
         return mapping
 
-    def _merge(self, mapping: dict[str, Any], node: yaml.Node, path: Path) -> None:
+    def _merge(self, mapping: dict[str, Value], node: yaml.Node, path: Path) -> None:
         """Add what `<<` brings; what the mapping says itself goes first."""
         for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             brought = self.build(source, path)
-            if not isinstance(brought, dict):
+            if not is_mapping(brought):
                 self._fault(source, path, "`<<` takes a mapping or a list of mappings")
                 continue
             for name, value in brought.items():
                 mapping.setdefault(name, value)
 
     def _fault(self, node: yaml.Node, path: Path, message: str, *, on_name: bool = False) -> None:
-        line, column = _place(node)
-        self.faults.append(Fault(dotted(path), message, self._marks.file, line, column, on_name=on_name))
+        place = _place(node)
+        if (place, message) not in self._told:
+            self._told.add((place, message))
+            self.faults.append(Fault(dotted(path), message, self._marks.file, *place, on_name=on_name))
 
 
 def _place(node: yaml.Node) -> Place:

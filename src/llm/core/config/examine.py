@@ -6,21 +6,22 @@ is read again; a mistake found then is told only if nothing that was taken out c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from collections.abc import Callable
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from .checks import Whole, faults_of
 from .faults import Fault, Path, dotted, within
 from .providers import ProviderConfig
+from .scalars import Value, is_mapping
 from .translate import translate
 
 W = TypeVar("W", bound=Whole)
-Schema = Callable[[], dict[str, Any]]
+Schema = Callable[[], dict[str, Value]]
 
 
-def examine(data: Any, read: Callable[[Any], W], schema: Schema) -> tuple[W | None, list[Fault]]:
+def examine(data: Value, read: Callable[[Value], W], schema: Schema) -> tuple[W | None, list[Fault]]:
     """Read a configuration.
 
     Args:
@@ -41,7 +42,7 @@ def examine(data: Any, read: Callable[[Any], W], schema: Schema) -> tuple[W | No
     return None, faults
 
 
-def _attempt(data: Any, read: Callable[[Any], W], schema: Schema) -> tuple[W | None, list[Fault], list[Path]]:
+def _attempt(data: Value, read: Callable[[Value], W], schema: Schema) -> tuple[W | None, list[Fault], list[Path]]:
     try:
         return read(data), [], []
     except ValidationError as error:
@@ -49,53 +50,45 @@ def _attempt(data: Any, read: Callable[[Any], W], schema: Schema) -> tuple[W | N
         return None, faults, [path[: 3 if path[:1] == ("providers",) else 2] for path in wrong]
 
 
-def _typed(data: Any) -> Any:
+def _typed(data: Value) -> Value:
     """Name the type of a provider after its section, where it names none."""
-    sections = cast("Mapping[str, Any]", data).get("providers") if isinstance(data, Mapping) else None
-    if not isinstance(sections, Mapping):
+    sections = data.get("providers") if is_mapping(data) else None
+    if not is_mapping(sections):
         return data
-    providers = {name: _with_type(name, section) for name, section in cast("Mapping[str, Any]", sections).items()}
-    return {**cast("Mapping[str, Any]", data), "providers": providers}
+    return {**data, "providers": {name: _with_type(name, section) for name, section in sections.items()}}
 
 
-def _with_type(name: str, section: Any) -> Any:
+def _with_type(name: str, section: Value) -> Value:
     if isinstance(section, ProviderConfig):
         return section if section.type else section.model_copy(update={"type": name})
     if section is None:
         return {"type": name}
-    if not isinstance(section, Mapping):
-        return section
-    fields = cast("Mapping[str, Any]", section)
-    return {**fields, "type": name} if fields.get("type") is None else fields
+    return {**section, "type": name} if is_mapping(section) and section.get("type") is None else section
 
 
-def _without(data: Any, gone: list[Path]) -> Any:
+def _without(data: Value, gone: list[Path]) -> Value:
     """Take out what is wrong: of a provider the field, of other sections the entry."""
-    if not isinstance(data, Mapping):
+    if not is_mapping(data):
         return {}
-    rest = {name: _copy(section) for name, section in cast("Mapping[str, Any]", data).items()}
+    rest = {name: _copy(section) for name, section in data.items()}
     for path in gone:
         _drop(rest, path)
     return rest
 
 
-def _copy(section: Any) -> Any:
+def _copy(section: Value) -> Value:
     """Copy a section two levels deep, which is as deep as anything is taken out."""
-    if not isinstance(section, Mapping):
+    if not is_mapping(section):
         return section
-    entries = cast("Mapping[str, Any]", section)
-    return {
-        name: dict(cast("Mapping[str, Any]", entry)) if isinstance(entry, Mapping) else entry
-        for name, entry in entries.items()
-    }
+    return {name: dict(entry) if is_mapping(entry) else entry for name, entry in section.items()}
 
 
-def _drop(tree: dict[str, Any], path: Path) -> None:
+def _drop(tree: dict[str, Value], path: Path) -> None:
     for name in path[:-1]:
         below = tree.get(str(name))
-        if not isinstance(below, dict):
+        if not is_mapping(below):
             return
-        tree = cast("dict[str, Any]", below)
+        tree = below
     if path:
         tree.pop(str(path[-1]), None)
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from llm.utils.redact import Secret
 
 from .faults import Fault, Path, dotted, meant
-from .scalars import FromEnvironment
+from .scalars import FromEnvironment, Value, is_list, is_mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 _REFERENCE: Final = re.compile(r"\$(?P<escaped>\$)?\{(?P<body>[^}]*)\}|\$(?P<open>\$?)\{")
 _VARIABLE: Final = re.compile(r"(?P<name>[A-Za-z_]\w*)(?P<default>:-(?P<text>.*))?", re.DOTALL)
@@ -31,12 +31,12 @@ class Expansion:
         self._folder = folder
         self.faults: list[Fault] = []
 
-    def tree(self, value: Any, path: Path = ()) -> Any:
+    def tree(self, value: Value, path: Path = ()) -> Value:
         """Return the value with every reference replaced, and keys as secrets."""
-        if isinstance(value, dict):
-            return {name: self.tree(item, (*path, name)) for name, item in cast("dict[str, Any]", value).items()}
-        if isinstance(value, list):
-            return [self.tree(item, (*path, index)) for index, item in enumerate(cast("list[Any]", value))]
+        if is_mapping(value):
+            return {name: self.tree(item, (*path, name)) for name, item in value.items()}
+        if is_list(value):
+            return [self.tree(item, (*path, index)) for index, item in enumerate(value)]
         if not isinstance(value, str):
             return value
         text = self._text(value, path)

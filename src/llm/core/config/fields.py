@@ -5,18 +5,16 @@ They are used as `fields.Seconds` and the like: pydantic reads annotations when 
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
@@ -30,7 +28,13 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from llm.utils.redact import MASK, Secret
 
-from .scalars import FromEnvironment, resolve
+from .scalars import FromEnvironment, Value, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+_LISTS: tuple[type, ...] = (list, tuple)
 
 
 class Section(BaseModel):
@@ -43,7 +47,7 @@ class Section(BaseModel):
 class FromText:
     """The field also takes a `${VARIABLE}` whose text stands for its value."""
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: Value, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Resolve text of the environment before the field's own check."""
         return core_schema.no_info_before_validator_function(_resolved, handler(source))
 
@@ -56,7 +60,7 @@ class FromText:
 class OneOrMany:
     """The field takes one value or a list; one value is a list of one, and nothing is an empty list."""
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(self, source: Value, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Make a list of what is not one."""
         return core_schema.no_info_before_validator_function(_listed, handler(source))
 
@@ -66,40 +70,52 @@ class OneOrMany:
         return {"anyOf": [many["items"], many, {"type": "null"}]}
 
 
-def _resolved(value: Any) -> Any:
+@dataclass(frozen=True)
+class Defaulted:
+    """The section may be there but empty, which means all its defaults."""
+
+    def __get_pydantic_core_schema__(self, source: Value, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Read nothing as an empty mapping."""
+        return core_schema.no_info_before_validator_function(_mapping, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Let editors accept the empty section."""
+        return {"anyOf": [handler(schema), {"type": "null"}]}
+
+
+def _resolved(value: Value) -> Value:
     return resolve(value) if isinstance(value, FromEnvironment) else value
 
 
-def _listed(value: Any) -> Any:
+def _listed(value: Value) -> Value:
     if value is None:
         return ()
-    return value if isinstance(value, (list, tuple)) else (value,)
+    return value if isinstance(value, _LISTS) else (value,)
 
 
-def _empty_if_none(value: Any) -> Any:
+def _mapping(value: Value) -> Value:
     return {} if value is None else value
 
 
-def refused(why: str) -> PydanticCustomError:
-    """Return the error for a value that cannot be; `why` never quotes it, for it may be a secret."""
-    return PydanticCustomError("refused", "{why}", {"why": why})
+def refuse(why: str) -> NoReturn:
+    """Refuse a value; `why` never quotes it, for it may be a secret."""
+    kind = "refused"
+    raise PydanticCustomError(kind, "{why}", {"why": why})
 
 
-def _secret(value: Any) -> Secret:
+def _secret(value: Value) -> Secret:
     if isinstance(value, Secret):
         return _usable(value)
     if isinstance(value, str):
         return _usable(Secret(str(value)))
-    raise refused("expected a key as text; put it in quotes")
+    refuse("expected a key as text; put it in quotes")
 
 
 def _usable(secret: Secret) -> Secret:
     if not secret.reveal():
-        raise refused("the key is empty; give one, or take the entry out")
+        refuse("the key is empty; give one, or take the entry out")
     if not re.fullmatch(r"[!-~]+", secret.reveal()):
-        raise refused(
-            "the key holds a space, a line break or a character outside ASCII, which no HTTP header can carry"
-        )
+        refuse("the key holds a space, a line break or a character outside ASCII, which no HTTP header can carry")
     return secret
 
 
@@ -111,7 +127,7 @@ def _url_of(*schemes: str) -> Callable[[str], str]:
         except ValueError:
             whole = False
         if not whole or any(character.isspace() for character in url):
-            raise refused(f"expected a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+            refuse(f"expected a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}")
         return url
 
     return check
@@ -119,27 +135,27 @@ def _url_of(*schemes: str) -> Callable[[str], str]:
 
 def _origin(origin: str) -> str:
     if not re.fullmatch(r"https?://(?:[\w.-]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?", origin):
-        raise refused("expected an exact origin such as https://app.example.org, with no path and no `*`")
+        refuse("expected an exact origin such as https://app.example.org, with no path and no `*`")
     return origin
 
 
-Whole = Annotated[int, Strict(), FromText()]
-Number = Annotated[float, Strict(), Field(allow_inf_nan=False), FromText()]
-Switch = Annotated[bool, Strict(), FromText()]
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[tuple[Text, ...], OneOrMany()]
+Switch = Annotated[bool, Strict(), FromText()]
 Folder = Annotated[Path, WithJsonSchema({"type": "string"})]
-Day = Annotated[datetime.date, FromText()]
+Day = Annotated[dt.date, FromText()]
 
-Count = Annotated[Whole, Field(ge=1)]
-CountOrZero = Annotated[Whole, Field(ge=0)]
-Port = Annotated[Whole, Field(ge=0, le=65535)]
-Seconds = Annotated[Number, Field(gt=0)]
-SecondsOrZero = Annotated[Number, Field(ge=0)]
-Dollars = Annotated[Number, Field(ge=0)]
-Budget = Annotated[Number, Field(gt=0)]
-Share = Annotated[Number, Field(gt=0, le=1)]
-Weights = tuple[Annotated[Number, Field(gt=0)], ...]
+Count = Annotated[int, Strict(), Field(ge=1), FromText()]
+CountOrZero = Annotated[int, Strict(), Field(ge=0), FromText()]
+Port = Annotated[int, Strict(), Field(ge=0, le=65535), FromText()]
+Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False), FromText()]
+PositiveOrZero = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False), FromText()]
+Share = Annotated[float, Strict(), Field(gt=0, le=1), FromText()]
+Seconds = Positive
+SecondsOrZero = PositiveOrZero
+Dollars = PositiveOrZero
+Budget = Positive
+Weights = tuple[Positive, ...]
 
 Key = Annotated[
     Secret,
@@ -151,6 +167,3 @@ Keys = Annotated[tuple[Key, ...], OneOrMany()]
 HTTPAddress = Annotated[Text, AfterValidator(_url_of("http", "https"))]
 RedisAddress = Annotated[Text, AfterValidator(_url_of("redis", "rediss", "unix"))]
 Origins = tuple[Annotated[Text, AfterValidator(_origin)], ...]
-
-Defaulted = BeforeValidator(_empty_if_none)
-"""For a section that is there but empty: all its defaults."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from llm.core.exceptions import ConfigProblem, LLMConfigurationError
 from llm.utils.redact import redact
@@ -16,8 +16,9 @@ from .document import Document, Marks, read_document
 from .expand import Expansion
 from .faults import Fault, summary, within
 from .model import LLMConfig
+from .scalars import Value, is_list
 
-Source = str | Path | Mapping[str, Any] | LLMConfig | None
+Source = str | Path | Mapping[str, Value] | LLMConfig | None
 
 VARIABLE: Final = "LLM_CONFIG"
 """The variable that names the file."""
@@ -53,18 +54,18 @@ def load_config(source: Source = None, *, environ: Mapping[str, str] | None = No
 
 
 def locate(environ: Mapping[str, str] | None = None) -> Path | None:
-    """Return the file that `load_config` reads when it is given nothing; None: there is none, the environment decides."""
+    """Return the file that `load_config` reads when it is given nothing; None: the environment alone."""
     named = (os.environ if environ is None else environ).get(VARIABLE)
     if named:
         return Path(named).expanduser()
     return next((place for place in PLACES if place.is_file()), None)
 
 
-def _load(source: Any, environ: Mapping[str, str]) -> tuple[LLMConfig | None, list[ConfigProblem]]:
+def _load(source: Value, environ: Mapping[str, str]) -> tuple[LLMConfig | None, list[ConfigProblem]]:
     """Return the configuration or what is wrong with it; raises nothing, so that no frame outlives it."""
     document, folder = _document(source, environ)
     expansion = Expansion(environ, folder)
-    tree = cast("dict[str, Any]", expansion.tree(document.tree))
+    tree = cast("dict[str, Value]", expansion.tree(document.tree))
     origins: environment.Origins = {}
     if not tree.get("providers"):
         tree["providers"], origins = environment.providers(environ)
@@ -80,7 +81,7 @@ def _load(source: Any, environ: Mapping[str, str]) -> tuple[LLMConfig | None, li
     return None, sorted(located, key=lambda fault: (fault.line is None, fault.line or 0, fault.column or 0))
 
 
-def _document(source: Any, environ: Mapping[str, str]) -> tuple[Document, Path]:
+def _document(source: Value, environ: Mapping[str, str]) -> tuple[Document, Path]:
     """Return what the source says, and the folder that relative paths in it start from."""
     if isinstance(source, Mapping):
         return Document(_plain(source), Marks(), []), Path()
@@ -113,16 +114,16 @@ def _text(path: Path) -> tuple[str, Fault | None]:
         return "", Fault("", "is not UTF-8 text; save it as UTF-8", file, line, column)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Value) -> Value:
     """Return mappings as dictionaries with text for names, and tuples as lists."""
     if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in cast("Mapping[Any, Any]", value).items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in cast("list[Any]", value)]
+        return {str(name): _plain(item) for name, item in cast("Mapping[str, Value]", value).items()}
+    if is_list(value) or isinstance(value, tuple):
+        return [_plain(item) for item in cast("list[Value]", value)]
     return value
 
 
-def _validated(tree: dict[str, Any]) -> tuple[LLMConfig | None, list[Fault]]:
+def _validated(tree: dict[str, Value]) -> tuple[LLMConfig | None, list[Fault]]:
     try:
         return LLMConfig.model_validate(tree), []
     except LLMConfigurationError as error:

@@ -12,7 +12,7 @@ from . import fields
 from .limits import RateLimits
 from .slots import SlotConfig, broadcast
 
-LimitsList = Annotated[tuple[Annotated[RateLimits, fields.Defaulted], ...], fields.OneOrMany()]
+LimitsList = Annotated[tuple[Annotated[RateLimits, fields.Defaulted()], ...], fields.OneOrMany()]
 
 
 class ProviderConfig(fields.Section):
@@ -23,21 +23,23 @@ class ProviderConfig(fields.Section):
     """
 
     type: str = Field(
-        "",
+        default="",
         description="openai, anthropic, openrouter, local, or a registered name; default: the section's name. `openai` "
         "with a base_url is any compatible server.",
         examples=["openai"],
     )
     base_url: fields.HTTPAddress | None = Field(
-        None, description="Address, as the vendor's own client takes it; null: the vendor's.", repr=False
+        default=None, description="Address, as the vendor's own client takes it; null: the vendor's.", repr=False
     )
-    api_keys: fields.Keys = Field((), description="Key i of slot i.", examples=[["${OPENAI_API_KEY}"]])
-    models: fields.Texts = Field((), description="Model i of slot i; `*` takes any model.", examples=[["gpt-4o-mini"]])
+    api_keys: fields.Keys = Field(default=(), description="Key i of slot i.", examples=[["${OPENAI_API_KEY}"]])
+    models: fields.Texts = Field(
+        default=(), description="Model i of slot i; `*` takes any model.", examples=[["gpt-4o-mini"]]
+    )
     rate_limits: LimitsList = Field(
-        (), description="Limits of slot i's account.", examples=[[{"requests_per_minute": 50}]]
+        default=(), description="Limits of slot i's account.", examples=[[{"requests_per_minute": 50}]]
     )
     quota_groups: fields.Texts = Field(
-        (), description="Slot i's group: keys that draw on the same limits; default: each key its own."
+        default=(), description="Slot i's group: keys that draw on the same limits; default: each key its own."
     )
     model_families: dict[fields.Text, fields.Texts] = Field(
         default_factory=dict[str, tuple[str, ...]],
@@ -45,9 +47,10 @@ class ProviderConfig(fields.Section):
         examples=[{"haiku": ["claude-3-5-haiku-20241022"]}],
     )
     transport: Literal["direct", "sdk"] = Field(
-        "direct", description="direct: our own; sdk: through the vendor's client, for Azure, Bedrock and Vertex."
+        default="direct",
+        description="direct: our own; sdk: through the vendor's client, for Azure, Bedrock and Vertex.",
     )
-    device: fields.Text = Field("auto", description="Where a local model runs: auto, cpu, cuda, cuda:1, mps.")
+    device: fields.Text = Field(default="auto", description="Where a local model runs: auto, cpu, cuda, cuda:1, mps.")
 
     @property
     def slots(self) -> tuple[SlotConfig, ...]:

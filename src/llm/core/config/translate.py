@@ -83,6 +83,8 @@ def _said(error: ErrorDetails) -> str:
         return f"is wrong ({kind.replace('_', ' ')})"
     message = f"expected {expected.format_map(context)}"
     found = error["input"]
+    if kind == "float_type" and type(found) is int:
+        return "expected a number of fewer digits"
     if kind.endswith(_OF_TYPE):
         message += f", found {kind_of(found)}"
     if kind == "literal_error" and isinstance(found, str):
