@@ -1,0 +1,259 @@
+"""One call's record: what it holds, what happened to it, and how it ended.
+
+Every transition is one method, and every method takes `now` (monotonic seconds). Whoever gives up a call, gives back
+through it: `ended` releases what is still held, whatever the state, exactly once.
+
+    created → ticketed → [queued →] paid → sent → [answering →] ticketed … → ended
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import count
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LOG_LENGTH = 64
+_ids = count(1)
+
+
+class CallState(StrEnum):
+    """Where a call stands; `design.md` calls it the state table."""
+
+    CREATED = "created"
+    TICKETED = "ticketed"
+    QUEUED = "queued"
+    PAID = "paid"
+    SENT = "sent"
+    ANSWERING = "answering"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What an attempt takes from the limits.
+
+    Attributes:
+        input_tokens: Tokens of the prompt.
+        output_tokens: Tokens of the answer.
+        total_tokens: What counts against limits on tokens as such; not always the sum, vendors differ.
+        cost: US dollars.
+        requests: Requests.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    cost: float = 0.0
+    requests: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What a call asks of the limits; paid anew by each attempt.
+
+    Attributes:
+        charge: What the provider will charge at admission.
+        model: Model that the slot must have.
+        user: Tenant whose limits apply; None for none.
+        priority: Higher goes first.
+        deadline: Monotonic seconds after which waiting is pointless; None for never.
+    """
+
+    charge: Charge
+    model: str
+    user: str | None = None
+    priority: int = 0
+    deadline: float | None = None
+
+
+class Place(Protocol):
+    """A place in the queue."""
+
+    def give_back(self) -> None:
+        """Leave the queue, in constant time."""
+
+
+class Lease(Protocol):
+    """A slot and the capacity paid for one attempt on it."""
+
+    @property
+    def key(self) -> str:
+        """Fingerprint of the slot's key."""
+        ...
+
+    def refund(self) -> None:
+        """Give everything back: nothing was sent."""
+
+    def settle(self, used: Charge | None) -> None:
+        """Correct the tokens to what was used; None keeps what was paid, where that is unknown."""
+
+
+class Decision(NamedTuple):
+    """An entry of the decision log.
+
+    Attributes:
+        at: Monotonic seconds.
+        event: What happened, as one word.
+        detail: Which limit, key or failure it was about.
+    """
+
+    at: float
+    event: str
+    detail: str = ""
+
+
+class IllegalTransitionError(RuntimeError):
+    """A fault of this package: a call was moved to where it cannot go from its state."""
+
+
+class Call:
+    """What is known of one call, from the request to its outcome.
+
+    Attributes:
+        number: Number of the call in this process, from 1.
+        started: Monotonic seconds at which it was made.
+        deadline: Monotonic seconds at which it must have ended; None for never.
+        user: Tenant; None for none.
+        priority: Higher goes first.
+        state: Where it stands.
+        ticket: What it asks of the limits, while it has one.
+        sends: How often it was sent.
+        retryable: False once an answer was given elsewhere (by the leader of its flight): no retry here.
+        error: How it failed; None while it runs and where it succeeded.
+    """
+
+    __slots__ = (
+        "_ends", "_lease", "_log", "_place", "deadline", "error", "number", "priority", "retryable", "sends",
+        "started", "state", "ticket", "user",
+    )  # fmt: skip
+
+    def __init__(
+        self, now: float, *, deadline: float | None = None, user: str | None = None, priority: int = 0
+    ) -> None:
+        """Start the record."""
+        self.number: int = next(_ids)
+        self.started: float = now
+        self.deadline: float | None = deadline
+        self.user: str | None = user
+        self.priority: int = priority
+        self.state: CallState = CallState.CREATED
+        self.ticket: Ticket | None = None
+        self.sends: int = 0
+        self.retryable: bool = True
+        self.error: BaseException | None = None
+        self._place: Place | None = None
+        self._lease: Lease | None = None
+        self._ends: list[Callable[[Call], None]] = []
+        self._log: deque[Decision] | None = None
+
+    @property
+    def log(self) -> tuple[Decision, ...]:
+        """The last decisions about this call, oldest first."""
+        return tuple(self._log or ())
+
+    @property
+    def key(self) -> str | None:
+        """Fingerprint of the key that is in use."""
+        return self._lease.key if self._lease is not None else None
+
+    def note(self, now: float, event: str, detail: str = "") -> None:
+        """Add to the decision log."""
+        if self._log is None:
+            self._log = deque(maxlen=_LOG_LENGTH)
+        self._log.append(Decision(now, event, detail))
+
+    def on_end(self, callback: Callable[[Call], None]) -> None:
+        """Be told once, when the call has ended and holds nothing any more."""
+        self._ends.append(callback)
+
+    def ticketed(self, now: float, ticket: Ticket) -> None:
+        """Take a ticket."""
+        self._move(now, CallState.TICKETED, CallState.CREATED)
+        self.ticket = ticket
+
+    def closed(self, now: float) -> None:
+        """Close the ticket, so that another provider can open its own."""
+        self._move(now, CallState.CREATED, CallState.TICKETED)
+        self.ticket = None
+
+    def queued(self, now: float, place: Place, reason: str = "") -> None:
+        """Wait: no slot can pay now."""
+        self._move(now, CallState.QUEUED, CallState.TICKETED, reason)
+        self._place = place
+
+    def withdrawn(self, now: float) -> None:
+        """Leave the queue without having been paid."""
+        self._move(now, CallState.TICKETED, CallState.QUEUED)
+        self._release(None)
+
+    def paid(self, now: float, lease: Lease) -> None:
+        """Hold a lease: all limits were taken in one step."""
+        if self.state is CallState.QUEUED:
+            self._move(now, CallState.PAID, CallState.QUEUED, lease.key)
+        else:
+            self._move(now, CallState.PAID, CallState.TICKETED, lease.key)
+        self._place = None
+        self._lease = lease
+
+    def sent(self, now: float) -> None:
+        """Know that the first byte may have left."""
+        self._move(now, CallState.SENT, CallState.PAID)
+        self.sends += 1
+
+    def unsent(self, now: float) -> None:
+        """Know for certain that no byte left after all: the connection was never made."""
+        self._move(now, CallState.PAID, CallState.SENT)
+
+    def answering(self, now: float) -> None:
+        """Have a stream's first chunk in hand: no retry and no fallback any more."""
+        self._move(now, CallState.ANSWERING, CallState.SENT)
+
+    def attempted(self, now: float, used: Charge | None = None) -> None:
+        """End an attempt: the lease goes back, and the call keeps its ticket.
+
+        Nothing sent is refunded whole; what was sent stays charged and settles to `used`, or where that is None to
+        what was paid.
+        """
+        if self.state not in _LEASED:
+            raise IllegalTransitionError(f"call {self.number}: an attempt ends while {self.state}")
+        self._release(used)
+        self.state = CallState.TICKETED
+
+    def ended(self, now: float, error: BaseException | None = None) -> None:
+        """End the call, once; what is still held goes back by the rule of the state."""
+        if self.state is CallState.ENDED:
+            raise IllegalTransitionError(f"call {self.number} ended twice")
+        self._release(None)
+        self.note(now, "ended", "" if error is None else type(error).__name__)
+        self.state = CallState.ENDED
+        self.ticket = None
+        self.error = error
+        ends, self._ends = self._ends, []
+        for callback in ends:
+            callback(self)
+
+    def _move(self, now: float, to: CallState, source: CallState, detail: str = "") -> None:
+        if self.state is not source:
+            raise IllegalTransitionError(f"call {self.number}: {to} does not follow {self.state}")
+        self.state = to
+        self.note(now, to.value, detail)
+
+    def _release(self, used: Charge | None) -> None:
+        place, self._place = self._place, None
+        lease, self._lease = self._lease, None
+        if place is not None:
+            place.give_back()
+        if lease is None:
+            return
+        if self.state is CallState.PAID:
+            lease.refund()
+        else:
+            lease.settle(used)
+
+
+_LEASED = frozenset({CallState.PAID, CallState.SENT, CallState.ANSWERING})

@@ -1,0 +1,277 @@
+"""Messages and their parts, as frozen values, and the reading of `{"role": …, "content": …}` mappings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from .exceptions import LLMInvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+class MessageRole(StrEnum):
+    """Who speaks."""
+
+    SYSTEM = "system"
+    DEVELOPER = "developer"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """A piece of text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagePart:
+    """An image, by address or by its bytes.
+
+    Attributes:
+        url: Where the provider fetches it; `data:` addresses too.
+        data: The image's bytes; needs `media_type`.
+        media_type: MIME type, such as `image/png`.
+        detail: OpenAI's `low`, `high` or `auto`.
+    """
+
+    url: str | None = None
+    data: bytes | None = None
+    media_type: str | None = None
+    detail: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no provider can read.
+
+        Raises:
+            LLMInvalidRequestError: Not exactly one of `url` and `data`, or `data` without `media_type`.
+        """
+        _one_source("ImagePart", self.url, self.data, self.media_type)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentPart:
+    """A document, such as a PDF, by address or by its bytes.
+
+    Attributes:
+        url: Where the provider fetches it.
+        data: The document's bytes; needs `media_type`.
+        media_type: MIME type, such as `application/pdf`.
+        title: Name shown to the model.
+    """
+
+    url: str | None = None
+    data: bytes | None = None
+    media_type: str | None = None
+    title: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no provider can read.
+
+        Raises:
+            LLMInvalidRequestError: Not exactly one of `url` and `data`, or `data` without `media_type`.
+        """
+        _one_source("DocumentPart", self.url, self.data, self.media_type)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioPart:
+    """Recorded speech or sound.
+
+    Attributes:
+        data: The recording's bytes.
+        format: `wav` or `mp3`.
+    """
+
+    data: bytes
+    format: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingPart:
+    """What a model thought before it answered; handed back unchanged in the next turn.
+
+    Attributes:
+        text: The thought; empty where the provider hides it.
+        signature: The provider's proof that the thought is its own (Anthropic).
+        redacted: The provider's encrypted form of a hidden thought (Anthropic).
+    """
+
+    text: str
+    signature: str | None = None
+    redacted: str | None = None
+
+
+Part: TypeAlias = TextPart | ImagePart | DocumentPart | AudioPart | ThinkingPart
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A model's wish to have a tool called.
+
+    Attributes:
+        id: The provider's name of this call; the tool's answer carries it as `tool_call_id`.
+        name: Tool to call.
+        arguments: JSON text of the arguments, as the model wrote it.
+    """
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation.
+
+    Attributes:
+        role: Who speaks; text such as `"user"` is taken too.
+        content: Text, or parts.
+        name: The speaker's or the tool's name.
+        tool_calls: Calls that an assistant's turn asked for.
+        tool_call_id: Which call a tool's turn answers.
+    """
+
+    role: MessageRole
+    content: str | tuple[Part, ...] = ""
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+
+    def __post_init__(self) -> None:
+        """Bring role and sequences into their one form.
+
+        Raises:
+            LLMInvalidRequestError: An unknown role, or content that is neither text nor parts.
+        """
+        if type(self.role) is not MessageRole:
+            object.__setattr__(self, "role", _role(self.role))
+        if not isinstance(self.content, str):
+            object.__setattr__(self, "content", _parts(self.content))
+        if type(self.tool_calls) is not tuple:
+            object.__setattr__(self, "tool_calls", tuple(self.tool_calls))
+
+    @property
+    def text(self) -> str:
+        """All text of the content, without images, documents and thoughts."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content if isinstance(part, TextPart))
+
+
+MessageLike: TypeAlias = "Message | Mapping[str, Any]"
+MessagesLike: TypeAlias = "str | MessageLike | Iterable[MessageLike]"
+
+
+def read_messages(messages: MessagesLike) -> tuple[Message, ...]:
+    """Read what callers pass as messages: text, one message, or a sequence of messages and mappings.
+
+    Raises:
+        LLMInvalidRequestError: Nothing in it, or an element that is no message; says which and why.
+    """
+    if isinstance(messages, str):
+        if not messages:
+            raise LLMInvalidRequestError("messages is an empty text; pass what the model should answer")
+        return (Message(MessageRole.USER, messages),)
+    if isinstance(messages, Message) or hasattr(messages, "keys"):
+        messages = (messages,)  # type: ignore[assignment]  # a Mapping is told by its keys, cheaper than isinstance
+    try:
+        read = tuple(m if isinstance(m, Message) else read_message(m, at=i) for i, m in enumerate(messages))
+    except TypeError:
+        raise _invalid("messages", messages, "a text, Message objects or role/content mappings") from None
+    if not read:
+        raise LLMInvalidRequestError("messages is empty; pass at least one message")
+    return read
+
+
+_FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
+
+
+def read_message(message: object, *, at: int = 0) -> Message:
+    """Read one mapping in OpenAI's form; `at` is its place, for the error.
+
+    Raises:
+        LLMInvalidRequestError: A field is missing, unknown or of the wrong kind; says which.
+    """
+    fields: Mapping[str, Any] = dict(message) if hasattr(message, "keys") else {}  # type: ignore[call-overload]
+    if not fields:
+        raise _invalid(f"messages[{at}]", message, 'a Message or {"role": …, "content": …}')
+    if unknown := sorted(fields.keys() - _FIELDS):
+        known = ", ".join(sorted(_FIELDS))
+        raise LLMInvalidRequestError(f"messages[{at}] has the unknown field {unknown[0]!r}; known are {known}")
+    if "role" not in fields:
+        raise LLMInvalidRequestError(f"messages[{at}] has no role; add one of {', '.join(MessageRole)}")
+    try:
+        content = fields.get("content")
+        return Message(
+            fields["role"],
+            "" if content is None else content,
+            fields.get("name"),
+            tuple(_tool_call(call) for call in fields.get("tool_calls") or ()),
+            fields.get("tool_call_id"),
+        )
+    except LLMInvalidRequestError as error:
+        raise LLMInvalidRequestError(f"messages[{at}]: {error.message}") from None
+
+
+def _role(role: object) -> MessageRole:
+    try:
+        return MessageRole(role)  # type: ignore[arg-type]  # any object may come in here; that is the question
+    except ValueError:
+        raise _invalid("role", role, f"one of {', '.join(MessageRole)}", show=isinstance(role, str)) from None
+
+
+def _parts(content: object) -> tuple[Part, ...]:
+    if not isinstance(content, (list, tuple)):
+        raise _invalid("content", content, "text or a list of parts")
+    return tuple(part if isinstance(part, _PARTS) else _part(part) for part in content)
+
+
+_PARTS = (TextPart, ImagePart, DocumentPart, AudioPart, ThinkingPart)
+
+
+def _part(part: object) -> Part:
+    if isinstance(part, str):
+        return TextPart(part)
+    match part:
+        case {"type": "text", "text": str(text)}:
+            return TextPart(text)
+        case {"type": "image_url", "image_url": {"url": str(url), **rest}}:
+            return ImagePart(url=url, detail=rest.get("detail"))
+        case {"type": "image_url", "image_url": str(url)}:
+            return ImagePart(url=url)
+        case {"type": str(kind)}:
+            raise LLMInvalidRequestError(
+                f"content part of type {kind!r} is not read from mappings; pass TextPart, ImagePart, DocumentPart, "
+                "AudioPart or ThinkingPart"
+            )
+        case _:
+            raise _invalid("content part", part, 'a part such as TextPart("…") or {"type": "text", "text": …}')
+
+
+def _tool_call(call: object) -> ToolCall:
+    match call:
+        case ToolCall():
+            return call
+        case {"id": str(id_), "function": {"name": str(name), "arguments": str(arguments)}}:
+            return ToolCall(id_, name, arguments)
+        case _:
+            raise _invalid("tool_calls", call, 'ToolCall or {"id": …, "function": {"name": …, "arguments": …}}')
+
+
+def _one_source(part: str, url: str | None, data: bytes | None, media_type: str | None) -> None:
+    if (url is None) == (data is None):
+        raise LLMInvalidRequestError(f"{part} needs exactly one of url and data")
+    if data is not None and not media_type:
+        raise LLMInvalidRequestError(f"{part} with data needs its media_type, such as 'image/png'")
+
+
+def _invalid(field: str, value: object, expected: str, *, show: bool = False) -> LLMInvalidRequestError:
+    # Values stay out of messages: they may be content.
+    got = repr(value) if show else type(value).__name__
+    return LLMInvalidRequestError(f"{field} is {got}; expected {expected}")

@@ -1,0 +1,172 @@
+"""The seams: what a middleware, a provider and a transport are, and what the manager is given to own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from llm.utils.clock import Clock
+    from llm.utils.redact import Secret
+
+    from .call import Charge
+    from .stream import LLMResult, LLMStream
+    from .types import EmbeddingResponse, HealthStatus, LLMRequest, LLMResponse
+
+CallNext: TypeAlias = "Callable[[LLMRequest], Awaitable[LLMResult]]"
+"""The rest of the chain.
+
+It runs once per attempt for what stands inside `retry`, once per call for what stands outside. It returns a response,
+or a stream whose first chunk is in hand; it raises `LLMException` or `CancelledError`.
+"""
+
+
+@runtime_checkable
+class Middleware(Protocol):
+    """A layer of the chain; a plain coroutine function with these parameters is one too.
+
+    To change the request, pass on `dataclasses.replace(request, …)`. To learn the outcome of a call whose result may be
+    a stream, use `llm.core.stream.at_end`.
+    """
+
+    async def __call__(self, request: LLMRequest, call_next: CallNext) -> LLMResult:
+        """Handle one request: pass it on, answer it, repeat it or refuse it."""
+        ...
+
+
+@runtime_checkable
+class Provider(Protocol):
+    """One key at one vendor, or a model on the box.
+
+    It sends once and never repeats; it never waits for capacity. What fails raises an `LLMException`, with `.sent` or
+    `.status` telling what is known.
+    """
+
+    async def initialize(self) -> None:
+        """Do what must be done before the first call; called once, before it."""
+
+    async def complete(self, request: LLMRequest) -> LLMResponse:
+        """Answer whole."""
+        ...
+
+    async def stream(self, request: LLMRequest) -> LLMStream:
+        """Return a stream whose first chunk is in hand (`await LLMStream(source).begin()`)."""
+        ...
+
+    async def health_check(self) -> HealthStatus:
+        """Ask whether it can serve, at no cost in tokens."""
+        ...
+
+    async def close(self) -> None:
+        """Give back what it holds; calls that run have ended before."""
+
+
+@runtime_checkable
+class Charging(Protocol):
+    """A provider that knows what its vendor charges at admission; others are charged by the common estimate."""
+
+    def charge(self, request: LLMRequest, expected_output: int) -> Charge:
+        """Return the charge; `expected_output` stands in, in tokens, where the request has no `max_tokens`."""
+        ...
+
+
+@runtime_checkable
+class Embedding(Protocol):
+    """A provider that makes vectors of texts."""
+
+    async def embed(self, texts: Sequence[str], *, model: str, dimensions: int | None = None) -> EmbeddingResponse:
+        """Return a vector per text."""
+        ...
+
+
+@runtime_checkable
+class TokenCounting(Protocol):
+    """A provider that counts a prompt's tokens exactly."""
+
+    async def count_tokens(self, request: LLMRequest) -> int:
+        """Return the tokens that the request's prompt takes."""
+        ...
+
+
+class Reply(Protocol):
+    """An HTTP answer whose body is still to be read."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers, found in any case of letters."""
+        ...
+
+    async def read(self) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            LLMConnectionError: It broke off.
+            LLMServerError: It is larger than any answer may be.
+        """
+        ...
+
+    async def chunk(self) -> bytes:
+        """Return the next bytes as they come; empty at the orderly end of the body.
+
+        Raises:
+            LLMConnectionError: It broke off, or `close` was called.
+        """
+        ...
+
+    def waiting(self) -> bool:
+        """Return whether bytes wait to be read."""
+        ...
+
+    def close(self) -> None:
+        """Close it: back to the pool of connections when it was read to its end, cut otherwise."""
+
+
+class Transport(Protocol):
+    """Bytes over HTTP; knows no dialect."""
+
+    async def request(
+        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
+    ) -> Reply:
+        """Send once and return when the answer's head is there.
+
+        Raises:
+            LLMConnectionError: No answer; `.sent` tells whether the request may have arrived.
+            LLMTimeoutError: No connection within the connect time.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close all connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSettings:
+    """What a provider is made of; `register_provider(name, factory)` takes a factory of these.
+
+    Attributes:
+        name: Section of the configuration, for responses and errors.
+        models: Models of the section.
+        clock: Its time.
+        transport: Its way to the network.
+        key: Its key; None where it needs none.
+        base_url: Where it is; None for the vendor's own address.
+        device: For a model on the box: `auto`, `cpu`, `cuda` or `mps`.
+    """
+
+    name: str
+    models: tuple[str, ...]
+    clock: Clock
+    transport: Transport
+    key: Secret | None = None
+    base_url: str | None = None
+    device: str = "auto"
+
+
+ProviderFactory: TypeAlias = "Callable[[ProviderSettings], Provider]"

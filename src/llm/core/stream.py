@@ -1,0 +1,397 @@
+"""A stream as a result: chunks as they come, the whole response at the end, and one outcome for all who observe it."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
+
+from .exceptions import LLMStreamInterruptedError, LLMTimeoutError
+from .types import LLMResponse, StreamChunk, ThinkingPart, TokenUsage, ToolCall, ToolCallDelta
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from llm.utils.clock import Clock, Timer
+
+    from .exceptions import LLMException, TimeoutPhase
+    from .types import FinishReason
+
+_logger = logging.getLogger("llm.stream")
+
+
+class ChunkSource(Protocol):
+    """Where a stream's chunks come from: a connection, a model on the box, a stored answer."""
+
+    @property
+    def id(self) -> str:
+        """The provider's identifier of the answer, as far as it is known; else empty."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """Model that answers, as the provider names it, as far as it is known; else empty."""
+        ...
+
+    async def __anext__(self) -> StreamChunk:
+        """Return the next chunk.
+
+        Raises:
+            StopAsyncIteration: The closing event came: the answer is whole.
+            LLMException: It will not be whole.
+        """
+        ...
+
+    def waiting(self) -> bool:
+        """Return whether data waits to be read."""
+        ...
+
+    def close(self) -> None:
+        """End it at once, as often as one likes; a read that is under way then raises."""
+
+
+EndHook: TypeAlias = "Callable[[LLMResponse | None, BaseException | None], None]"
+"""Is told the outcome once: the whole response, or the error; `GeneratorExit` is a stream that was left early."""
+
+
+class LLMStream:
+    """An answer that comes in `StreamChunk`s.
+
+    Read it with `async for`, and leave it by `async with` or `aclose()`; leaving early closes the upstream response at
+    once. One reader at a time. `await stream.response()` reads what is left and returns the whole `LLMResponse`.
+    """
+
+    __slots__ = (
+        "__weakref__", "_chunks", "_clock", "_deadline", "_ended", "_error", "_finish", "_first", "_hooks", "_idle",
+        "_opener", "_reading", "_response", "_source", "_timer", "_touched", "key", "provider",
+    )  # fmt: skip
+
+    def __init__(self, source: ChunkSource | None, *, provider: str = "", key: str | None = None) -> None:
+        """Make a stream of an open source; `provider` and `key` (a fingerprint) go into the response."""
+        self.provider: str = provider
+        self.key: str | None = key
+        self._source = source
+        self._opener: Callable[[], Awaitable[LLMResult]] | None = None
+        self._chunks: list[StreamChunk] = []
+        self._first: StreamChunk | None = None
+        self._hooks: list[EndHook] = []
+        self._finish: Callable[[LLMResponse], LLMResponse] | None = None
+        self._response: LLMResponse | None = None
+        self._error: BaseException | None = None
+        self._ended = False
+        self._reading = False
+        self._clock: Clock | None = None
+        self._idle: float | None = None
+        self._deadline: float | None = None
+        self._touched = 0.0
+        self._timer: Timer | None = None
+
+    @classmethod
+    def lazy(cls, opener: Callable[[], Awaitable[LLMResult]]) -> LLMStream:
+        """Make a stream that opens on first use, and then is the one that `opener` returns."""
+        stream = cls(None)
+        stream._opener = opener
+        return stream
+
+    async def begin(self) -> Self:
+        """Wait for the first chunk, so that until then a failure is the call's.
+
+        Raises:
+            LLMException: The source failed before its first chunk.
+        """
+        if self._opener is not None:
+            await self._open()
+        elif self._first is None and not self._chunks and not self._ended:
+            try:
+                self._first = await self._read()
+            except StopAsyncIteration:
+                pass  # an answer without a chunk is whole, too
+        return self
+
+    def on_end(self, hook: EndHook) -> None:
+        """Have `hook` told the outcome, once; those added first are told first."""
+        if self._ended:
+            _tell(hook, self._response, self._error)
+        else:
+            self._hooks.append(hook)
+
+    def finish_with(self, finish: Callable[[LLMResponse], LLMResponse]) -> None:
+        """Have the whole response completed by `finish` before anyone is told of it."""
+        self._finish = finish
+
+    def watch(self, clock: Clock, *, idle: float | None, deadline: float | None) -> None:
+        """End the stream by itself where nothing comes or nobody reads for `idle` seconds, or at `deadline`.
+
+        `deadline` is in the clock's monotonic seconds. One timer serves both and looks again when it is due, so that
+        a chunk costs no timer.
+        """
+        self._clock, self._idle, self._deadline = clock, idle, deadline
+        self._touched = clock.now()
+        if not self._ended:
+            self._arm(self._touched)
+
+    def interrupt(self, error: LLMException) -> None:
+        """End the stream with `error`, for its reader too."""
+        if self._ended:
+            return
+        if self._reading and self._source is not None:
+            self._error = error
+            self._source.close()
+        else:
+            self._end(error)
+
+    async def response(self) -> LLMResponse:
+        """Read what is left and return the whole response.
+
+        Raises:
+            LLMException: The stream failed, or was left before its end.
+        """
+        async for _ in self:
+            pass
+        if self._response is None:
+            raise LLMStreamInterruptedError(
+                "the stream was closed before its end, so there is no whole response; read it to the end first",
+                partial=self._text(),
+            )
+        return self._response
+
+    async def aclose(self) -> None:
+        """Leave the stream; the upstream response closes at once."""
+        self._opener = None
+        if not self._ended:
+            self._end(GeneratorExit())
+
+    async def __aenter__(self) -> Self:
+        """Open the stream."""
+        return await self.begin()
+
+    async def __aexit__(self, *_: object) -> None:
+        """Leave the stream."""
+        await self.aclose()
+
+    def __aiter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    async def __anext__(self) -> StreamChunk:
+        """Return the next chunk.
+
+        Raises:
+            StopAsyncIteration: The answer is whole.
+            LLMStreamInterruptedError: The stream ended without its closing event; `.partial` holds what came.
+            LLMException: Another failure.
+        """
+        if self._opener is not None:
+            await self._open()
+        if self._first is not None:
+            chunk, self._first = self._first, None
+            return chunk
+        return await self._read()
+
+    def __del__(self) -> None:
+        """Close what nobody can read any more."""
+        try:
+            unread = self._source is not None and not self._ended
+        except AttributeError:  # __init__ did not get that far
+            return
+        if unread:
+            self._end(GeneratorExit())
+
+    async def _read(self) -> StreamChunk:
+        source = self._source
+        if self._ended or source is None:
+            if self._error is not None and not isinstance(self._error, GeneratorExit):
+                raise self._error
+            raise StopAsyncIteration
+        if self._reading:
+            raise RuntimeError("this stream is being read already; one reader at a time")
+        self._reading = True
+        if self._clock is not None:
+            self._touched = self._clock.now()
+        try:
+            chunk = await source.__anext__()
+        except StopAsyncIteration:
+            self._reading = False
+            self._end(None)
+            raise
+        except BaseException as error:
+            self._reading = False
+            if self._error is not None:  # the source failed because we closed it, for this reason
+                self._end(self._error)
+                raise self._error from None
+            if isinstance(error, LLMStreamInterruptedError) and not error.partial:
+                error.partial = self._text()
+            self._end(error)
+            raise
+        self._reading = False
+        self._chunks.append(chunk)
+        return chunk
+
+    async def _open(self) -> None:
+        opener, self._opener = self._opener, None
+        if opener is None:
+            return
+        opened = as_stream(await opener())
+        if self._ended:  # left while it opened
+            await opened.aclose()
+            return
+        for part in ("provider", "key", "_chunks", "_first", "_hooks", "_finish", "_response", "_error", "_source"):
+            setattr(self, part, getattr(opened, part))
+        if opened._timer is not None:
+            opened._timer.cancel()
+        if opened._clock is not None:
+            self.watch(opened._clock, idle=opened._idle, deadline=opened._deadline)
+        self._ended, opened._ended = opened._ended, True
+
+    def _end(self, error: BaseException | None) -> None:
+        self._ended = True
+        self._error = error
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._source is not None:
+            self._source.close()
+            if error is None:
+                response = assemble(self._chunks, self._source, provider=self.provider, key=self.key)
+                self._response = self._finish(response) if self._finish is not None else response
+        hooks, self._hooks = self._hooks, []
+        for hook in hooks:
+            _tell(hook, self._response, error)
+
+    def _text(self) -> str:
+        return "".join([chunk.content for chunk in self._chunks])
+
+    def _arm(self, now: float) -> None:
+        due = [when for when in (self._deadline, self._idle and self._touched + self._idle) if when is not None]
+        if due and self._clock is not None:
+            # Weak, so that a stream that nobody holds is freed, and closes.
+            self._timer = self._clock.call_later(max(0.0, min(due) - now), partial(_look, weakref.ref(self)))
+
+    def _look(self) -> None:
+        clock = self._clock
+        if self._ended or clock is None:
+            return
+        now = clock.now()
+        if self._deadline is not None and now >= self._deadline:
+            self.interrupt(_late("the call's time is over while its stream goes on; give it a longer timeout", "total"))
+        elif self._idle is not None and now - self._touched >= self._idle:
+            self._look_idle(now)
+        else:
+            self._arm(now)
+
+    def _look_idle(self, now: float) -> None:
+        if self._reading:
+            self.interrupt(_late(f"nothing came for {self._idle:g} seconds in the middle of a stream", "idle"))
+        elif self._source is not None and self._source.waiting():
+            self.interrupt(_late(f"the stream was not read for {self._idle:g} seconds and is closed; read on", "idle"))
+        else:
+            self._touched = now
+            self._arm(now)
+
+
+LLMResult: TypeAlias = LLMResponse | LLMStream
+
+
+class Replay:
+    """A source of chunks that are there already: a stored answer, or one that came whole."""
+
+    def __init__(self, chunks: Iterable[StreamChunk], *, id: str = "", model: str = "") -> None:  # noqa: A002
+        """Keep the chunks; `id` and `model` as in `ChunkSource`."""
+        self.id = id
+        self.model = model
+        self._chunks = iter(chunks)
+
+    async def __anext__(self) -> StreamChunk:
+        """Return the next chunk; raises `StopAsyncIteration` after the last."""
+        for chunk in self._chunks:
+            return chunk
+        raise StopAsyncIteration
+
+    def waiting(self) -> bool:
+        """Return False: nothing upstream is held open."""
+        return False
+
+    def close(self) -> None:
+        """Drop what is left."""
+        self._chunks = iter(())
+
+
+def as_stream(result: LLMResult) -> LLMStream:
+    """Return a stream as it is, and a response as a stream of one chunk that ends as that very response."""
+    if isinstance(result, LLMStream):
+        return result
+    calls = tuple(ToolCallDelta(i, c.id, c.name, c.arguments) for i, c in enumerate(result.tool_calls))
+    thoughts = [StreamChunk(thinking=part) for part in result.thinking]
+    chunk = StreamChunk(result.content, calls, result.finish_reason, result.usage)
+    stream = LLMStream(Replay([*thoughts, chunk], id=result.id, model=result.model), provider=result.provider)
+    stream.finish_with(lambda _: result)
+    return stream
+
+
+def at_end(result: LLMResult, hook: EndHook) -> LLMResult:
+    """Have `hook` told the outcome once: now for a response, at the end, the break or the early leave for a stream."""
+    if isinstance(result, LLMStream):
+        result.on_end(hook)
+    else:
+        _tell(hook, result, None)
+    return result
+
+
+def assemble(
+    chunks: Iterable[StreamChunk], source: ChunkSource, *, provider: str = "", key: str | None = None
+) -> LLMResponse:
+    """Put the chunks of a whole answer together."""
+    texts: list[str] = []
+    calls: dict[int, list[str]] = {}
+    thoughts: list[ThinkingPart] = []
+    finish: FinishReason | None = None
+    usage = TokenUsage()
+    for chunk in chunks:
+        texts.append(chunk.content)
+        finish = chunk.finish_reason or finish
+        usage = chunk.usage or usage
+        if chunk.thinking is not None:
+            _add_thought(thoughts, chunk.thinking)
+        for delta in chunk.tool_calls:
+            call = calls.setdefault(delta.index, ["", "", ""])
+            call[0] = delta.id or call[0]
+            call[1] = delta.name or call[1]
+            call[2] += delta.arguments
+    return LLMResponse(
+        source.id,
+        "".join(texts),
+        source.model,
+        provider,
+        usage,
+        finish,
+        tuple(ToolCall(*calls[index]) for index in sorted(calls)),
+        key=key,
+        thinking=tuple(thoughts),
+    )
+
+
+def _add_thought(thoughts: list[ThinkingPart], piece: ThinkingPart) -> None:
+    # A thought comes as text pieces and ends with its signature; what is redacted comes whole.
+    last = thoughts[-1] if thoughts else None
+    if last is None or last.signature is not None or last.redacted is not None or piece.redacted is not None:
+        thoughts.append(piece)
+    else:
+        thoughts[-1] = ThinkingPart(last.text + piece.text, piece.signature)
+
+
+def _look(reference: weakref.ref[LLMStream]) -> None:
+    stream = reference()
+    if stream is not None:
+        stream._look()
+
+
+def _late(message: str, phase: TimeoutPhase) -> LLMTimeoutError:
+    return LLMTimeoutError(message, phase=phase)
+
+
+def _tell(hook: EndHook, response: LLMResponse | None, error: BaseException | None) -> None:
+    try:
+        hook(response, error)
+    except Exception:
+        _logger.exception("an observer of a call failed; the call itself did not")

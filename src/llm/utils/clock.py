@@ -1,0 +1,50 @@
+"""The one door to time: everything that waits takes a `Clock`, everything that decides takes `now`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+
+class Timer(Protocol):
+    """A callback that is due later."""
+
+    def cancel(self) -> None:
+        """Make sure that it is not called; free when it was called already."""
+
+
+class Clock(Protocol):
+    """What the package knows of time. Seconds throughout."""
+
+    def now(self) -> float:
+        """Return monotonic seconds, from an arbitrary start."""
+
+    def wall(self) -> float:
+        """Return seconds since 1970 (UTC), for what leaves the process."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after so many seconds; zero lets others run once."""
+
+    def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
+        """Raise `TimeoutError` where the body takes longer; None never does."""
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        """Call back on the running loop after so many seconds."""
+
+
+class SystemClock:
+    """The machine's time and the running event loop's timers."""
+
+    now = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
+    sleep = staticmethod(asyncio.sleep)
+    timeout = staticmethod(asyncio.timeout)
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        """Call back on the running loop after so many seconds."""
+        return asyncio.get_running_loop().call_later(seconds, callback)
