@@ -38,11 +38,45 @@ from .core.exceptions import (
     LLMTimeoutError,
     LLMValidationError,
 )
+from .core.messages import (
+    AudioPart,
+    DocumentPart,
+    ImagePart,
+    Message,
+    MessageRole,
+    Part,
+    TextPart,
+    ThinkingPart,
+    ToolCall,
+)
+from .core.protocols import CallNext, Middleware, Provider
+from .core.stream import LLMResult, LLMStream
+from .core.types import (
+    Admission,
+    CachePolicy,
+    EmbeddingResponse,
+    HealthStatus,
+    LLMProvider,
+    LLMRequest,
+    LLMResponse,
+    StreamChunk,
+    TokenStats,
+    TokenUsage,
+    ToolDefinition,
+)
 
 if TYPE_CHECKING:
     from .utils.distribution import __version__
 
 __all__ = [
+    "Admission",
+    "AudioPart",
+    "CachePolicy",
+    "CallNext",
+    "DocumentPart",
+    "EmbeddingResponse",
+    "HealthStatus",
+    "ImagePart",
     "LLMAuthenticationError",
     "LLMCircuitOpenError",
     "LLMConfigurationError",
@@ -53,13 +87,30 @@ __all__ = [
     "LLMInvalidRequestError",
     "LLMOverloadedError",
     "LLMPoolExhaustedError",
+    "LLMProvider",
     "LLMProviderError",
     "LLMQuotaExceededError",
     "LLMRateLimitError",
+    "LLMRequest",
+    "LLMResponse",
+    "LLMResult",
     "LLMServerError",
+    "LLMStream",
     "LLMStreamInterruptedError",
     "LLMTimeoutError",
     "LLMValidationError",
+    "Message",
+    "MessageRole",
+    "Middleware",
+    "Part",
+    "Provider",
+    "StreamChunk",
+    "TextPart",
+    "ThinkingPart",
+    "TokenStats",
+    "TokenUsage",
+    "ToolCall",
+    "ToolDefinition",
     "__version__",
 ]
 
@@ -70,8 +121,7 @@ def __getattr__(name: str) -> object:
     home = _LAZY.get(name)
     if home is None:
         _warn_of_namesake(name)
-        message = f"module 'llm' has no attribute {name!r}"
-        raise AttributeError(message)
+        raise AttributeError(f"module 'llm' has no attribute {name!r}")
     value: object = getattr(importlib.import_module(home), name)
     globals()[name] = value
     return value

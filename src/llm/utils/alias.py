@@ -90,6 +90,5 @@ def _make_these_sources_llm(alias: str) -> None:
     if found and Path(found).resolve() == _SOURCES / "llm" / "__init__.py":
         return
     if loaded:
-        message = f"{alias} cannot stand beside the `llm` imported from {found}: import one of the two, by one name"
-        raise ImportError(message)
+        raise ImportError(f"{alias} cannot stand beside the `llm` imported from {found}: import one of the two only")
     sys.path.insert(0, str(_SOURCES))

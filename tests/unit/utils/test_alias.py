@@ -120,7 +120,7 @@ except ImportError as error:
     print(error)
 """)
     assert str(tmp_path / "llm.py") in said
-    assert "one of the two" in said
+    assert "one of the two only" in said
 
 
 def test_these_sources_win_over_an_llm_that_is_not_loaded_yet(
