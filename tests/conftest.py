@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from blockbuster import blockbuster_ctx
+from pytest_asyncio import is_async_test
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -71,8 +72,8 @@ def no_blocking_call() -> Iterator[None]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.get_closest_marker("asyncio"):
-            item.add_marker(pytest.mark.usefixtures("no_task_left", "no_blocking_call"))
+        if isinstance(item, pytest.Function) and is_async_test(item):
+            item.fixturenames[:0] = ["no_task_left", "no_blocking_call"]  # first in, so last out
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
