@@ -24,6 +24,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
     "strawberry": "strawberry-graphql",
     "opentelemetry": "opentelemetry-api",
+    "pydantic_core": "pydantic",
 }
 # Where a package of an extra may be imported; everywhere else only the core dependencies are sure to be there.
 EXTRAS = {
