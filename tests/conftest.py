@@ -76,6 +76,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.fixturenames[:0] = ["no_task_left", "no_blocking_call"]  # first in, so last out
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if "not (" in terminalreporter.config.option.markexpr:
         terminalreporter.write_line(f"left out: tests marked {', '.join(_LEFT_OUT)}; `make test-all` runs them")
