@@ -1,0 +1,1 @@
+"""A dialect per vendor, the transports that carry it, and the one table of errors."""
