@@ -143,7 +143,7 @@ def test_what_does_no_io_is_not_awaited(named: Named, path: str) -> None:
     assert not inspect.iscoroutinefunction(named(path))
 
 
-@pytest.mark.parametrize("path", [*SIGNATURES, *COROUTINES, *PLAIN])
+@pytest.mark.parametrize("path", dict.fromkeys([*SIGNATURES, *COROUTINES, *PLAIN]))
 def test_every_parameter_and_result_is_typed(named: Named, path: str) -> None:
     signature = inspect.signature(named(path))
     bare = [p.name for p in signature.parameters.values() if p.name != "self" and p.annotation is p.empty]
