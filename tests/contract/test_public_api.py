@@ -94,6 +94,13 @@ async def test_the_first_use_works_as_printed(
     await manager.close()
 
 
+async def test_a_mock_upstream_has_an_address_and_notes_what_came(manager: Any, upstream: Any) -> None:
+    assert upstream.base_url.startswith("http://127.0.0.1:")
+    assert len(upstream.requests) == 0
+    await manager.get_client().chat("Hello")
+    assert len(upstream.requests) == 1
+
+
 async def test_what_the_metrics_tell(manager: Any) -> None:
     await manager.get_client().chat("Hello")
     metrics = manager.get_status()["metrics"]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import subprocess
@@ -74,19 +75,21 @@ async def upstream() -> AsyncIterator[Any]:
 @pytest.fixture
 async def silent() -> AsyncIterator[tuple[str, asyncio.Event]]:
     """A server that takes a request and never answers; the event tells that one came."""
-    asked, over = asyncio.Event(), asyncio.Event()
+    asked, left = asyncio.Event(), asyncio.Event()
 
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readline()
         asked.set()
-        await over.wait()
-        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+            writer.close()
+            await writer.wait_closed()
+        left.set()
 
-    server = await asyncio.start_server(hold, "127.0.0.1", 0)
-    async with server:
+    async with await asyncio.start_server(hold, "127.0.0.1", 0) as server:
         host, port = server.sockets[0].getsockname()
         yield f"http://{host}:{port}/v1", asked
-        over.set()
+        if asked.is_set():
+            await left.wait()
 
 
 def test_help_names_every_command_of_now(manifold: Program) -> None:
@@ -178,6 +181,9 @@ async def test_ctrl_c_exits_with_130(
     await asyncio.wait({ended, asyncio.create_task(asked.wait())}, return_when=asyncio.FIRST_COMPLETED, timeout=30)
     if not ended.done():
         program.send_signal(signal.SIGINT)
+        await asyncio.wait({ended}, timeout=20)
+    if not ended.done():
+        program.kill()
     _, told = await ended
     assert program.returncode == 130, told.decode()
     assert b"Traceback" not in told

@@ -30,7 +30,6 @@ SIGNATURES = {
     "llm:LLMClient.request": "(request)",
     "llm:register_provider": "(name, factory)",
     "llm.cache:compute_request_hash": "(request, *, scope='shared', user=None)",
-    "llm.testing:Fault": "(kind, at)",
     "llm.testing:FakeClock.advance": "(seconds)",
 }
 PLANNED = {
@@ -164,7 +163,7 @@ def test_everything_that_is_called_says_what_it_does(named: Named, path: str) ->
         ("llm:Provider", "initialize complete stream health_check close"),
         ("llm.cache:CacheBackend", "get put delete clear close"),
         ("llm.cache:InMemoryCache", "get put delete clear close"),
-        ("llm.testing:MockUpstream", "__aenter__ __aexit__ base_url requests transport"),
+        ("llm.testing:MockUpstream", "__aenter__ __aexit__ transport"),
         ("llm.testing:FakeClock", "now wall sleep timeout advance"),
         ("llm.testing:FakeProvider", "initialize complete stream health_check close"),
         ("llm.testing:RecordingMiddleware", "__call__"),
@@ -219,6 +218,7 @@ def test_a_mock_upstream_is_made_from_a_dialect_limits_and_faults(named: Named) 
     parameters = inspect.signature(named("llm.testing:MockUpstream")).parameters
     assert parameters["dialect"].default == "openai"
     assert {"limits", "faults"} <= set(parameters)
+    assert list(inspect.signature(named("llm.testing:Fault")).parameters)[:2] == ["kind", "at"]
 
 
 def test_a_fake_clock_starts_where_it_is_told(named: Named) -> None:
