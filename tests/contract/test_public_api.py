@@ -258,6 +258,41 @@ def test_a_new_event_loop_gets_a_fresh_manager(llm: ModuleType) -> None:
     assert asyncio.run(ask()) is not asyncio.run(ask())
 
 
+async def test_a_provider_of_ones_own_is_a_word_and_a_factory(llm: ModuleType) -> None:
+    provider = import_module("llm.testing").FakeProvider("from my own")
+
+    def factory(_: object) -> Any:
+        return provider
+
+    llm.register_provider("my-own", factory)
+    config = {"providers": {"mine": {"type": "my-own", "api_keys": ["k1"], "models": ["m"]}}}
+    async with llm.LLMManager.open(config) as opened:
+        response = await opened.get_client("mine").chat("Hello")
+    assert (response.content, response.provider) == ("from my own", "mine")
+
+
+async def test_a_clients_own_chain_replaces_the_configured_one(manager: Any) -> None:
+    events: list[str] = []
+    recording = import_module("llm.testing").RecordingMiddleware
+    client = manager.get_client(middleware=[recording("outer", events), recording("inner", events)])
+    await client.chat("Hello")
+    assert events == ["outer:in", "inner:in", "inner:out", "inner:ended", "outer:out", "outer:ended"]
+
+
+async def test_one_onion_method_serves_streams_too(manager: Any) -> None:
+    events: list[str] = []
+    recording = import_module("llm.testing").RecordingMiddleware
+    client = manager.get_client(middleware=[recording("outer", events), recording("inner", events)])
+    await client.stream_complete("Hello").response()
+    assert events == ["outer:in", "inner:in", "inner:out", "outer:out", "inner:ended", "outer:ended"]
+
+
+async def test_the_status_of_a_provider_tells_of_health_breaker_and_keys(manager: Any) -> None:
+    status = manager.get_status()["providers"]["openai"]
+    assert {"health", "breaker", "keys"} <= set(status)
+    assert len(status["keys"]) == 2
+
+
 # What later work adds.
 
 

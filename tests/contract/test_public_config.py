@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +13,6 @@ import pytest
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
-    from pathlib import Path
     from types import ModuleType
 
     Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -331,3 +331,11 @@ def test_the_schema_for_editors_knows_every_section(manifold: Program) -> None:
     assert "json-schema.org" in schema["$schema"]
     assert schema["properties"].keys() >= SECTIONS
     assert schema["additionalProperties"] is False
+
+
+def test_the_shipped_file_is_valid_and_takes_its_providers_from_the_environment(manifold: Program) -> None:
+    path = Path(__file__).parents[2] / "config" / "llm.yaml"
+    done = manifold("config", "show", "--json", "--config", str(path), OPENAI_API_KEY=KEY)
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads(done.stdout)["providers"]) == ["openai"]
+    assert KEY not in done.stdout

@@ -145,6 +145,16 @@ def test_the_console_script_is_python_m_llm() -> None:
     assert callable(import_module("llm.__main__").main)
 
 
+def test_pytest_finds_the_doubles_by_its_entry_point() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["entry-points"]["pytest11"] == {"llm": "llm.testing.plugin"}
+    assert import_module("llm.testing.plugin").__doc__
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (ROOT / "src" / "llm" / "py.typed").is_file()
+
+
 SAME_OBJECTS = """
 import src.llm
 from src.llm import LLMException, get_llm_manager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import typing
 from typing import TYPE_CHECKING, Any
 
@@ -98,8 +99,11 @@ def options(function: Callable[..., Any]) -> dict[str, object]:
         if parameter.kind is parameter.KEYWORD_ONLY:
             found[name] = parameter.default
         elif parameter.kind is parameter.VAR_KEYWORD:
-            (unpacked,) = typing.get_args(typing.get_type_hints(function)[name])
-            found |= dict.fromkeys(unpacked.__annotations__)
+            unpacked = str(parameter.annotation).removeprefix("Unpack[").removesuffix("]")
+            homes = [
+                module for path, module in sys.modules.items() if path.startswith("llm.") and unpacked in vars(module)
+            ]
+            found |= dict.fromkeys(vars(homes[0])[unpacked].__annotations__)
     return found
 
 
