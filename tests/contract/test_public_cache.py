@@ -73,5 +73,6 @@ def test_another_process_computes_the_same(shell: dict[str, str], hashed: Callab
 
 async def test_the_memory_cache_is_a_cache_backend(named: Callable[[str], Any]) -> None:
     backend, protocol = named("llm.cache:InMemoryCache")(), named("llm.cache:CacheBackend")
-    assert [name for name in vars(protocol) if not name.startswith("_") and not hasattr(backend, name)] == []
+    members: list[str] = [name for name in dir(protocol) if not name.startswith("_")]
+    assert [name for name in members if not hasattr(backend, name)] == []
     await backend.close()
