@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
+import textwrap
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +38,22 @@ INSIDE = {
     "latency": {"min", "max", "mean", "p50", "p95", "p99"},
     "cache": {"hits", "misses", "hit_ratio", "tokens_saved", "cost_saved"},
 }
-LISTEN_TO = "http://127.0.0.1:9/v1"
+FIRST_USE = """\
+from llm import get_llm_manager, LLMProvider, Message, MessageRole
+
+manager = await get_llm_manager()                 # one per process, made once however many tasks ask at the same time
+client = manager.get_client()                     # the default provider; or get_client(LLMProvider.ANTHROPIC)
+response = await client.chat("Hello, how are you?")
+print(response)                                   # str(response) is the text; response.content too
+
+messages = [Message(MessageRole.SYSTEM, "You are a helpful assistant"), Message(MessageRole.USER, "What is Python?")]
+response = await client.complete(messages=messages, temperature=0.7, max_tokens=200)
+async for chunk in client.stream_complete(messages):
+    print(chunk, end="")                          # str(chunk) is the text delta
+print(manager.get_status()["metrics"])
+await manager.close()                             # or: async with LLMManager.open("llm.yaml") as manager
+"""
+NOBODY = {"providers": {"openai": {"base_url": "http://127.0.0.1:9/v1", "api_keys": ["k1"], "models": ["m"]}}}
 
 
 @pytest.fixture
@@ -60,38 +78,23 @@ async def forgotten(llm: ModuleType) -> AsyncIterator[None]:
     await llm.close_llm_manager()
 
 
-@pytest.mark.usefixtures("forgotten")
 async def test_the_first_use_works_as_printed(
-    upstream: Any,
-    serving: Callable[..., dict[str, Any]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    upstream: Any, serving: Callable[..., dict[str, Any]], shell: dict[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / "llm.yaml").write_text(json.dumps(serving(upstream)), encoding="utf-8")
-    monkeypatch.setenv("LLM_CONFIG", str(tmp_path / "llm.yaml"))
-
-    from llm import LLMProvider, Message, MessageRole, get_llm_manager  # noqa: PLC0415 - the lines of the contract
-
-    manager = await get_llm_manager()
-    client = manager.get_client()
-    response = await client.chat("Hello, how are you?")
-    print(response)  # noqa: T201 - the lines of the contract
-
-    messages = [
-        Message(MessageRole.SYSTEM, "You are a helpful assistant"),
-        Message(MessageRole.USER, "What is Python?"),
-    ]
-    second = await client.complete(messages=messages, temperature=0.7, max_tokens=200)
-    chunks = [str(chunk) async for chunk in client.stream_complete(messages)]
-
-    assert capsys.readouterr().out == f"{response.content}\n"
-    assert response.content
-    assert second.finish_reason == "stop"
-    assert "".join(chunks)
-    assert manager.get_client(LLMProvider.OPENAI) is not None
-    assert manager.get_status()["metrics"]["successful_requests"] == 3
-    await manager.close()
+    program = "import asyncio\nasync def main():\n" + textwrap.indent(FIRST_USE, "    ") + "asyncio.run(main())\n"
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-X", "dev", "-W", "error", "-c", program],
+        env=shell | {"LLM_CONFIG": str(tmp_path / "llm.yaml")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "'successful_requests': 3" in done.stdout
+    assert len(upstream.requests) == 3
 
 
 async def test_a_mock_upstream_has_an_address_and_notes_what_came(manager: Any, upstream: Any) -> None:
@@ -221,36 +224,30 @@ class TestOnePerProcess:
     """`get_llm_manager` and `close_llm_manager`."""
 
     async def test_all_tasks_that_ask_at_once_get_the_same(self, llm: ModuleType) -> None:
-        config = {"providers": {"openai": {"base_url": LISTEN_TO, "api_keys": ["k1"], "models": ["m"]}}}
         async with asyncio.TaskGroup() as group:
-            asked = [group.create_task(llm.get_llm_manager(config)) for _ in range(20)]
+            asked = [group.create_task(llm.get_llm_manager(NOBODY)) for _ in range(20)]
         assert len({id(task.result()) for task in asked}) == 1
         assert await llm.get_llm_manager() is asked[0].result()
 
     async def test_another_configuration_is_refused(self, llm: ModuleType) -> None:
-        config = {"providers": {"openai": {"base_url": LISTEN_TO, "api_keys": ["k1"], "models": ["m"]}}}
-        await llm.get_llm_manager(config)
+        await llm.get_llm_manager(NOBODY)
         with pytest.raises(llm.LLMConfigurationError, match=r"close_llm_manager|LLMManager\.open"):
-            await llm.get_llm_manager({**config, "retry": {"max_attempts": 2}})
+            await llm.get_llm_manager({**NOBODY, "retry": {"max_attempts": 2}})
 
     async def test_after_closing_the_next_is_a_new_one(self, llm: ModuleType) -> None:
-        config = {"providers": {"openai": {"base_url": LISTEN_TO, "api_keys": ["k1"], "models": ["m"]}}}
-        first = await llm.get_llm_manager(config)
+        first = await llm.get_llm_manager(NOBODY)
         await llm.close_llm_manager()
-        assert await llm.get_llm_manager(config) is not first
+        assert await llm.get_llm_manager(NOBODY) is not first
 
     async def test_a_manager_closed_by_itself_is_not_handed_out_again(self, llm: ModuleType) -> None:
-        config = {"providers": {"openai": {"base_url": LISTEN_TO, "api_keys": ["k1"], "models": ["m"]}}}
-        first = await llm.get_llm_manager(config)
+        first = await llm.get_llm_manager(NOBODY)
         await first.close()
-        assert await llm.get_llm_manager(config) is not first
+        assert await llm.get_llm_manager(NOBODY) is not first
 
 
 def test_a_new_event_loop_gets_a_fresh_manager(llm: ModuleType) -> None:
-    config = {"providers": {"openai": {"base_url": LISTEN_TO, "api_keys": ["k1"], "models": ["m"]}}}
-
     async def ask() -> Any:
-        manager = await llm.get_llm_manager(config)
+        manager = await llm.get_llm_manager(NOBODY)
         assert manager.get_status()["metrics"]["total_requests"] == 0
         await llm.close_llm_manager()
         return manager
