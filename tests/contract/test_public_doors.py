@@ -64,7 +64,7 @@ FRONT_DOOR = [
     "register_provider",
 ]
 # Public too, for they stand in what is: other parts of a message, a mistake in a configuration, a factory's argument.
-OF_OUR_OWN = ["AudioPart", "ConfigProblem", "DocumentPart", "ProviderSettings", "ToolCallDelta", "__version__"]
+OF_OUR_OWN = ["AudioPart", "ConfigProblem", "DocumentPart", "Part", "ProviderSettings", "ToolCallDelta", "__version__"]
 
 DOORS = {
     "llm": sorted([*FRONT_DOOR, *OF_OUR_OWN]),
