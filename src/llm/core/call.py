@@ -222,7 +222,7 @@ class Call:
         if self.state not in _LEASED:
             raise IllegalTransitionError(f"call {self.number}: an attempt ends while {self.state}")
         self._release(used)
-        self.state = CallState.TICKETED
+        self._move(now, CallState.TICKETED, self.state)
 
     def ended(self, now: float, error: BaseException | None = None) -> None:
         """End the call, once; what is still held goes back by the rule of the state."""

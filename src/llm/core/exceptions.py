@@ -204,9 +204,7 @@ class LLMTimeoutError(LLMException):
         sent: Whether the request may have reached the provider.
     """
 
-    def __init__(
-        self, message: str, *, phase: TimeoutPhase, sent: bool = True, **facts: Unpack[ErrorFacts]
-    ) -> None:
+    def __init__(self, message: str, *, phase: TimeoutPhase, sent: bool = True, **facts: Unpack[ErrorFacts]) -> None:
         """Keep the phase."""
         super().__init__(message, **facts)
         self.phase: TimeoutPhase = phase

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from .exceptions import LLMInvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 
 class MessageRole(StrEnum):
@@ -178,10 +179,10 @@ def read_messages(messages: MessagesLike) -> tuple[Message, ...]:
         if not messages:
             raise LLMInvalidRequestError("messages is an empty text; pass what the model should answer")
         return (Message(MessageRole.USER, messages),)
-    if isinstance(messages, Message) or hasattr(messages, "keys"):
-        messages = (messages,)  # type: ignore[assignment]  # a Mapping is told by its keys, cheaper than isinstance
+    one = isinstance(messages, (Message, Mapping))
     try:
-        read = tuple(m if isinstance(m, Message) else read_message(m, at=i) for i, m in enumerate(messages))
+        several = cast("Iterable[object]", (messages,) if one else messages)
+        read = tuple(m if isinstance(m, Message) else read_message(m, at=i) for i, m in enumerate(several))
     except TypeError:
         raise _invalid("messages", messages, "a text, Message objects or role/content mappings") from None
     if not read:
@@ -198,7 +199,7 @@ def read_message(message: object, *, at: int = 0) -> Message:
     Raises:
         LLMInvalidRequestError: A field is missing, unknown or of the wrong kind; says which.
     """
-    fields: Mapping[str, Any] = dict(message) if hasattr(message, "keys") else {}  # type: ignore[call-overload]
+    fields = cast("Mapping[str, Any]", message) if isinstance(message, Mapping) else None
     if not fields:
         raise _invalid(f"messages[{at}]", message, 'a Message or {"role": …, "content": …}')
     if unknown := sorted(fields.keys() - _FIELDS):
@@ -221,7 +222,7 @@ def read_message(message: object, *, at: int = 0) -> Message:
 
 def _role(role: object) -> MessageRole:
     try:
-        return MessageRole(role)  # type: ignore[arg-type]  # any object may come in here; that is the question
+        return MessageRole(str(role))
     except ValueError:
         raise _invalid("role", role, f"one of {', '.join(MessageRole)}", show=isinstance(role, str)) from None
 
@@ -242,7 +243,7 @@ def _part(part: object) -> Part:
         case {"type": "text", "text": str(text)}:
             return TextPart(text)
         case {"type": "image_url", "image_url": {"url": str(url), **rest}}:
-            return ImagePart(url=url, detail=rest.get("detail"))
+            return ImagePart(url=url, detail=_text_or_none(rest.get("detail")))
         case {"type": "image_url", "image_url": str(url)}:
             return ImagePart(url=url)
         case {"type": str(kind)}:
@@ -262,6 +263,10 @@ def _tool_call(call: object) -> ToolCall:
             return ToolCall(id_, name, arguments)
         case _:
             raise _invalid("tool_calls", call, 'ToolCall or {"id": …, "function": {"name": …, "arguments": …}}')
+
+
+def _text_or_none(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _one_source(part: str, url: str | None, data: bytes | None, media_type: str | None) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
+from llm.utils.clock import Clock
+from llm.utils.redact import Secret
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from llm.utils.clock import Clock
-    from llm.utils.redact import Secret
-
-    from .call import Charge
+    from .call import Call, Charge
     from .stream import LLMResult, LLMStream
-    from .types import EmbeddingResponse, HealthStatus, LLMRequest, LLMResponse
+    from .types import EmbeddingResponse, HealthStatus, LLMRequest, LLMResponse, TokenUsage
 
 CallNext: TypeAlias = "Callable[[LLMRequest], Awaitable[LLMResult]]"
 """The rest of the chain.
@@ -34,6 +34,20 @@ class Middleware(Protocol):
     async def __call__(self, request: LLMRequest, call_next: CallNext) -> LLMResult:
         """Handle one request: pass it on, answer it, repeat it or refuse it."""
         ...
+
+
+@runtime_checkable
+class CallObserver(Protocol):
+    """A layer that wants to hear of whole calls too, not only of the attempts that pass through it."""
+
+    def call_ended(
+        self, call: Call, request: LLMRequest, response: LLMResponse | None, error: BaseException | None
+    ) -> None:
+        """Hear of a call's one outcome, hits, followers, refusals and cancellations included; must not block.
+
+        `response` carries cost, latency and attempts. Of a call that was cancelled `error` is `CancelledError`, of a
+        stream that was left early `GeneratorExit`.
+        """
 
 
 @runtime_checkable
@@ -69,6 +83,10 @@ class Charging(Protocol):
 
     def charge(self, request: LLMRequest, expected_output: int) -> Charge:
         """Return the charge; `expected_output` stands in, in tokens, where the request has no `max_tokens`."""
+        ...
+
+    def used(self, usage: TokenUsage) -> Charge:
+        """Return what an answer of this usage takes in the end."""
         ...
 
 
@@ -131,9 +149,7 @@ class Reply(Protocol):
 class Transport(Protocol):
     """Bytes over HTTP; knows no dialect."""
 
-    async def request(
-        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None
-    ) -> Reply:
+    async def request(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None) -> Reply:
         """Send once and return when the answer's head is there.
 
         Raises:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import weakref
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 
+from .assembly import assemble
 from .exceptions import LLMStreamInterruptedError, LLMTimeoutError
-from .types import LLMResponse, StreamChunk, ThinkingPart, TokenUsage, ToolCall, ToolCallDelta
+from .types import LLMResponse, StreamChunk, ToolCallDelta
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from llm.utils.clock import Clock, Timer
 
     from .exceptions import LLMException, TimeoutPhase
-    from .types import FinishReason
 
 _logger = logging.getLogger("llm.stream")
 
@@ -103,10 +104,8 @@ class LLMStream:
         if self._opener is not None:
             await self._open()
         elif self._first is None and not self._chunks and not self._ended:
-            try:
+            with suppress(StopAsyncIteration):  # an answer without a chunk is whole, too
                 self._first = await self._read()
-            except StopAsyncIteration:
-                pass  # an answer without a chunk is whole, too
         return self
 
     def on_end(self, hook: EndHook) -> None:
@@ -253,7 +252,9 @@ class LLMStream:
         if self._source is not None:
             self._source.close()
             if error is None:
-                response = assemble(self._chunks, self._source, provider=self.provider, key=self.key)
+                response = assemble(
+                    self._chunks, id=self._source.id, model=self._source.model, provider=self.provider, key=self.key
+                )
                 self._response = self._finish(response) if self._finish is not None else response
         hooks, self._hooks = self._hooks, []
         for hook in hooks:
@@ -336,48 +337,6 @@ def at_end(result: LLMResult, hook: EndHook) -> LLMResult:
     else:
         _tell(hook, result, None)
     return result
-
-
-def assemble(
-    chunks: Iterable[StreamChunk], source: ChunkSource, *, provider: str = "", key: str | None = None
-) -> LLMResponse:
-    """Put the chunks of a whole answer together."""
-    texts: list[str] = []
-    calls: dict[int, list[str]] = {}
-    thoughts: list[ThinkingPart] = []
-    finish: FinishReason | None = None
-    usage = TokenUsage()
-    for chunk in chunks:
-        texts.append(chunk.content)
-        finish = chunk.finish_reason or finish
-        usage = chunk.usage or usage
-        if chunk.thinking is not None:
-            _add_thought(thoughts, chunk.thinking)
-        for delta in chunk.tool_calls:
-            call = calls.setdefault(delta.index, ["", "", ""])
-            call[0] = delta.id or call[0]
-            call[1] = delta.name or call[1]
-            call[2] += delta.arguments
-    return LLMResponse(
-        source.id,
-        "".join(texts),
-        source.model,
-        provider,
-        usage,
-        finish,
-        tuple(ToolCall(*calls[index]) for index in sorted(calls)),
-        key=key,
-        thinking=tuple(thoughts),
-    )
-
-
-def _add_thought(thoughts: list[ThinkingPart], piece: ThinkingPart) -> None:
-    # A thought comes as text pieces and ends with its signature; what is redacted comes whole.
-    last = thoughts[-1] if thoughts else None
-    if last is None or last.signature is not None or last.redacted is not None or piece.redacted is not None:
-        thoughts.append(piece)
-    else:
-        thoughts[-1] = ThinkingPart(last.text + piece.text, piece.signature)
 
 
 def _look(reference: weakref.ref[LLMStream]) -> None:

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
-from .exceptions import LLMInvalidRequestError
+from .call import Call
+from .exceptions import LimitScope, LLMInvalidRequestError
 from .messages import Message, MessageRole, MessagesLike, TextPart, ThinkingPart, ToolCall, read_messages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .call import Call
-    from .exceptions import LimitScope
+    from .messages import Part
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 CacheScope = Literal["shared", "user"]
@@ -190,7 +190,7 @@ class LLMRequest:
     call: Call | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     if TYPE_CHECKING:
-        # What callers may pass is wider than what is kept; __post_init__ brings it into the one form.
+
         def __init__(  # noqa: PLR0913 - the contract's options
             self,
             messages: MessagesLike,
@@ -214,7 +214,8 @@ class LLMRequest:
             extra: Mapping[str, Any] | None = None,
             stream: bool = False,
             call: Call | None = None,
-        ) -> None: ...
+        ) -> None:
+            """Take more forms than are kept; `__post_init__` brings them into the one."""
 
     def __post_init__(self) -> None:
         """Bring the arguments into their one form.
@@ -222,38 +223,34 @@ class LLMRequest:
         Raises:
             LLMInvalidRequestError: An option is of the wrong kind or out of range; names it and the range.
         """
-        messages = self.messages
+        given: Any = self  # the declared types are what is kept, not what came
+        messages = given.messages
         if type(messages) is not tuple or not messages or not all(type(m) is Message for m in messages):
             object.__setattr__(self, "messages", read_messages(messages))
-        if self.stop is not None and type(self.stop) is not tuple:
-            object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
-        if self.tools is not None and type(self.tools) is not tuple:
-            object.__setattr__(self, "tools", tuple(self.tools))
-        for name, low, high in _RANGES:
-            value = getattr(self, name)
-            if value is not None:
-                _check_number(name, value, low, high)
-        if self.max_tokens is not None and not _is_whole(self.max_tokens):
-            raise LLMInvalidRequestError(f"max_tokens is {self.max_tokens!r}; expected a whole number of 1 or more")
-        if self.stop is not None and not all(isinstance(text, str) and text for text in self.stop):
-            raise LLMInvalidRequestError("stop has an element that is no text; expected texts of one character or more")
-        if self.model is not None and (not isinstance(self.model, str) or not self.model):
-            raise LLMInvalidRequestError(f"model is {self.model!r}; expected a model's name, or None for any")
+        if given.stop is not None:
+            object.__setattr__(self, "stop", _stop_texts(given.stop))
+        if given.tools is not None and type(given.tools) is not tuple:
+            object.__setattr__(self, "tools", tuple(given.tools))
+        if given.temperature is not None:
+            _check_number("temperature", given.temperature, 0, 2)
+        if given.top_p is not None:
+            _check_number("top_p", given.top_p, 0, 1)
+        if given.timeout is not None:
+            _check_number("timeout", given.timeout, 0, math.inf)
+        if given.max_tokens is not None and not (type(given.max_tokens) is int and given.max_tokens > 0):
+            raise LLMInvalidRequestError(f"max_tokens is {given.max_tokens!r}; expected a whole number of 1 or more")
+        if given.model is not None and not (isinstance(given.model, str) and given.model):
+            raise LLMInvalidRequestError(f"model is {given.model!r}; expected a model's name, or None for any")
 
 
-# Ranges that no provider goes beyond; a narrower one is the provider's to refuse.
-_RANGES = (
-    ("temperature", 0.0, 2.0),
-    ("top_p", 0.0, 1.0),
-    ("max_tokens", 1.0, math.inf),
-    ("timeout", 0.0, math.inf),
-)
+def _stop_texts(stop: object) -> tuple[str, ...]:
+    texts = (stop,) if isinstance(stop, str) else stop
+    if isinstance(texts, (list, tuple)) and texts and all(isinstance(text, str) and text for text in texts):
+        return tuple(texts)
+    raise LLMInvalidRequestError(f"stop is {type(stop).__name__}; expected one text or several, none of them empty")
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
+# Only what no provider takes is refused here; a narrower range is the provider's to refuse.
 def _check_number(name: str, value: object, low: float, high: float) -> None:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high:
         return
@@ -331,7 +328,7 @@ class LLMResponse:
         """The answer as a turn, to append to the conversation."""
         if not self.thinking:
             return Message(MessageRole.ASSISTANT, self.content, tool_calls=self.tool_calls)
-        parts = (*self.thinking, TextPart(self.content)) if self.content else self.thinking
+        parts: tuple[Part, ...] = (*self.thinking, TextPart(self.content)) if self.content else self.thinking
         return Message(MessageRole.ASSISTANT, parts, tool_calls=self.tool_calls)
 
 

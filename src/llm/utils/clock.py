@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractAsyncContextManager
 
 
 class Timer(Protocol):
@@ -16,6 +15,19 @@ class Timer(Protocol):
 
     def cancel(self) -> None:
         """Make sure that it is not called; free when it was called already."""
+
+
+class Timeout(Protocol):
+    """A scope of limited time, as `asyncio.timeout` makes it."""
+
+    async def __aenter__(self) -> object:
+        """Start the time."""
+
+    async def __aexit__(self, *exc: object) -> bool | None:
+        """Turn the cancellation that the time's end caused into `TimeoutError`; let any other through."""
+
+    def reschedule(self, when: float | None) -> None:
+        """Move the end to `when`, in the clock's monotonic seconds; None takes it away."""
 
 
 class Clock(Protocol):
@@ -30,8 +42,8 @@ class Clock(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Return after so many seconds; zero lets others run once."""
 
-    def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
-        """Raise `TimeoutError` where the body takes longer; None never does."""
+    def timeout(self, seconds: float | None) -> Timeout:
+        """Return a scope that raises `TimeoutError` where its body takes longer; None never does."""
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Call back on the running loop after so many seconds."""
