@@ -1,1 +1,1 @@
-"""Limit algorithms without I/O, the shell that waits for them, and where their state is kept."""
+"""Limits: pure policies that take `now`, the accounts that hold them, and the queue of calls that wait for them."""

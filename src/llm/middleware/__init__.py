@@ -1,1 +1,1 @@
-"""The layers of a call's chain, one class each, and how they are composed."""
+"""The layers of the chain: each one class with one method, for unary calls and streams alike."""

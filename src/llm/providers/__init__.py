@@ -1,1 +1,1 @@
-"""A dialect per vendor, the transports that carry it, and the one table of errors."""
+"""Who answers: vendors over HTTP, each a dialect on a transport, and models on the box."""
