@@ -1,0 +1,1 @@
+"""Cache keys, and a backend each for memory, disk and Redis."""
