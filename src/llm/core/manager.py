@@ -232,6 +232,7 @@ class Opening:
         clock = self._clock or SystemClock()
         outbox = Outbox()
         parts = _composer()(config, clock=clock, outbox=outbox, transport=self._transport)
+        await asyncio.to_thread(parts.warm)  # prices are a large table: not in the loop's way
         return LLMManager(Routes(parts, InFlight(clock), outbox), clock=clock, transport=self._transport)
 
 
