@@ -19,6 +19,7 @@ import importlib
 import warnings
 from typing import TYPE_CHECKING
 
+from .core.client import LLMClient
 from .core.exceptions import (
     LLMAuthenticationError,
     LLMCircuitOpenError,
@@ -38,6 +39,7 @@ from .core.exceptions import (
     LLMTimeoutError,
     LLMValidationError,
 )
+from .core.manager import LLMManager
 from .core.messages import (
     AudioPart,
     DocumentPart,
@@ -66,6 +68,7 @@ from .core.types import (
 )
 
 if TYPE_CHECKING:
+    from .core.config import LLMConfig
     from .utils.distribution import __version__
 
 __all__ = [
@@ -79,12 +82,15 @@ __all__ = [
     "ImagePart",
     "LLMAuthenticationError",
     "LLMCircuitOpenError",
+    "LLMClient",
+    "LLMConfig",
     "LLMConfigurationError",
     "LLMConnectionError",
     "LLMContentFilterError",
     "LLMContextLengthError",
     "LLMException",
     "LLMInvalidRequestError",
+    "LLMManager",
     "LLMOverloadedError",
     "LLMPoolExhaustedError",
     "LLMProvider",
@@ -114,7 +120,7 @@ __all__ = [
     "__version__",
 ]
 
-_LAZY = {"__version__": "llm.utils.distribution"}
+_LAZY = {"LLMConfig": "llm.core.config", "__version__": "llm.utils.distribution"}
 
 
 def __getattr__(name: str) -> object:
