@@ -32,11 +32,13 @@ class Chain:
         call: The composed layers.
         pool: The keys at its end.
         ticket: Returns what a request for a model would ask of the limits.
+        observers: Those of its layers that hear of every call.
     """
 
     call: CallNext
     pool: Pool
     ticket: Callable[[LLMRequest, str], Ticket]
+    observers: tuple[CallObserver, ...]
 
 
 class Parts(Protocol):
@@ -60,11 +62,6 @@ class Parts(Protocol):
     @property
     def chains(self) -> Mapping[str, Chain]:
         """A chain for each provider."""
-        ...
-
-    @property
-    def observers(self) -> Sequence[CallObserver]:
-        """Those who hear of every call."""
         ...
 
     def compose(self, provider: str, middleware: Sequence[Middleware | str]) -> Chain:

@@ -31,15 +31,17 @@ class Failure:
 
 def read_failure(body: bytes | Mapping[str, Any]) -> Failure:
     """Read an error body of any of the dialects; one that says nothing gives an empty `Failure`."""
-    said: object = body
+    said: Any = body
     if isinstance(body, bytes):
         try:
             said = orjson.loads(body)
         except orjson.JSONDecodeError:
             return Failure()
     match said:
-        case {"error": {**error}} | {"message": str(), **error}:
-            return _failure(error)
+        case {"error": {}}:
+            return _failure(said["error"])
+        case {"message": str()}:
+            return _failure(said)
         case {"error": str(message)} | {"detail": str(message)}:
             return Failure(message)
         case _:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _SCRIPT = Path(__file__).with_name("gguf_script.py")
 _PERCENT = re.compile(r"(\d+)%\|")
 _READING = 0.9  # share of the conversion that its first step is given
-_TOLD = 800  # characters of the script's last words that an error repeats
+_TOLD = 800  # characters of what the script says last, of which an error repeats one line
 
 
 def missing_extra(module: str | None) -> LLMConfigurationError:
@@ -95,7 +95,7 @@ def _follow(stderr: IO[str] | None, progress: ModelProgress) -> str:
             share = max(share, _READING * int(percent[1]) / 100)
             progress("converting", share)
     progress("converting", 1.0)
-    return words.strip()
+    return words.strip().rpartition("\n")[2]  # of a traceback, the error
 
 
 def _add_generation_defaults(file: Path, generation: Mapping[str, float | bool]) -> None:

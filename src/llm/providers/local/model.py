@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from llm.core.exceptions import LLMConfigurationError, LLMContextLengthError, LLMInvalidRequestError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
     from pathlib import Path
 
-    from transformers import Cache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import Cache, GenerationConfig
 
     from .request import Prompt
 
