@@ -54,8 +54,14 @@ class SystemClock:
 
     now = staticmethod(time.monotonic)
     wall = staticmethod(time.time)
-    sleep = staticmethod(asyncio.sleep)
-    timeout = staticmethod(asyncio.timeout)
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after so many seconds; zero lets others run once."""
+        await asyncio.sleep(seconds)
+
+    def timeout(self, seconds: float | None) -> Timeout:
+        """Return a scope that raises `TimeoutError` where its body takes longer; None never does."""
+        return asyncio.timeout(seconds)
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Call back on the running loop after so many seconds."""
