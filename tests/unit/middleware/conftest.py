@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from llm.core.stream import LLMResult
-    from llm.utils.clock import Timeout
 
 USAGE = TokenUsage(10, 5, 4)
 
@@ -24,9 +23,6 @@ class HandClock(SystemClock):
 
     def now(self) -> float:
         return self.at
-
-    def timeout(self, seconds: float | None) -> Timeout:
-        return SystemClock.timeout(seconds)
 
 
 @pytest.fixture

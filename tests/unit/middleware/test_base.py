@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from llm.core.exceptions import LLMConfigurationError
-from llm.core.stream import at_end
+from llm.core.stream import as_stream, at_end
 from llm.core.types import LLMRequest
 from llm.middleware.base import compose
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from llm.core.protocols import CallNext, Middleware
     from llm.core.stream import LLMResult
+    from llm.core.types import LLMResponse
 
     Dispatch = Callable[[LLMRequest], Awaitable[LLMResult]]
 
@@ -26,11 +27,14 @@ class Noting:
     async def __call__(self, request: LLMRequest, call_next: CallNext) -> LLMResult:
         self.events.append(f"{self.name}:in")
         result = await call_next(request)
-        return at_end(result, lambda *_: self.events.append(f"{self.name}:out"))
+        return at_end(result, self.ended)
+
+    def ended(self, response: LLMResponse | None, error: BaseException | None) -> None:
+        self.events.append(f"{self.name}:{'out' if error is None and response else 'broken'}")
 
 
 async def whole(result: LLMResult) -> str:
-    return str(result if not hasattr(result, "response") else await result.response())
+    return str(await as_stream(result).response())
 
 
 async def test_layers_run_outermost_first_and_end_innermost_first(dispatch: Dispatch) -> None:
@@ -50,8 +54,7 @@ async def test_a_coroutine_function_is_a_layer_too(dispatch: Dispatch) -> None:
         return await call_next(LLMRequest(request.messages, model="loud"))
 
     result = await compose([louder], dispatch)(LLMRequest("Hello"))
-    assert getattr(result, "model", "loud") == "loud"
-    assert await whole(result) == "sure"
+    assert (await as_stream(result).response()).model == "loud"
 
 
 async def test_no_layers_are_the_dispatch_itself(dispatch: Dispatch) -> None:
