@@ -257,6 +257,6 @@ def _imported(path: str) -> Middleware:
         return cast("Middleware", getattr(importlib.import_module(module), name)())
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise LLMConfigurationError(
-            f"global.middleware: {path!r} cannot be used: {error}; name a layer of the package, or give a class that is "
-            "made without arguments as package.module:Class"
+            f"global.middleware: {path!r} cannot be used: {error}; name a layer of the package, or a class made "
+            "without arguments, as package.module:Class"
         ) from error
