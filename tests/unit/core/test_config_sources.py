@@ -66,6 +66,13 @@ def test_a_named_file_that_cannot_be_read_says_which_and_what_to_do(tmp_path: Pa
         load_config(environ={"LLM_CONFIG": f"{tmp_path}/no.yaml"})
 
 
+def test_what_is_no_source_is_refused_by_its_type() -> None:
+    with pytest.raises(LLMConfigurationError, match="expected a path, a mapping, an LLMConfig or None, found a whole"):
+        load_config(3, environ={})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType] # the point
+    with pytest.raises(LLMConfigurationError, match="there is no such file"):
+        load_config("~nobody-of-this-name/llm.yaml", environ={})
+
+
 def test_without_anything_there_is_the_local_provider() -> None:
     sources: list[dict[str, object]] = [{}, {"providers": None}, {"providers": {}}]
     for source in sources:
