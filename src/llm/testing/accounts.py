@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
-from .allowance import BucketAllowance, FixedAllowance, InFlightAllowance, SlidingAllowance
+from .allowance import Allowance, BucketAllowance, FixedAllowance, InFlightAllowance, SlidingAllowance
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llm.core.call import Charge
 
-    from .allowance import Allowance, Taken
+    from .allowance import Taken
 
 Unit: TypeAlias = Literal["requests", "tokens", "input_tokens", "output_tokens", "concurrent_requests"]
 Limits: TypeAlias = "Mapping[str, float | str]"

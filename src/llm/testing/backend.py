@@ -20,6 +20,8 @@ from llm.core.exceptions import (
     LLMRateLimitError,
 )
 from llm.core.types import LLMResponse, TokenUsage
+from llm.providers.serving.fields import is_mapping
+from llm.utils.clock import Timer
 
 from .accounts import Account, Lease
 from .echo import answer as echo
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from llm.core.types import LLMRequest
-    from llm.utils.clock import Clock, Timer
+    from llm.utils.clock import Clock
 
     from .accounts import Limits, Refusal
     from .faults import Fault
@@ -44,6 +46,12 @@ Answerer: TypeAlias = "Callable[[LLMRequest], LLMResponse | str | Exception]"
 Seconds: TypeAlias = "float | Callable[[LLMRequest], float]"
 
 _JSON = {"content-type": "application/json"}
+
+
+class _RefusedError(Exception):
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
 
 
 @dataclass(slots=True)
@@ -154,16 +162,10 @@ class Backend:
         record.fault = None if fault is None else fault.kind
         if fault is not None and fault.is_refusal:
             return self._refuse(fault, record, stamp)
-        if not self._known(key):
-            return self._fail(self._vendor.failure("auth"), stamp)
-        if body is None:
-            return self._fail(replace(self._vendor.failure("invalid"), message="the body is no JSON object"), stamp)
         try:
-            request = self._vendor.read(body)
-        except LLMInvalidRequestError as error:
-            return self._fail(_invalid(self._vendor, error), stamp)
-        if self._models is not None and request.model not in self._models:
-            return self._fail(self._vendor.failure("missing"), stamp)
+            request = self._understand(body, key)
+        except _RefusedError as refused:
+            return self._fail(refused.failure, stamp)
         account = self._account(key)
         charge = self._vendor.charge(request)
         admitted = account.admit(stamp.now, charge)
@@ -171,9 +173,22 @@ class Backend:
             return self._limit(admitted, account, request, stamp)
         record.charge = charge
         headers = self._vendor.limit_headers(account, stamp)
-        play = self._serve(route, body, request, admitted, stamp, late=_late(fault))
+        play = self._serve(route, record.body, request, admitted, stamp, late=_late(fault))
         play.headers |= headers
         return play if fault is None else spoil(play, fault, self._vendor, stamp, stream=record.stream)
+
+    def _understand(self, body: Mapping[str, Any] | None, key: str | None) -> LLMRequest:
+        if not self._known(key):
+            raise _RefusedError(self._vendor.failure("auth"))
+        if body is None:
+            raise _RefusedError(replace(self._vendor.failure("invalid"), message="the body is no JSON object"))
+        try:
+            request = self._vendor.read(body)
+        except LLMInvalidRequestError as error:
+            raise _RefusedError(_invalid(self._vendor, error)) from error
+        if self._models is not None and request.model not in self._models:
+            raise _RefusedError(self._vendor.failure("missing"))
+        return request
 
     def _serve(  # noqa: PLR0913 - all that decides an answer
         self,
@@ -283,7 +298,7 @@ def _object(body: bytes) -> Mapping[str, Any] | None:
         read: object = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    return read if isinstance(read, dict) else None
+    return read if is_mapping(read) else None
 
 
 def _whole(status: int, headers: dict[str, str], data: bytes, at: float) -> Play:

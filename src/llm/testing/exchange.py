@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+from llm.core.call import Charge
 
 from .pause import Pause
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from llm.core.call import Charge
     from llm.utils.clock import Clock
 
 Ending: TypeAlias = Literal["whole", "reset", "cut", "stall"]
@@ -40,8 +42,8 @@ class MockRequest:
     path: str
     at: float
     key: str | None = field(default=None, repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    body: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    body: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
     stream: bool = False
     status: int = 0
     fault: str | None = None

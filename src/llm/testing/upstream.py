@@ -32,7 +32,8 @@ class MockUpstream:
     """A vendor's server for tests, in the test's own loop.
 
     ```python
-    async with MockUpstream("openai", limits={"k1": {"requests_per_minute": 3}}, faults=[Fault("overloaded", at=2)]) as up:
+    limits = {"k1": {"requests_per_minute": 3}}
+    async with MockUpstream("openai", limits=limits, faults=[Fault("overloaded", at=2)]) as up:
         client = AsyncOpenAI(base_url=up.base_url, api_key="k1")
     assert [request.status for request in up.requests] == [200, 529, 200]
     ```

@@ -5,15 +5,17 @@ Source: https://docs.claude.com/en/api/messages
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from llm.core.messages import DocumentPart, ImagePart, Message, MessageRole, Part, TextPart, ThinkingPart, ToolCall
 from llm.core.types import LLMRequest, ToolDefinition
 
-from .fields import bytes_of, is_list, is_mapping, messages_of, request_fields, text_of, wrong
+from .fields import an_object, bytes_of, messages_of, objects, request_fields, text_of, wrong
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 _FIELDS: Final = {
     "model": "model",
@@ -37,9 +39,9 @@ def read_request(body: Mapping[str, Any]) -> LLMRequest:
     """
     fields = request_fields(body, _FIELDS)
     if (tools := body.get("tools")) is not None:
-        fields["tools"] = _tools(tools)
+        fields["tools"] = [_tool(tool, f"tools[{place}]") for place, tool in enumerate(objects(tools, "tools"))]
     if (choice := body.get("tool_choice")) is not None:
-        fields["tool_choice"] = _tool_choice(choice)
+        fields["tool_choice"] = _tool_choice(an_object(choice, "tool_choice"))
     extra = {name: value for name, value in body.items() if name not in _READ}
     turns = [Message(MessageRole.SYSTEM, _system(body["system"]))] if body.get("system") else []
     for place, message in enumerate(messages_of(body)):
@@ -50,29 +52,28 @@ def read_request(body: Mapping[str, Any]) -> LLMRequest:
 def _system(system: object) -> str | tuple[Part, ...]:
     if isinstance(system, str):
         return system
-    if not is_list(system):
-        raise wrong("system", "text or a list of text blocks")
-    return tuple(_part(block, f"system[{place}]") for place, block in enumerate(system))
+    return tuple(_part(block, f"system[{place}]") for place, block in enumerate(objects(system, "system")))
 
 
 def _turns(message: Mapping[str, Any], field: str) -> Iterator[Message]:
-    role, content = message.get("role"), message.get("content")
+    role: object = message.get("role")
+    content: object = message.get("content")
     if role not in {"user", "assistant"}:
         raise wrong(f"{field}.role", "user or assistant")
     if isinstance(content, str):
-        yield Message(MessageRole(role), content)
-    elif not is_list(content):
-        raise wrong(f"{field}.content", "text or a list of blocks")
-    elif role == "assistant":
-        yield _assistant(content, f"{field}.content")
+        yield Message(MessageRole(str(role)), content)
+        return
+    blocks = objects(content, f"{field}.content")
+    if role == "assistant":
+        yield _assistant(blocks, f"{field}.content")
     else:
-        yield from _user(content, f"{field}.content")
+        yield from _user(blocks, f"{field}.content")
 
 
-def _user(blocks: list[Any], field: str) -> Iterator[Message]:
+def _user(blocks: list[Mapping[str, Any]], field: str) -> Iterator[Message]:
     parts: list[Part] = []
     for place, block in enumerate(blocks):
-        if is_mapping(block) and block.get("type") == "tool_result":
+        if block.get("type") == "tool_result":
             yield _tool_result(block, f"{field}[{place}]")
         else:
             parts.append(_part(block, f"{field}[{place}]"))
@@ -82,17 +83,15 @@ def _user(blocks: list[Any], field: str) -> Iterator[Message]:
 
 def _tool_result(block: Mapping[str, Any], field: str) -> Message:
     content: object = block.get("content", "")
-    answer: str | tuple[Part, ...]
     if isinstance(content, str):
-        answer = content
-    elif is_list(content):
-        answer = tuple(_part(part, f"{field}.content[{place}]") for place, part in enumerate(content))
+        answer: str | tuple[Part, ...] = content
     else:
-        raise wrong(f"{field}.content", "text or a list of blocks")
+        blocks = objects(content, f"{field}.content")
+        answer = tuple(_part(part, f"{field}.content[{place}]") for place, part in enumerate(blocks))
     return Message(MessageRole.TOOL, answer, tool_call_id=text_of(block.get("tool_use_id"), f"{field}.tool_use_id"))
 
 
-def _assistant(blocks: list[Any], field: str) -> Message:
+def _assistant(blocks: list[Mapping[str, Any]], field: str) -> Message:
     parts: list[Part] = []
     calls: list[ToolCall] = []
     for place, block in enumerate(blocks):
@@ -104,7 +103,7 @@ def _assistant(blocks: list[Any], field: str) -> Message:
     return Message(MessageRole.ASSISTANT, tuple(parts) if parts else "", tool_calls=tuple(calls))
 
 
-def _part(block: object, field: str) -> Part:
+def _part(block: Mapping[str, Any], field: str) -> Part:
     match block:
         case {"type": "text", "text": str(text)}:
             return TextPart(text)
@@ -115,13 +114,15 @@ def _part(block: object, field: str) -> Part:
         case {"type": "image", "source": source}:
             return ImagePart(**_source(source, f"{field}.source"))
         case {"type": "document", "source": source, **rest}:
-            return DocumentPart(**_source(source, f"{field}.source"), title=rest.get("title"))
+            return DocumentPart(
+                **_source(an_object(source, f"{field}.source"), f"{field}.source"), title=rest.get("title")
+            )
         case _:
             raise wrong(field, "a block of type text, image, document, thinking, tool_use or tool_result")
 
 
 def _source(source: object, field: str) -> dict[str, Any]:
-    match source:
+    match an_object(source, field):
         case {"type": "url", "url": str(url)}:
             return {"url": url}
         case {"type": "base64", "media_type": str(kind), "data": data}:
@@ -135,19 +136,11 @@ def _source(source: object, field: str) -> dict[str, Any]:
 _TOOL: Final = {"name", "description", "input_schema", "strict"}
 
 
-def _tools(tools: object) -> tuple[ToolDefinition | Mapping[str, Any], ...]:
-    if not is_list(tools):
-        raise wrong("tools", "a list")
-    return tuple(_tool(tool, f"tools[{place}]") for place, tool in enumerate(tools))
-
-
-def _tool(tool: object, field: str) -> ToolDefinition | Mapping[str, Any]:
-    if not is_mapping(tool):
-        raise wrong(field, "an object")
+def _tool(tool: Mapping[str, Any], field: str) -> ToolDefinition | Mapping[str, Any]:
     given = {name: value for name, value in tool.items() if value is not None}
     if given.get("type") == "custom":
         del given["type"]
-    if not given.keys() <= _TOOL or "input_schema" not in given:
+    if not set(given) <= _TOOL or "input_schema" not in given:
         return tool
     name = text_of(given.pop("name", None), f"{field}.name")
     return ToolDefinition(name, parameters=given.pop("input_schema"), **given)
@@ -156,10 +149,11 @@ def _tool(tool: object, field: str) -> ToolDefinition | Mapping[str, Any]:
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
 
 
-def _tool_choice(choice: object) -> str | Mapping[str, Any]:
-    if not is_mapping(choice):
-        raise wrong("tool_choice", "an object with type")
-    if choice.keys() == {"type", "name"} and choice["type"] == "tool":
-        return text_of(choice["name"], "tool_choice.name")
-    kind: object = choice.get("type")
-    return _CHOICES[kind] if choice.keys() == {"type"} and isinstance(kind, str) and kind in _CHOICES else choice
+def _tool_choice(choice: Mapping[str, Any]) -> str | Mapping[str, Any]:
+    match choice:
+        case {"type": "tool", "name": str(name)} if set(choice) == {"type", "name"}:
+            return name
+        case {"type": ("auto" | "any" | "none") as kind} if set(choice) == {"type"}:
+            return _CHOICES[kind]
+        case _:
+            return choice

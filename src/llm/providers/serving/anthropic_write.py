@@ -36,8 +36,7 @@ def write_response(response: LLMResponse) -> dict[str, Any]:
     blocks = [_thought(part) for part in response.thinking]
     if response.content or not (response.tool_calls or blocks):
         blocks.append({"type": "text", "text": response.content})
-    for call in response.tool_calls:
-        blocks.append({"type": "tool_use", "id": call.id, "name": call.name, "input": _arguments(call)})
+    blocks += [_tool_use(call) for call in response.tool_calls]
     return {
         **_message(response.id, response.model, response.usage),
         "content": blocks,
@@ -93,7 +92,7 @@ class AnthropicStream:
     def begin(self) -> bytes:
         """Return what comes before the first chunk: the message without content."""
         started = TokenUsage(self._usage.input_tokens, 1, self._usage.cached_input_tokens)
-        message = {**_message(self._id, self._model, started), "content": [], "stop_reason": None}
+        message: dict[str, Any] = {**_message(self._id, self._model, started), "content": [], "stop_reason": None}
         return _event("message_start", message=message) + _event("ping")
 
     def chunk(self, chunk: StreamChunk) -> bytes:
@@ -128,7 +127,7 @@ class AnthropicStream:
         if piece.index not in self._tools:
             events = self._close()
             self._tools[piece.index] = self._blocks
-            block = {"type": "tool_use", "id": piece.id or "", "name": piece.name or "", "input": {}}
+            block: dict[str, Any] = {"type": "tool_use", "id": piece.id or "", "name": piece.name or "", "input": {}}
             events += _event("content_block_start", index=self._blocks, content_block=block)
             self._blocks += 1
         delta = {"type": "input_json_delta", "partial_json": piece.arguments}
@@ -163,11 +162,12 @@ def _message(id: str, model: str, usage: TokenUsage) -> dict[str, Any]:  # noqa:
     }
 
 
-def _arguments(call: ToolCall) -> Any:
+def _tool_use(call: ToolCall) -> dict[str, Any]:
     try:
-        return orjson.loads(call.arguments or "{}")
+        arguments = orjson.loads(call.arguments or "{}")
     except orjson.JSONDecodeError:
         raise LLMServerError("the model wrote arguments of a tool call that are no JSON; ask again") from None
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
 
 
 def _thought(part: ThinkingPart) -> dict[str, Any]:
@@ -176,5 +176,5 @@ def _thought(part: ThinkingPart) -> dict[str, Any]:
     return {"type": "thinking", "thinking": part.text, "signature": part.signature or ""}
 
 
-def _event(kind: str, **fields: Any) -> bytes:
+def _event(kind: str, **fields: object) -> bytes:
     return b"event: " + kind.encode() + b"\ndata: " + orjson.dumps({"type": kind, **fields}) + b"\n\n"

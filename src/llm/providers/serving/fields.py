@@ -25,18 +25,37 @@ def wrong(field: str, expected: str) -> LLMInvalidRequestError:
     return LLMInvalidRequestError(f"{field}: expected {expected}", status=400)
 
 
+def objects(value: object, field: str) -> list[Mapping[str, Any]]:
+    """Return a field that must be a list of objects.
+
+    Raises:
+        LLMInvalidRequestError: It is not, or an element is not.
+    """
+    if not is_list(value):
+        raise wrong(field, "a list of objects")
+    return [an_object(element, f"{field}[{place}]") for place, element in enumerate(value)]
+
+
+def an_object(value: object, field: str) -> Mapping[str, Any]:
+    """Return a field that must be an object.
+
+    Raises:
+        LLMInvalidRequestError: It is not.
+    """
+    if not is_mapping(value):
+        raise wrong(field, "an object")
+    return value
+
+
 def messages_of(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the body's messages.
 
     Raises:
-        LLMInvalidRequestError: They are missing, empty, or no list of objects.
+        LLMInvalidRequestError: They are missing, none, or no objects.
     """
-    messages: object = body.get("messages")
-    if not is_list(messages) or not messages:
-        raise wrong("messages", "a list of one message or more")
-    for place, message in enumerate(messages):
-        if not is_mapping(message):
-            raise wrong(f"messages[{place}]", "an object with role and content")
+    messages = objects(body.get("messages"), "messages")
+    if not messages:
+        raise wrong("messages", "one message or more")
     return messages
 
 
@@ -86,6 +105,6 @@ def to_base64(data: bytes) -> str:
 def request_fields(body: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
     """Return the fields of `body` that are in `known`, under the names that `LLMRequest` has for them; None is absent.
 
-    What is in neither goes into `extra`, so that it reaches the next provider unread.
+    The others are the caller's to put into `extra`, so that they reach the next provider unread.
     """
     return {known[name]: value for name, value in body.items() if name in known and value is not None}

@@ -5,14 +5,27 @@ Source: https://platform.openai.com/docs/api-reference/chat/create
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llm.core.exceptions import LLMInvalidRequestError
 from llm.core.messages import AudioPart, DocumentPart, ImagePart, Message, MessageRole, Part, TextPart, ToolCall
 from llm.core.types import LLMRequest, ToolDefinition
 
-from .fields import bytes_of, data_url, is_list, is_mapping, messages_of, request_fields, text_of, wrong
+from .fields import (
+    an_object,
+    bytes_of,
+    data_url,
+    is_list,
+    is_mapping,
+    messages_of,
+    objects,
+    request_fields,
+    text_of,
+    wrong,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _FIELDS: Final = {
     "model": "model",
@@ -39,7 +52,7 @@ def read_request(body: Mapping[str, Any]) -> LLMRequest:
     """
     fields = request_fields(body, _FIELDS)
     if (tools := body.get("tools")) is not None:
-        fields["tools"] = _tools(tools)
+        fields["tools"] = [_tool(tool, f"tools[{place}]") for place, tool in enumerate(objects(tools, "tools"))]
     if (choice := body.get("tool_choice")) is not None:
         fields["tool_choice"] = _tool_choice(choice)
     if (form := body.get("response_format")) is not None:
@@ -58,18 +71,16 @@ def read_embeddings(body: Mapping[str, Any]) -> tuple[str, ...]:
     texts: object = body.get("input")
     if isinstance(texts, str):
         return (texts,)
-    if not is_list(texts) or not texts or not all(isinstance(text, str) for text in texts):
+    if not is_list(texts) or not texts:
         raise wrong("input", "text, or a list of one text or more")
-    return tuple(texts)
+    return tuple(text_of(text, f"input[{place}]") for place, text in enumerate(texts))
 
 
 def _message(message: Mapping[str, Any], field: str) -> Message:
     role = message.get("role")
     if not isinstance(role, str) or role not in set(MessageRole):
         raise wrong(f"{field}.role", f"one of {', '.join(MessageRole)}")
-    calls: object = message.get("tool_calls") or []
-    if not is_list(calls):
-        raise wrong(f"{field}.tool_calls", "a list")
+    calls = objects(message.get("tool_calls") or [], f"{field}.tool_calls")
     return Message(
         MessageRole(role),
         _content(message.get("content"), f"{field}.content"),
@@ -82,12 +93,10 @@ def _message(message: Mapping[str, Any], field: str) -> Message:
 def _content(content: object, field: str) -> str | tuple[Part, ...]:
     if content is None or isinstance(content, str):
         return content or ""
-    if not is_list(content):
-        raise wrong(field, "text or a list of parts")
-    return tuple(_part(part, f"{field}[{place}]") for place, part in enumerate(content))
+    return tuple(_part(part, f"{field}[{place}]") for place, part in enumerate(objects(content, field)))
 
 
-def _part(part: object, field: str) -> Part:
+def _part(part: Mapping[str, Any], field: str) -> Part:
     match part:
         case {"type": "text", "text": str(text)} | {"type": "refusal", "refusal": str(text)}:
             return TextPart(text)
@@ -117,7 +126,7 @@ def _document(url: str, title: object, field: str) -> DocumentPart:
     return DocumentPart(data=inline[1], media_type=inline[0], title=name)
 
 
-def _tool_call(call: object, field: str) -> ToolCall:
+def _tool_call(call: Mapping[str, Any], field: str) -> ToolCall:
     match call:
         case {"id": str(name), "function": {"name": str(function), "arguments": str(arguments)}}:
             return ToolCall(name, function, arguments)
@@ -128,42 +137,29 @@ def _tool_call(call: object, field: str) -> ToolCall:
 _TOOL: Final = {"name", "description", "parameters", "strict"}
 
 
-def _tools(tools: object) -> tuple[ToolDefinition | Mapping[str, Any], ...]:
-    if not is_list(tools):
-        raise wrong("tools", "a list")
-    return tuple(_tool(tool, f"tools[{place}]") for place, tool in enumerate(tools))
-
-
-def _tool(tool: object, field: str) -> ToolDefinition | Mapping[str, Any]:
-    if not is_mapping(tool):
-        raise wrong(field, "an object")
+def _tool(tool: Mapping[str, Any], field: str) -> ToolDefinition | Mapping[str, Any]:
     function: object = tool.get("function")
-    if tool.keys() != {"type", "function"} or not is_mapping(function) or not function.keys() <= _TOOL:
+    if set(tool) != {"type", "function"} or not is_mapping(function) or not set(function) <= _TOOL:
         return tool
     given = {name: value for name, value in function.items() if value is not None}
     return ToolDefinition(text_of(given.pop("name", None), f"{field}.function.name"), **given)
 
 
 def _tool_choice(choice: object) -> str | Mapping[str, Any]:
-    match choice:
-        case str():
-            return choice
+    if isinstance(choice, str):
+        return choice
+    asked = an_object(choice, "tool_choice")
+    match asked:
         case {"type": "function", "function": {"name": str(name)}}:
             return name
-        case _ if is_mapping(choice):
-            return choice
         case _:
-            raise wrong("tool_choice", "auto, none, required or an object")
+            return asked
 
 
 def _response_format(form: object) -> str | Mapping[str, Any]:
-    match form:
-        case {"type": ("text" | "json_object") as kind}:
-            return str(kind)
-        case _ if is_mapping(form):
-            return form
-        case _:
-            raise wrong("response_format", "an object with type")
+    asked = an_object(form, "response_format")
+    kind: object = asked.get("type")
+    return kind if isinstance(kind, str) and kind in {"text", "json_object"} else asked
 
 
 def wants_usage(body: Mapping[str, Any]) -> bool:
