@@ -1,0 +1,171 @@
+"""`HTTPProvider`: one key at one vendor, a dialect on a transport."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from llm.core.exceptions import LLMException, LLMInvalidRequestError
+from llm.core.stream import LLMStream
+from llm.core.types import HealthStatus
+from llm.utils.redact import redact
+
+from .errors import error_for
+from .failure import read_failure, retry_after
+from .source import ReplyChunks
+from .wire import senseless
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llm.core.call import Charge
+    from llm.core.protocols import ProviderFactory, ProviderSettings, Reply
+    from llm.core.types import LLMRequest, LLMResponse, TokenUsage
+
+    from .dialect import Dialect
+
+
+class HTTPProvider:
+    """One key at one vendor. It sends once, never repeats and never waits for capacity."""
+
+    def __init__(self, settings: ProviderSettings, dialect: Dialect) -> None:
+        """Take the key, the way to the network, and the dialect for the settings' base URL.
+
+        Raises:
+            LLMConfigurationError: The key holds characters that no header may.
+        """
+        self._name = settings.name
+        self._clock = settings.clock
+        self._transport = settings.transport
+        self._dialect = dialect
+        self._secrets = () if settings.key is None else (settings.key,)
+        self._key = None if settings.key is None else settings.key.fingerprint
+        self._headers = dialect.headers(settings.key)
+
+    @classmethod
+    def factory(cls, dialect: Callable[[str | None], Dialect]) -> ProviderFactory:
+        """Return a factory of providers that speak `dialect`, which is made for a base URL."""
+        return lambda settings: cls(settings, dialect(settings.base_url))
+
+    async def initialize(self) -> None:
+        """Do nothing: the first call opens the connection."""
+
+    async def complete(self, request: LLMRequest) -> LLMResponse:
+        """Answer whole.
+
+        Raises:
+            LLMException: The one failure there was; nothing is repeated.
+        """
+        reply: Reply | None = None
+        try:
+            reply = await self._send("POST", self._dialect.url, self._dialect.encode(request, stream=False))
+            try:
+                body = await reply.read()
+            finally:
+                reply.close()
+            if reply.status != HTTPStatus.OK:
+                raise self._failure(reply, body)
+            return self._dialect.decode(body, provider=self._name, key=self._key)
+        except LLMException as error:
+            self._tell(error, request.model, reply)
+            raise
+
+    async def stream(self, request: LLMRequest) -> LLMStream:
+        """Return a stream whose first chunk is in hand.
+
+        Raises:
+            LLMException: It failed before; nothing is repeated.
+        """
+        reply: Reply | None = None
+        try:
+            reply = await self._send("POST", self._dialect.url, self._dialect.encode(request, stream=True))
+            if reply.status != HTTPStatus.OK or not _is_stream(reply):
+                raise await self._no_stream(reply)
+            source = ReplyChunks(reply, self._dialect.events(), self._clock, self._teller(request.model, reply))
+            return await LLMStream(source, provider=self._name, key=self._key).begin()
+        except LLMException as error:
+            self._tell(error, request.model, reply)
+            raise
+
+    async def health_check(self) -> HealthStatus:
+        """Ask for the list of models, which costs no tokens."""
+        started = self._clock.now()
+        reply: Reply | None = None
+        try:
+            reply = await self._send("GET", self._dialect.health_url)
+            try:
+                body = await reply.read()
+            finally:
+                reply.close()
+            if reply.status != HTTPStatus.OK:
+                raise self._failure(reply, body)
+        except LLMException as error:
+            self._tell(error, None, reply)
+            return HealthStatus(healthy=False, latency=self._clock.now() - started, error=str(error))
+        return HealthStatus(healthy=True, latency=self._clock.now() - started)
+
+    async def close(self) -> None:
+        """Do nothing: the transport is the manager's, and closed by it."""
+
+    def charge(self, request: LLMRequest, expected_output: int) -> Charge:
+        """Return what the vendor charges at admission; `expected_output` stands in for a missing `max_tokens`."""
+        return self._dialect.charge(request, expected_output)
+
+    def used(self, usage: TokenUsage) -> Charge:
+        """Return what an answer of this usage takes in the end."""
+        return self._dialect.used(usage)
+
+    async def _send(self, method: str, url: str, body: bytes | None = None) -> Reply:
+        return await self._transport.request(method, url, headers=self._headers, body=body)
+
+    async def _no_stream(self, reply: Reply) -> LLMException:
+        try:
+            body = await reply.read()
+        finally:
+            reply.close()
+        if reply.status != HTTPStatus.OK:
+            return self._failure(reply, body)
+        failure = read_failure(body)
+        if failure.message or failure.codes:
+            return error_for(200, failure)
+        return senseless(f"{_type_of(reply) or 'no content type'} where a stream of events was asked for")
+
+    def _failure(self, reply: Reply, body: bytes) -> LLMException:
+        status = reply.status
+        if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+            host = urlsplit(reply.headers.get("location", "")).hostname or "elsewhere"
+            return LLMInvalidRequestError(
+                f"the provider redirects to {host}, which is not followed, for the key would go there; set base_url "
+                "to where the provider is"
+            )
+        if status < HTTPStatus.MULTIPLE_CHOICES:
+            return senseless(f"{len(body)} bytes under a status that is no answer")
+        return error_for(status, read_failure(body))
+
+    def _teller(self, model: str | None, reply: Reply) -> Callable[[LLMException], None]:
+        return lambda error: self._tell(error, model, reply)
+
+    def _tell(self, error: LLMException, model: str | None, reply: Reply | None) -> None:
+        """Complete an error by what is known here, and take keys out of its words."""
+        error.message = redact(error.message, self._secrets)
+        error.args = (error.message,)
+        error.provider = self._name
+        error.model = model
+        error.key = self._key
+        if reply is None:
+            return
+        headers = reply.headers
+        error.status = error.status or reply.status
+        error.request_id = error.request_id or headers.get("x-request-id") or headers.get("request-id")
+        if error.retry_after is None:
+            error.retry_after = retry_after(headers, self._clock.wall())
+
+
+def _type_of(reply: Reply) -> str:
+    return reply.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _is_stream(reply: Reply) -> bool:
+    # Some servers that speak a dialect name no type at all; what they send is held to the closing event all the same.
+    return _type_of(reply) in {"text/event-stream", ""}

@@ -1,0 +1,243 @@
+"""The one table from a vendor's failure to our exception, and the one back.
+
+Sources: https://platform.openai.com/docs/guides/error-codes, https://docs.claude.com/en/api/errors,
+https://openrouter.ai/docs/api-reference/errors
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from llm.core.exceptions import (
+    LLMAuthenticationError,
+    LLMCircuitOpenError,
+    LLMConfigurationError,
+    LLMConnectionError,
+    LLMContentFilterError,
+    LLMContextLengthError,
+    LLMException,
+    LLMInvalidRequestError,
+    LLMOverloadedError,
+    LLMPoolExhaustedError,
+    LLMProviderError,
+    LLMQuotaExceededError,
+    LLMRateLimitError,
+    LLMServerError,
+    LLMStreamInterruptedError,
+    LLMTimeoutError,
+    LLMValidationError,
+)
+from llm.utils.redact import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Unpack
+
+    from llm.core.exceptions import ErrorFacts
+    from llm.utils.redact import Secret
+
+    from .failure import Failure
+
+_EVENT: Final = 200
+"""The status of a failure that comes inside an answer."""
+
+
+class Row(NamedTuple):
+    """A line of the table.
+
+    Attributes:
+        status: HTTP status; None for any.
+        code: The vendor's code or type; None for any.
+        kind: The exception.
+        model_only: For `LLMAuthenticationError`: only this key with this model is refused.
+    """
+
+    status: int | None
+    code: str | None
+    kind: type[LLMException]
+    model_only: bool = False
+
+
+# The most exact row wins: status and code, then code, then status. A type that says less than the status does
+# (`invalid_request_error` comes with 401 and 404, too) stands only under 200, where there is no other word.
+TABLE: Final = (
+    Row(None, "insufficient_quota", LLMQuotaExceededError),
+    Row(None, "billing_hard_limit_reached", LLMQuotaExceededError),
+    Row(None, "billing_not_active", LLMQuotaExceededError),
+    Row(None, "billing_error", LLMQuotaExceededError),
+    Row(None, "enforced_spend_limit_reached", LLMQuotaExceededError),
+    Row(None, "contract_spend_limit_reached", LLMQuotaExceededError),
+    Row(None, "context_length_exceeded", LLMContextLengthError),
+    Row(None, "content_filter", LLMContentFilterError),
+    Row(None, "content_policy_violation", LLMContentFilterError),
+    Row(None, "moderation", LLMContentFilterError),
+    Row(None, "invalid_api_key", LLMAuthenticationError),
+    Row(None, "account_deactivated", LLMAuthenticationError),
+    Row(None, "authentication_error", LLMAuthenticationError),
+    Row(403, "permission_error", LLMAuthenticationError, model_only=True),
+    Row(403, "model_not_found", LLMAuthenticationError, model_only=True),
+    Row(None, "rate_limit_exceeded", LLMRateLimitError),
+    Row(None, "rate_limit_error", LLMRateLimitError),
+    Row(None, "overloaded_error", LLMOverloadedError),
+    Row(_EVENT, "permission_error", LLMAuthenticationError, model_only=True),
+    Row(_EVENT, "invalid_request_error", LLMInvalidRequestError),
+    Row(_EVENT, "request_too_large", LLMInvalidRequestError),
+    Row(_EVENT, "not_found_error", LLMInvalidRequestError),
+    Row(_EVENT, None, LLMServerError),
+    Row(400, None, LLMInvalidRequestError),
+    Row(401, None, LLMAuthenticationError),
+    Row(402, None, LLMQuotaExceededError),
+    Row(403, None, LLMInvalidRequestError),
+    Row(404, None, LLMInvalidRequestError),
+    Row(408, None, LLMServerError),
+    Row(409, None, LLMServerError),
+    Row(413, None, LLMInvalidRequestError),
+    Row(422, None, LLMInvalidRequestError),
+    Row(425, None, LLMServerError),
+    Row(429, None, LLMRateLimitError),
+    Row(503, None, LLMOverloadedError),
+    Row(529, None, LLMOverloadedError),
+)
+
+_ROWS: Final = {(row.status, row.code): row for row in TABLE}
+
+_UNCLEAR: Final = frozenset({_EVENT, 400})
+
+# What a vendor says in words alone, under a 400 that could mean anything. Here, so that nobody else reads text.
+_SAID: Final = (
+    (
+        re.compile(r"prompt is too long|maximum context length|exceeds? (?:the )?context (?:limit|window)"),
+        "context_length_exceeded",
+    ),
+    (re.compile(r"credit balance is too low"), "billing_error"),
+    (re.compile(r"blocked by content filtering"), "content_filter"),
+)
+
+_REMEDIES: Final[dict[type[LLMException], str]] = {
+    LLMInvalidRequestError: "correct the request; sending it again cannot help",
+    LLMContextLengthError: "shorten the conversation, ask for fewer tokens, or take a model with a larger window",
+    LLMContentFilterError: "change the content; sending it again cannot help",
+    LLMQuotaExceededError: "add credit at the provider, or give another key",
+    LLMOverloadedError: "try again later, or configure a fallback",
+    LLMServerError: "try again; if it stays, see the provider's status page",
+    LLMRateLimitError: "wait, or set lower rate_limits so that calls wait before they are sent",
+    LLMAuthenticationError: "check the key, and what the account behind it may use",
+}
+
+
+def error_for(
+    status: int, failure: Failure, /, *, secrets: Iterable[Secret] = (), **facts: Unpack[ErrorFacts]
+) -> LLMException:
+    """Return the exception for a vendor's failure.
+
+    Args:
+        status: HTTP status of the answer; 200 for a failure inside one.
+        failure: What the vendor says.
+        secrets: What its message must not repeat.
+        facts: Where it happened, as every `LLMException` takes them.
+    """
+    if status < HTTPStatus.MULTIPLE_CHOICES and failure.status is not None:
+        status = failure.status
+    row = _row(status, failure)
+    words = redact(failure.message, secrets).strip()[:_MESSAGE_CHARS]
+    said = f": {words}" if words else ""
+    message = f"the provider answered with a failure{said}; {_REMEDIES[row.kind]}"
+    facts["status"] = status
+    if row.kind is LLMContextLengthError:
+        limit, requested = _window(failure.message)
+        return LLMContextLengthError(message, limit=limit, requested=requested, **facts)
+    if row.kind is LLMAuthenticationError:
+        return LLMAuthenticationError(message, model_only=row.model_only, **facts)
+    return row.kind(message, **facts)
+
+
+_MESSAGE_CHARS: Final = 500
+
+
+def _row(status: int, failure: Failure) -> Row:
+    said = [code for pattern, code in _SAID if pattern.search(failure.message)] if status in _UNCLEAR else []
+    for code in (*said, *failure.codes):
+        row = _ROWS.get((status, code)) or _ROWS.get((None, code))
+        if row is not None:
+            return row
+    known = _ROWS.get((status, None))
+    return known or Row(
+        status, None, LLMServerError if status >= HTTPStatus.INTERNAL_SERVER_ERROR else LLMInvalidRequestError
+    )
+
+
+# Two numbers that vendors put beside the words, in one order or the other.
+_LIMIT_FIRST: Final = re.compile(r"maximum context length (?:is|of) (\d+)(?:\D+(\d+))?")
+_LIMIT_LAST: Final = re.compile(r"(\d+)(?: \+ (\d+))?(?: tokens)? > (\d+)")
+
+
+def _window(message: str) -> tuple[int | None, int | None]:
+    if found := _LIMIT_LAST.search(message):
+        return int(found[3]), int(found[1]) + int(found[2] or 0)
+    if found := _LIMIT_FIRST.search(message):
+        return int(found[1]), int(found[2]) if found[2] else None
+    return None, None
+
+
+class Wire(NamedTuple):
+    """How a failure is told to a caller in a vendor's dialect.
+
+    Attributes:
+        status: HTTP status.
+        type: The vendor's type of error.
+        code: OpenAI's code; None where it has none, and in Anthropic's dialect.
+    """
+
+    status: int
+    type: str
+    code: str | None = None
+
+
+# Kind → (OpenAI's form, Anthropic's form). A kind that is not here is told as the nearest one above it.
+_BACK: Final[dict[type[LLMException], tuple[Wire, Wire]]] = {
+    LLMException: (Wire(500, "server_error"), Wire(500, "api_error")),
+    LLMProviderError: (Wire(502, "server_error"), Wire(502, "api_error")),
+    LLMInvalidRequestError: (Wire(400, "invalid_request_error"), Wire(400, "invalid_request_error")),
+    LLMContextLengthError: (
+        Wire(400, "invalid_request_error", "context_length_exceeded"),
+        Wire(400, "invalid_request_error"),
+    ),
+    LLMContentFilterError: (Wire(400, "invalid_request_error", "content_filter"), Wire(400, "invalid_request_error")),
+    LLMQuotaExceededError: (Wire(429, "insufficient_quota", "insufficient_quota"), Wire(402, "billing_error")),
+    LLMOverloadedError: (Wire(503, "server_error", "overloaded"), Wire(529, "overloaded_error")),
+    LLMServerError: (Wire(502, "server_error"), Wire(502, "api_error")),
+    LLMConnectionError: (Wire(502, "server_error", "connection_error"), Wire(502, "api_error")),
+    LLMStreamInterruptedError: (Wire(502, "server_error", "stream_interrupted"), Wire(502, "api_error")),
+    LLMRateLimitError: (Wire(429, "rate_limit_error", "rate_limit_exceeded"), Wire(429, "rate_limit_error")),
+    LLMAuthenticationError: (
+        Wire(401, "invalid_request_error", "invalid_api_key"),
+        Wire(401, "authentication_error"),
+    ),
+    LLMTimeoutError: (Wire(504, "server_error", "timeout"), Wire(504, "timeout_error")),
+    LLMPoolExhaustedError: (Wire(503, "server_error", "overloaded"), Wire(529, "overloaded_error")),
+    LLMCircuitOpenError: (Wire(503, "server_error", "overloaded"), Wire(529, "overloaded_error")),
+    LLMValidationError: (Wire(502, "server_error", "invalid_answer"), Wire(502, "api_error")),
+    LLMConfigurationError: (Wire(500, "server_error"), Wire(500, "api_error")),
+}
+_FORBIDDEN: Final = (Wire(403, "invalid_request_error", "model_not_found"), Wire(403, "permission_error"))
+_NOT_FOUND: Final = (Wire(404, "invalid_request_error"), Wire(404, "not_found_error"))
+_TOO_LARGE: Final = (Wire(413, "invalid_request_error"), Wire(413, "request_too_large"))
+
+
+def wire_for(error: LLMException, *, anthropic: bool = False) -> Wire:
+    """Return how `error` is told in OpenAI's dialect, or in Anthropic's."""
+    return _forms(error)[anthropic]
+
+
+def _forms(error: LLMException) -> tuple[Wire, Wire]:
+    match error:
+        case LLMAuthenticationError(model_only=True):
+            return _FORBIDDEN
+        case LLMInvalidRequestError(status=404):
+            return _NOT_FOUND
+        case LLMInvalidRequestError(status=413):
+            return _TOO_LARGE
+        case _:
+            return next(_BACK[kind] for kind in type(error).__mro__ if kind in _BACK)

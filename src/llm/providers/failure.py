@@ -1,0 +1,110 @@
+"""What a vendor says about a failure, in whichever form: its words, its codes, and when to come again."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a vendor says went wrong.
+
+    Attributes:
+        message: Its words.
+        codes: Its codes and types, the most exact first.
+        status: HTTP status that the body itself claims, as OpenRouter's do.
+    """
+
+    message: str = ""
+    codes: tuple[str, ...] = ()
+    status: int | None = None
+
+
+def read_failure(body: bytes | Mapping[str, Any]) -> Failure:
+    """Read an error body of any of the dialects; one that says nothing gives an empty `Failure`."""
+    said: Any = body
+    if isinstance(body, bytes):
+        try:
+            said = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return Failure()
+    match said:
+        case {"error": {}}:
+            return _failure(said["error"])
+        case {"message": str()}:
+            return _failure(said)
+        case {"error": str(message)} | {"detail": str(message)}:
+            return Failure(message)
+        case _:
+            return Failure()
+
+
+def _failure(error: Mapping[Any, Any]) -> Failure:
+    code = error.get("code")
+    message = error.get("message")
+    codes: list[object] = [code, error.get("type")]
+    match error:
+        case {"details": {"error_code": str(detail)}}:
+            codes.insert(0, detail)
+        case {"innererror": {"code": str(inner)}}:
+            codes.append(inner)
+        case {"metadata": {"reasons": [_, *_]}} | {"metadata": {"flagged_input": str()}}:
+            codes.insert(0, "moderation")
+        case _:
+            pass
+    status = int(code) if isinstance(code, (int, str)) and re.fullmatch(r"[45]\d\d", str(code)) else None
+    return Failure(
+        message if isinstance(message, str) else "", tuple(word for word in codes if isinstance(word, str)), status
+    )
+
+
+_LONGEST_WAIT: Final = 7 * 24 * 3600.0
+"""Seconds; what asks for more is a mistake of the sender, not a hint."""
+
+
+def retry_after(headers: Mapping[str, str], now_wall: float) -> float | None:
+    """Return the seconds that an answer asks to wait, or None where it says nothing of use.
+
+    `retry-after-ms` (milliseconds) is more exact than `retry-after` (seconds, also decimal, or an HTTP date), and
+    goes first. What is negative, no number or more than a week is passed over; a date gone by is no wait.
+
+    Source: RFC 9110, section 10.2.3.
+
+    Args:
+        headers: The answer's, found in any case of letters.
+        now_wall: Seconds since 1970.
+    """
+    milliseconds = _seconds(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    value = headers.get("retry-after")
+    seconds = _seconds(value)
+    if seconds is None and value is not None:
+        seconds = _until(value, now_wall)
+    return seconds if seconds is None or seconds <= _LONGEST_WAIT else None
+
+
+def _seconds(value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if number >= 0 and math.isfinite(number) else None
+
+
+def _until(value: str, now_wall: float) -> float | None:
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now_wall)
+    except (ValueError, OverflowError, OSError):
+        return None

@@ -1,0 +1,87 @@
+"""OpenAI's chat completions, which most other servers speak as well.
+
+What it has no word for: a document by its address is refused (OpenAI takes documents as bytes), thoughts are left out
+(OpenAI takes none back). `user`, `metadata`, `priority`, `cache` and `timeout` are ours and never sent; `extra` is
+merged over the body last, unread.
+
+Source: https://platform.openai.com/docs/api-reference/chat
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Final
+from urllib.parse import urlsplit
+
+from llm.core.call import Charge
+from llm.providers.dialect import Headers, root_of
+from llm.providers.estimate import prompt_tokens
+
+from .answer import read_answer
+from .body import Flavor, write_body
+from .events import OpenAIEvents
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llm.core.types import LLMRequest, LLMResponse, TokenUsage
+    from llm.utils.redact import Secret
+
+BASE_URL: Final = "https://api.openai.com/v1"
+
+_OWN: Final = Flavor(limit="max_completion_tokens", developer=True)
+
+
+class OpenAIDialect:
+    """Chat completions at `base_url`, OpenAI's own if that is None.
+
+    Attributes:
+        flavor: How servers other than OpenAI's own take them.
+        url: Where calls are sent.
+        health_url: Where the models are listed.
+    """
+
+    flavor: ClassVar[Flavor] = Flavor()
+
+    def __init__(self, base_url: str | None = None) -> None:
+        """Take the address, with or without the `/v1` at its end.
+
+        Raises:
+            LLMConfigurationError: It is no web address.
+        """
+        root = root_of(base_url or BASE_URL, version="/v1")
+        self.url: str = f"{root}/chat/completions"
+        self.health_url: str = f"{root}/models"
+        self._flavor = _OWN if urlsplit(root).hostname == urlsplit(BASE_URL).hostname else self.flavor
+
+    def headers(self, key: Secret | None) -> Mapping[str, str]:
+        """Return the headers of every request, with the key as a bearer token."""
+        return Headers({"content-type": "application/json"}, "authorization", key, prefix="Bearer ")
+
+    def encode(self, request: LLMRequest, *, stream: bool) -> bytes:
+        """Return the body.
+
+        Raises:
+            LLMInvalidRequestError: The dialect cannot express the request; names the field.
+        """
+        return write_body(request, self._flavor, stream=stream)
+
+    def decode(self, body: bytes, *, provider: str, key: str | None) -> LLMResponse:
+        """Read a whole answer."""
+        return read_answer(body, provider=provider, key=key)
+
+    def events(self) -> OpenAIEvents:
+        """Return a reader for one stream."""
+        return OpenAIEvents()
+
+    def charge(self, request: LLMRequest, expected_output: int) -> Charge:
+        """Charge the larger of the prompt's estimate and the most output.
+
+        Source: https://platform.openai.com/docs/guides/rate-limits
+        """
+        prompt = prompt_tokens(request)
+        output = request.max_tokens or expected_output
+        return Charge(prompt, output, max(prompt, output))
+
+    def used(self, usage: TokenUsage) -> Charge:
+        """Return what was read and written, together."""
+        return Charge(usage.input_tokens, usage.output_tokens, usage.total_tokens)

@@ -1,0 +1,169 @@
+"""A request as the body of a chat completion."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, assert_never
+
+from llm.core.exceptions import LLMInvalidRequestError
+from llm.core.messages import AudioPart, DocumentPart, ImagePart, MessageRole, TextPart, ThinkingPart
+from llm.core.types import ToolDefinition
+from llm.providers.wire import base64_text, data_url, dump, model_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llm.core.messages import Message, Part, ToolCall
+    from llm.core.types import LLMRequest
+
+
+class Flavor(NamedTuple):
+    """In what the servers that speak this dialect differ.
+
+    Attributes:
+        limit: Name of the field for the most tokens. OpenAI's own models think, and know only
+            `max_completion_tokens`; most others know only `max_tokens`.
+        developer: Whether there is a role of that name; else such a turn is a system's.
+        reasoning: Whether the effort stands in an object `reasoning`, as OpenRouter's does.
+        document_url: Whether documents are taken by address.
+    """
+
+    limit: str = "max_tokens"
+    developer: bool = False
+    reasoning: bool = False
+    document_url: bool = False
+
+
+def write_body(request: LLMRequest, flavor: Flavor, *, stream: bool) -> bytes:
+    """Return the JSON of a request.
+
+    Raises:
+        LLMInvalidRequestError: It cannot be expressed; names the field.
+    """
+    body: dict[str, Any] = {
+        "model": model_of(request),
+        "messages": [_message(message, flavor, at) for at, message in enumerate(request.messages)],
+    }
+    if request.temperature is not None:
+        body["temperature"] = request.temperature
+    if request.top_p is not None:
+        body["top_p"] = request.top_p
+    if request.max_tokens is not None:
+        body[flavor.limit] = request.max_tokens
+    if request.stop is not None:
+        body["stop"] = request.stop
+    if request.seed is not None:
+        body["seed"] = request.seed
+    if request.reasoning_effort is not None:
+        _put_effort(body, request.reasoning_effort, flavor)
+    _put_tools(body, request)
+    if request.response_format is not None:
+        body["response_format"] = _response_format(request.response_format)
+    if stream:
+        body["stream"] = True
+        body["stream_options"] = {"include_usage": True}
+    if request.extra:
+        body.update(request.extra)
+    return dump(body)
+
+
+def _put_effort(body: dict[str, Any], effort: str, flavor: Flavor) -> None:
+    if flavor.reasoning:
+        body["reasoning"] = {"effort": effort}
+    else:
+        body["reasoning_effort"] = effort
+
+
+def _put_tools(body: dict[str, Any], request: LLMRequest) -> None:
+    if request.tools:
+        body["tools"] = [_tool(tool) if isinstance(tool, ToolDefinition) else tool for tool in request.tools]
+    choice = request.tool_choice
+    if choice is None:
+        return
+    if isinstance(choice, str) and choice not in _CHOICES:
+        choice = {"type": "function", "function": {"name": choice}}
+    body["tool_choice"] = choice
+
+
+_CHOICES: Final = frozenset({"auto", "none", "required"})
+
+
+def _tool(tool: ToolDefinition) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": tool.name, "parameters": tool.parameters}
+    if tool.description:
+        function["description"] = tool.description
+    if tool.strict is not None:
+        function["strict"] = tool.strict
+    return {"type": "function", "function": function}
+
+
+def _response_format(wanted: str | Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"type": wanted} if isinstance(wanted, str) else wanted
+
+
+def _message(message: Message, flavor: Flavor, at: int) -> dict[str, Any]:
+    role = message.role
+    if role is MessageRole.DEVELOPER and not flavor.developer:
+        role = MessageRole.SYSTEM
+    content = message.content
+    wire: dict[str, Any] = {
+        "role": role.value,
+        "content": content if isinstance(content, str) else _content(content, role, flavor, at),
+    }
+    if message.name is not None:
+        wire["name"] = message.name
+    if message.tool_calls:
+        wire["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
+        wire["content"] = wire["content"] or None
+    if role is MessageRole.TOOL:
+        if not message.tool_call_id:
+            raise LLMInvalidRequestError(
+                f"messages[{at}] is a tool's turn without tool_call_id; name the call it answers"
+            )
+        wire["tool_call_id"] = message.tool_call_id
+    return wire
+
+
+def _tool_call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def _content(parts: tuple[Part, ...], role: MessageRole, flavor: Flavor, at: int) -> str | list[dict[str, Any]]:
+    spoken = [part for part in parts if not isinstance(part, ThinkingPart)]
+    if role is not MessageRole.USER:
+        # Only text may stand in the other roles, and a plain string is what every server takes.
+        texts = [part.text for part in spoken if isinstance(part, TextPart)]
+        if len(texts) == len(spoken):
+            return "".join(texts)
+    return [_part(part, flavor, at) for part in spoken]
+
+
+def _part(part: TextPart | ImagePart | DocumentPart | AudioPart, flavor: Flavor, at: int) -> dict[str, Any]:
+    match part:
+        case TextPart():
+            return {"type": "text", "text": part.text}
+        case ImagePart():
+            return {"type": "image_url", "image_url": _image(part)}
+        case DocumentPart():
+            return {"type": "file", "file": _document(part, flavor, at)}
+        case AudioPart():
+            return {"type": "input_audio", "input_audio": {"data": base64_text(part.data), "format": part.format}}
+    assert_never(part)
+
+
+def _image(part: ImagePart) -> dict[str, Any]:
+    image: dict[str, Any] = {"url": part.url if part.data is None else data_url(part.data, part.media_type)}
+    if part.detail is not None:
+        image["detail"] = part.detail
+    return image
+
+
+def _document(part: DocumentPart, flavor: Flavor, at: int) -> dict[str, Any]:
+    if part.data is not None:
+        data = data_url(part.data, part.media_type)
+    elif part.url is not None and (flavor.document_url or part.url.startswith("data:")):
+        data = part.url
+    else:
+        raise LLMInvalidRequestError(
+            f"messages[{at}] has a document by its url, which this dialect does not take; pass its data and media_type"
+        )
+    return {"filename": part.title or "document", "file_data": data}
