@@ -66,6 +66,7 @@ from .core.types import (
     TokenUsage,
     ToolDefinition,
 )
+from .runtime import close_llm_manager, get_llm_manager, register_provider
 
 if TYPE_CHECKING:
     from .core.config import LLMConfig
@@ -118,6 +119,9 @@ __all__ = [
     "ToolCall",
     "ToolDefinition",
     "__version__",
+    "close_llm_manager",
+    "get_llm_manager",
+    "register_provider",
 ]
 
 _LAZY = {"LLMConfig": "llm.core.config", "__version__": "llm.utils.distribution"}
