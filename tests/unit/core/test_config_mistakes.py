@@ -127,6 +127,10 @@ def problems_of(text: str | bytes, folder: Path, environ: dict[str, str] | None 
         ("gateway: {api_keys: {a: {key: k, expires: soon}}}", 1, 43, "gateway.api_keys.a.expires", "a date such as"),
         ("gateway: {api_keys: {a: {key: k, expires: 2027-13-01}}}", 1, 43, "gateway.api_keys.a.expires", "no such"),
         ("gateway: {cors_origins: ['*']}", 1, 26, "gateway.cors_origins[0]", "expected an exact origin"),
+        (
+            "gateway: {api_keys: {a: {key: k}, b: {key: k}}}",
+            *(1, 38, "gateway.api_keys.b", 'has the same key as "a"'),
+        ),
         # Variables.
         (
             "gateway: {host: '${NO}'}",

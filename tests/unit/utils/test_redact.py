@@ -44,7 +44,7 @@ def test_a_secret_is_copied_as_itself_and_neither_pickled_nor_changed() -> None:
     with pytest.raises(TypeError, match="not JSON serializable"):
         json.dumps(secret)
     with pytest.raises(AttributeError, match="cannot change"):
-        secret.note = "other"  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue] # the point
+        secret.note = "other"  # pyright: ignore[reportAttributeAccessIssue] # the point
     assert not hasattr(secret, "__dict__")
 
 
