@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given
@@ -137,7 +137,7 @@ def test_an_unknown_scope_is_refused_by_name() -> None:
 
 
 def test_a_request_and_its_mapping_are_the_same_question() -> None:
-    parameters = {"type": "object", "properties": {"b": {}, "a": {}}}
+    parameters: dict[str, Any] = {"type": "object", "properties": {"b": {}, "a": {}}}
     request = LLMRequest(
         [
             Message(MessageRole.USER, (TextPart("look"), ImagePart(url="u", detail="low"))),
@@ -181,27 +181,34 @@ def test_the_order_of_mappings_never_matters(extra: dict[str, Any]) -> None:
     assert compute_request_hash(replace(BASE, extra=_turned(extra))) == compute_request_hash(replace(BASE, extra=extra))
 
 
-def _turned(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _turned(element) for key, element in reversed(value.items())}
-    return [_turned(element) for element in value] if isinstance(value, list) else value
+def _turned(value: Any) -> Any:  # noqa: ANN401 - JSON
+    match value:
+        case dict():
+            return {key: _turned(element) for key, element in reversed(cast("dict[str, Any]", value).items())}
+        case list():
+            elements: list[Any] = value
+            return [_turned(element) for element in elements]
+        case _:
+            return value
 
 
 @given(json, json)
-def test_two_values_share_a_question_only_when_they_are_one_in_json(one: Any, other: Any) -> None:
+def test_two_values_share_a_question_only_when_they_are_one_in_json(one: object, other: object) -> None:
     first, second = (compute_request_hash(replace(BASE, extra={"x": value})) for value in (one, other))
     assert (first == second) == (_told(one) == _told(other))
 
 
-def _told(value: Any) -> object:
+def _told(value: object) -> object:
     """Return an independent witness: the value with its kinds written out, 1 and 1.0 being one number."""
-    if isinstance(value, dict):
-        return {"mapping": {key: _told(element) for key, element in value.items()}}
-    if isinstance(value, list):
-        return ["list", *map(_told, value)]
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return repr(int(value))
-    return repr(value)
+    match value:
+        case dict():
+            return {"mapping": {key: _told(element) for key, element in cast("dict[str, object]", value).items()}}
+        case list():
+            return ["list", *map(_told, cast("list[object]", value))]
+        case float() if value.is_integer() and abs(value) < 2**53:
+            return repr(int(value))
+        case _:
+            return repr(value)
 
 
 @given(st.lists(st.none() | st.sampled_from(["", " ", "a"]), max_size=4), st.lists(st.none() | st.just(""), max_size=4))

@@ -16,10 +16,10 @@ async def test_size_and_length_count_what_is_still_there() -> None:
     assert (len(cache), cache.size) == (1, 3)
 
 
-@pytest.mark.parametrize("bounds", [{"max_entries": 0}, {"max_bytes": 0}])
-def test_a_bound_below_one_is_refused_with_the_values(bounds: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="expected 1 or more"):
-        InMemoryCache(**bounds)
+@pytest.mark.parametrize(("entries", "size"), [(0, 1), (1, 0)])
+def test_a_bound_below_one_is_refused_with_the_values(entries: int, size: int) -> None:
+    with pytest.raises(ValueError, match=f"max_entries is {entries} and max_bytes {size}; expected 1 or more"):
+        InMemoryCache(max_entries=entries, max_bytes=size)
 
 
 async def test_replacing_an_entry_drops_no_other() -> None:
