@@ -1,6 +1,5 @@
 """The part of transformers that the model on the box relies on."""
 
-from collections.abc import Callable
 from typing import Protocol, Self
 
 from torch import Tensor, device, dtype
@@ -27,9 +26,6 @@ class CausalLMOutput(Protocol):
     logits: Tensor
     past_key_values: Cache
 
-class RemovableHandle(Protocol):
-    def remove(self) -> None: ...
-
 class PreTrainedModel:
     config: PreTrainedConfig
     generation_config: GenerationConfig
@@ -48,7 +44,6 @@ class PreTrainedModel:
         temperature: float | None = None,
         top_p: float | None = None,
     ) -> Tensor: ...
-    def register_forward_pre_hook(self, hook: Callable[..., None]) -> RemovableHandle: ...
     def save_pretrained(self, save_directory: str) -> None: ...
     def to(self, device: str) -> Self: ...
 

@@ -302,7 +302,14 @@ class LLMClient:
             attempts=call.sends,
         )
 
-    def _end(self, call: Call, request: LLMRequest, response: LLMResponse | None, error: BaseException | None) -> None:
+    def _end(
+        self,
+        chain: Chain,
+        call: Call,
+        request: LLMRequest,
+        response: LLMResponse | None = None,
+        error: BaseException | None = None,
+    ) -> None:
         self._routes.calls.leave(call)
         if isinstance(error, LLMException):
             error.attempts = call.sends

@@ -155,7 +155,7 @@ class LLMManager:
                 backend, host or port, each by name); nothing has changed then.
         """
         self._refuse_if_closed()
-        new = _load(config)
+        new = await asyncio.to_thread(_load, config)
         _check_unchanged(self.config, new)
         parts = _composer()(new, clock=self._clock, outbox=self._routes.outbox, transport=self._transport)
         old = self._routes.swap(parts)
@@ -228,10 +228,12 @@ class Opening:
             await self._manager.__aexit__(kind, error, traceback)
 
     async def _open(self) -> LLMManager:
-        config = _load(self._config)
+        # Files, imports and the table of prices are kept out of the loop's way.
+        config = await asyncio.to_thread(_load, self._config)
         clock = self._clock or SystemClock()
         outbox = Outbox()
         parts = _composer()(config, clock=clock, outbox=outbox, transport=self._transport)
+        await asyncio.to_thread(parts.warm)
         return LLMManager(Routes(parts, InFlight(clock), outbox), clock=clock, transport=self._transport)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .call import Ticket
 from .pool import Pool
-from .protocols import CallNext
+from .protocols import CallNext, CallObserver
 from .routing import check_provider, resolve
 from .types import LLMRequest
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .config import LLMConfig
     from .inflight import InFlight, Outbox
-    from .protocols import CallObserver, Middleware, Transport
+    from .protocols import Middleware, Transport
     from .types import TokenUsage
 
 
@@ -83,6 +83,9 @@ class Parts(Protocol):
     def status(self) -> dict[str, Any]:
         """Return metrics, users, cache and limits, JSON-serialisable."""
         ...
+
+    def warm(self) -> None:
+        """Load what the first call would otherwise wait for; may run in a thread."""
 
     async def close(self) -> None:
         """Close clients, caches and connections; calls have ended before."""

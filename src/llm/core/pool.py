@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .keys import Client, Key, Slot
     from .protocols import Provider
     from .stream import LLMResult
-    from .types import Admission, LLMRequest, TokenUsage
+    from .types import Admission, LLMRequest, LLMResponse, TokenUsage
 
 
 class Grant(Protocol):
@@ -231,7 +231,7 @@ class Pool:
             self.queue.succeeded(slot)
             if not isinstance(result, LLMStream):
                 call.attempted(self._clock.now(), self._used(client, result.usage, model))
-                return result
+                return self._signed(result, key)
         except LLMException as error:
             self._learn(error, slot, model)
             raise
@@ -257,10 +257,9 @@ class Pool:
             message = f"the provider's code failed with {type(error).__name__}: {error}"
             raise LLMServerError(message, retryable=False) from error
 
-    def _streaming(
-        self, stream: LLMStream, request: LLMRequest, call: Call, grant: Grant, client: Client
-    ) -> LLMStream:
+    def _streaming(self, stream: LLMStream, request: LLMRequest, call: Call, grant: Grant, client: Client) -> LLMStream:
         call.answering(self._clock.now())
+        stream.provider, stream.key = self.provider, grant.slot.key.fingerprint
         stream.watch(self._clock, idle=self._timeouts.idle, deadline=call.deadline)
 
         def ended(_: object, error: BaseException | None) -> None:
@@ -293,6 +292,11 @@ class Pool:
         self.queue.keys_changed()
         # Another key may serve where this one cannot.
         error.retryable = self.queue.usable(model)
+
+    def _signed(self, response: LLMResponse, key: Key) -> LLMResponse:
+        if response.provider == self.provider and response.key == key.fingerprint:
+            return response
+        return replace(response, provider=self.provider, key=key.fingerprint)
 
     def _used(self, client: Client, usage: TokenUsage, model: str) -> Charge | None:
         used = client.used(usage)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -29,7 +28,7 @@ from .accounts import Accounts
 from .registry import provider_factory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from llm.cache.base import CacheBackend
     from llm.core.call import Charge
@@ -55,8 +54,8 @@ class Composition:
         self.clock: Clock = clock
         self.default_provider: str = config.global_.default_provider or next(iter(config.providers))
         self._outbox = outbox
-        self._own_transport = None if transport is not None else AiohttpTransport(
-            connect_timeout=config.global_.timeouts.connect
+        self._own_transport = (
+            None if transport is not None else AiohttpTransport(connect_timeout=config.global_.timeouts.connect)
         )
         self._transport: Transport = cast("Transport", transport or self._own_transport)
         self._accounts = Accounts(config, clock)
@@ -98,6 +97,12 @@ class Composition:
             "cache": {"backend": "none" if self._cache is None else "memory", "misses": self._cache_misses()},
             "limits": self._accounts.status(),
         }
+
+    def warm(self) -> None:
+        """Load what the first call would otherwise wait for; may run in a thread."""
+        for name, section in self.config.providers.items():
+            for model in section.models:
+                self.cost(name, model, TokenUsage())
 
     async def close(self) -> None:
         """Close the keys' clients, the cache and our own connections."""
@@ -163,21 +168,19 @@ class Composition:
     ) -> Middleware | None:
         if not isinstance(layer, str):
             return layer
-        match layer:
-            case "rate_limit":
-                return opener
-            case "retry":
-                return RetryMiddleware(self._retry_policy(), clock=self.clock, rest=pool.queue.rest)
-            case "cache":
-                return self._cache_layer(provider)
-            case "logging":
-                secrets = [key for section in self.config.providers.values() for key in section.api_keys]
-                content = self.config.global_.log_content
-                return LoggingMiddleware(self.clock, provider=provider, log_content=content, secrets=secrets)
-            case "metrics":
-                return MetricsMiddleware(self._metrics, self.clock, price=partial(self.cost, provider))
-            case _:
-                return _imported(layer)
+        makers: dict[str, Callable[[], Middleware | None]] = {
+            "rate_limit": lambda: opener,
+            "retry": lambda: RetryMiddleware(self._retry_policy(), clock=self.clock, rest=pool.queue.rest),
+            "cache": lambda: self._cache_layer(provider),
+            "logging": lambda: self._logging(provider),
+            "metrics": lambda: MetricsMiddleware(self._metrics, self.clock, price=partial(self.cost, provider)),
+        }
+        return makers[layer]() if layer in makers else _imported(layer)
+
+    def _logging(self, provider: str) -> LoggingMiddleware:
+        secrets = [key for section in self.config.providers.values() for key in section.api_keys]
+        content = self.config.global_.log_content
+        return LoggingMiddleware(self.clock, provider=provider, log_content=content, secrets=secrets)
 
     def _rate_limit(self, provider: str, pool: Pool) -> RateLimitMiddleware:
         first = pool.queue.slots[0].key.client.provider
@@ -229,7 +232,7 @@ class Composition:
         return layer
 
     def _cache_misses(self) -> int:
-        return sum(layer.counts.misses for layer in self._caches)
+        return sum(layer.stats.misses for layer in self._caches)
 
 
 def _cache_backend(config: LLMConfig, clock: Clock) -> CacheBackend | None:
@@ -254,6 +257,6 @@ def _imported(path: str) -> Middleware:
         return cast("Middleware", getattr(importlib.import_module(module), name)())
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise LLMConfigurationError(
-            f"global.middleware: {path!r} cannot be used: {error}; name a layer of the package, or package.module:Class "
-            "of a class that is made without arguments"
+            f"global.middleware: {path!r} cannot be used: {error}; name a layer of the package, or a class made "
+            "without arguments, as package.module:Class"
         ) from error

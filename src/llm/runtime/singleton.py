@@ -43,7 +43,7 @@ async def get_llm_manager(config: ConfigSource = None) -> LLMManager:
 
 
 async def close_llm_manager() -> None:
-    """Close the manager of this loop and forget it; the next `get_llm_manager` makes a new one. Free if there is none."""
+    """Close the manager of this loop and forget it; the next `get_llm_manager` makes a new one."""
     task = _managers.pop(asyncio.get_running_loop(), None)
     if task is not None:
         manager = await task

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .store import ModelProgress, ModelStore
 
 _SCRIPT = Path(__file__).with_name("gguf_script.py")
+_MAGIC = b"GGUF"
 _PERCENT = re.compile(r"(\d+)%\|")
 _READING = 0.9  # share of the conversion that its first step is given
 _TOLD = 800  # characters of what the script says last, of which an error repeats one line
@@ -39,6 +40,9 @@ def converted(store: ModelStore, gguf: Path, progress: ModelProgress = unobserve
     Raises:
         LLMConfigurationError: No GGUF file, one that transformers does not know, or the `local` extra is missing.
     """
+    with gguf.open("rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise LLMConfigurationError(f"{gguf} is no GGUF file; expected one, or a folder with safetensors")
     folder = store.folder(gguf.stem, sha256_of(gguf))
     if folder.is_dir():
         return folder
@@ -78,7 +82,7 @@ def convert(
             raise
     if process.returncode:
         raise LLMConfigurationError(
-            f"{gguf} could not be converted; is it a whole GGUF file of a model that the installed transformers knows? "
+            f"{gguf} could not be converted; is it whole, and of a model that the installed transformers knows? "
             f"It said: {words}"
         )
     if generation is not None:

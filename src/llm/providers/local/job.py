@@ -25,7 +25,7 @@ class Job(Generic[T]):
         """Keep the work; it runs in the engine's thread."""
         self._work: Callable[[], T] | None = work
         self._loop = asyncio.get_running_loop()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a stream that the collector frees while this thread holds it cancels its job
         self._waiters: list[asyncio.Future[None]] = []
         self._cancelled = False
         self._value: T | None = None

@@ -27,8 +27,9 @@ class EngineLease:
         """Take the hold; the first makes the engine, which loads nothing by itself."""
         self._key = (os.getpid(), device)
         with _lock:
-            shared = _shared.setdefault(self._key, _Shared(InferenceEngine(device=device)))
+            shared = _shared.get(self._key) or _Shared(InferenceEngine(device=device))
             shared.holders += 1
+            _shared[self._key] = shared
         self.engine: InferenceEngine = shared.engine
         self._held = True
 

@@ -21,15 +21,10 @@ class Worker:
         """Name the thread, for stack dumps."""
         self._name = name
         self._queue: SimpleQueue[Job[Any] | None] = SimpleQueue()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the collector may free the engine, which stops this, while it is held
         self._live: set[Job[Any]] = set()
         self._thread: threading.Thread | None = None
         self._stopped = False
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread is not None and self._thread.is_alive()
 
     def submit(self, job: Job[Any]) -> None:
         """Queue a job.

@@ -7,11 +7,14 @@ import hashlib
 import zipfile
 from typing import TYPE_CHECKING
 
+import gguf
+import numpy as np
 import pytest
 
 from llm.providers.local import InferenceEngine
 from llm.providers.local.catalogue import BundledModel
 from llm.providers.local.fetch import fetch_model
+from llm.providers.local.model import LoadedModel, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,11 +36,14 @@ def engine(model_folder: Path) -> Iterator[InferenceEngine]:
 
 
 @pytest.fixture(scope="session")
+def oracle(model_folder: Path) -> LoadedModel:
+    """The same model beside the engine's, to compare with."""
+    return load("smollm2-135m", model_folder, device="cpu", dtype="auto")
+
+
+@pytest.fixture(scope="session")
 def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole GGUF file of a llama of one layer and eight numbers a token."""
-    import gguf
-    import numpy as np
-
     path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
     letters = [chr(code) for code in (*range(33, 127), *range(161, 173), *range(174, 256), *range(256, 324))]
     tokens = [*letters, "he", "<|end|>"]

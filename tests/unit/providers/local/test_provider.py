@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 import pytest
@@ -8,6 +9,7 @@ from llm.core.exceptions import LLMConfigurationError, LLMInvalidRequestError, L
 from llm.core.messages import ImagePart, Message, MessageRole, TextPart, ThinkingPart, ToolCall
 from llm.core.protocols import Provider, ProviderSettings, TokenCounting
 from llm.core.types import LLMRequest, ToolDefinition
+from llm.providers.local.model import LoadedModel
 from llm.providers.local.provider import LocalProvider, read_options, read_prompt
 from llm.utils.clock import SystemClock
 
@@ -22,9 +24,13 @@ REQUEST = LLMRequest("What is Python?", model="smollm2-135m", max_tokens=6, temp
 
 class NoNetwork:
     async def request(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None) -> Reply:
-        raise AssertionError("a model on the box asked the network")
+        raise AssertionError(f"a model on the box asked the network: {method} {url} {len(headers)} {body!r}")
 
     async def close(self) -> None: ...
+
+
+def models_in_memory() -> int:
+    return sum(isinstance(thing, LoadedModel) for thing in gc.get_objects())
 
 
 def make(*models: str) -> LocalProvider:
@@ -66,19 +72,17 @@ async def test_a_stream_that_is_interrupted_never_passes_as_whole(provider: Loca
             await stream.response()
 
 
-async def test_providers_of_one_device_share_one_model_in_memory(provider: LocalProvider) -> None:
+async def test_providers_of_one_device_share_one_model_until_the_last_closes(provider: LocalProvider) -> None:
+    before = models_in_memory()
     other = make("smollm2-135m")
     await other.initialize()
-    assert provider._lease is not None
-    assert other._lease is not None
-    engine = provider._lease.engine
-    assert other._lease.engine is engine
+    assert models_in_memory() == before
     await other.close()
     await other.close()
-    assert engine.models == ("smollm2-135m",)
+    assert models_in_memory() == before
     await provider.close()
-    assert engine.models == ()
-    assert (await provider.complete(REQUEST)).content  # opens again by itself
+    assert models_in_memory() == before - 1
+    assert (await provider.complete(REQUEST)).content  # it opens again by itself
 
 
 async def test_health_tells_whether_the_models_are_there(
@@ -125,9 +129,12 @@ def test_messages_become_what_chat_templates_take() -> None:
         (LLMRequest("x", response_model=int), "response_model is int"),
         (LLMRequest("x", extra={"n": 2}), "n is more than 1"),
         (LLMRequest("x", extra={"logit_bias": {}, "top_k": 3}), "extra has 'logit_bias'"),
-        (LLMRequest([Message("tool", "4", tool_call_id="a")]), r"messages\[0\] is a tool's turn"),
-        (LLMRequest([Message("assistant", "", tool_calls=(ToolCall("a", "f", "{}"),))]), r"messages\[0\] is a tool's"),
-        (LLMRequest([Message("user", (ImagePart(url="http://x/y.png"),))]), r"messages\[0\] holds ImagePart"),
+        (LLMRequest([Message(MessageRole.TOOL, "4", tool_call_id="a")]), r"messages\[0\] is a tool's turn"),
+        (
+            LLMRequest([Message(MessageRole.ASSISTANT, "", tool_calls=(ToolCall("a", "f", "{}"),))]),
+            r"messages\[0\] is a tool's",
+        ),
+        (LLMRequest([Message(MessageRole.USER, (ImagePart(url="http://x/y.png"),))]), r"messages\[0\] holds ImagePart"),
     ],
 )
 def test_what_it_cannot_serve_is_refused_with_the_fields_name(request_: LLMRequest, message: str) -> None:
