@@ -64,7 +64,15 @@ FRONT_DOOR = [
     "register_provider",
 ]
 # Public too, where the contract leaves the names open.
-OF_OUR_OWN = ["AudioPart", "DocumentPart", "Part", "__version__"]
+OF_OUR_OWN = [
+    "AudioPart",
+    "ConfigProblem",
+    "DocumentPart",
+    "Part",
+    "ProviderSettings",
+    "ToolCallDelta",
+    "__version__",
+]
 
 DOORS = {
     "llm": sorted([*FRONT_DOOR, *OF_OUR_OWN]),
