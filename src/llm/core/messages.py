@@ -179,12 +179,12 @@ def read_messages(messages: MessagesLike) -> tuple[Message, ...]:
         if not messages:
             raise LLMInvalidRequestError("messages is an empty text; pass what the model should answer")
         return (Message(MessageRole.USER, messages),)
-    one = isinstance(messages, (Message, Mapping))
+    given = cast("object", messages)
     try:
-        several = cast("Iterable[object]", (messages,) if one else messages)
+        several = (given,) if isinstance(given, (Message, Mapping)) else tuple(cast("Iterable[object]", given))
         read = tuple(m if isinstance(m, Message) else read_message(m, at=i) for i, m in enumerate(several))
     except TypeError:
-        raise _invalid("messages", messages, "a text, Message objects or role/content mappings") from None
+        raise _invalid("messages", given, "a text, Message objects or role/content mappings") from None
     if not read:
         raise LLMInvalidRequestError("messages is empty; pass at least one message")
     return read
@@ -201,7 +201,7 @@ def read_message(message: object, *, at: int = 0) -> Message:
     """
     fields = cast("Mapping[str, Any]", message) if isinstance(message, Mapping) else None
     if not fields:
-        raise _invalid(f"messages[{at}]", message, 'a Message or {"role": …, "content": …}')
+        raise _invalid(f"messages[{at}]", cast("object", message), 'a Message or {"role": …, "content": …}')
     if unknown := sorted(fields.keys() - _FIELDS):
         known = ", ".join(sorted(_FIELDS))
         raise LLMInvalidRequestError(f"messages[{at}] has the unknown field {unknown[0]!r}; known are {known}")
@@ -230,7 +230,8 @@ def _role(role: object) -> MessageRole:
 def _parts(content: object) -> tuple[Part, ...]:
     if not isinstance(content, (list, tuple)):
         raise _invalid("content", content, "text or a list of parts")
-    return tuple(part if isinstance(part, _PARTS) else _part(part) for part in content)
+    several = cast("Iterable[object]", content)
+    return tuple(part if isinstance(part, _PARTS) else _part(part) for part in several)
 
 
 _PARTS = (TextPart, ImagePart, DocumentPart, AudioPart, ThinkingPart)
@@ -242,8 +243,10 @@ def _part(part: object) -> Part:
     match part:
         case {"type": "text", "text": str(text)}:
             return TextPart(text)
-        case {"type": "image_url", "image_url": {"url": str(url), **rest}}:
-            return ImagePart(url=url, detail=_text_or_none(rest.get("detail")))
+        case {"type": "image_url", "image_url": {"url": str(url), "detail": str(detail)}}:
+            return ImagePart(url=url, detail=detail)
+        case {"type": "image_url", "image_url": {"url": str(url)}}:
+            return ImagePart(url=url)
         case {"type": "image_url", "image_url": str(url)}:
             return ImagePart(url=url)
         case {"type": str(kind)}:
@@ -263,10 +266,6 @@ def _tool_call(call: object) -> ToolCall:
             return ToolCall(id_, name, arguments)
         case _:
             raise _invalid("tool_calls", call, 'ToolCall or {"id": …, "function": {"name": …, "arguments": …}}')
-
-
-def _text_or_none(value: object) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def _one_source(part: str, url: str | None, data: bytes | None, media_type: str | None) -> None:
