@@ -186,7 +186,7 @@ async def test_a_refusal_costs_no_capacity_and_a_spoilt_answer_does() -> None:
 
 
 def test_a_wrong_fault_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="unknown kind 'meteor'; expected one of rate_limit, quota, .*html"):
+    with pytest.raises(ValueError, match=r"unknown kind 'meteor'; expected one of rate_limit, quota, .*html"):
         Fault("meteor", at=1)
     with pytest.raises(ValueError, match="give one of them"):
         Fault("auth", at=1, every=2)

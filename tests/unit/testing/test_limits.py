@@ -51,8 +51,7 @@ async def test_a_bucket_starts_full_and_refills_continuously() -> None:
 
 async def test_a_fixed_window_gives_a_whole_allowance_at_its_phase_and_then_every_period() -> None:
     clock = FakeClock(start=1000.0)
-    limits = {"k1": {"requests_per_minute": 2, "mode": "fixed", "phase": 42.5}}
-    up = MockUpstream(limits=limits, clock=clock)
+    up = MockUpstream(limits={"k1": {"requests_per_minute": 2, "mode": "fixed", "phase": 42.5}}, clock=clock)
     assert await _statuses(up, 3) == [200, 200, 429]
     await clock.advance(42.4)
     assert await _statuses(up, 1) == [429]

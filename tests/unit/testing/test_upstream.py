@@ -16,9 +16,12 @@ from llm.testing import FakeClock, Fault, MockUpstream
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from openai.types.chat import ChatCompletionMessageParam
+    from openai.types.chat.chat_completion import Choice
+
+    from llm.core.protocols import Reply
 
 Dialect = Literal["openai", "anthropic"]
 MODEL = "gpt-4o-mini"
@@ -92,11 +95,11 @@ async def test_openais_client_takes_tool_calls(*, stream: bool) -> None:
             async with client.chat.completions.stream(model=MODEL, messages=ASKED) as events:
                 async for _ in events:
                     pass
-                choice = (await events.get_final_completion()).choices[0]
+                choice: Choice = (await events.get_final_completion()).choices[0]
         else:
             choice = (await client.chat.completions.create(model=MODEL, messages=ASKED)).choices[0]
-    calls = [call for call in choice.message.tool_calls or [] if call.type == "function"]
-    assert [(c.id, c.function.name, c.function.arguments) for c in calls] == [
+    calls = [(c.id, c.function) for c in choice.message.tool_calls or [] if c.type == "function"]
+    assert [(name, function.name, function.arguments) for name, function in calls] == [
         ("call_1", "look", '{"at": "tree"}'),
         ("call_2", "wait", "{}"),
     ]
@@ -133,7 +136,7 @@ async def test_openais_client_reads_the_errors(kind: str, error: type[openai.API
     async with MockUpstream("openai", faults=[Fault(kind, at=1)]) as up, _openai(up) as client:
         with pytest.raises(error):
             await client.chat.completions.create(model=MODEL, messages=ASKED)
-        assert await client.chat.completions.create(model=MODEL, messages=ASKED)
+        assert (await client.chat.completions.create(model=MODEL, messages=ASKED)).choices
 
 
 @pytest.mark.parametrize(
@@ -208,7 +211,9 @@ async def test_bad_requests_get_the_vendors_envelope(dialect: Dialect) -> None:
 
 
 async def test_an_answer_may_be_a_text_a_response_or_an_exception() -> None:
-    script = iter(["one", LLMContextLengthError("too long"), LLMServerError("down", status=502)])
+    script: Iterator[str | Exception] = iter(
+        ["one", LLMContextLengthError("too long"), LLMServerError("down", status=502)]
+    )
     async with MockUpstream("openai", answer=lambda _: next(script)) as up, _openai(up) as client:
         answer = await client.chat.completions.create(model=MODEL, messages=ASKED)
         assert answer.choices[0].message.content == "one"
@@ -269,17 +274,16 @@ async def test_service_time_spreads_a_stream_and_holds_a_whole_answer() -> None:
     assert not asking.done()
     await clock.advance(0.1)
     reply, times = await asking, list[float]()
-    reading = asyncio.create_task(_read(reply.chunk, clock, times))
+    reading = asyncio.create_task(_read(reply, clock, times))
     await clock.advance(60)
     await reading
     assert times == [4.0, 6.0, 8.0, 10.0, 12.0, 12.0, 12.0]
     assert up.requests[0].at == 1.0
 
 
-async def _read(chunk: object, clock: FakeClock, times: list[float]) -> None:
-    assert callable(chunk)
+async def _read(reply: Reply, clock: FakeClock, times: list[float]) -> None:
     while True:
-        data = await chunk()
+        data = await reply.chunk()
         times.append(clock.now())
         if not data:
             return
