@@ -186,8 +186,7 @@ def _turned(value: Any) -> Any:  # noqa: ANN401 - JSON
         case dict():
             return {key: _turned(element) for key, element in reversed(cast("dict[str, Any]", value).items())}
         case list():
-            elements: list[Any] = value
-            return [_turned(element) for element in elements]
+            return list(map(_turned, value))  # pyright: ignore[reportUnknownArgumentType] - JSON
         case _:
             return value
 

@@ -80,7 +80,13 @@ class Rig:
         task.add_done_callback(self.outbox.discard)
 
     async def dispatch(self, request: LLMRequest) -> LLMResult:
-        return await (self.provider.stream(request) if request.stream else self.provider.complete(request))
+        if not request.stream:
+            return await self.provider.complete(request)
+        stream = await self.provider.stream(request)
+        stream.watch(
+            self.clock, idle=None, deadline=request.call.deadline if request.call else None
+        )  # as the pool does
+        return stream
 
     async def ask(
         self,
@@ -718,6 +724,19 @@ async def test_whoever_is_cancelled_at_any_await_point_the_others_are_answered(*
         if done:
             return
     raise AssertionError("it never came to its end")
+
+
+async def test_a_follower_cancelled_in_the_turn_in_which_it_is_told_reads_no_more() -> None:
+    for turns in range(25):
+        rig = Rig([["one ", ...]], latency=0)
+        leader, follower = rig.start(stream=True), rig.start(stream=True)
+        await rig.tick(turns)
+        follower.cancel()
+        await asyncio.wait([leader, follower])
+        for task in (leader, follower):
+            if not task.cancelled():
+                await task.result().aclose()
+        await rig.assert_nothing_left()
 
 
 async def test_leader_and_heir_cancelled_in_one_turn_leave_the_rest_answered() -> None:
