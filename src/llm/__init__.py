@@ -19,7 +19,9 @@ import importlib
 import warnings
 from typing import TYPE_CHECKING
 
+from .core.client import LLMClient
 from .core.exceptions import (
+    ConfigProblem,
     LLMAuthenticationError,
     LLMCircuitOpenError,
     LLMConfigurationError,
@@ -38,6 +40,7 @@ from .core.exceptions import (
     LLMTimeoutError,
     LLMValidationError,
 )
+from .core.manager import LLMManager
 from .core.messages import (
     AudioPart,
     DocumentPart,
@@ -49,7 +52,7 @@ from .core.messages import (
     ThinkingPart,
     ToolCall,
 )
-from .core.protocols import CallNext, Middleware, Provider
+from .core.protocols import CallNext, Middleware, Provider, ProviderSettings
 from .core.stream import LLMResult, LLMStream
 from .core.types import (
     Admission,
@@ -62,10 +65,13 @@ from .core.types import (
     StreamChunk,
     TokenStats,
     TokenUsage,
+    ToolCallDelta,
     ToolDefinition,
 )
+from .runtime import close_llm_manager, get_llm_manager, register_provider
 
 if TYPE_CHECKING:
+    from .core.config import LLMConfig
     from .utils.distribution import __version__
 
 __all__ = [
@@ -73,18 +79,22 @@ __all__ = [
     "AudioPart",
     "CachePolicy",
     "CallNext",
+    "ConfigProblem",
     "DocumentPart",
     "EmbeddingResponse",
     "HealthStatus",
     "ImagePart",
     "LLMAuthenticationError",
     "LLMCircuitOpenError",
+    "LLMClient",
+    "LLMConfig",
     "LLMConfigurationError",
     "LLMConnectionError",
     "LLMContentFilterError",
     "LLMContextLengthError",
     "LLMException",
     "LLMInvalidRequestError",
+    "LLMManager",
     "LLMOverloadedError",
     "LLMPoolExhaustedError",
     "LLMProvider",
@@ -104,17 +114,22 @@ __all__ = [
     "Middleware",
     "Part",
     "Provider",
+    "ProviderSettings",
     "StreamChunk",
     "TextPart",
     "ThinkingPart",
     "TokenStats",
     "TokenUsage",
     "ToolCall",
+    "ToolCallDelta",
     "ToolDefinition",
     "__version__",
+    "close_llm_manager",
+    "get_llm_manager",
+    "register_provider",
 ]
 
-_LAZY = {"__version__": "llm.utils.distribution"}
+_LAZY = {"LLMConfig": "llm.core.config", "__version__": "llm.utils.distribution"}
 
 
 def __getattr__(name: str) -> object:

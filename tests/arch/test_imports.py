@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 HEAVY = (
     "openai", "anthropic", "torch", "transformers", "fastapi", "redis", "prometheus_client", "aiohttp", "httpx2",
-    "pydantic", "yaml", "rich", "typer", "tenacity", "importlib.metadata",
+    "pydantic", "yaml", "rich", "typer", "tenacity",
 )  # fmt: skip
 DOORS = [
     door

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from .messages import MessageLike, MessagesLike
-    from .parts import Route, Routes
+    from .parts import Chain, Route, Routes
     from .stream import LLMResult
     from .types import CachePolicy, EmbeddingResponse, ToolDefinition
 
@@ -234,7 +235,8 @@ class LLMClient:
         provider = route.chain.pool.provider_for(name)
         if isinstance(provider, TokenCounting):
             return await provider.count_tokens(request)
-        return self._routes.parts.estimate_tokens(route.provider, request)
+        # The first count of a vocabulary takes a second.
+        return await asyncio.to_thread(self._routes.parts.estimate_tokens, route.provider, request)
 
     def prepare(self, request: LLMRequest) -> tuple[Route, LLMRequest]:
         """Give a request its way, its model and the record of its call; `manager.explain` asks about the same."""
@@ -257,23 +259,23 @@ class LLMClient:
         call = request.call
         if call is None:
             raise LLMInvalidRequestError("a request was prepared without a call")
-        clock, calls = self._routes.parts.clock, self._routes.calls
+        chain, clock, calls = route.chain, self._routes.parts.clock, self._routes.calls
         scope = clock.timeout(None if call.deadline is None else max(0.0, call.deadline - call.started))
         calls.enter(call, lambda: scope.reschedule(clock.now()))
         try:
             async with scope:
-                result = await route.chain.call(request)
+                result = await chain.call(request)
         except TimeoutError:
             error = self._out_of_time(call, request)
-            self._end(call, request, None, error)
+            self._end(chain, call, request, error=error)
             raise error from None
         except BaseException as error:
-            self._end(call, request, None, error)
+            self._end(chain, call, request, error=error)
             raise
         if isinstance(result, LLMStream) or request.stream:
             return self._streaming(as_stream(result), call, request, route)
         response = self._complete(result, call, request, route)
-        self._end(call, request, response, None)
+        self._end(chain, call, request, response)
         return response
 
     def _streaming(self, stream: LLMStream, call: Call, request: LLMRequest, route: Route) -> LLMStream:
@@ -283,9 +285,10 @@ class LLMClient:
             if (open_stream := reference()) is not None:
                 open_stream.interrupt(self._out_of_time(call, request))
 
+        chain = route.chain
         self._routes.calls.enter(call, interrupt)
         stream.finish_with(lambda response: self._complete(response, call, request, route))
-        stream.on_end(lambda response, error: self._end(call, request, response, error))
+        stream.on_end(lambda response, error: self._end(chain, call, request, response, error))
         return stream
 
     def _complete(self, response: LLMResponse, call: Call, request: LLMRequest, route: Route) -> LLMResponse:
@@ -301,12 +304,19 @@ class LLMClient:
             attempts=call.sends,
         )
 
-    def _end(self, call: Call, request: LLMRequest, response: LLMResponse | None, error: BaseException | None) -> None:
+    def _end(
+        self,
+        chain: Chain,
+        call: Call,
+        request: LLMRequest,
+        response: LLMResponse | None = None,
+        error: BaseException | None = None,
+    ) -> None:
         self._routes.calls.leave(call)
         if isinstance(error, LLMException):
             error.attempts = call.sends
         call.ended(self._routes.parts.clock.now(), error)
-        for observer in self._routes.parts.observers:
+        for observer in chain.observers:
             observer.call_ended(call, request, response, error)
 
     def _out_of_time(self, call: Call, request: LLMRequest) -> LLMException:

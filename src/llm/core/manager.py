@@ -155,7 +155,7 @@ class LLMManager:
                 backend, host or port, each by name); nothing has changed then.
         """
         self._refuse_if_closed()
-        new = _load(config)
+        new = await asyncio.to_thread(_load, config)
         _check_unchanged(self.config, new)
         parts = _composer()(new, clock=self._clock, outbox=self._routes.outbox, transport=self._transport)
         old = self._routes.swap(parts)
@@ -228,10 +228,12 @@ class Opening:
             await self._manager.__aexit__(kind, error, traceback)
 
     async def _open(self) -> LLMManager:
-        config = _load(self._config)
+        # Files, imports and the table of prices are kept out of the loop's way.
+        config = await asyncio.to_thread(_load, self._config)
         clock = self._clock or SystemClock()
         outbox = Outbox()
         parts = _composer()(config, clock=clock, outbox=outbox, transport=self._transport)
+        await asyncio.to_thread(parts.warm)
         return LLMManager(Routes(parts, InFlight(clock), outbox), clock=clock, transport=self._transport)
 
 
@@ -281,4 +283,4 @@ def _provider_status(pool: Pool) -> dict[str, Any]:
         shown["models"][slot.model] = pool.queue.saturation(slot)
         shown["cooling"] = max(shown["cooling"], round(pool.queue.cooling(slot), 3))
     healthy = any(slot.key.serves(slot.model) for slot in pool.queue.slots)
-    return {"healthy": healthy, "waiting": pool.queue.waiting, "keys": list(keys.values())}
+    return {"health": "healthy" if healthy else "unhealthy", "waiting": pool.queue.waiting, "keys": list(keys.values())}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -140,9 +140,9 @@ class Message:
 
     role: MessageRole
     content: str | tuple[Part, ...] = ""
-    name: str | None = None
-    tool_calls: tuple[ToolCall, ...] = ()
-    tool_call_id: str | None = None
+    name: str | None = field(default=None, kw_only=True)
+    tool_calls: tuple[ToolCall, ...] = field(default=(), kw_only=True)
+    tool_call_id: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         """Bring role and sequences into their one form.
@@ -212,9 +212,9 @@ def read_message(message: object, *, at: int = 0) -> Message:
         return Message(
             fields["role"],
             "" if content is None else content,
-            fields.get("name"),
-            tuple(_tool_call(call) for call in fields.get("tool_calls") or ()),
-            fields.get("tool_call_id"),
+            name=fields.get("name"),
+            tool_calls=tuple(_tool_call(call) for call in fields.get("tool_calls") or ()),
+            tool_call_id=fields.get("tool_call_id"),
         )
     except LLMInvalidRequestError as error:
         raise LLMInvalidRequestError(f"messages[{at}]: {error.message}") from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .call import Ticket
 from .pool import Pool
-from .protocols import CallNext
+from .protocols import CallNext, CallObserver
 from .routing import check_provider, resolve
 from .types import LLMRequest
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .config import LLMConfig
     from .inflight import InFlight, Outbox
-    from .protocols import CallObserver, Middleware, Transport
+    from .protocols import Middleware, Transport
     from .types import TokenUsage
 
 
@@ -32,11 +32,13 @@ class Chain:
         call: The composed layers.
         pool: The keys at its end.
         ticket: Returns what a request for a model would ask of the limits.
+        observers: Those of its layers that hear of every call.
     """
 
     call: CallNext
     pool: Pool
     ticket: Callable[[LLMRequest, str], Ticket]
+    observers: tuple[CallObserver, ...]
 
 
 class Parts(Protocol):
@@ -62,11 +64,6 @@ class Parts(Protocol):
         """A chain for each provider."""
         ...
 
-    @property
-    def observers(self) -> Sequence[CallObserver]:
-        """Those who hear of every call."""
-        ...
-
     def compose(self, provider: str, middleware: Sequence[Middleware | str]) -> Chain:
         """Return a chain of these layers, outermost first, in front of the provider's keys.
 
@@ -86,6 +83,9 @@ class Parts(Protocol):
     def status(self) -> dict[str, Any]:
         """Return metrics, users, cache and limits, JSON-serialisable."""
         ...
+
+    def warm(self) -> None:
+        """Load what the first call would otherwise wait for; may run in a thread."""
 
     async def close(self) -> None:
         """Close clients, caches and connections; calls have ended before."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .keys import Client, Key, Slot
     from .protocols import Provider
     from .stream import LLMResult
-    from .types import Admission, LLMRequest
+    from .types import Admission, LLMRequest, LLMResponse, TokenUsage
 
 
 class Grant(Protocol):
@@ -142,14 +142,26 @@ class Pool:
         timeouts: Timeouts,
         acquire_timeout: float | None,
         spawn: Callable[[Coroutine[object, object, None]], None],
+        cost: Callable[[str, TokenUsage], float] | None = None,
     ) -> None:
-        """Make the pool; `spawn` runs what must not delay a call, such as closing a retired client."""
+        """Make the pool.
+
+        Args:
+            provider: Section of the configuration.
+            queue: Who may send, with which key.
+            clock: Its time.
+            timeouts: Seconds of one attempt.
+            acquire_timeout: Seconds that a call may wait for a key; None for as long as its deadline allows.
+            spawn: Runs what must not delay a call, such as closing a retired client.
+            cost: US dollars of an answer of a model, where a budget counts them.
+        """
         self.provider: str = provider
         self.queue: Admitting = queue
         self._clock = clock
         self._timeouts = timeouts
         self._acquire_timeout = acquire_timeout
         self._spawn = spawn
+        self._cost = cost
 
     async def __call__(self, request: LLMRequest) -> LLMResult:
         """Make one attempt.
@@ -218,15 +230,15 @@ class Pool:
             result = await self._send(client.provider, request)
             self.queue.succeeded(slot)
             if not isinstance(result, LLMStream):
-                call.attempted(self._clock.now(), client.used(result.usage))
-                return result
+                call.attempted(self._clock.now(), self._used(client, result.usage, model))
+                return self._signed(result, key)
         except LLMException as error:
             self._learn(error, slot, model)
             raise
         finally:
             if not isinstance(result, LLMStream):
                 self._close(key.give_back(client))
-        return self._streaming(result, call, grant, client)
+        return self._streaming(result, request, call, grant, client)
 
     async def _send(self, provider: Provider, request: LLMRequest) -> LLMResult:
         bound = self._timeouts.first_token if request.stream else self._timeouts.attempt
@@ -245,18 +257,20 @@ class Pool:
             message = f"the provider's code failed with {type(error).__name__}: {error}"
             raise LLMServerError(message, retryable=False) from error
 
-    def _streaming(self, stream: LLMStream, call: Call, grant: Grant, client: Client) -> LLMStream:
+    def _streaming(self, stream: LLMStream, request: LLMRequest, call: Call, grant: Grant, client: Client) -> LLMStream:
         call.answering(self._clock.now())
+        stream.provider, stream.key = self.provider, grant.slot.key.fingerprint
         stream.watch(self._clock, idle=self._timeouts.idle, deadline=call.deadline)
 
         def ended(_: object, error: BaseException | None) -> None:
             if call.state is CallState.ANSWERING:
                 usage = stream.usage
-                used = client.used(usage) if usage is not None else _estimated(grant.charge, stream.text)
+                paid, model = grant.charge, request.model or ""
+                used = _estimated(paid, stream.text) if usage is None else self._used(client, usage, model)
                 call.attempted(self._clock.now(), used)
             self._close(grant.slot.key.give_back(client))
             if isinstance(error, LLMException):
-                self._learn(error, grant.slot, call.ticket.model if call.ticket is not None else "")
+                self._learn(error, grant.slot, request.model or "")
 
         stream.on_end(ended)
         return stream
@@ -278,6 +292,17 @@ class Pool:
         self.queue.keys_changed()
         # Another key may serve where this one cannot.
         error.retryable = self.queue.usable(model)
+
+    def _signed(self, response: LLMResponse, key: Key) -> LLMResponse:
+        if response.provider == self.provider and response.key == key.fingerprint:
+            return response
+        return replace(response, provider=self.provider, key=key.fingerprint)
+
+    def _used(self, client: Client, usage: TokenUsage, model: str) -> Charge | None:
+        used = client.used(usage)
+        if used is None or self._cost is None:
+            return used
+        return replace(used, cost=self._cost(model, usage))
 
     def _close(self, client: Client | None) -> None:
         if client is not None:
@@ -301,4 +326,4 @@ async def _ask(key: Key, clock: Clock) -> HealthStatus:
 def _estimated(paid: Charge, text: str) -> Charge:
     # Of a stream that did not end well only its chunks tell what was used; four characters make a token.
     output = -(-len(text) // 4)
-    return Charge(paid.input_tokens, output, paid.input_tokens + output)
+    return Charge(paid.input_tokens, output, paid.input_tokens + output, paid.cost)

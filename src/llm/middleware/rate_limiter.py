@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class OutputLearning(Protocol):
     """How long answers are, by model; `llm.core.tokens.OutputEstimate` is one."""
 
-    def expect(self, model: str) -> int:
+    def expected(self, model: str) -> int:
         """Return the tokens to reserve for an answer that has no bound of its own."""
         ...
 
@@ -77,7 +77,7 @@ class RateLimitMiddleware:
     def ticket(self, request: LLMRequest, model: str) -> Ticket:
         """Return what the request will ask of the limits."""
         call = request.call
-        charge = self._charge(request, request.max_tokens or self._output.expect(model))
+        charge = self._charge(request, request.max_tokens or self._output.expected(model))
         if call is None:
             return Ticket(charge, model, request.user, request.priority or 0)
         return Ticket(charge, model, call.user, call.priority, call.deadline)

@@ -115,7 +115,11 @@ class RetryMiddleware:
             retry=retry_if_exception(attempts.again),
             reraise=True,
         )
-        return await retrying(call_next, request)
+
+        async def attempt() -> LLMResult:  # tenacity awaits only what is a coroutine function itself
+            return await call_next(request)
+
+        return await retrying(attempt)
 
 
 class _Attempts:

@@ -11,10 +11,10 @@ from llm.core.stream import LLMStream
 from llm.core.types import HealthStatus
 from llm.utils.redact import redact
 
-from .dialect import senseless
 from .errors import error_for
 from .failure import read_failure, retry_after
 from .source import ReplyChunks
+from .wire import senseless
 
 if TYPE_CHECKING:
     from collections.abc import Callable

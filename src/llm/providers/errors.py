@@ -29,14 +29,11 @@ from llm.core.exceptions import (
     LLMTimeoutError,
     LLMValidationError,
 )
-from llm.utils.redact import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from typing import Unpack
 
     from llm.core.exceptions import ErrorFacts
-    from llm.utils.redact import Secret
 
     from .failure import Failure
 
@@ -127,22 +124,18 @@ _REMEDIES: Final[dict[type[LLMException], str]] = {
 }
 
 
-def error_for(
-    status: int, failure: Failure, /, *, secrets: Iterable[Secret] = (), **facts: Unpack[ErrorFacts]
-) -> LLMException:
-    """Return the exception for a vendor's failure.
+def error_for(status: int, failure: Failure, /, **facts: Unpack[ErrorFacts]) -> LLMException:
+    """Return the exception for a vendor's failure; its words are the vendor's, which may repeat a key.
 
     Args:
         status: HTTP status of the answer; 200 for a failure inside one.
         failure: What the vendor says.
-        secrets: What its message must not repeat.
         facts: Where it happened, as every `LLMException` takes them.
     """
     if status < HTTPStatus.MULTIPLE_CHOICES and failure.status is not None:
         status = failure.status
     row = _row(status, failure)
-    words = redact(failure.message, secrets).strip()[:_MESSAGE_CHARS]
-    said = f": {words}" if words else ""
+    said = f": {words}" if (words := _short(failure.message)) else ""
     message = f"the provider answered with a failure{said}; {_REMEDIES[row.kind]}"
     facts["status"] = status
     if row.kind is LLMContextLengthError:
@@ -154,6 +147,12 @@ def error_for(
 
 
 _MESSAGE_CHARS: Final = 500
+
+
+def _short(message: str) -> str:
+    # Cut between words only: the half of a key would not be known as one, and would stay.
+    message = message.strip()
+    return message if len(message) <= _MESSAGE_CHARS else f"{message[:_MESSAGE_CHARS].rpartition(' ')[0]} …"
 
 
 def _row(status: int, failure: Failure) -> Row:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -31,15 +30,17 @@ class Failure:
 
 def read_failure(body: bytes | Mapping[str, Any]) -> Failure:
     """Read an error body of any of the dialects; one that says nothing gives an empty `Failure`."""
-    said: object = body
+    said: Any = body
     if isinstance(body, bytes):
         try:
             said = orjson.loads(body)
         except orjson.JSONDecodeError:
             return Failure()
     match said:
-        case {"error": {**error}} | {"message": str(), **error}:
-            return _failure(error)
+        case {"error": {}}:
+            return _failure(said["error"])
+        case {"message": str()}:
+            return _failure(said)
         case {"error": str(message)} | {"detail": str(message)}:
             return Failure(message)
         case _:
@@ -81,24 +82,26 @@ def retry_after(headers: Mapping[str, str], now_wall: float) -> float | None:
         headers: The answer's, found in any case of letters.
         now_wall: Seconds since 1970.
     """
-    milliseconds = _seconds(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return milliseconds / 1000
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None and (seconds := _sensible(milliseconds / 1000)) is not None:
+        return seconds
     value = headers.get("retry-after")
-    seconds = _seconds(value)
-    if seconds is None and value is not None:
-        seconds = _until(value, now_wall)
-    return seconds if seconds is None or seconds <= _LONGEST_WAIT else None
-
-
-def _seconds(value: str | None) -> float | None:
     if value is None:
         return None
+    number = _number(value)
+    return _sensible(_until(value, now_wall) if number is None else number)
+
+
+def _sensible(seconds: float | None) -> float | None:
+    # The comparison is false for what is no number, too.
+    return seconds if seconds is not None and 0 <= seconds <= _LONGEST_WAIT else None
+
+
+def _number(value: str | None) -> float | None:
     try:
-        number = float(value)
+        return None if value is None else float(value)
     except ValueError:
         return None
-    return number if number >= 0 and math.isfinite(number) else None
 
 
 def _until(value: str, now_wall: float) -> float | None:

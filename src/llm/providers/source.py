@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from llm.core.exceptions import LLMConnectionError, LLMException, LLMStreamInterruptedError
 from llm.utils.sse import EventDecoder, EventTooLargeError
 
-from .dialect import senseless
+from .wire import senseless
 
 if TYPE_CHECKING:
     from collections.abc import Callable

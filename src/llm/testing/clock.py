@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_ROUNDS = 200_000  # of the loop, in a row, at one moment: only polling without a pause takes so many
+_ROUNDS = 100_000  # of the loop, in a row, at one moment: only polling without a pause takes so many
 _BLIND_ROUNDS = 100  # where the loop does not show what is ready (uvloop)
 
 

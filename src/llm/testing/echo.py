@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from llm.core.messages import MessageRole
@@ -38,3 +39,9 @@ def answer(request: LLMRequest, text: str | None = None, *, id: str = "") -> LLM
         usage=TokenUsage(prompt_tokens(request), count_tokens(len(text))),
         finish_reason="length" if cut else "stop",
     )
+
+
+def vector(text: str, size: int) -> tuple[float, ...]:
+    """Return numbers of -1 to 1 that depend on the text alone."""
+    digest = hashlib.shake_256(text.encode()).digest(size)
+    return tuple(byte / 127.5 - 1.0 for byte in digest)

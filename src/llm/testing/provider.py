@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from llm.core.stream import LLMStream
 from llm.core.types import EmbeddingResponse, HealthStatus, LLMResponse, TokenUsage
 from llm.utils.clock import SystemClock
 
-from .echo import answer, count_tokens, prompt_tokens
+from .echo import answer, count_tokens, prompt_tokens, vector
 from .script import Script, complete, cut
 
 if TYPE_CHECKING:
@@ -141,7 +140,7 @@ class FakeProvider:
     async def embed(self, texts: Sequence[str], *, model: str, dimensions: int | None = None) -> EmbeddingResponse:
         """Return a vector per text: numbers of -1 to 1 that depend on the text alone."""
         size = dimensions or 8
-        vectors = tuple(_vector(text, size) for text in texts)
+        vectors = tuple(vector(text, size) for text in texts)
         return EmbeddingResponse(vectors, model, self.name, TokenUsage(sum(count_tokens(len(t)) for t in texts)))
 
     async def count_tokens(self, request: LLMRequest) -> int:
@@ -184,8 +183,3 @@ class FakeProvider:
     def _stream_ended(self, *_: object) -> None:
         self.in_flight -= 1
         self.open_streams -= 1
-
-
-def _vector(text: str, size: int) -> tuple[float, ...]:
-    digest = hashlib.shake_256(text.encode()).digest(size)
-    return tuple(byte / 127.5 - 1.0 for byte in digest)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, TypeAlias
 
 from llm.core.exceptions import LLMConnectionError
 from llm.core.types import StreamChunk, TokenUsage, ToolCallDelta
 
 from .echo import count_tokens, prompt_tokens
+from .pause import Pause
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -64,9 +64,8 @@ class Script:
         self.model: str = model
         self._pieces = pieces
         self._interval = interval
-        self._clock = clock
+        self._pause = Pause(clock)
         self._started = False
-        self._waiting: asyncio.Future[None] | None = None
 
     async def __anext__(self) -> StreamChunk:
         """Return the next chunk.
@@ -78,7 +77,7 @@ class Script:
         """
         for piece in self._pieces:
             if self._started and self._interval:
-                await self._pause(self._interval)
+                await self._pause.wait(self._interval)
             self._started = True
             if isinstance(piece, Exception):
                 raise piece
@@ -86,7 +85,7 @@ class Script:
                 return piece
             if isinstance(piece, str):
                 return StreamChunk(piece)
-            await self._pause(None)
+            await self._pause.wait(None)
         raise StopAsyncIteration
 
     def waiting(self) -> bool:
@@ -96,17 +95,4 @@ class Script:
     def close(self) -> None:
         """End it; a read that is under way raises."""
         self._pieces = iter(())
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_exception(LLMConnectionError("the stream was closed while it was read", sent=True))
-
-    async def _pause(self, seconds: float | None) -> None:
-        waiting = self._waiting = asyncio.get_running_loop().create_future()
-        timer = None
-        if seconds is not None:
-            timer = self._clock.call_later(seconds, lambda: None if waiting.done() else waiting.set_result(None))
-        try:
-            await waiting
-        finally:
-            self._waiting = None
-            if timer is not None:
-                timer.cancel()
+        self._pause.break_off(LLMConnectionError("the stream was closed while it was read", sent=True))

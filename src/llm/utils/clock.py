@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
 
 class Timer(Protocol):
@@ -23,7 +24,9 @@ class Timeout(Protocol):
     async def __aenter__(self) -> object:
         """Start the time."""
 
-    async def __aexit__(self, *exc: object) -> bool | None:
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> bool | None:
         """Turn the cancellation that the time's end caused into `TimeoutError`; let any other through."""
 
     def reschedule(self, when: float | None) -> None:

@@ -13,6 +13,7 @@ from .slots import ANY_MODEL, broadcast
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from .gateway import GatewayConfig
     from .limits import LimitsConfig
     from .providers import ProviderConfig
     from .sections import AliasConfig, CacheConfig, GlobalConfig, PoolConfig, RetryConfig
@@ -61,6 +62,11 @@ class Whole(Protocol):
         ...
 
     @property
+    def gateway(self) -> GatewayConfig:
+        """The HTTP gateway."""
+        ...
+
+    @property
     def aliases(self) -> Mapping[str, AliasConfig]:
         """Names of one's own for models."""
         ...
@@ -74,6 +80,7 @@ def faults_of(config: Whole) -> list[Fault]:
         *_middleware(config.global_),
         *_numbers(config),
         *_aliases(config),
+        *_gateway_keys(config.gateway),
     ]
 
 
@@ -172,3 +179,12 @@ def _weights(path: str, alias: AliasConfig) -> Iterator[Fault]:
     elif len(alias.weights) != len(alias.targets):
         told = f"{len(alias.weights)} weights for {len(alias.targets)} targets"
         yield Fault(f"{path}.weights", f"{told}; give one for each")
+
+
+def _gateway_keys(gateway: GatewayConfig) -> Iterator[Fault]:
+    first: dict[str | None, str] = {}
+    for name, key in gateway.api_keys.items():
+        other = first.setdefault(key.key_hash, name)
+        if other != name:
+            field = dotted(("gateway", "api_keys", name))
+            yield Fault(field, f'has the same key as "{other}", so nobody could say whose call it is; make a new one')

@@ -14,7 +14,7 @@ from llm.utils.redact import redact
 from . import environment
 from .document import Document, Marks, read_document
 from .expand import Expansion
-from .faults import Fault, summary, within
+from .faults import Fault, kind_of, summary, within
 from .model import LLMConfig
 from .scalars import Value, is_list
 
@@ -57,7 +57,7 @@ def locate(environ: Mapping[str, str] | None = None) -> Path | None:
     """Return the file that `load_config` reads when it is given nothing; None: the environment alone."""
     named = (os.environ if environ is None else environ).get(VARIABLE)
     if named:
-        return Path(named).expanduser()
+        return _home(Path(named))
     return next((place for place in PLACES if place.is_file()), None)
 
 
@@ -85,7 +85,10 @@ def _document(source: Value, environ: Mapping[str, str]) -> tuple[Document, Path
     """Return what the source says, and the folder that relative paths in it start from."""
     if isinstance(source, Mapping):
         return Document(_plain(source), Marks(), []), Path()
-    path = locate(environ) if source is None else Path(cast("str | Path", source)).expanduser()
+    if not (source is None or isinstance(source, (str, os.PathLike))):
+        expected = "expected a path, a mapping, an LLMConfig or None"
+        return Document({}, Marks(), [Fault("", f"{expected}, found {kind_of(source)}")]), Path()
+    path = locate(environ) if source is None else _home(Path(cast("str | Path", source)))
     if path is None:
         return Document({}, Marks(), []), Path()
     text, fault = _text(path)
@@ -93,6 +96,14 @@ def _document(source: Value, environ: Mapping[str, str]) -> tuple[Document, Path
         hint = f" (named by {VARIABLE})" if source is None and environ.get(VARIABLE) else ""
         return Document({}, Marks(), [replace(fault, message=fault.message + hint)]), Path()
     return read_document(text, str(path)), path.parent
+
+
+def _home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        # There is no such user; the error about the file then shows the path as it was given.
+        return path
 
 
 def _text(path: Path) -> tuple[str, Fault | None]:

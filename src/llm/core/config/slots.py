@@ -6,13 +6,14 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from llm.utils.redact import Secret
+
 from .faults import Fault, meant
 from .limits import RateLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from llm.utils.redact import Secret
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ Source: https://platform.openai.com/docs/api-reference/chat
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 from urllib.parse import urlsplit
 
 from llm.core.call import Charge
@@ -28,9 +28,19 @@ if TYPE_CHECKING:
 
 BASE_URL: Final = "https://api.openai.com/v1"
 
+_OWN: Final = Flavor(limit="max_completion_tokens", developer=True)
+
 
 class OpenAIDialect:
-    """Chat completions at `base_url`, OpenAI's own if that is None."""
+    """Chat completions at `base_url`, OpenAI's own if that is None.
+
+    Attributes:
+        flavor: How servers other than OpenAI's own take them.
+        url: Where calls are sent.
+        health_url: Where the models are listed.
+    """
+
+    flavor: ClassVar[Flavor] = Flavor()
 
     def __init__(self, base_url: str | None = None) -> None:
         """Take the address, with or without the `/v1` at its end.
@@ -39,10 +49,9 @@ class OpenAIDialect:
             LLMConfigurationError: It is no web address.
         """
         root = root_of(base_url or BASE_URL, version="/v1")
-        own = urlsplit(root).hostname == urlsplit(BASE_URL).hostname
         self.url: str = f"{root}/chat/completions"
         self.health_url: str = f"{root}/models"
-        self._flavor = Flavor(limit="max_completion_tokens", developer=True) if own else Flavor()
+        self._flavor = _OWN if urlsplit(root).hostname == urlsplit(BASE_URL).hostname else self.flavor
 
     def headers(self, key: Secret | None) -> Mapping[str, str]:
         """Return the headers of every request, with the key as a bearer token."""

@@ -8,9 +8,9 @@ import orjson
 
 from llm.core.messages import ThinkingPart, ToolCall
 from llm.core.types import LLMResponse, TokenUsage
-from llm.providers.dialect import count_of, read_object, senseless, text_of
 from llm.providers.errors import error_for
 from llm.providers.failure import read_failure
+from llm.providers.wire import count_of, read_object, senseless, text_of
 
 if TYPE_CHECKING:
     from llm.core.types import FinishReason
@@ -103,9 +103,10 @@ def usage_of(usage: Any) -> TokenUsage:  # noqa: ANN401 - JSON
 def _text(content: Any) -> str:  # noqa: ANN401 - JSON
     if content is None:
         return ""
-    if type(content) is not list:
+    parts: list[dict[str, Any]] = content
+    if type(parts) is not list:
         raise TypeError("expected text, or a list of parts")
-    return "".join(text_of(part["text"]) for part in content if part["type"] == "text")
+    return "".join([text_of(part["text"]) for part in parts if part["type"] == "text"])
 
 
 def _tool_call(call: dict[str, Any]) -> ToolCall:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, assert_never
 
-import orjson
-
 from llm.core.exceptions import LLMInvalidRequestError
 from llm.core.messages import AudioPart, DocumentPart, ImagePart, MessageRole, TextPart, ThinkingPart
 from llm.core.types import ToolDefinition
-from llm.providers.dialect import base64_text, data_url, model_of
+from llm.providers.wire import base64_text, data_url, dump, model_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,27 +64,6 @@ def write_body(request: LLMRequest, flavor: Flavor, *, stream: bool) -> bytes:
     if request.extra:
         body.update(request.extra)
     return dump(body)
-
-
-def dump(body: Mapping[str, Any]) -> bytes:
-    """Return a body as JSON.
-
-    Raises:
-        LLMInvalidRequestError: Something in it has no JSON form.
-    """
-    try:
-        return orjson.dumps(body, default=_plain)
-    except TypeError as error:
-        reason = str(error)
-    raise LLMInvalidRequestError(
-        f"the request has no JSON form: {reason}; pass plain values in tools, tool_choice, response_format and extra"
-    )
-
-
-def _plain(value: object) -> object:
-    if hasattr(value, "keys"):
-        return dict(value)  # type: ignore[call-overload]  # a mapping is told by its keys
-    raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 def _put_effort(body: dict[str, Any], effort: str, flavor: Flavor) -> None:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from llm.core.messages import ThinkingPart
 from llm.core.types import StreamChunk, ToolCallDelta
-from llm.providers.dialect import read_object, senseless, text_of
 from llm.providers.errors import error_for
 from llm.providers.failure import read_failure
+from llm.providers.wire import read_object, senseless, text_of
 
 from .answer import finish_of, usage_of
 
@@ -54,7 +54,7 @@ class OpenAIEvents:
     def _chunk(self, chunk: dict[str, Any]) -> StreamChunk | None:
         usage = chunk.get("usage")
         tokens = usage_of(usage) if usage else None
-        choices = chunk["choices"]
+        choices: Any = chunk["choices"]
         if not choices:
             return StreamChunk("", (), None, tokens) if tokens else None
         if not self._started:
@@ -64,7 +64,7 @@ class OpenAIEvents:
         choice = choices[0]
         if choice.get("index"):  # another one of several choices; the first is the answer
             return None
-        delta = choice.get("delta") or {}
+        delta: Any = choice.get("delta") or {}
         finish = finish_of(choice)
         text = text_of(delta.get("content"))
         if refusal := delta.get("refusal"):
@@ -86,7 +86,7 @@ class OpenAIEvents:
 
 
 def _delta(call: dict[str, Any], at: int) -> ToolCallDelta:
-    function = call.get("function") or {}
+    function: Any = call.get("function") or {}
     index = call.get("index")
     return ToolCallDelta(
         at if index is None else int(index),

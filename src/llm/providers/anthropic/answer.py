@@ -1,0 +1,101 @@
+"""Anthropic's message as a response."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from llm.core.messages import ThinkingPart, ToolCall
+from llm.core.types import LLMResponse, TokenUsage
+from llm.providers.wire import count_of, read_object, senseless, text_of
+
+if TYPE_CHECKING:
+    from llm.core.types import FinishReason
+
+_FINISHES: Final[dict[str, FinishReason]] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "pause_turn": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+
+
+def read_answer(body: bytes, *, provider: str, key: str | None) -> LLMResponse:
+    """Read a whole answer.
+
+    Raises:
+        LLMServerError: It makes no sense.
+        LLMException: It tells of a failure.
+    """
+    answer = read_object(body)
+    try:
+        return _response(answer, provider, key)
+    except (KeyError, TypeError, AttributeError):
+        pass
+    raise senseless("an object that is no message")
+
+
+def _response(answer: dict[str, Any], provider: str, key: str | None) -> LLMResponse:
+    texts: list[str] = []
+    calls: list[ToolCall] = []
+    thoughts: list[ThinkingPart] = []
+    for block in answer["content"]:
+        kind = block["type"]
+        if kind == "text":
+            texts.append(block["text"])
+        elif kind == "tool_use":
+            calls.append(ToolCall(text_of(block["id"]), text_of(block["name"]), _arguments(block["input"])))
+        elif kind == "thinking":
+            thoughts.append(ThinkingPart(text_of(block["thinking"]), text_of(block.get("signature")) or None))
+        elif kind == "redacted_thinking":
+            thoughts.append(ThinkingPart("", redacted=text_of(block["data"])))
+    return LLMResponse(
+        text_of(answer.get("id")),
+        "".join(texts),
+        text_of(answer.get("model")),
+        provider,
+        usage_of(answer.get("usage")),
+        finish_of(answer.get("stop_reason")),
+        tuple(calls),
+        key=key,
+        raw=answer,
+        thinking=tuple(thoughts),
+    )
+
+
+def finish_of(reason: object) -> FinishReason | None:
+    """Return why an answer ended; None where it does not say.
+
+    Raises:
+        TypeError: It is no text.
+    """
+    return _FINISHES.get(text_of(reason), "stop") if reason is not None else None
+
+
+def usage_of(usage: Any) -> TokenUsage:  # noqa: ANN401 - JSON
+    """Read the tokens of an answer; the vendor leaves cached ones out of its input, we do not.
+
+    Raises:
+        TypeError: They make no sense.
+    """
+    if usage is None:
+        return TokenUsage()
+    cached = count_of(usage.get("cache_read_input_tokens"))
+    written = count_of(usage.get("cache_creation_input_tokens"))
+    details = usage.get("output_tokens_details")
+    return TokenUsage(
+        count_of(usage.get("input_tokens")) + written + cached,
+        count_of(usage.get("output_tokens")),
+        cached,
+        count_of(details.get("thinking_tokens")) if details else 0,
+    )
+
+
+def _arguments(value: Any) -> str:  # noqa: ANN401 - JSON
+    if type(value) is not dict:
+        raise TypeError("expected an object of arguments")
+    return orjson.dumps(value).decode()

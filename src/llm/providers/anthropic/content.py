@@ -1,0 +1,73 @@
+"""The parts of a turn as Anthropic's content blocks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, assert_never
+from urllib.parse import unquote_to_bytes
+
+from llm.core.exceptions import LLMInvalidRequestError
+from llm.core.messages import AudioPart, DocumentPart, ImagePart, TextPart, ThinkingPart
+from llm.providers.wire import base64_text
+
+if TYPE_CHECKING:
+    from llm.core.messages import Part
+
+
+def write_blocks(parts: tuple[Part, ...], at: int) -> list[dict[str, Any]]:
+    """Return the blocks of a turn; `at` is its place among the messages, for the error.
+
+    Raises:
+        LLMInvalidRequestError: A part cannot be expressed; names it.
+    """
+    return [block for part in parts if (block := _block(part, at)) is not None]
+
+
+def _block(part: Part, at: int) -> dict[str, Any] | None:
+    match part:
+        case TextPart():
+            return {"type": "text", "text": part.text} if part.text else None
+        case ImagePart():
+            return {"type": "image", "source": _source(part, at)}
+        case DocumentPart():
+            return _document(part, at)
+        case ThinkingPart():
+            return _thought(part)
+        case AudioPart():
+            raise LLMInvalidRequestError(f"messages[{at}] has audio, which Anthropic does not take; pass a transcript")
+    assert_never(part)
+
+
+def _document(part: DocumentPart, at: int) -> dict[str, Any]:
+    block: dict[str, Any] = {"type": "document", "source": _source(part, at)}
+    if part.title is not None:
+        block["title"] = part.title
+    return block
+
+
+def _source(part: ImagePart | DocumentPart, at: int) -> dict[str, Any]:
+    if part.url is not None:
+        return _from_data_url(part.url, at) if part.url.startswith("data:") else {"type": "url", "url": part.url}
+    data = part.data or b""
+    if part.media_type == "text/plain":
+        return {"type": "text", "media_type": "text/plain", "data": data.decode(errors="replace")}
+    return {"type": "base64", "media_type": part.media_type, "data": base64_text(data)}
+
+
+def _from_data_url(url: str, at: int) -> dict[str, Any]:
+    head, comma, data = url.removeprefix("data:").partition(",")
+    media_type = head.removesuffix(";base64")
+    if not comma or not media_type:
+        raise LLMInvalidRequestError(
+            f"messages[{at}] has a data: address without a media type; pass data and media_type"
+        )
+    if media_type == head:
+        data = base64_text(unquote_to_bytes(data))
+    return {"type": "base64", "media_type": media_type, "data": data}
+
+
+def _thought(part: ThinkingPart) -> dict[str, Any] | None:
+    if part.redacted is not None:
+        return {"type": "redacted_thinking", "data": part.redacted}
+    if part.signature is None:
+        return None
+    return {"type": "thinking", "thinking": part.text, "signature": part.signature}

@@ -1,0 +1,123 @@
+"""The events of Anthropic's streamed message as chunks.
+
+Source: https://docs.claude.com/en/docs/build-with-claude/streaming
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llm.core.messages import ThinkingPart
+from llm.core.types import StreamChunk, ToolCallDelta
+from llm.providers.errors import error_for
+from llm.providers.failure import read_failure
+from llm.providers.wire import read_object, senseless, text_of
+
+from .answer import finish_of, usage_of
+
+if TYPE_CHECKING:
+    from llm.utils.sse import Event
+
+
+class AnthropicEvents:
+    """Reads one stream. It ends with `message_stop`."""
+
+    __slots__ = ("_calls", "_empty", "_usage", "done", "id", "model")
+
+    def __init__(self) -> None:
+        """Start at the first event."""
+        self.id: str = ""
+        self.model: str = ""
+        self.done: bool = False
+        self._usage: dict[str, Any] | None = None
+        self._calls: dict[int, int] = {}  # place of a block → place of its call among the calls
+        self._empty: set[int] = set()  # blocks of calls whose arguments have not begun
+
+    def feed(self, event: Event) -> StreamChunk | None:
+        """Take an event and return its chunk; None where it holds nothing for the caller.
+
+        Raises:
+            LLMServerError: It makes no sense.
+            LLMException: It tells of a failure.
+        """
+        name, data = event
+        if name == "error":
+            raise error_for(200, read_failure(data))
+        body = read_object(data)
+        try:
+            return self._read(body)
+        except (KeyError, TypeError, AttributeError):
+            pass
+        raise senseless("an event that is no part of a message")
+
+    def _read(self, body: dict[str, Any]) -> StreamChunk | None:
+        kind = body["type"]
+        if kind == "content_block_delta":
+            return self._delta(body["index"], body["delta"])
+        if kind == "message_start":
+            self._start(body["message"])
+        if kind == "content_block_start":
+            return self._open(body["index"], body["content_block"])
+        if kind == "content_block_stop":
+            return self._shut(body["index"])
+        if kind == "message_delta":
+            return self._last(body)
+        if kind == "message_stop":
+            self._stop()
+        return None  # pings, and what the vendor adds later, say nothing to the caller
+
+    def _start(self, message: dict[str, Any]) -> None:
+        self.id = text_of(message.get("id"))
+        self.model = text_of(message.get("model"))
+        self._usage = dict(message.get("usage") or {})
+
+    def _stop(self) -> None:
+        if self._usage is None:
+            raise senseless("the end of a stream without an answer")
+        self.done = True
+
+    def _open(self, index: int, block: dict[str, Any]) -> StreamChunk | None:
+        kind = block["type"]
+        if kind == "text":
+            text = text_of(block.get("text"))
+            return StreamChunk(text) if text else None
+        if kind == "tool_use":
+            place = self._calls[index] = len(self._calls)
+            self._empty.add(index)
+            return StreamChunk("", (ToolCallDelta(place, text_of(block["id"]), text_of(block["name"])),))
+        if kind == "redacted_thinking":
+            return StreamChunk(thinking=ThinkingPart("", redacted=text_of(block["data"])))
+        return None
+
+    def _delta(self, index: int, delta: dict[str, Any]) -> StreamChunk | None:
+        kind = delta["type"]
+        if kind == "text_delta":
+            return StreamChunk(text_of(delta["text"]))
+        if kind == "input_json_delta":
+            return self._arguments(index, text_of(delta["partial_json"]))
+        if kind == "thinking_delta":
+            return StreamChunk(thinking=ThinkingPart(text_of(delta["thinking"])))
+        if kind == "signature_delta":
+            return StreamChunk(thinking=ThinkingPart("", text_of(delta["signature"])))
+        return None
+
+    def _arguments(self, index: int, text: str) -> StreamChunk | None:
+        place = self._calls.get(index)  # the vendor's own tools have arguments too, and no one here to call
+        if place is None or not text:
+            return None
+        self._empty.discard(index)
+        return StreamChunk("", (ToolCallDelta(place, arguments=text),))
+
+    def _shut(self, index: int) -> StreamChunk | None:
+        if index not in self._empty:
+            return None
+        self._empty.remove(index)
+        return StreamChunk("", (ToolCallDelta(self._calls[index], arguments="{}"),))
+
+    def _last(self, body: dict[str, Any]) -> StreamChunk:
+        # Its counts are of the whole answer, and replace those of the start where they are given.
+        usage: dict[str, Any] = body.get("usage") or {}
+        given = {name: count for name, count in usage.items() if count is not None}
+        return StreamChunk(
+            "", (), finish_of(body["delta"].get("stop_reason")), usage_of({**(self._usage or {}), **given})
+        )

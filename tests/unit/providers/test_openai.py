@@ -1,0 +1,369 @@
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+
+from llm.core.assembly import assemble
+from llm.core.call import Charge
+from llm.core.exceptions import (
+    LLMConfigurationError,
+    LLMException,
+    LLMInvalidRequestError,
+    LLMRateLimitError,
+    LLMServerError,
+)
+from llm.core.messages import (
+    AudioPart,
+    DocumentPart,
+    ImagePart,
+    Message,
+    MessageRole,
+    TextPart,
+    ThinkingPart,
+    ToolCall,
+)
+from llm.core.types import LLMRequest, LLMResponse, TokenUsage, ToolDefinition
+from llm.providers.openai import OpenAIDialect
+from llm.utils.redact import Secret
+from llm.utils.sse import EventDecoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ELSEWHERE = OpenAIDialect("http://127.0.0.1:9000/v1")
+OWN = OpenAIDialect()
+TOOL = ToolDefinition("weather", "Tells it", {"type": "object", "properties": {"city": {"type": "string"}}})
+
+
+def encode(
+    *messages: Message,
+    dialect: OpenAIDialect = ELSEWHERE,
+    stream: bool = False,
+    **options: Any,  # noqa: ANN401 - any of the request's
+) -> dict[str, Any]:
+    request = LLMRequest(messages or "Hi", model="m", **options)
+    body: dict[str, Any] = orjson.loads(dialect.encode(request, stream=stream))
+    return body
+
+
+def message(*, finish: object = "stop", **fields: object) -> bytes:
+    choice = {"index": 0, "message": {"role": "assistant", **fields}, "finish_reason": finish}
+    return orjson.dumps({"id": "i", "model": "m", "choices": [choice]})
+
+
+def decode(body: bytes) -> LLMResponse:
+    return ELSEWHERE.decode(body, provider="p", key=None)
+
+
+def read(stream: bytes) -> LLMResponse:
+    reader = ELSEWHERE.events()
+    chunks = [chunk for event in EventDecoder().feed(stream) if (chunk := reader.feed(event)) is not None]
+    assert reader.done
+    return assemble(chunks, id=reader.id, model=reader.model)
+
+
+def events(*bodies: object) -> bytes:
+    return b"".join(b"data: " + orjson.dumps(body) + b"\n\n" for body in bodies) + b"data: [DONE]\n\n"
+
+
+def delta(finish: str | None = None, **fields: object) -> dict[str, Any]:
+    return {"id": "i", "model": "m", "choices": [{"index": 0, "delta": fields, "finish_reason": finish}]}
+
+
+@pytest.mark.parametrize(
+    ("base_url", "url"),
+    [
+        (None, "https://api.openai.com/v1/chat/completions"),
+        ("http://127.0.0.1:9000/v1", "http://127.0.0.1:9000/v1/chat/completions"),
+        ("http://127.0.0.1:9000/v1/", "http://127.0.0.1:9000/v1/chat/completions"),
+        ("http://127.0.0.1:9000", "http://127.0.0.1:9000/v1/chat/completions"),
+        ("http://127.0.0.1:9000/", "http://127.0.0.1:9000/v1/chat/completions"),
+        ("https://example.com/v1beta/openai", "https://example.com/v1beta/openai/chat/completions"),
+    ],
+)
+def test_a_base_url_is_understood_with_and_without_its_version(base_url: str | None, url: str) -> None:
+    assert OpenAIDialect(base_url).url == url
+
+
+@pytest.mark.parametrize("base_url", ["127.0.0.1:9000", "ftp://example.com", "https://", "/v1", "http://x/v1?a=b"])
+def test_a_base_url_that_is_no_address_is_refused(base_url: str) -> None:
+    with pytest.raises(LLMConfigurationError, match="base_url"):
+        OpenAIDialect(base_url)
+
+
+@pytest.mark.parametrize("key", ["", "a b", "a\r\nx-admin: 1", "schlüssel", "a\n"])
+def test_a_key_that_no_header_can_hold_is_refused(key: str) -> None:
+    with pytest.raises(LLMConfigurationError, match="api_keys"):
+        OWN.headers(Secret(key))
+
+
+def test_a_body_has_every_option_by_its_wire_name() -> None:
+    body = encode(
+        temperature=0.5, top_p=0.9, max_tokens=7, stop="END", seed=3, reasoning_effort="low",
+        response_format="json_object", tools=[TOOL], tool_choice="weather", extra={"logit_bias": {"1": 2}},
+    )  # fmt: skip
+    assert body == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "max_tokens": 7,
+        "stop": ["END"],
+        "seed": 3,
+        "reasoning_effort": "low",
+        "response_format": {"type": "json_object"},
+        "tools": [
+            {
+                "type": "function",
+                "function": {"name": "weather", "description": "Tells it", "parameters": dict(TOOL.parameters)},
+            }
+        ],
+        "tool_choice": {"type": "function", "function": {"name": "weather"}},
+        "logit_bias": {"1": 2},
+    }
+
+
+def test_what_is_ours_is_never_sent() -> None:
+    ours = encode(user="u", priority=3, cache=False, timeout=5, metadata={"a": 1})
+    assert ours == encode()
+
+
+def test_the_vendors_own_host_gets_the_limit_that_its_thinking_models_know() -> None:
+    assert encode(max_tokens=5, dialect=OWN)["max_completion_tokens"] == 5
+    assert encode(max_tokens=5)["max_tokens"] == 5
+
+
+def test_extra_goes_over_the_body_unread() -> None:
+    assert encode(temperature=0.5, extra={"temperature": 1, "n": 2})["temperature"] == 1
+
+
+def test_a_stream_asks_for_its_usage() -> None:
+    body = encode(stream=True)
+    assert body["stream"] is True
+    assert body["stream_options"] == {"include_usage": True}
+
+
+@pytest.mark.parametrize("choice", ["auto", "none", "required", {"type": "function", "function": {"name": "x"}}])
+def test_a_tool_choice_of_the_dialect_stays(choice: object) -> None:
+    assert encode(tools=[TOOL], tool_choice=choice)["tool_choice"] == choice
+
+
+def test_turns_of_all_roles_and_parts_are_written() -> None:
+    body = encode(
+        Message(MessageRole.DEVELOPER, "Be short"),
+        Message(
+            MessageRole.USER,
+            (
+                TextPart("See"),
+                ImagePart(url="https://x/y.png", detail="low"),
+                ImagePart(data=b"\x00", media_type="image/png"),
+                DocumentPart(data=b"%PDF", media_type="application/pdf", title="a.pdf"),
+                AudioPart(data=b"\x01", format="wav"),
+            ),
+            name="ann",
+        ),
+        Message(
+            MessageRole.ASSISTANT,
+            (ThinkingPart("hm"), TextPart("I "), TextPart("look")),
+            tool_calls=(ToolCall("c1", "weather", '{"city":"Rome"}'),),
+        ),
+        Message(MessageRole.TOOL, "sunny", tool_call_id="c1"),
+        Message(MessageRole.ASSISTANT, "", tool_calls=(ToolCall("c2", "weather", "{}"),)),
+    )
+    assert body["messages"] == [
+        {"role": "system", "content": "Be short"},
+        {
+            "role": "user",
+            "name": "ann",
+            "content": [
+                {"type": "text", "text": "See"},
+                {"type": "image_url", "image_url": {"url": "https://x/y.png", "detail": "low"}},
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+                {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERg=="}},
+                {"type": "input_audio", "input_audio": {"data": "AQ==", "format": "wav"}},
+            ],
+        },
+        {
+            "role": "assistant",
+            "content": "I look",
+            "tool_calls": [
+                {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Rome"}'}}
+            ],
+        },
+        {"role": "tool", "content": "sunny", "tool_call_id": "c1"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "c2", "type": "function", "function": {"name": "weather", "arguments": "{}"}}],
+        },
+    ]
+    assert encode(Message(MessageRole.DEVELOPER, "x"), dialect=OWN)["messages"][0]["role"] == "developer"
+
+
+@pytest.mark.parametrize(
+    ("bad", "names"),
+    [
+        (Message(MessageRole.TOOL, "x"), r"messages\[0\].*tool_call_id"),
+        (Message(MessageRole.USER, (DocumentPart(url="https://x/y.pdf"),)), r"messages\[0\].*document"),
+    ],
+)
+def test_what_cannot_be_expressed_is_refused_by_its_name(bad: Message, names: str) -> None:
+    with pytest.raises(LLMInvalidRequestError, match=names):
+        encode(bad)
+
+
+@pytest.mark.parametrize("request_", [LLMRequest("Hi"), LLMRequest("Hi", model="m", extra={"x": object()})])
+def test_a_request_without_model_or_json_form_is_refused(request_: LLMRequest) -> None:
+    with pytest.raises(LLMInvalidRequestError, match=r"model|extra"):
+        ELSEWHERE.encode(request_, stream=False)
+
+
+def test_a_whole_answer_is_one_that_the_vendors_client_reads_alike(wire: Callable[[str], bytes]) -> None:
+    body = wire("openai/answer.json")
+    theirs = ChatCompletion.model_validate_json(body)
+    ours = decode(body)
+    assert ours.content == theirs.choices[0].message.content
+    assert theirs.usage is not None
+    assert (ours.usage.input_tokens, ours.usage.output_tokens) == (
+        theirs.usage.prompt_tokens,
+        theirs.usage.completion_tokens,
+    )
+
+
+def test_tool_calls_are_read_whole(wire: Callable[[str], bytes]) -> None:
+    response = decode(wire("openai/tools.json"))
+    assert response.tool_calls == (
+        ToolCall("call_1", "weather", '{"city":"Rome"}'),
+        ToolCall("call_2", "weather", '{"city":"Oslo"}'),
+    )
+    assert (response.content, response.finish_reason) == ("", "tool_calls")
+
+
+def test_tool_calls_of_a_stream_come_interleaved_and_end_whole(wire: Callable[[str], bytes]) -> None:
+    stream = wire("openai/tools.sse")
+    for event in EventDecoder().feed(stream):
+        if event[1] != b"[DONE]":
+            ChatCompletionChunk.model_validate_json(event[1])
+    response = read(stream)
+    whole = decode(wire("openai/tools.json"))
+    assert response.tool_calls == whole.tool_calls
+    assert response.finish_reason == whole.finish_reason
+    assert response.usage == TokenUsage(82, 34)
+
+
+@pytest.mark.parametrize("content", [None, "No."])
+def test_a_refusal_returns_as_a_content_filter(content: str | None) -> None:
+    response = decode(message(content=content, refusal="I can't help."))
+    assert response.finish_reason == "content_filter"
+    assert response.content == (content or "I can't help.")
+    streamed = read(events(delta(refusal="I can't "), delta(refusal="help."), delta("stop")))
+    assert (streamed.content, streamed.finish_reason) == ("I can't help.", "content_filter")
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_thoughts_of_compatible_servers_are_kept_apart_from_the_text(field: str) -> None:
+    whole = decode(message(**{"content": "4", field: "2+2"}))
+    streamed = read(events(delta(**{field: "2+"}), delta(**{field: "2"}), delta("stop", content="4")))
+    assert whole.thinking == streamed.thinking == (ThinkingPart("2+2"),)
+    assert whole.content == streamed.content == "4"
+
+
+@pytest.mark.parametrize(
+    ("reason", "finish"),
+    [
+        ("stop", "stop"), ("length", "length"), ("tool_calls", "tool_calls"), ("function_call", "tool_calls"),
+        ("content_filter", "content_filter"), ("model_length", "length"), ("eos", "stop"), (None, None),
+    ],
+)  # fmt: skip
+def test_every_reason_to_end_is_one_of_ours(reason: str | None, finish: str | None) -> None:
+    assert decode(message(content="x", finish=reason)).finish_reason == finish
+
+
+SENSELESS = [
+    b"", b"null", b"[]", b'"text"', b"<html>", b'{"id": "x"', b"{}", b'{"choices": []}', b'{"choices": null}',
+    b'{"choices": [null]}', b'{"choices": [{"message": null}]}', b'{"choices": [{"message": {"content": 5}}]}',
+    b'{"choices": [{"message": {"content": "x"}, "finish_reason": []}]}',
+    b'{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": -1}}',
+    b'{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": "many"}}',
+    b'{"choices": [{"message": {"content": "x", "tool_calls": [{}]}}]}',
+    b'{"choices": [{"message": {"content": "x"}, "finish_reason": "error"}]}',
+    b'{"choices": [{"message": {"content": "x"}}], "id": 5}', b"\xff\xfe",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", SENSELESS)
+def test_what_makes_no_sense_is_a_typed_error_and_never_an_answer(body: bytes) -> None:
+    with pytest.raises(LLMServerError) as caught:
+        decode(body)
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize("event", [b"{", b"[]", b"{}", b'{"choices": 5}', b'{"choices": [{"delta": 5}]}', b"[DONE]"])
+def test_an_event_that_makes_no_sense_is_a_typed_error(event: bytes) -> None:
+    with pytest.raises(LLMServerError):
+        ELSEWHERE.events().feed(("", event))
+
+
+def test_an_error_inside_an_answer_or_a_stream_raises() -> None:
+    error = {"error": {"code": 429, "message": "slow down"}}
+    with pytest.raises(LLMRateLimitError, match="slow down"):
+        decode(orjson.dumps(error))
+    with pytest.raises(LLMRateLimitError, match="slow down"):
+        read(events(delta(content="a"), {**delta("error"), **error}))
+    with pytest.raises(LLMRateLimitError, match="slow down"):
+        ELSEWHERE.events().feed(("error", orjson.dumps(error)))
+    with pytest.raises(LLMServerError):
+        read(events(delta(content="a"), delta("error")))
+
+
+def test_only_the_closing_event_ends_a_stream() -> None:
+    reader = ELSEWHERE.events()
+    for event in EventDecoder().feed(events(delta(content="a"), delta("stop")).removesuffix(b"data: [DONE]\n\n")):
+        reader.feed(event)
+    assert not reader.done
+    reader.feed(("", b"[DONE]"))
+    assert reader.done
+
+
+def test_further_choices_do_not_mix_into_the_answer() -> None:
+    other = {"id": "i", "model": "m", "choices": [{"index": 1, "delta": {"content": "B"}, "finish_reason": None}]}
+    assert read(events(delta(content="A"), other, delta("stop"))).content == "A"
+
+
+_FIELDS = ["choices", "message", "delta", "content", "tool_calls", "function", "index", "usage", "error", "name", "id"]
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(0, 1) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(_FIELDS), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from(_FIELDS), _json))
+def test_no_object_makes_the_reading_fail_otherwise_than_typed(body: dict[str, object]) -> None:
+    for read_one in (decode, lambda data: ELSEWHERE.events().feed(("", data))):
+        with suppress(LLMException, orjson.JSONEncodeError):
+            read_one(orjson.dumps(body))
+
+
+def test_the_charge_is_the_larger_of_the_prompts_estimate_and_the_most_output() -> None:
+    request = LLMRequest("x" * 41, model="m", max_tokens=5)
+    assert OWN.charge(request, 300) == Charge(11, 5, 11)
+    assert OWN.charge(LLMRequest("x" * 41, model="m"), 300) == Charge(11, 300, 300)
+    assert OWN.used(TokenUsage(10, 5, 4)) == Charge(10, 5, 15)
+
+
+def test_an_estimate_counts_tools_calls_and_pictures() -> None:
+    turns = [
+        Message(MessageRole.USER, (ImagePart(url="https://x"), TextPart("y" * 4))),
+        Message(MessageRole.ASSISTANT, "", tool_calls=(ToolCall("1", "ab", "{}"),)),
+    ]
+    plain = OWN.charge(LLMRequest(turns, model="m"), 1)
+    assert plain.input_tokens == 1602
+    tools: list[Any] = [TOOL, {"type": "function", "function": {"name": "x"}}]
+    assert OWN.charge(LLMRequest(turns, model="m", tools=tools), 1).input_tokens > plain.input_tokens
