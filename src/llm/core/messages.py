@@ -179,12 +179,11 @@ def read_messages(messages: MessagesLike) -> tuple[Message, ...]:
         if not messages:
             raise LLMInvalidRequestError("messages is an empty text; pass what the model should answer")
         return (Message(MessageRole.USER, messages),)
-    given = cast("object", messages)
     try:
-        several = (given,) if isinstance(given, (Message, Mapping)) else tuple(cast("Iterable[object]", given))
+        several = cast("Iterable[object]", (messages,) if _is_one(messages) else messages)
         read = tuple(m if isinstance(m, Message) else read_message(m, at=i) for i, m in enumerate(several))
     except TypeError:
-        raise _invalid("messages", given, "a text, Message objects or role/content mappings") from None
+        raise _invalid("messages", messages, "a text, Message objects or role/content mappings") from None
     if not read:
         raise LLMInvalidRequestError("messages is empty; pass at least one message")
     return read
@@ -199,9 +198,9 @@ def read_message(message: object, *, at: int = 0) -> Message:
     Raises:
         LLMInvalidRequestError: A field is missing, unknown or of the wrong kind; says which.
     """
-    fields = cast("Mapping[str, Any]", message) if isinstance(message, Mapping) else None
+    fields = cast("Mapping[str, Any]", message) if _is_one(message) else None
     if not fields:
-        raise _invalid(f"messages[{at}]", cast("object", message), 'a Message or {"role": …, "content": …}')
+        raise _invalid(f"messages[{at}]", message, 'a Message or {"role": …, "content": …}')
     if unknown := sorted(fields.keys() - _FIELDS):
         known = ", ".join(sorted(_FIELDS))
         raise LLMInvalidRequestError(f"messages[{at}] has the unknown field {unknown[0]!r}; known are {known}")
@@ -218,6 +217,10 @@ def read_message(message: object, *, at: int = 0) -> Message:
         )
     except LLMInvalidRequestError as error:
         raise LLMInvalidRequestError(f"messages[{at}]: {error.message}") from None
+
+
+def _is_one(given: object) -> bool:
+    return isinstance(given, (Message, Mapping))
 
 
 def _role(role: object) -> MessageRole:
