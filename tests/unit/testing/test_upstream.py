@@ -221,6 +221,9 @@ async def test_an_answer_may_be_a_text_a_response_or_an_exception() -> None:
             await client.chat.completions.create(model=MODEL, messages=ASKED)
         with pytest.raises(openai.InternalServerError, match="down"):
             await client.chat.completions.create(model=MODEL, messages=ASKED)
+        with pytest.raises(openai.InternalServerError, match="mine"):
+            await client.chat.completions.create(model=MODEL, messages=ASKED)
+    assert [request.status for request in up.requests] == [200, 400, 502, 500]
 
 
 @pytest.mark.parametrize(
