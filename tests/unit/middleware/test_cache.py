@@ -59,7 +59,7 @@ class Rig:
         self.provider = FakeProvider(
             answers, latency=latency, interval=interval, clock=self.clock, chunk_size=4, key="key-0"
         )
-        self.backend = backend or InMemoryCache(clock=self.clock)
+        self.backend = backend if backend is not None else InMemoryCache(clock=self.clock)
         self.outbox: set[asyncio.Task[None]] = set()
         self.calls: list[Call] = []
         self.layer = CacheMiddleware(
@@ -700,10 +700,10 @@ async def test_the_flight_reads_on_as_soon_as_there_is_a_follower() -> None:
     rig = Rig([[str(n) for n in range(100)]])
     first = await rig.ask(stream=True)
     await rig.rest()
-    second = await rig.ask(stream=True)
+    second = asyncio.create_task(rig.ask(stream=True))
     await rig.rest()
     assert rig.provider.open_streams == 0  # read to its end, though nobody reads
-    assert str(await whole(first)) == str(await whole(second)) == "".join(map(str, range(100)))
+    assert str(await whole(first)) == str(await whole(await second)) == "".join(map(str, range(100)))
 
 
 async def test_nobody_joins_a_stream_that_was_just_left() -> None:
