@@ -32,4 +32,4 @@ async def test_replacing_an_entry_drops_no_other() -> None:
 
 
 async def test_an_empty_cache_is_a_cache() -> None:
-    assert InMemoryCache(clock=FakeClock())
+    assert bool(InMemoryCache(clock=FakeClock())) is True
