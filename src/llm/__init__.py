@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from .core.client import LLMClient
 from .core.exceptions import (
+    ConfigProblem,
     LLMAuthenticationError,
     LLMCircuitOpenError,
     LLMConfigurationError,
@@ -51,7 +52,7 @@ from .core.messages import (
     ThinkingPart,
     ToolCall,
 )
-from .core.protocols import CallNext, Middleware, Provider
+from .core.protocols import CallNext, Middleware, Provider, ProviderSettings
 from .core.stream import LLMResult, LLMStream
 from .core.types import (
     Admission,
@@ -64,6 +65,7 @@ from .core.types import (
     StreamChunk,
     TokenStats,
     TokenUsage,
+    ToolCallDelta,
     ToolDefinition,
 )
 from .runtime import close_llm_manager, get_llm_manager, register_provider
@@ -77,6 +79,7 @@ __all__ = [
     "AudioPart",
     "CachePolicy",
     "CallNext",
+    "ConfigProblem",
     "DocumentPart",
     "EmbeddingResponse",
     "HealthStatus",
@@ -111,12 +114,14 @@ __all__ = [
     "Middleware",
     "Part",
     "Provider",
+    "ProviderSettings",
     "StreamChunk",
     "TextPart",
     "ThinkingPart",
     "TokenStats",
     "TokenUsage",
     "ToolCall",
+    "ToolCallDelta",
     "ToolDefinition",
     "__version__",
     "close_llm_manager",

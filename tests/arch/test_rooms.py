@@ -21,14 +21,13 @@ MOST_LINES = 400
 
 # The contracts name these modules before they are written; what stands here and exists by now can go.
 PLANNED = {
-    "llm.__main__", "llm.cli", "llm.gateway", "llm.batch", "llm.progress", "llm.sync", "llm.runtime", "llm.testing",
-    "llm.middleware", "llm.providers", "llm.cache", "llm.limits",
-    "llm.core.manager", "llm.core.client", "llm.core.pool", "llm.core.routing", "llm.core.structured",
-    "llm.core.config", "llm.core.tokens", "llm.core.models",
-    "llm.limits.base", "llm.limits.bucket", "llm.limits.window", "llm.limits.concurrency", "llm.limits.backoff",
-    "llm.limits.breaker", "llm.cache.key", "llm.providers.openai", "llm.providers.anthropic",
-    "llm.providers.openrouter", "llm.providers.errors", "llm.providers.serving", "llm.utils.sse",
-}  # fmt: skip
+    "llm.__main__",
+    "llm.gateway",
+    "llm.progress",
+    "llm.sync",
+    "llm.core.structured",
+    "llm.limits.breaker",
+}
 
 
 @pytest.fixture

@@ -178,7 +178,9 @@ async def test_ctrl_c_exits_with_130(
         stderr=subprocess.PIPE,
     )
     ended = asyncio.create_task(program.communicate())
-    await asyncio.wait({ended, asyncio.create_task(asked.wait())}, return_when=asyncio.FIRST_COMPLETED, timeout=30)
+    waiting = asyncio.create_task(asked.wait())
+    await asyncio.wait({ended, waiting}, return_when=asyncio.FIRST_COMPLETED, timeout=30)
+    waiting.cancel()
     if not ended.done():
         program.send_signal(signal.SIGINT)
         await asyncio.wait({ended}, timeout=20)
@@ -236,6 +238,7 @@ async def test_a_batch_of_which_some_rows_failed_exits_with_1(
     (cwd / "in.jsonl").write_text(json.dumps(row) + "\n{not json\n", encoding="utf-8")
     done = await asyncio.to_thread(manifold, "batch", "in.jsonl", "-o", "out.jsonl", cwd=cwd)
     assert done.returncode == 1, done.stderr
+    assert (cwd / "out.jsonl").exists()
 
 
 @pytest.mark.planned("issue 8")

@@ -109,7 +109,7 @@ def _from_json(kept: dict[str, Any]) -> Answer:
 
 
 def _chunk_to_json(chunk: StreamChunk) -> Any:  # noqa: ANN401 - JSON
-    if chunk == StreamChunk(chunk.content):  # nearly all are text alone
+    if not (chunk.tool_calls or chunk.finish_reason or chunk.usage or chunk.thinking):  # nearly all are text alone
         return chunk.content
     return [
         chunk.content,

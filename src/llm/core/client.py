@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -234,7 +235,8 @@ class LLMClient:
         provider = route.chain.pool.provider_for(name)
         if isinstance(provider, TokenCounting):
             return await provider.count_tokens(request)
-        return self._routes.parts.estimate_tokens(route.provider, request)
+        # The first count of a vocabulary takes a second.
+        return await asyncio.to_thread(self._routes.parts.estimate_tokens, route.provider, request)
 
     def prepare(self, request: LLMRequest) -> tuple[Route, LLMRequest]:
         """Give a request its way, its model and the record of its call; `manager.explain` asks about the same."""

@@ -283,4 +283,4 @@ def _provider_status(pool: Pool) -> dict[str, Any]:
         shown["models"][slot.model] = pool.queue.saturation(slot)
         shown["cooling"] = max(shown["cooling"], round(pool.queue.cooling(slot), 3))
     healthy = any(slot.key.serves(slot.model) for slot in pool.queue.slots)
-    return {"healthy": healthy, "waiting": pool.queue.waiting, "keys": list(keys.values())}
+    return {"health": "healthy" if healthy else "unhealthy", "waiting": pool.queue.waiting, "keys": list(keys.values())}

@@ -222,23 +222,24 @@ class Pool:
         slot, key = grant.slot, grant.slot.key
         client, retired = key.borrow()
         self._close(retired)
-        result: LLMResult | None = None
+        stream: LLMStream | None = None
         try:
             if not client.ready:
                 await client.prepare()
             call.sent(self._clock.now())
             result = await self._send(client.provider, request)
             self.queue.succeeded(slot)
-            if not isinstance(result, LLMStream):
-                call.attempted(self._clock.now(), self._used(client, result.usage, model))
-                return self._signed(result, key)
+            if isinstance(result, LLMStream):
+                stream = result
+                return self._streaming(stream, request, call, grant, client)
+            call.attempted(self._clock.now(), self._used(client, result.usage, model))
+            return self._signed(result, key)
         except LLMException as error:
             self._learn(error, slot, model)
             raise
         finally:
-            if not isinstance(result, LLMStream):
+            if stream is None:  # else its end gives the client back
                 self._close(key.give_back(client))
-        return self._streaming(result, request, call, grant, client)
 
     async def _send(self, provider: Provider, request: LLMRequest) -> LLMResult:
         bound = self._timeouts.first_token if request.stream else self._timeouts.attempt

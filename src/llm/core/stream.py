@@ -275,7 +275,9 @@ class LLMStream:
         due = [when for when in (self._deadline, self._idle and self._touched + self._idle) if when is not None]
         if due and self._clock is not None:
             # Weak, so that a stream that nobody holds is freed, and closes.
-            self._timer = self._clock.call_later(max(0.0, min(due) - now), partial(_look, weakref.ref(self)))
+            self._timer = self._clock.call_later(
+                max(0.0, min(due) - now), partial(_ring, weakref.WeakMethod(self._look))
+            )
 
     def _look(self) -> None:
         clock = self._clock
@@ -347,10 +349,10 @@ def at_end(result: LLMResult, hook: EndHook) -> LLMResult:
     return result
 
 
-def _look(reference: weakref.ref[LLMStream]) -> None:
-    stream = reference()
-    if stream is not None:
-        stream._look()
+def _ring(method: weakref.WeakMethod[Callable[[], None]]) -> None:
+    look = method()
+    if look is not None:
+        look()
 
 
 def _late(message: str, phase: TimeoutPhase) -> LLMTimeoutError:

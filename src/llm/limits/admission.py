@@ -97,7 +97,7 @@ class AdmissionQueue:
                 provider=self.provider,
             )
         turn = self._turns.get("", 0)
-        ordered = models[turn % len(models) :] + models[: turn % len(models)]
+        ordered = [models[(turn + offset) % len(models)] for offset in range(len(models))]
         free = (m for m in ordered if len(ordered) > 1 and self._best(m, (), Charge(), now)[1] is FREE)
         chosen = next(free, ordered[0])
         self._turns[""] = models.index(chosen) + 1

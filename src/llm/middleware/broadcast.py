@@ -94,7 +94,10 @@ class Broadcast:
             self._wanted = None
 
     def _may_read(self) -> bool:
-        return len(self._readers) > 1 or any(len(self.chunks) - r.position < _READ_AHEAD for r in self._readers)
+        if len(self._readers) > 1:
+            return True
+        lone = next(iter(self._readers), None)
+        return lone is not None and len(self.chunks) - lone.position < _READ_AHEAD
 
     def _finish(self, error: BaseException | None) -> None:
         if self.over:

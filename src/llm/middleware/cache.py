@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llm.cache.answer import Answer, as_cached
 from llm.cache.key import cache_key
 from llm.core.exceptions import LLMInvalidRequestError
 from llm.core.stream import LLMStream
 from llm.core.types import CachePolicy
+from llm.utils.redact import redact
 
 from .broadcast import Broadcast, Reader
 from .flight import Flight
@@ -90,7 +91,7 @@ class CacheMiddleware:
         scope: CacheScope,
         single_flight: bool,
         streams: bool,
-        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        spawn: Callable[[Coroutine[object, object, None]], None],
         idle: float | None = None,
         price: Callable[[str, TokenUsage], float | None] | None = None,
     ) -> None:
@@ -120,6 +121,7 @@ class CacheMiddleware:
         self._idle = idle
         self._price = price
         self._flights: dict[tuple[str, bool, bool], Flight] = {}
+        self._unwritten: dict[str, Answer] = {}  # on their way to the backend, and found already
         self._logged_at = -_LOG_EVERY
 
     @property
@@ -141,7 +143,9 @@ class CacheMiddleware:
         place = (use.key, request.stream, use.refresh)
         flight = self._flights.get(place)
         if flight is None:
-            flight = self._flights[place] = Flight(request.call, lambda: self._flights.pop(place, None))
+            flight = self._flights[place] = Flight(
+                request.call, lambda: self._flights.pop(place, None), self._clock.now
+            )
             return await self._ask(use, flight, request, call_next, look=True)
         if not flight.led_by(request.call):
             told = await flight.follow(request.call)
@@ -153,11 +157,13 @@ class CacheMiddleware:
     async def forget(self, request: LLMRequest) -> None:
         """Remove the answer to this request, such as one that does not fit the caller's `response_model`."""
         use = self._use(request)
-        if use is not None:
-            try:
-                await self._backend.delete(use.key)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the call goes on
-                self._trouble("removing an answer", error)
+        if use is None:
+            return
+        self._unwritten.pop(use.key, None)
+        try:
+            await self._backend.delete(use.key)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the call goes on
+            self._trouble("removing an answer", error)
 
     def _use(self, request: LLMRequest) -> _Use | None:
         if request.cache is False or (request.stream and not self._streams):
@@ -192,12 +198,10 @@ class CacheMiddleware:
         if isinstance(result, LLMStream):
             return await self._spread(result, use, flight, request)
         answer = Answer.of(result)
-        try:
-            await self._keep(use, answer)
-        finally:  # a leader that is cancelled while it puts the answer away has it for the others nevertheless
-            if flight is not None:
-                flight.landed(answer)
-                flight.gone()
+        self._keep(use, answer)
+        if flight is not None:
+            flight.landed(answer)
+            flight.gone()
         return result
 
     async def _look_up(self, use: _Use) -> Answer | None:
@@ -207,6 +211,8 @@ class CacheMiddleware:
         return answer
 
     async def _read(self, use: _Use) -> Answer | None:
+        if (written := self._unwritten.get(use.key)) is not None:
+            return written
         try:
             entry = await self._backend.get(use.key)
         except Exception as error:  # noqa: BLE001 - whatever it is, the call goes on
@@ -243,8 +249,8 @@ class CacheMiddleware:
     async def _spread(self, upstream: LLMStream, use: _Use, flight: Flight | None, request: LLMRequest) -> LLMStream:
         def over(broadcast: Broadcast) -> None:
             if broadcast.response is not None:
-                self._spawn(self._keep_stream(use, flight, broadcast.response, broadcast.chunks))
-            elif flight is not None:
+                self._keep(use, Answer.of(broadcast.response, broadcast.chunks))
+            if flight is not None:
                 flight.gone()
 
         # From here on each reader has its own deadline, and its own patience.
@@ -261,23 +267,26 @@ class CacheMiddleware:
         stream.watch(self._clock, idle=self._idle, deadline=None if request.call is None else request.call.deadline)
         return stream
 
-    async def _keep_stream(self, use: _Use, flight: Flight | None, response: LLMResponse, chunks: list[Any]) -> None:
-        try:
-            await self._keep(use, Answer.of(response, chunks))
-        finally:
-            if flight is not None:
-                flight.gone()
-
-    async def _keep(self, use: _Use, answer: Answer) -> None:
+    def _keep(self, use: _Use, answer: Answer) -> None:
         response = answer.response
         if response.finish_reason == "content_filter" or response.provider not in {"", self._provider}:
             return
+        self._unwritten[use.key] = answer
+        self._spawn(self._write(use, answer))
+
+    async def _write(self, use: _Use, answer: Answer) -> None:
         try:
+            if self._unwritten.get(use.key) is not answer:
+                return  # forgotten, or replaced, since
             await self._backend.put(use.key, answer.encode(), ttl=use.ttl, tags=use.tags)
+            self.stats.stored += 1
+            if use.key not in self._unwritten:  # forgotten meanwhile
+                await self._backend.delete(use.key)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller has its answer
             self._trouble("writing", error)
-        else:
-            self.stats.stored += 1
+        finally:
+            if self._unwritten.get(use.key) is answer:
+                del self._unwritten[use.key]
 
     def _saved(self, response: LLMResponse | None, _: BaseException | None) -> None:
         if response is None:
@@ -293,5 +302,5 @@ class CacheMiddleware:
             self._logged_at = now
             _logger.warning(
                 "the cache of %s failed while %s (%s: %s); calls go on without it, %d failures so far",
-                self._provider, doing, type(error).__name__, error, self.stats.errors,
+                self._provider, doing, type(error).__name__, redact(str(error)), self.stats.errors,
             )  # fmt: skip

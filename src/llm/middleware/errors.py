@@ -17,21 +17,24 @@ def another(error: _Error) -> _Error:
     return copied
 
 
-def concerns_all(error: BaseException | None, *, hurried: bool) -> bool:
+def concerns_all(error: BaseException, *, left: float | None) -> bool:
     """Return whether a failure would meet every call that asks the same, and not only the one that asked.
 
-    A call's cancellation, its deadline, its user's limit and whatever broke in its own program are its own affairs.
+    A call's cancellation, its deadline, its user's limit and whatever broke in its own program are its own affairs; so
+    is a failure that it could have mended, had its deadline left it the time.
 
     Args:
         error: How it failed.
-        hurried: Whether the call had a deadline: then our limits may have refused it for that alone.
+        left: Seconds that the call had left; None where it had no deadline.
     """
     match error:
         case LLMTimeoutError(phase="pool" | "total"):
             return error.retryable  # an attempt's bound is `total` too, and may be tried again; a deadline may not
-        case LLMRateLimitError(status=None):
-            return error.scope != "user" and not hurried
-        case LLMRateLimitError():
-            return error.scope != "user"
+        case LLMRateLimitError(scope="user"):
+            return False
+        case LLMRateLimitError(status=None):  # ours; it also refuses what cannot be paid by the deadline
+            return left is None
+        case LLMException():
+            return left is None or (error.retry_after or 0.0) < left
         case _:
-            return isinstance(error, LLMException)
+            return False

@@ -38,10 +38,11 @@ class Flight:
     `on_gone` is told once, when nobody can join any more.
     """
 
-    def __init__(self, leader: Call | None, on_gone: Callable[[], object]) -> None:
+    def __init__(self, leader: Call | None, on_gone: Callable[[], object], now: Callable[[], float]) -> None:
         """Start with its leader; a request without a call's record leads for one attempt only."""
         self._leader = leader
         self._on_gone = on_gone
+        self._now = now
         self._seats: dict[_Seat, None] = {}
         self._error: BaseException | None = None
         self._outcome: Answer | Broadcast | None = None
@@ -85,7 +86,7 @@ class Flight:
         """Note that the leader's attempt failed; it may make another, unless nothing is known of its call."""
         self._error = error
         if self._leader is None:
-            self._conclude(error, hurried=False)
+            self._conclude(error, left=None)
 
     def gone(self) -> None:
         """Let nobody join any more."""
@@ -95,13 +96,13 @@ class Flight:
 
     def _call_ended(self, call: Call) -> None:
         if self._leader is call and self._outcome is None and not self._gone:
-            self._conclude(call.error, hurried=call.deadline is not None)
+            self._conclude(call.error, left=None if call.deadline is None else call.deadline - self._now())
 
-    def _conclude(self, ended_by: BaseException | None, *, hurried: bool) -> None:
+    def _conclude(self, ended_by: BaseException | None, *, left: float | None) -> None:
         # A leader that was answered elsewhere (by its fallback) still leaves what it was told here.
         error = self._error
         failures = [failure for failure in (error, ended_by) if failure is not None]
-        if error is None or not all(concerns_all(failure, hurried=hurried) for failure in failures):
+        if error is None or not all(concerns_all(failure, left=left) for failure in failures):
             self._hand_over()
         else:
             self.gone()

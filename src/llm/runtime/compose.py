@@ -52,7 +52,7 @@ class Composition:
         """
         self.config: LLMConfig = config
         self.clock: Clock = clock
-        self.default_provider: str = config.global_.default_provider or next(iter(config.providers))
+        self.default_provider: str = config.default_provider
         self._outbox = outbox
         self._own_transport = (
             None if transport is not None else AiohttpTransport(connect_timeout=config.global_.timeouts.connect)

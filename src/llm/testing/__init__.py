@@ -5,27 +5,29 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .clock import FakeClock
-from .provider import FakeProvider
-from .recording import RecordingMiddleware
-
 if TYPE_CHECKING:
+    from .clock import FakeClock
     from .faults import Fault
+    from .provider import FakeProvider
+    from .recording import RecordingMiddleware
     from .upstream import MockUpstream
 
 __all__ = ["FakeClock", "FakeProvider", "Fault", "MockUpstream", "RecordingMiddleware"]
 
+_MODULES = {
+    "FakeClock": "clock",
+    "FakeProvider": "provider",
+    "Fault": "faults",
+    "MockUpstream": "upstream",
+    "RecordingMiddleware": "recording",
+}
+
 
 def __getattr__(name: str) -> object:
-    """Import the server when it is first asked for."""
-    if name == "MockUpstream":
-        from .upstream import MockUpstream  # noqa: PLC0415 - heavy
-
-        return MockUpstream
-    if name == "Fault":
-        from .faults import Fault  # noqa: PLC0415 - heavy
-
-        return Fault
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import a double when it is first asked for: pytest imports this package at every start."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -6,20 +6,13 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
 
-from llm.core.exceptions import (
-    LLMAuthenticationError,
-    LLMContextLengthError,
-    LLMException,
-    LLMInvalidRequestError,
-    LLMOverloadedError,
-    LLMQuotaExceededError,
-    LLMRateLimitError,
-)
+from llm.core.exceptions import LLMException, LLMInvalidRequestError
 from llm.core.types import LLMResponse, TokenUsage
+from llm.providers.errors import wire_for
 from llm.providers.serving.fields import is_mapping
 from llm.utils.clock import Timer
 
@@ -314,16 +307,5 @@ def _invalid(vendor: Vendor, error: LLMInvalidRequestError) -> Failure:
 
 
 def _told(vendor: Vendor, error: LLMException) -> Failure:
-    kind = next((kind for of, kind in _KINDS if isinstance(error, of)), "server_error")
-    failure = vendor.failure(kind)
-    return replace(failure, message=error.message, status=error.status or failure.status)
-
-
-_KINDS: Final = (
-    (LLMContextLengthError, "context_length"),
-    (LLMInvalidRequestError, "invalid"),
-    (LLMQuotaExceededError, "quota"),
-    (LLMOverloadedError, "overloaded"),
-    (LLMRateLimitError, "rate_limit"),
-    (LLMAuthenticationError, "auth"),
-)
+    wire = wire_for(error, anthropic=vendor.name == "anthropic")
+    return Failure(error.status or wire.status, wire.type, error.message, wire.code)

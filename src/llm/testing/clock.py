@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
-_ROUNDS = 200_000  # of the loop, in a row, at one moment: only polling without a pause takes so many
+_ROUNDS = 100_000  # of the loop, in a row, at one moment: only polling without a pause takes so many
 _BLIND_ROUNDS = 100  # where the loop does not show what is ready (uvloop)
 
 
@@ -177,7 +178,9 @@ class FakeTimeout:
         self.reschedule(self._when)
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
         """Stop.
 
         Raises:
@@ -188,9 +191,8 @@ class FakeTimeout:
         if not self._expired or self._task is None:
             return
         only_ours = self._task.uncancel() <= self._cancelling
-        error = exc[1]
-        if only_ours and isinstance(error, asyncio.CancelledError):
-            raise TimeoutError from error
+        if only_ours and isinstance(exc_val, asyncio.CancelledError):
+            raise TimeoutError from exc_val
 
     def _expire(self) -> None:
         self._expired = True

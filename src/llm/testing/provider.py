@@ -50,7 +50,7 @@ class FakeProvider:
         self,
         answers: str | Sequence[Answer] | Callable[[LLMRequest], Answer] | None = None,
         *,
-        name: str = "fake",
+        name: str = "",
         key: str | None = None,
         latency: float = 0.0,
         interval: float = 0.0,
@@ -61,7 +61,7 @@ class FakeProvider:
 
         Args:
             answers: One text for every call, a sequence of answers, or a function of the request; None echoes.
-            name: Goes into responses as their provider.
+            name: Goes into responses as their provider; empty leaves that to the caller.
             key: Fingerprint that goes into responses.
             latency: Seconds before an answer, or before a stream's first chunk.
             interval: Seconds before each further chunk.

@@ -25,7 +25,7 @@ class Timeout(Protocol):
         """Start the time."""
 
     async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None, /
     ) -> bool | None:
         """Turn the cancellation that the time's end caused into `TimeoutError`; let any other through."""
 
@@ -38,18 +38,22 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Return monotonic seconds, from an arbitrary start."""
+        ...
 
     def wall(self) -> float:
         """Return seconds since 1970 (UTC), for what leaves the process."""
+        ...
 
     async def sleep(self, seconds: float) -> None:
         """Return after so many seconds; zero lets others run once."""
 
     def timeout(self, seconds: float | None) -> Timeout:
         """Return a scope that raises `TimeoutError` where its body takes longer; None never does."""
+        ...
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Call back on the running loop after so many seconds."""
+        ...
 
 
 class SystemClock:

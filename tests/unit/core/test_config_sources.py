@@ -225,3 +225,15 @@ def test_the_shipped_file_is_valid_with_its_comments_taken_away(tmp_path: Path) 
     with pytest.raises(LLMConfigurationError) as caught:
         load_config(tmp_path / "llm.yaml", environ=environ)
     assert [problem.field for problem in caught.value.problems] == ["providers.anthropic.api_keys[2]"]
+
+
+def test_a_key_in_a_variable_is_text_whatever_it_looks_like() -> None:
+    config = load_config({"providers": {"p": {"models": "m"}}}, environ={"LLM__PROVIDERS__P__API_KEYS": "null"})
+    assert [key.reveal() for key in config.providers["p"].api_keys] == ["null"]
+
+
+def test_mistakes_of_the_file_come_before_those_of_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "llm.yaml").write_text("retry: {max_attempts: 0}\n")
+    with pytest.raises(LLMConfigurationError) as caught:
+        load_config(tmp_path / "llm.yaml", environ={"LLM__CACHE__TTL": "0"})
+    assert [problem.field for problem in caught.value.problems] == ["retry.max_attempts", "cache.ttl"]

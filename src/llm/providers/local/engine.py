@@ -118,8 +118,7 @@ class InferenceEngine:
         self._source = _Source(device, dtype, models_directory)
         self._models: dict[str, LoadedModel] = {}
         self._worker = Worker(f"llm-engine-{next(_numbers)}")
-        # Also called when the interpreter ends, and when nobody holds the engine any more.
-        self._finalizer = weakref.finalize(self, self._worker.stop_and_wait)
+        weakref.finalize(self, self._worker.stop)  # an engine that nobody holds any more ends its thread
 
     @property
     def models(self) -> tuple[str, ...]:

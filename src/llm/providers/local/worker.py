@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -38,8 +39,7 @@ class Worker:
             self._live.add(job)
             self._queue.put(job)
             if self._thread is None:
-                # A daemon, so that leaving the interpreter does not wait for an answer nobody reads; `stop` is called
-                # then, because a thread inside torch must not outlive the interpreter.
+                # A daemon, so that leaving the interpreter does not wait for an answer that nobody reads.
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
 
@@ -57,15 +57,31 @@ class Worker:
             job.cancel(LLMConnectionError("the engine was closed before the answer was whole", sent=True))
         return self._thread is not None
 
-    def stop_and_wait(self) -> None:
-        """Stop, and wait some seconds at most for the thread's end."""
-        self.stop()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(_PATIENCE)
+    def join(self, seconds: float) -> None:
+        """Wait for the thread's end, so many seconds at most; blocks."""
+        if self._thread is not None:
+            self._thread.join(seconds)
 
     def _run(self) -> None:
-        while (job := self._queue.get()) is not None:
-            job.run()
-            with self._lock:
-                self._live.discard(job)
-            del job  # its prompt and its text must not stay until the next one comes
+        _running.add(self)
+        try:
+            while (job := self._queue.get()) is not None:
+                job.run()
+                with self._lock:
+                    self._live.discard(job)
+                del job  # its prompt and its text must not stay until the next one comes
+        finally:
+            _running.discard(self)
+
+
+_running: set[Worker] = set()
+
+
+@atexit.register
+def _leave() -> None:
+    # A thread inside torch must not outlive the interpreter.
+    workers = list(_running)
+    for worker in workers:
+        worker.stop()
+    for worker in workers:
+        worker.join(_PATIENCE)

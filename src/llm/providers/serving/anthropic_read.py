@@ -25,7 +25,7 @@ _FIELDS: Final = {
     "stop_sequences": "stop",
     "stream": "stream",
 }
-_READ: Final = {*_FIELDS, "messages", "system", "tools", "tool_choice"}
+_READ: Final = {*_FIELDS, "messages", "system", "tools", "tool_choice", "output_config"}
 
 
 def read_request(body: Mapping[str, Any]) -> LLMRequest:
@@ -43,6 +43,8 @@ def read_request(body: Mapping[str, Any]) -> LLMRequest:
     if (choice := body.get("tool_choice")) is not None:
         fields["tool_choice"] = _tool_choice(an_object(choice, "tool_choice"))
     extra = {name: value for name, value in body.items() if name not in _READ}
+    if (config := body.get("output_config")) is not None:
+        _read_output(an_object(config, "output_config"), fields, extra)
     turns = [Message(MessageRole.SYSTEM, _system(body["system"]))] if body.get("system") else []
     for place, message in enumerate(messages_of(body)):
         turns.extend(_turns(message, f"messages[{place}]"))
@@ -144,6 +146,20 @@ def _tool(tool: Mapping[str, Any], field: str) -> ToolDefinition | Mapping[str, 
         return tool
     name = text_of(given.pop("name", None), f"{field}.name")
     return ToolDefinition(name, parameters=given.pop("input_schema"), **given)
+
+
+def _read_output(config: Mapping[str, Any], fields: dict[str, Any], extra: dict[str, Any]) -> None:
+    match config:
+        case {"format": {"type": "json_schema", "schema": schema}}:
+            # In OpenAI's form, which all dialects read; there a schema has a name.
+            fields["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+        case {"format": _}:
+            extra["output_config"] = config
+            return
+        case _:
+            pass
+    if (effort := config.get("effort")) is not None:
+        fields["reasoning_effort"] = text_of(effort, "output_config.effort")
 
 
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}

@@ -97,11 +97,6 @@ def data_url(url: str, field: str) -> tuple[str, bytes] | None:
     return kind, bytes_of(data, field)
 
 
-def to_base64(data: bytes) -> str:
-    """Return bytes as base64 text."""
-    return base64.b64encode(data).decode("ascii")
-
-
 def request_fields(body: Mapping[str, Any], known: Mapping[str, str]) -> dict[str, Any]:
     """Return the fields of `body` that are in `known`, under the names that `LLMRequest` has for them; None is absent.
 

@@ -84,9 +84,9 @@ def _message(message: Mapping[str, Any], field: str) -> Message:
     return Message(
         MessageRole(role),
         _content(message.get("content"), f"{field}.content"),
-        message.get("name"),
-        tuple(_tool_call(call, f"{field}.tool_calls[{place}]") for place, call in enumerate(calls)),
-        message.get("tool_call_id"),
+        name=message.get("name"),
+        tool_calls=tuple(_tool_call(call, f"{field}.tool_calls[{place}]") for place, call in enumerate(calls)),
+        tool_call_id=message.get("tool_call_id"),
     )
 
 

@@ -36,16 +36,16 @@ async def until_idle(engine: InferenceEngine) -> None:
 
 
 def models_in_memory() -> int:
-    return sum(isinstance(thing, LoadedModel) for thing in gc.get_objects())
+    return sum(type(thing) is LoadedModel for thing in gc.get_objects())
 
 
 def engine_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("llm-engine")}
 
 
-async def until_threads_are(threads: set[threading.Thread]) -> None:
+async def until_only_these_run(threads: set[threading.Thread]) -> None:
     async with SystemClock().timeout(10):
-        while engine_threads() != threads:
+        while not engine_threads() <= threads:
             gc.collect()
             await SystemClock().sleep(0.01)
 
@@ -260,7 +260,7 @@ async def test_closing_ends_what_runs_and_waits_and_the_thread_and_frees_the_mod
         await engine.load_model("smollm2-135m")
     await engine.close()
     assert models_in_memory() == before
-    await until_threads_are(threads)
+    await until_only_these_run(threads)
 
 
 async def test_unloading_gives_the_memory_back_and_the_model_can_be_loaded_again(model_folder: Path) -> None:
@@ -286,7 +286,7 @@ async def test_an_engine_that_nobody_holds_ends_its_thread(tmp_path: Path) -> No
         await engine.load_model("nobody/nothing")
     assert len(engine_threads()) == len(threads) + 1
     del engine
-    await until_threads_are(threads)
+    await until_only_these_run(threads)
 
 
 AT_EXIT = """

@@ -24,7 +24,7 @@ async def test_work_that_fails_fails_its_own_request_and_not_the_thread() -> Non
     assert caught.value.retryable
     assert isinstance(caught.value.__cause__, RuntimeError)
     assert await whole.result() == 7
-    worker.stop_and_wait()
+    worker.stop()
 
 
 async def test_all_who_wait_for_one_job_are_told() -> None:

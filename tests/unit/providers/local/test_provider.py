@@ -30,7 +30,7 @@ class NoNetwork:
 
 
 def models_in_memory() -> int:
-    return sum(isinstance(thing, LoadedModel) for thing in gc.get_objects())
+    return sum(type(thing) is LoadedModel for thing in gc.get_objects())
 
 
 def make(*models: str) -> LocalProvider:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -38,7 +39,9 @@ async def test_a_gguf_file_is_converted_once_and_kept_by_its_content(tiny_gguf: 
     assert result.output_tokens == 3
     await engine.close()
     seen: list[str] = []
-    find_weights(str(tiny_gguf), directory=tmp_path, progress=lambda step, _: seen.append(step))
+    await asyncio.to_thread(
+        find_weights, str(tiny_gguf), directory=tmp_path, progress=lambda step, _: seen.append(step)
+    )
     assert not seen
 
 
