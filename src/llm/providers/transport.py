@@ -6,15 +6,17 @@ and so the key. What aiohttp says is kept as words.
 
 from __future__ import annotations
 
+import base64
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from llm.core.exceptions import LLMConnectionError, LLMServerError, LLMTimeoutError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Mapping
 
-    from aiohttp import BasicAuth, ClientResponse, ClientSession
+    from aiohttp import ClientResponse, ClientSession
     from yarl import URL
 
     from llm.core.protocols import Reply
@@ -70,7 +72,7 @@ class AiohttpTransport:
                 data=body,
                 allow_redirects=False,
                 proxy=target.proxy,
-                proxy_auth=target.proxy_auth,
+                proxy_headers=target.proxy_headers,
             )
             return _AiohttpReply(response, self._max_body_bytes)
         except BaseException as error:  # noqa: BLE001 - raised below, without the frames that hold the key
@@ -122,7 +124,7 @@ class AiohttpTransport:
 
 
 class _AiohttpReply:
-    __slots__ = ("_closed", "_content", "_max_bytes", "_response", "_taken", "headers", "status")
+    __slots__ = ("_closed", "_content", "_lost", "_max_bytes", "_response", "_taken", "headers", "status")
 
     def __init__(self, response: ClientResponse, max_bytes: int) -> None:
         self._response = response
@@ -130,6 +132,7 @@ class _AiohttpReply:
         self._max_bytes = max_bytes
         self._taken = 0
         self._closed = False
+        self._lost: asyncio.Future[None] | None = None
         self.status: int = response.status
         self.headers: Mapping[str, str] = response.headers
 
@@ -147,6 +150,8 @@ class _AiohttpReply:
     async def chunk(self) -> bytes:
         if self._closed:
             raise LLMConnectionError("the answer was closed before its end", sent=True)
+        if self._lost is None and not self.waiting() and not self._content.is_eof():
+            self._watch()
         try:
             data = await self._content.readany()
         except BaseException as error:  # noqa: BLE001 - raised below, without the frames that hold the key
@@ -159,6 +164,7 @@ class _AiohttpReply:
             data = self._content._read_nowait(-1)  # pyright: ignore[reportPrivateUsage]  # there is no public way
             self._taken += len(data)
             return data
+        self.close()
         raise failure
 
     def waiting(self) -> bool:
@@ -167,18 +173,38 @@ class _AiohttpReply:
     def close(self) -> None:
         # At its end the body has given its connection back already; before, the connection is cut.
         self._closed = True
+        if self._lost is not None:
+            self._lost.remove_done_callback(self._on_lost)
         self._response.close()
+
+    def _watch(self) -> None:
+        # aiohttp leaves a reader waiting for ever where the framing of a body breaks in its middle.
+        connection = self._response.connection
+        protocol = None if connection is None else connection.protocol
+        self._lost = None if protocol is None else protocol.closed
+        if self._lost is not None:
+            self._lost.remove_done_callback(_heard)
+            self._lost.add_done_callback(_heard)
+            self._lost.add_done_callback(self._on_lost)
+
+    def _on_lost(self, _: asyncio.Future[None]) -> None:
+        if not self._content.is_eof() and self._content.exception() is None:
+            self._content.set_exception(ConnectionResetError("the connection was lost"))
+
+
+def _heard(lost: asyncio.Future[None]) -> None:
+    lost.exception()  # or asyncio complains that nobody asked for it
 
 
 class _Target:
     # No value type: its repr would show a proxy's password.
-    __slots__ = ("host", "proxy", "proxy_auth", "url")
+    __slots__ = ("host", "proxy", "proxy_headers", "url")
 
-    def __init__(self, url: URL, proxy: URL | None = None, proxy_auth: BasicAuth | None = None) -> None:
+    def __init__(self, url: URL, proxy: URL | None = None, proxy_headers: Mapping[str, str] | None = None) -> None:
         self.url = url
         self.host = url.host or ""
         self.proxy = proxy
-        self.proxy_auth = proxy_auth
+        self.proxy_headers = proxy_headers
 
 
 @lru_cache(maxsize=256)
@@ -190,9 +216,15 @@ def _target(url: str, *, trust_env: bool) -> _Target:
     proxy = _proxy_for(parsed) if trust_env else None
     if proxy is None:
         return _Target(parsed)
-    from aiohttp.helpers import strip_auth_from_url
+    address = yarl.URL(proxy)
+    return _Target(parsed, address.with_user(None), _proxy_headers(address))
 
-    return _Target(parsed, *strip_auth_from_url(yarl.URL(proxy)))
+
+def _proxy_headers(proxy: URL) -> dict[str, str] | None:
+    if not proxy.user:
+        return None
+    credentials = base64.b64encode(f"{proxy.user}:{proxy.password or ''}".encode()).decode("ascii")
+    return {"proxy-authorization": f"Basic {credentials}"}
 
 
 def _proxy_for(url: URL) -> str | None:
