@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from llm.core.exceptions import LLMConnectionError, LLMServerError, LLMTimeoutError
 
+from .frames import bare
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping
@@ -63,7 +65,7 @@ class AiohttpTransport:
             LLMTimeoutError: No connection within the connect time.
         """
         session = self._session or self._open()
-        target = _target(url, trust_env=self._trust_env)
+        target = target_of(url, trust_env=self._trust_env)
         try:
             response = await session.request(
                 method,
@@ -99,7 +101,7 @@ class AiohttpTransport:
         )
         return self._session
 
-    def _failure(self, error: BaseException, target: _Target) -> BaseException:
+    def _failure(self, error: BaseException, target: Target) -> BaseException:
         from aiohttp import ClientConnectorError, ClientHttpProxyError, ConnectionTimeoutError
 
         if isinstance(error, ConnectionTimeoutError):
@@ -120,7 +122,7 @@ class AiohttpTransport:
                 sent=False,
                 retryable=False,
             )
-        return _bare(error, f"the connection to {target.host} broke before an answer came")
+        return _replaced(error, f"the connection to {target.host} broke before an answer came")
 
 
 class _AiohttpReply:
@@ -155,7 +157,7 @@ class _AiohttpReply:
         try:
             data = await self._content.readany()
         except BaseException as error:  # noqa: BLE001 - raised below, without the frames that hold the key
-            failure = _bare(error, "the connection broke in the middle of the answer")
+            failure = _replaced(error, "the connection broke in the middle of the answer")
         else:
             self._taken += len(data)
             return data
@@ -196,11 +198,14 @@ def _heard(lost: asyncio.Future[None]) -> None:
     lost.exception()  # or asyncio complains that nobody asked for it
 
 
-class _Target:
+class Target:
+    """Where a request goes, and through which proxy."""
+
     # No value type: its repr would show a proxy's password.
     __slots__ = ("host", "proxy", "proxy_headers", "url")
 
     def __init__(self, url: URL, proxy: URL | None = None, proxy_headers: Mapping[str, str] | None = None) -> None:
+        """Keep the address, the proxy without its credentials, and the header that has them."""
         self.url = url
         self.host = url.host or ""
         self.proxy = proxy
@@ -208,16 +213,16 @@ class _Target:
 
 
 @lru_cache(maxsize=256)
-def _target(url: str, *, trust_env: bool) -> _Target:
+def target_of(url: str, *, trust_env: bool) -> Target:
     """Parse an address once; the proxy too, for looking through the environment costs more than the request."""
     import yarl
 
     parsed = yarl.URL(url)
     proxy = _proxy_for(parsed) if trust_env else None
     if proxy is None:
-        return _Target(parsed)
+        return Target(parsed)
     address = yarl.URL(proxy)
-    return _Target(parsed, address.with_user(None), _proxy_headers(address))
+    return Target(parsed, address.with_user(None), _proxy_headers(address))
 
 
 def _proxy_headers(proxy: URL) -> dict[str, str] | None:
@@ -233,10 +238,10 @@ def _proxy_for(url: URL) -> str | None:
     return None if proxy_bypass(url.host or "") else getproxies().get(url.scheme)
 
 
-def _bare(error: BaseException, what: str) -> BaseException:
+def _replaced(error: BaseException, what: str) -> BaseException:
     """Return what to raise in place of an error that went through aiohttp's frames."""
     # aiohttp raises one and the same object for all that it closes, and each raise would add frames to it.
-    error.__traceback__ = error.__context__ = error.__cause__ = None
+    bare(error)
     if not isinstance(error, Exception):
         return error  # a cancellation must go on as the one that it is
     return LLMConnectionError(f"{what}: {_words(error)}; it can be sent again", sent=True)

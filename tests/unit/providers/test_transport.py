@@ -13,7 +13,7 @@ from aiohttp import web
 
 from llm.core.exceptions import LLMConnectionError, LLMException, LLMServerError, LLMTimeoutError
 from llm.providers.dialect import Headers
-from llm.providers.transport import AiohttpTransport, _target
+from llm.providers.transport import AiohttpTransport, target_of
 from llm.utils.clock import SystemClock
 from llm.utils.redact import Secret
 
@@ -280,9 +280,9 @@ async def test_a_closed_transport_opens_no_more(transport: AiohttpTransport, ser
 def no_proxies(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         monkeypatch.delenv(name)
-    _target.cache_clear()
+    target_of.cache_clear()
     yield monkeypatch
-    _target.cache_clear()
+    target_of.cache_clear()
 
 
 async def test_the_proxy_of_the_environment_is_used(server: Server, no_proxies: pytest.MonkeyPatch) -> None:
@@ -297,10 +297,10 @@ async def test_the_proxy_of_the_environment_is_used(server: Server, no_proxies: 
 
 def test_a_proxys_password_goes_to_the_proxy_and_is_not_shown(no_proxies: pytest.MonkeyPatch) -> None:
     no_proxies.setenv("https_proxy", "http://ann:proxy-pass@127.0.0.1:3128")
-    target = _target("https://vendor.invalid/v1", trust_env=True)
+    target = target_of("https://vendor.invalid/v1", trust_env=True)
     assert str(target.proxy) == "http://127.0.0.1:3128"
     assert target.proxy_headers == {"proxy-authorization": "Basic YW5uOnByb3h5LXBhc3M="}
     assert "proxy-pass" not in repr(target)
     no_proxies.setenv("no_proxy", "vendor.invalid")
-    _target.cache_clear()
-    assert _target("https://vendor.invalid/v1", trust_env=True).proxy is None
+    target_of.cache_clear()
+    assert target_of("https://vendor.invalid/v1", trust_env=True).proxy is None
