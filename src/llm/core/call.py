@@ -161,6 +161,12 @@ class Call:
         """Fingerprint of the key that is in use."""
         return self._lease.key if self._lease is not None else None
 
+    @property
+    def waits(self) -> bool:
+        """Whether it waited for a key when it was last seen to do anything but give back."""
+        marks = [entry.event for entry in self.log if entry.event in _MARKS]
+        return bool(marks) and marks[-1] == CallState.QUEUED
+
     def note(self, now: float, event: str, detail: str = "") -> None:
         """Add to the decision log."""
         if self._log is None:
@@ -256,4 +262,5 @@ class Call:
             lease.settle(used)
 
 
+_MARKS = frozenset({CallState.QUEUED.value, CallState.PAID.value, CallState.SENT.value})
 _LEASED = frozenset({CallState.PAID, CallState.SENT, CallState.ANSWERING})

@@ -76,6 +76,10 @@ class LLMException(Exception):  # noqa: N818 - the contract's name
         self.retry_after: float | None = facts.get("retry_after")
         self.attempts: int = 0
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Copy and pickle whole, whatever arguments a subclass takes."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
     def __str__(self) -> str:
         """Return the message with the facts that help to act on it."""
         facts = (
@@ -89,6 +93,12 @@ class LLMException(Exception):  # noqa: N818 - the contract's name
         )
         told = ", ".join(f"{name} {value}" for name, value in facts if value is not None)
         return f"{self.message} ({told})" if told else self.message
+
+
+def _rebuild(kind: type[LLMException], args: tuple[object, ...], facts: dict[str, object]) -> LLMException:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 class LLMProviderError(LLMException):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -140,9 +140,9 @@ class Message:
 
     role: MessageRole
     content: str | tuple[Part, ...] = ""
-    name: str | None = None
-    tool_calls: tuple[ToolCall, ...] = ()
-    tool_call_id: str | None = None
+    name: str | None = field(default=None, kw_only=True)
+    tool_calls: tuple[ToolCall, ...] = field(default=(), kw_only=True)
+    tool_call_id: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         """Bring role and sequences into their one form.
@@ -179,9 +179,8 @@ def read_messages(messages: MessagesLike) -> tuple[Message, ...]:
         if not messages:
             raise LLMInvalidRequestError("messages is an empty text; pass what the model should answer")
         return (Message(MessageRole.USER, messages),)
-    one = isinstance(messages, (Message, Mapping))
     try:
-        several = cast("Iterable[object]", (messages,) if one else messages)
+        several = cast("Iterable[object]", (messages,) if _is_one(messages) else messages)
         read = tuple(m if isinstance(m, Message) else read_message(m, at=i) for i, m in enumerate(several))
     except TypeError:
         raise _invalid("messages", messages, "a text, Message objects or role/content mappings") from None
@@ -199,7 +198,7 @@ def read_message(message: object, *, at: int = 0) -> Message:
     Raises:
         LLMInvalidRequestError: A field is missing, unknown or of the wrong kind; says which.
     """
-    fields = cast("Mapping[str, Any]", message) if isinstance(message, Mapping) else None
+    fields = cast("Mapping[str, Any]", message) if _is_one(message) else None
     if not fields:
         raise _invalid(f"messages[{at}]", message, 'a Message or {"role": …, "content": …}')
     if unknown := sorted(fields.keys() - _FIELDS):
@@ -212,12 +211,16 @@ def read_message(message: object, *, at: int = 0) -> Message:
         return Message(
             fields["role"],
             "" if content is None else content,
-            fields.get("name"),
-            tuple(_tool_call(call) for call in fields.get("tool_calls") or ()),
-            fields.get("tool_call_id"),
+            name=fields.get("name"),
+            tool_calls=tuple(_tool_call(call) for call in fields.get("tool_calls") or ()),
+            tool_call_id=fields.get("tool_call_id"),
         )
     except LLMInvalidRequestError as error:
         raise LLMInvalidRequestError(f"messages[{at}]: {error.message}") from None
+
+
+def _is_one(given: object) -> bool:
+    return isinstance(given, (Message, Mapping))
 
 
 def _role(role: object) -> MessageRole:
@@ -230,7 +233,8 @@ def _role(role: object) -> MessageRole:
 def _parts(content: object) -> tuple[Part, ...]:
     if not isinstance(content, (list, tuple)):
         raise _invalid("content", content, "text or a list of parts")
-    return tuple(part if isinstance(part, _PARTS) else _part(part) for part in content)
+    several = cast("Iterable[object]", content)
+    return tuple(part if isinstance(part, _PARTS) else _part(part) for part in several)
 
 
 _PARTS = (TextPart, ImagePart, DocumentPart, AudioPart, ThinkingPart)
@@ -242,8 +246,10 @@ def _part(part: object) -> Part:
     match part:
         case {"type": "text", "text": str(text)}:
             return TextPart(text)
-        case {"type": "image_url", "image_url": {"url": str(url), **rest}}:
-            return ImagePart(url=url, detail=_text_or_none(rest.get("detail")))
+        case {"type": "image_url", "image_url": {"url": str(url), "detail": str(detail)}}:
+            return ImagePart(url=url, detail=detail)
+        case {"type": "image_url", "image_url": {"url": str(url)}}:
+            return ImagePart(url=url)
         case {"type": "image_url", "image_url": str(url)}:
             return ImagePart(url=url)
         case {"type": str(kind)}:
@@ -263,10 +269,6 @@ def _tool_call(call: object) -> ToolCall:
             return ToolCall(id_, name, arguments)
         case _:
             raise _invalid("tool_calls", call, 'ToolCall or {"id": …, "function": {"name": …, "arguments": …}}')
-
-
-def _text_or_none(value: object) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def _one_source(part: str, url: str | None, data: bytes | None, media_type: str | None) -> None:

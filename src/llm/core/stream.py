@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from llm.utils.clock import Clock, Timer
 
     from .exceptions import LLMException, TimeoutPhase
+    from .types import TokenUsage
 
 _logger = logging.getLogger("llm.stream")
 
@@ -130,6 +131,16 @@ class LLMStream:
         if not self._ended:
             self._arm(self._touched)
 
+    @property
+    def text(self) -> str:
+        """All text that came so far."""
+        return "".join([chunk.content for chunk in self._chunks])
+
+    @property
+    def usage(self) -> TokenUsage | None:
+        """Tokens, once the provider has sent them."""
+        return next((chunk.usage for chunk in reversed(self._chunks) if chunk.usage is not None), None)
+
     def interrupt(self, error: LLMException) -> None:
         """End the stream with `error`, for its reader too."""
         if self._ended:
@@ -151,7 +162,7 @@ class LLMStream:
         if self._response is None:
             raise LLMStreamInterruptedError(
                 "the stream was closed before its end, so there is no whole response; read it to the end first",
-                partial=self._text(),
+                partial=self.text,
             )
         return self._response
 
@@ -220,7 +231,7 @@ class LLMStream:
                 self._end(self._error)
                 raise self._error from None
             if isinstance(error, LLMStreamInterruptedError) and not error.partial:
-                error.partial = self._text()
+                error.partial = self.text
             self._end(error)
             raise
         self._reading = False
@@ -260,14 +271,13 @@ class LLMStream:
         for hook in hooks:
             _tell(hook, self._response, error)
 
-    def _text(self) -> str:
-        return "".join([chunk.content for chunk in self._chunks])
-
     def _arm(self, now: float) -> None:
         due = [when for when in (self._deadline, self._idle and self._touched + self._idle) if when is not None]
         if due and self._clock is not None:
             # Weak, so that a stream that nobody holds is freed, and closes.
-            self._timer = self._clock.call_later(max(0.0, min(due) - now), partial(_look, weakref.ref(self)))
+            self._timer = self._clock.call_later(
+                max(0.0, min(due) - now), partial(_ring, weakref.WeakMethod(self._look))
+            )
 
     def _look(self) -> None:
         clock = self._clock
@@ -339,10 +349,10 @@ def at_end(result: LLMResult, hook: EndHook) -> LLMResult:
     return result
 
 
-def _look(reference: weakref.ref[LLMStream]) -> None:
-    stream = reference()
-    if stream is not None:
-        stream._look()
+def _ring(method: weakref.WeakMethod[Callable[[], None]]) -> None:
+    look = method()
+    if look is not None:
+        look()
 
 
 def _late(message: str, phase: TimeoutPhase) -> LLMTimeoutError:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from .call import Call
 from .exceptions import LimitScope, LLMInvalidRequestError
@@ -224,9 +224,8 @@ class LLMRequest:
             LLMInvalidRequestError: An option is of the wrong kind or out of range; names it and the range.
         """
         given: Any = self  # the declared types are what is kept, not what came
-        messages = given.messages
-        if type(messages) is not tuple or not messages or not all(type(m) is Message for m in messages):
-            object.__setattr__(self, "messages", read_messages(messages))
+        if not _are_read(given.messages):
+            object.__setattr__(self, "messages", read_messages(given.messages))
         if given.stop is not None:
             object.__setattr__(self, "stop", _stop_texts(given.stop))
         if given.tools is not None and type(given.tools) is not tuple:
@@ -243,11 +242,18 @@ class LLMRequest:
             raise LLMInvalidRequestError(f"model is {given.model!r}; expected a model's name, or None for any")
 
 
+def _are_read(messages: object) -> bool:
+    if type(messages) is not tuple or not messages:
+        return False
+    return all(type(message) is Message for message in cast("tuple[object, ...]", messages))
+
+
 def _stop_texts(stop: object) -> tuple[str, ...]:
-    texts = (stop,) if isinstance(stop, str) else stop
-    if isinstance(texts, (list, tuple)) and texts and all(isinstance(text, str) and text for text in texts):
-        return tuple(texts)
-    raise LLMInvalidRequestError(f"stop is {type(stop).__name__}; expected one text or several, none of them empty")
+    several = tuple(cast("Sequence[object]", stop)) if isinstance(stop, (list, tuple)) else (stop,)
+    texts = tuple(text for text in several if isinstance(text, str) and text)
+    if texts and len(texts) == len(several):
+        return texts
+    raise LLMInvalidRequestError("stop is neither a text nor a list of texts, none of them empty; pass one of these")
 
 
 # Only what no provider takes is refused here; a narrower range is the provider's to refuse.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
 
 class Timer(Protocol):
@@ -23,7 +24,9 @@ class Timeout(Protocol):
     async def __aenter__(self) -> object:
         """Start the time."""
 
-    async def __aexit__(self, *exc: object) -> bool | None:
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None, /
+    ) -> bool | None:
         """Turn the cancellation that the time's end caused into `TimeoutError`; let any other through."""
 
     def reschedule(self, when: float | None) -> None:
@@ -35,18 +38,22 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Return monotonic seconds, from an arbitrary start."""
+        ...
 
     def wall(self) -> float:
         """Return seconds since 1970 (UTC), for what leaves the process."""
+        ...
 
     async def sleep(self, seconds: float) -> None:
         """Return after so many seconds; zero lets others run once."""
 
     def timeout(self, seconds: float | None) -> Timeout:
         """Return a scope that raises `TimeoutError` where its body takes longer; None never does."""
+        ...
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Call back on the running loop after so many seconds."""
+        ...
 
 
 class SystemClock:
@@ -54,8 +61,14 @@ class SystemClock:
 
     now = staticmethod(time.monotonic)
     wall = staticmethod(time.time)
-    sleep = staticmethod(asyncio.sleep)
-    timeout = staticmethod(asyncio.timeout)
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after so many seconds; zero lets others run once."""
+        await asyncio.sleep(seconds)
+
+    def timeout(self, seconds: float | None) -> Timeout:
+        """Return a scope that raises `TimeoutError` where its body takes longer; None never does."""
+        return asyncio.timeout(seconds)
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Call back on the running loop after so many seconds."""

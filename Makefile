@@ -1,0 +1,40 @@
+# Two commands matter: `make run` and `make test`. Each makes the .venv it needs; only Python 3.11 or newer must be there.
+.PHONY: help run test test-all check format clean
+.NOTPARALLEL:
+
+export PYTHON
+# no look-up of newer versions
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+PY := .venv/bin/python
+LEFT_OUT := node or browser or ray or soak
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
+
+run: ## a real model answers: installs, fetches the small model, runs examples/llm_usage.py
+	@.ci/venv run
+	@$(PY) -m llm models fetch smollm2-135m
+	@$(PY) examples/llm_usage.py
+
+test: check ## all checks and tests that need Python alone
+	@$(PY) -m pytest --cov
+
+test-all: ## what `make test` leaves out: Node, a browser, Ray, a long soak
+	@.ci/venv test
+	@$(PY) -m pytest -m "$(LEFT_OUT)" || [ $$? -eq 5 ]
+
+check: ## static checks: ruff, mypy, pyright
+	@.ci/venv test
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(PY) -m pyright --pythonpath $(PY)
+
+format: ## ruff's fixes and layout
+	@.ci/venv test
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+clean: ## remove all that was made here, .venv and caches included
+	rm -rf .venv .cache .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist htmlcov
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,154 @@
+"""Call language models through many keys: pooled, limited, cached, observed.
+
+    from llm import get_llm_manager
+
+    manager = await get_llm_manager()
+    print(await manager.get_client().chat("Hello, how are you?"))
+
+Importing this loads no vendor's client and no web framework; those come when they are first used.
+"""
+
+from __future__ import annotations
+
+if __name__ == "src.llm":
+    from .utils.alias import install_alias
+
+    install_alias(__name__)
+
+import importlib
+import warnings
+from typing import TYPE_CHECKING
+
+from .core.client import LLMClient
+from .core.exceptions import (
+    ConfigProblem,
+    LLMAuthenticationError,
+    LLMCircuitOpenError,
+    LLMConfigurationError,
+    LLMConnectionError,
+    LLMContentFilterError,
+    LLMContextLengthError,
+    LLMException,
+    LLMInvalidRequestError,
+    LLMOverloadedError,
+    LLMPoolExhaustedError,
+    LLMProviderError,
+    LLMQuotaExceededError,
+    LLMRateLimitError,
+    LLMServerError,
+    LLMStreamInterruptedError,
+    LLMTimeoutError,
+    LLMValidationError,
+)
+from .core.manager import LLMManager
+from .core.messages import (
+    AudioPart,
+    DocumentPart,
+    ImagePart,
+    Message,
+    MessageRole,
+    Part,
+    TextPart,
+    ThinkingPart,
+    ToolCall,
+)
+from .core.protocols import CallNext, Middleware, Provider, ProviderSettings
+from .core.stream import LLMResult, LLMStream
+from .core.types import (
+    Admission,
+    CachePolicy,
+    EmbeddingResponse,
+    HealthStatus,
+    LLMProvider,
+    LLMRequest,
+    LLMResponse,
+    StreamChunk,
+    TokenStats,
+    TokenUsage,
+    ToolCallDelta,
+    ToolDefinition,
+)
+from .runtime import close_llm_manager, get_llm_manager, register_provider
+
+if TYPE_CHECKING:
+    from .core.config import LLMConfig
+    from .utils.distribution import __version__
+
+__all__ = [
+    "Admission",
+    "AudioPart",
+    "CachePolicy",
+    "CallNext",
+    "ConfigProblem",
+    "DocumentPart",
+    "EmbeddingResponse",
+    "HealthStatus",
+    "ImagePart",
+    "LLMAuthenticationError",
+    "LLMCircuitOpenError",
+    "LLMClient",
+    "LLMConfig",
+    "LLMConfigurationError",
+    "LLMConnectionError",
+    "LLMContentFilterError",
+    "LLMContextLengthError",
+    "LLMException",
+    "LLMInvalidRequestError",
+    "LLMManager",
+    "LLMOverloadedError",
+    "LLMPoolExhaustedError",
+    "LLMProvider",
+    "LLMProviderError",
+    "LLMQuotaExceededError",
+    "LLMRateLimitError",
+    "LLMRequest",
+    "LLMResponse",
+    "LLMResult",
+    "LLMServerError",
+    "LLMStream",
+    "LLMStreamInterruptedError",
+    "LLMTimeoutError",
+    "LLMValidationError",
+    "Message",
+    "MessageRole",
+    "Middleware",
+    "Part",
+    "Provider",
+    "ProviderSettings",
+    "StreamChunk",
+    "TextPart",
+    "ThinkingPart",
+    "TokenStats",
+    "TokenUsage",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolDefinition",
+    "__version__",
+    "close_llm_manager",
+    "get_llm_manager",
+    "register_provider",
+]
+
+_LAZY = {"LLMConfig": "llm.core.config", "__version__": "llm.utils.distribution"}
+
+
+def __getattr__(name: str) -> object:
+    home = _LAZY.get(name)
+    if home is None:
+        _warn_of_namesake(name)
+        raise AttributeError(f"module 'llm' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def _warn_of_namesake(name: str) -> None:
+    if name.startswith("__"):  # the import system and inspectors ask for these as a matter of course
+        return
+    notice = importlib.import_module("llm.utils.distribution").namesake_notice()
+    if notice:
+        warnings.warn(notice, RuntimeWarning, stacklevel=3)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

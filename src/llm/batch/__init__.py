@@ -1,0 +1,1 @@
+"""Many requests: values, OpenAI Batch lines, the engine, and what a rerun skips."""

@@ -1,0 +1,68 @@
+"""What a cache is: bytes under a key, and their age."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """What was put under a key.
+
+    Attributes:
+        value: The bytes, as they were put.
+        age: Seconds since then.
+        ttl: Seconds that it may be used, from then on.
+        tags: Names by which it can be found and removed together with others.
+    """
+
+    value: bytes
+    age: float
+    ttl: float
+    tags: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the value."""
+        return len(self.value)
+
+
+@runtime_checkable
+class CacheBackend(Protocol):
+    """A bounded store of bytes with a time to live.
+
+    Any method may raise: whoever calls it counts that, and goes on without the cache. An entry that is over is not
+    there, for every method. What does not fit is not kept.
+    """
+
+    async def get(self, key: str) -> CacheEntry | None:
+        """Return what is under the key; None where nothing is."""
+        ...
+
+    async def get_many(self, keys: Iterable[str]) -> dict[str, CacheEntry]:
+        """Return what is there of several keys, in one round trip where that is one."""
+        ...
+
+    async def put(self, key: str, value: bytes, *, ttl: float, tags: Iterable[str] = ()) -> None:
+        """Keep the value for `ttl` seconds, in place of what was under the key; zero or less removes that."""
+        ...
+
+    async def exists(self, key: str) -> bool:
+        """Return whether something is under the key."""
+        ...
+
+    async def delete(self, key: str) -> bool:
+        """Remove what is under the key; returns whether something was."""
+        ...
+
+    async def clear(self) -> None:
+        """Remove everything."""
+        ...
+
+    async def close(self) -> None:
+        """Give back what the backend holds; as often as one likes."""
+        ...

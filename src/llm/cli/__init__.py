@@ -1,0 +1,1 @@
+"""The command `manifold`: arguments in, exit status out, a module per command."""

@@ -1,0 +1,342 @@
+"""The handle that users hold: arguments become one frozen request, the request one call, the call one outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from .call import Call
+from .exceptions import LLMConnectionError, LLMException, LLMInvalidRequestError, LLMTimeoutError
+from .messages import Message, MessageRole, read_messages
+from .protocols import Embedding, TokenCounting
+from .stream import LLMStream, as_stream
+from .types import LLMRequest, LLMResponse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Unpack
+
+    from .messages import MessageLike, MessagesLike
+    from .parts import Chain, Route, Routes
+    from .stream import LLMResult
+    from .types import CachePolicy, EmbeddingResponse, ToolDefinition
+
+
+class Options(TypedDict, total=False):
+    """The options of `LLMClient.complete`; `LLMRequest` says what each means."""
+
+    model: str | None
+    temperature: float | None
+    top_p: float | None
+    max_tokens: int | None
+    stop: str | Sequence[str] | None
+    seed: int | None
+    tools: Sequence[ToolDefinition | Mapping[str, Any]] | None
+    tool_choice: str | Mapping[str, Any] | None
+    response_format: str | Mapping[str, Any] | None
+    response_model: type | None
+    reasoning_effort: str | None
+    timeout: float | None
+    user: str | None
+    priority: int | None
+    cache: CachePolicy | bool | None
+    metadata: Mapping[str, Any] | None
+    extra: Mapping[str, Any] | None
+
+
+class LLMClient:
+    """A provider, a model, a tenant and a priority to call with; cheap to make, safe to share between tasks."""
+
+    def __init__(
+        self, routes: Routes, route: Route, *, model: str | None = None, user: str | None = None, priority: int = 0
+    ) -> None:
+        """Keep the defaults of its calls; `LLMManager.get_client` makes these."""
+        self._routes = routes
+        self._route = route
+        self._model = model
+        self._user = user
+        self._priority = priority
+
+    def __repr__(self) -> str:
+        """Return what it calls."""
+        return f"LLMClient(provider={self._route.provider!r}, model={self._model!r}, user={self._user!r})"
+
+    async def chat(
+        self,
+        text: str,
+        *,
+        system: str | None = None,
+        history: Iterable[MessageLike] = (),
+        **options: Unpack[Options],
+    ) -> LLMResponse:
+        """Answer one text.
+
+        Args:
+            text: What the user says.
+            system: Instructions that stand before the conversation.
+            history: Earlier turns.
+            options: Those of `complete`.
+
+        Raises:
+            LLMException: The call failed; the kinds say how.
+        """
+        if not text:
+            raise LLMInvalidRequestError("text is empty; pass what the model should answer")
+        past = tuple(history)
+        before = (Message(MessageRole.SYSTEM, system),) if system else ()
+        turns = read_messages(past) if past else ()
+        return await self.complete((*before, *turns, Message(MessageRole.USER, text)), **options)
+
+    async def complete(  # noqa: PLR0913 - the contract's options
+        self,
+        messages: MessagesLike,
+        *,
+        model: str | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        max_tokens: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        tools: Sequence[ToolDefinition | Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
+        response_format: str | Mapping[str, Any] | None = None,
+        response_model: type | None = None,
+        reasoning_effort: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the call's deadline, not a scope
+        user: str | None = None,
+        priority: int | None = None,
+        cache: CachePolicy | bool | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> LLMResponse:
+        """Answer a conversation whole; `LLMRequest` says what each option means.
+
+        Raises:
+            LLMException: The call failed; the kinds say how.
+        """
+        return await self.request(
+            LLMRequest(
+                messages,
+                model=model,
+                temperature=temperature,
+                top_p=top_p,
+                max_tokens=max_tokens,
+                stop=stop,
+                seed=seed,
+                tools=tools,
+                tool_choice=tool_choice,
+                response_format=response_format,
+                response_model=response_model,
+                reasoning_effort=reasoning_effort,
+                timeout=timeout,
+                user=user,
+                priority=priority,
+                cache=cache,
+                metadata=metadata,
+                extra=extra,
+            )
+        )
+
+    def stream_complete(  # noqa: PLR0913 - the contract's options
+        self,
+        messages: MessagesLike,
+        *,
+        model: str | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        max_tokens: int | None = None,
+        stop: str | Sequence[str] | None = None,
+        seed: int | None = None,
+        tools: Sequence[ToolDefinition | Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
+        response_format: str | Mapping[str, Any] | None = None,
+        response_model: type | None = None,
+        reasoning_effort: str | None = None,
+        timeout: float | None = None,
+        user: str | None = None,
+        priority: int | None = None,
+        cache: CachePolicy | bool | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> LLMStream:
+        """Answer a conversation in chunks; the stream opens on first use.
+
+        Leave it by `async with` or `aclose()`: that closes the upstream response at once.
+
+        Raises:
+            LLMInvalidRequestError: An option is of the wrong kind or out of range. Reading raises the rest.
+        """
+        request = LLMRequest(
+            messages,
+            model=model,
+            temperature=temperature,
+            top_p=top_p,
+            max_tokens=max_tokens,
+            stop=stop,
+            seed=seed,
+            tools=tools,
+            tool_choice=tool_choice,
+            response_format=response_format,
+            response_model=response_model,
+            reasoning_effort=reasoning_effort,
+            timeout=timeout,
+            user=user,
+            priority=priority,
+            cache=cache,
+            metadata=metadata,
+            extra=extra,
+            stream=True,
+        )
+        return LLMStream.lazy(lambda: self._send(request))
+
+    async def request(self, request: LLMRequest) -> LLMResponse:
+        """Answer a request whole, also one that asks for a stream, whose chunks are then gathered.
+
+        Raises:
+            LLMException: The call failed; the kinds say how.
+        """
+        result = await self._send(request)
+        if isinstance(result, LLMStream):
+            async with result:
+                return await result.response()
+        return result
+
+    async def embed(
+        self, texts: str | Sequence[str], *, model: str | None = None, dimensions: int | None = None
+    ) -> EmbeddingResponse:
+        """Return a vector for each text.
+
+        Raises:
+            LLMInvalidRequestError: The provider makes no embeddings.
+            LLMException: The call failed.
+        """
+        route, name = self._find(model)
+        provider = route.chain.pool.provider_for(name)
+        if not isinstance(provider, Embedding):
+            raise LLMInvalidRequestError(
+                f"provider {route.provider!r} makes no embeddings; use a client of one that does",
+                provider=route.provider,
+                model=name,
+            )
+        several = [texts] if isinstance(texts, str) else list(texts)
+        response = await provider.embed(several, model=name, dimensions=dimensions)
+        return replace(response, cost=self._routes.parts.cost(route.provider, name, response.usage))
+
+    async def count_tokens(self, messages: MessagesLike, *, model: str | None = None) -> int:
+        """Return the tokens that a conversation takes as a prompt: exact where the tokenizer is known.
+
+        Raises:
+            LLMException: The provider was asked and failed.
+        """
+        route, name = self._find(model)
+        request = LLMRequest(messages, model=name)
+        provider = route.chain.pool.provider_for(name)
+        if isinstance(provider, TokenCounting):
+            return await provider.count_tokens(request)
+        # The first count of a vocabulary takes a second.
+        return await asyncio.to_thread(self._routes.parts.estimate_tokens, route.provider, request)
+
+    def prepare(self, request: LLMRequest) -> tuple[Route, LLMRequest]:
+        """Give a request its way, its model and the record of its call; `manager.explain` asks about the same."""
+        if request.response_model is not None:
+            raise LLMInvalidRequestError(
+                "response_model is not built yet; ask for response_format='json_object' and validate the text"
+            )
+        route, model = self._find(request.model)
+        parts = self._routes.parts
+        now = parts.clock.now()
+        timeout = request.timeout if request.timeout is not None else parts.config.global_.timeout
+        user = request.user if request.user is not None else self._user
+        priority = request.priority if request.priority is not None else self._priority
+        deadline = None if timeout is None else now + timeout
+        call = Call(now, deadline=deadline, user=user, priority=priority)
+        return route, replace(request, model=model, user=user, priority=priority, call=call)
+
+    def _find(self, name: str | None) -> tuple[Route, str]:
+        route, model = self._route.to(name or self._model)
+        return route, model or route.chain.pool.queue.choose_model()
+
+    async def _send(self, request: LLMRequest) -> LLMResult:
+        route, request = self.prepare(request)
+        call = request.call
+        if call is None:
+            raise LLMInvalidRequestError("a request was prepared without a call")
+        chain, clock, calls = route.chain, self._routes.parts.clock, self._routes.calls
+        scope = clock.timeout(None if call.deadline is None else max(0.0, call.deadline - call.started))
+        calls.enter(call, lambda: scope.reschedule(clock.now()))
+        try:
+            async with scope:
+                result = await chain.call(request)
+        except TimeoutError:
+            error = self._out_of_time(call, request)
+            self._end(chain, call, request, error=error)
+            raise error from None
+        except BaseException as error:
+            self._end(chain, call, request, error=error)
+            raise
+        if isinstance(result, LLMStream) or request.stream:
+            return self._streaming(as_stream(result), call, request, route)
+        response = self._complete(result, call, request, route)
+        self._end(chain, call, request, response)
+        return response
+
+    def _streaming(self, stream: LLMStream, call: Call, request: LLMRequest, route: Route) -> LLMStream:
+        reference = weakref.ref(stream)
+
+        def interrupt() -> None:
+            if (open_stream := reference()) is not None:
+                open_stream.interrupt(self._out_of_time(call, request))
+
+        chain = route.chain
+        self._routes.calls.enter(call, interrupt)
+        stream.finish_with(lambda response: self._complete(response, call, request, route))
+        stream.on_end(lambda response, error: self._end(chain, call, request, response, error))
+        return stream
+
+    def _complete(self, response: LLMResponse, call: Call, request: LLMRequest, route: Route) -> LLMResponse:
+        parts = self._routes.parts
+        model = response.model or request.model or ""
+        cost = response.cost if response.cached else parts.cost(route.provider, model, response.usage)
+        return replace(
+            response,
+            model=model,
+            provider=response.provider or route.provider,
+            cost=cost,
+            latency=parts.clock.now() - call.started,
+            attempts=call.sends,
+        )
+
+    def _end(
+        self,
+        chain: Chain,
+        call: Call,
+        request: LLMRequest,
+        response: LLMResponse | None = None,
+        error: BaseException | None = None,
+    ) -> None:
+        self._routes.calls.leave(call)
+        if isinstance(error, LLMException):
+            error.attempts = call.sends
+        call.ended(self._routes.parts.clock.now(), error)
+        for observer in chain.observers:
+            observer.call_ended(call, request, response, error)
+
+    def _out_of_time(self, call: Call, request: LLMRequest) -> LLMException:
+        if self._routes.calls.closing:
+            return LLMConnectionError(
+                "the manager was closed before the call had ended; give close() a longer drain",
+                sent=call.sends > 0,
+                retryable=False,
+                model=request.model,
+            )
+        waited = call.waits
+        seconds = 0.0 if call.deadline is None else call.deadline - call.started
+        return LLMTimeoutError(
+            f"the call's {seconds:g} seconds are over{' while it waited for a key' if waited else ''}; "
+            "give it a longer timeout",
+            phase="pool" if waited else "total",
+            sent=call.sends > 0,
+            model=request.model,
+        )

@@ -1,0 +1,66 @@
+"""A provider's section: lists that make slots."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from llm.core.exceptions import LLMConfigurationError
+
+from . import fields
+from .limits import RateLimits
+from .slots import SlotConfig, broadcast
+
+LimitsList = Annotated[tuple[Annotated[RateLimits, fields.Defaulted()], ...], fields.OneOrMany()]
+
+
+class ProviderConfig(fields.Section):
+    """One upstream: its keys, models and limits.
+
+    Each of the four lists takes one value or a list. Entry i makes slot i; a list of one is for all slots; other
+    lengths must agree.
+    """
+
+    type: str = Field(
+        default="",
+        description="openai, anthropic, openrouter, local, or a registered name; default: the section's name. `openai` "
+        "with a base_url is any compatible server.",
+        examples=["openai"],
+    )
+    base_url: fields.HTTPAddress | None = Field(
+        default=None, description="Address, as the vendor's own client takes it; null: the vendor's.", repr=False
+    )
+    api_keys: fields.Keys = Field(default=(), description="Key i of slot i.", examples=[["${OPENAI_API_KEY}"]])
+    models: fields.Texts = Field(
+        default=(), description="Model i of slot i; `*` takes any model.", examples=[["gpt-4o-mini"]]
+    )
+    rate_limits: LimitsList = Field(
+        default=(), description="Limits of slot i's account.", examples=[[{"requests_per_minute": 50}]]
+    )
+    quota_groups: fields.Texts = Field(
+        default=(), description="Slot i's group: keys that draw on the same limits; default: each key its own."
+    )
+    model_families: dict[fields.Text, fields.Texts] = Field(
+        default_factory=dict[str, tuple[str, ...]],
+        description="Models with limits of their own, by family; default: all models of a group share.",
+        examples=[{"haiku": ["claude-3-5-haiku-20241022"]}],
+    )
+    transport: Literal["direct", "sdk"] = Field(
+        default="direct",
+        description="direct: our own; sdk: through the vendor's client, for Azure, Bedrock and Vertex.",
+    )
+    device: fields.Text = Field(default="auto", description="Where a local model runs: auto, cpu, cuda, cuda:1, mps.")
+
+    @property
+    def slots(self) -> tuple[SlotConfig, ...]:
+        """The slots that the lists make, made anew on each access.
+
+        Raises:
+            LLMConfigurationError: The lists do not fit together; never from a provider of a whole `LLMConfig`.
+        """
+        slots, faults = broadcast(self)
+        if faults:
+            message = "the provider's lists do not fit together"
+            raise LLMConfigurationError(message, problems=faults)
+        return slots

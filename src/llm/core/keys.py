@@ -1,0 +1,165 @@
+"""A key: its provider, kept warm and made anew in time, and whether it may be used."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from .call import Charge
+from .protocols import Charging
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llm.utils.clock import Clock
+
+    from .exceptions import LLMException
+    from .protocols import Provider
+    from .types import TokenUsage
+
+
+class KeyState(StrEnum):
+    """Whether a key takes part in the rotation."""
+
+    AVAILABLE = "available"
+    OUT_OF_CREDIT = "out_of_credit"
+    REJECTED = "rejected"
+
+
+class Key:
+    """One key of a provider and the client that calls through it.
+
+    The client is initialised before its first call. When it has been idle for `idle_timeout` seconds or has lived for
+    `max_lifetime`, the next call makes a new one, and the old one closes when its last call has ended.
+
+    Attributes:
+        fingerprint: Name of the key that may be shown.
+        state: Whether it takes part.
+        forbidden: Models that it may not use.
+        error: Why it left the rotation.
+        calls: Calls in flight on it.
+    """
+
+    def __init__(
+        self,
+        fingerprint: str,
+        make: Callable[[], Provider],
+        *,
+        clock: Clock,
+        idle_timeout: float,
+        max_lifetime: float,
+    ) -> None:
+        """Make the first client; nothing is opened yet."""
+        self.fingerprint: str = fingerprint
+        self.state: KeyState = KeyState.AVAILABLE
+        self.forbidden: set[str] = set()
+        self.error: LLMException | None = None
+        self.calls: int = 0
+        self._make = make
+        self._clock = clock
+        self._idle_timeout = idle_timeout
+        self._max_lifetime = max_lifetime
+        self.client = Client(make(), clock.now())
+
+    def serves(self, model: str) -> bool:
+        """Return whether it may be used for `model`."""
+        return self.state is KeyState.AVAILABLE and model not in self.forbidden
+
+    def refuse(self, error: LLMException, *, model: str | None = None, state: KeyState = KeyState.REJECTED) -> None:
+        """Leave the rotation, or only its part for `model`."""
+        self.error = error
+        if model is not None:
+            self.forbidden.add(model)
+        else:
+            self.state = state
+
+    def restore(self) -> None:
+        """Take part again."""
+        self.state = KeyState.AVAILABLE
+        self.forbidden.clear()
+        self.error = None
+
+    def borrow(self) -> tuple[Client, Client | None]:
+        """Return the client for one more call, and one that was replaced and waits for nobody, to be closed."""
+        now = self._clock.now()
+        client, retired = self.client, None
+        if now - client.born >= self._max_lifetime or (
+            not client.calls and now - client.last_used >= self._idle_timeout
+        ):
+            newer = Client(self._make(), now)
+            client.retired = True
+            retired = None if client.calls else client
+            client = self.client = newer
+        client.calls += 1
+        client.last_used = now
+        self.calls += 1
+        return client, retired
+
+    def give_back(self, client: Client) -> Client | None:
+        """End a call; return the client where it is retired and this was its last call, to be closed."""
+        client.calls -= 1
+        client.last_used = self._clock.now()
+        self.calls -= 1
+        return client if client.retired and not client.calls else None
+
+
+class Client:
+    """A provider with its age and its calls in flight.
+
+    Attributes:
+        provider: What is called.
+        born: Monotonic seconds at which it was made.
+        last_used: Monotonic seconds of its last call's start or end.
+        calls: Calls in flight.
+        retired: Whether a newer one took its place.
+        ready: Whether it was initialised.
+    """
+
+    __slots__ = ("_charging", "_lock", "born", "calls", "last_used", "provider", "ready", "retired")
+
+    def __init__(self, provider: Provider, now: float) -> None:
+        """Keep a provider that was just made."""
+        self.provider: Provider = provider
+        self.born: float = now
+        self.last_used: float = now
+        self.calls: int = 0
+        self.retired: bool = False
+        self.ready: bool = False
+        self._lock = asyncio.Lock()
+        self._charging = provider if isinstance(provider, Charging) else None
+
+    def used(self, usage: TokenUsage) -> Charge | None:
+        """Return what an answer of this usage takes from the limits; None where the provider told no usage."""
+        if not usage.total_tokens:
+            return None
+        if self._charging is not None:
+            return self._charging.used(usage)
+        return Charge(usage.input_tokens, usage.output_tokens, usage.total_tokens)
+
+    async def prepare(self) -> None:
+        """Initialise the provider once, however many calls come first; after a failure the next call tries again."""
+        async with self._lock:
+            if not self.ready:
+                await self.provider.initialize()
+                self.ready = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slot:
+    """Entry `index` of a provider's lists.
+
+    Attributes:
+        index: Place in the lists, from 0.
+        model: Model that it serves; `*` serves any.
+        key: Its key, which other slots may share.
+    """
+
+    index: int
+    model: str
+    key: Key
+
+    def serves(self, model: str) -> bool:
+        """Return whether it may take a call for `model` now or later, limits aside."""
+        return (self.model in (model, "*")) and self.key.serves(model)

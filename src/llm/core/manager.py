@@ -1,0 +1,286 @@
+"""The owner of everything with a life time: clients come from it, and closing it leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Self
+
+from llm.utils.clock import SystemClock
+
+from .client import LLMClient
+from .exceptions import LLMConfigurationError, LLMPoolExhaustedError
+from .inflight import InFlight, Outbox
+from .parts import Routes
+from .types import HealthStatus, LLMRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+    from typing import TypeAlias
+
+    from llm.utils.clock import Clock
+
+    from .config import LLMConfig
+    from .keys import Key
+    from .messages import MessagesLike
+    from .parts import Composer
+    from .pool import Pool
+    from .protocols import Middleware, Transport
+    from .types import Admission
+
+    ConfigSource: TypeAlias = "str | Path | Mapping[str, Any] | LLMConfig | None"
+
+_composers: list[Composer] = []
+
+
+def install_composer(composer: Composer) -> None:
+    """Have managers built by `composer`; the composition root does this as it is imported."""
+    _composers[:] = [composer]
+
+
+class LLMManager:
+    """Pools, chains, caches and counts of one configuration.
+
+    `await get_llm_manager()` returns the process's one; `LLMManager.open` makes an independent one.
+    """
+
+    def __init__(self, routes: Routes, *, clock: Clock, transport: Transport | None) -> None:
+        """Take over what `open` built."""
+        self._routes = routes
+        self._clock = clock
+        self._transport = transport
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls, config: ConfigSource = None, *, transport: Transport | None = None, clock: Clock | None = None
+    ) -> Opening:
+        """Make an independent manager, to `await` or to use with `async with`.
+
+        Args:
+            config: A path, a mapping, an `LLMConfig`, or None for the usual places and the environment.
+            transport: In place of the network, for tests.
+            clock: In place of the machine's time, for tests.
+
+        Raises:
+            LLMConfigurationError: When awaited: the configuration is wrong; all mistakes in one message.
+        """
+        return Opening(config, transport, clock)
+
+    @property
+    def config(self) -> LLMConfig:
+        """The configuration of today."""
+        return self._routes.parts.config
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, or is being closed."""
+        return self._routes.calls.closing
+
+    def get_client(
+        self,
+        provider: str | None = None,
+        *,
+        model: str | None = None,
+        user: str | None = None,
+        priority: int = 0,
+        middleware: Sequence[Middleware | str] | None = None,
+    ) -> LLMClient:
+        """Return a client; cheap, no I/O.
+
+        Args:
+            provider: Section of the configuration; None for the default one.
+            model: Model, `provider/model` or alias of its calls; None for any of the provider's.
+            user: Tenant that limits and cache scope apply to.
+            priority: Higher goes first.
+            middleware: Layers in place of the configured chain, outermost first.
+
+        Raises:
+            LLMConfigurationError: There is no such provider, or a layer is none.
+        """
+        routes = self._routes
+        name = str(provider) if provider is not None else routes.parts.default_provider
+        route = routes.configured(name) if middleware is None else routes.custom(name, middleware)
+        return LLMClient(routes, route, model=model, user=user, priority=priority)
+
+    def get_status(self) -> dict[str, Any]:
+        """Return a snapshot, JSON-serialisable: `metrics`, `users`, `providers`, `pool`, `cache`, `limits`.
+
+        Times are in seconds, costs in US dollars, saturation from 0 to 1; keys appear by fingerprint.
+        """
+        parts = self._routes.parts
+        pools = {name: chain.pool for name, chain in parts.chains.items()}
+        return {
+            **parts.status(),
+            "providers": {name: _provider_status(pool) for name, pool in pools.items()},
+            "pool": {
+                "calls": len(self._routes.calls),
+                "waiting": sum(pool.queue.waiting for pool in pools.values()),
+                "slots": sum(len(pool.queue.slots) for pool in pools.values()),
+                "closing": self.closed,
+            },
+        }
+
+    async def health_check(self) -> dict[str, HealthStatus]:
+        """Ask every provider how it is, all keys at once; one healthy key makes it healthy.
+
+        A key that left the rotation because it was refused and is healthy now comes back.
+        """
+        pools = {name: chain.pool for name, chain in self._routes.parts.chains.items()}
+        async with asyncio.TaskGroup() as group:
+            tasks = {name: group.create_task(pool.health_check()) for name, pool in pools.items()}
+        return {name: task.result() for name, task in tasks.items()}
+
+    def explain(self, request: LLMRequest | MessagesLike) -> Admission:
+        """Return what the limiter would do with a request now; takes nothing.
+
+        Raises:
+            LLMInvalidRequestError: No request, or no key has its model.
+            LLMRateLimitError: It can never fit.
+        """
+        asked = request if isinstance(request, LLMRequest) else LLMRequest(request)
+        route, prepared = self.get_client().prepare(asked)
+        ticket = route.chain.ticket(prepared, prepared.model or "")
+        route.chain.pool.queue.check(ticket)
+        return route.chain.pool.queue.explain(ticket)
+
+    async def reload(self, config: ConfigSource = None) -> None:
+        """Change keys, limits, models, chain and features with no lost call.
+
+        Calls that run end on what they began with; accounts that remain keep their level and their rest.
+
+        Raises:
+            LLMConfigurationError: The configuration is wrong, or changes what cannot change (a store, the cache's
+                backend, host or port, each by name); nothing has changed then.
+        """
+        self._refuse_if_closed()
+        new = await asyncio.to_thread(_load, config)
+        _check_unchanged(self.config, new)
+        parts = _composer()(new, clock=self._clock, outbox=self._routes.outbox, transport=self._transport)
+        old = self._routes.swap(parts)
+
+        async def retire() -> None:
+            await self._routes.calls.wait()
+            await old.close()
+
+        self._routes.outbox.spawn(retire())
+
+    async def close(self, drain: float = 30.0) -> None:
+        """Refuse new calls, let those that run finish for `drain` seconds, then end them; leaves nothing running.
+
+        A call that is ended so raises `LLMConnectionError`. Closing twice is free.
+        """
+        calls = self._routes.calls
+        calls.closing = True
+        if not await calls.wait(drain):
+            closed = LLMPoolExhaustedError("the manager was closed while the call waited for a key")
+            for chain in self._routes.parts.chains.values():
+                chain.pool.queue.close(closed)
+            calls.end_all()
+            await calls.wait(drain)
+        if self._closed:
+            return
+        self._closed = True
+        await self._routes.outbox.drain()
+        await self._routes.parts.close()
+        await self._routes.outbox.drain()
+
+    async def __aenter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close; after an exception without waiting for calls."""
+        await self.close(drain=30.0 if kind is None else 0.0)
+
+    def _refuse_if_closed(self) -> None:
+        if self.closed:
+            raise LLMPoolExhaustedError("this manager is closed; get a new one from get_llm_manager()")
+
+
+class Opening:
+    """A manager on its way: `await` it, or use it with `async with`."""
+
+    def __init__(self, config: ConfigSource, transport: Transport | None, clock: Clock | None) -> None:
+        """Keep the arguments of `LLMManager.open`."""
+        self._config = config
+        self._transport = transport
+        self._clock = clock
+        self._manager: LLMManager | None = None
+
+    def __await__(self) -> Generator[Any, None, LLMManager]:
+        """Return the manager."""
+        return self._open().__await__()
+
+    async def __aenter__(self) -> LLMManager:
+        """Return the manager."""
+        self._manager = await self._open()
+        return self._manager
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close it."""
+        if self._manager is not None:
+            await self._manager.__aexit__(kind, error, traceback)
+
+    async def _open(self) -> LLMManager:
+        # Files, imports and the table of prices are kept out of the loop's way.
+        config = await asyncio.to_thread(_load, self._config)
+        clock = self._clock or SystemClock()
+        outbox = Outbox()
+        parts = _composer()(config, clock=clock, outbox=outbox, transport=self._transport)
+        await asyncio.to_thread(parts.warm)
+        return LLMManager(Routes(parts, InFlight(clock), outbox), clock=clock, transport=self._transport)
+
+
+def _composer() -> Composer:
+    if not _composers:
+        raise LLMConfigurationError("no composition root is installed; import llm, not its parts by path")
+    return _composers[0]
+
+
+def _load(config: ConfigSource) -> LLMConfig:
+    from .config import load_config  # noqa: PLC0415 - pydantic and yaml are paid for when a manager opens
+
+    return load_config(config)
+
+
+_FIXED = ("limits.store", "limits.url", "cache.backend", "cache.url", "cache.path", "gateway.host", "gateway.port")
+
+
+def _check_unchanged(old: LLMConfig, new: LLMConfig) -> None:
+    changed = [path for path in _FIXED if _at(old, path) != _at(new, path)]
+    if changed:
+        raise LLMConfigurationError(
+            f"a reload cannot change {' and '.join(changed)}; restart the program, or set back what was there"
+        )
+
+
+def _at(config: LLMConfig, path: str) -> object:
+    value: object = config
+    for name in path.split("."):
+        value = getattr(value, name, None)
+    return value
+
+
+def _provider_status(pool: Pool) -> dict[str, Any]:
+    keys: dict[Key, dict[str, Any]] = {}
+    for slot in pool.queue.slots:
+        shown = keys.setdefault(
+            slot.key,
+            {
+                "key": slot.key.fingerprint,
+                "state": slot.key.state.value,
+                "calls": slot.key.calls,
+                "cooling": 0.0,
+                "models": {},
+            },
+        )
+        shown["models"][slot.model] = pool.queue.saturation(slot)
+        shown["cooling"] = max(shown["cooling"], round(pool.queue.cooling(slot), 3))
+    healthy = any(slot.key.serves(slot.model) for slot in pool.queue.slots)
+    return {"health": "healthy" if healthy else "unhealthy", "waiting": pool.queue.waiting, "keys": list(keys.values())}

@@ -1,0 +1,330 @@
+"""The end of every chain: wait for a key that can pay, call through it, settle, and learn from what came.
+
+One attempt, never more. Whatever happens, the lease goes back: nothing sent is refunded, what was sent stays charged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from .call import Call, CallState, Charge, Ticket
+from .exceptions import (
+    LLMAuthenticationError,
+    LLMConnectionError,
+    LLMException,
+    LLMInvalidRequestError,
+    LLMQuotaExceededError,
+    LLMRateLimitError,
+    LLMServerError,
+    LLMTimeoutError,
+)
+from .keys import KeyState
+from .stream import LLMStream
+from .types import HealthStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from llm.utils.clock import Clock
+
+    from .keys import Client, Key, Slot
+    from .protocols import Provider
+    from .stream import LLMResult
+    from .types import Admission, LLMRequest, LLMResponse, TokenUsage
+
+
+class Grant(Protocol):
+    """What admission gives: a lease that knows its slot and what was paid."""
+
+    @property
+    def slot(self) -> Slot:
+        """The slot."""
+        ...
+
+    @property
+    def charge(self) -> Charge:
+        """What was paid."""
+        ...
+
+
+class Admitting(Protocol):
+    """What the pool needs of the queue; `llm.limits.admission` has it."""
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """All slots, in the order of the configuration."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait."""
+        ...
+
+    def models(self) -> tuple[str, ...]:
+        """Return the models that the slots name."""
+        ...
+
+    def choose_model(self) -> str:
+        """Return a model for a call that names none."""
+        ...
+
+    def check(self, ticket: Ticket) -> None:
+        """Refuse what can never be paid."""
+
+    async def pay(self, call: Call, *, timeout: float | None = None) -> Grant:  # noqa: ASYNC109 - the pool's own limit
+        """Wait until a slot can pay, and pay."""
+        ...
+
+    def cool(self, slot: Slot, seconds: float | None) -> float:
+        """Rest the slot's account."""
+        ...
+
+    def succeeded(self, slot: Slot) -> None:
+        """Know that the slot's account is served again."""
+
+    def keys_changed(self) -> None:
+        """Look again who can go."""
+
+    def usable(self, model: str) -> bool:
+        """Return whether a key is left."""
+        ...
+
+    def rest(self, model: str) -> float:
+        """Return seconds until a key is not cooling."""
+        ...
+
+    def explain(self, ticket: Ticket) -> Admission:
+        """Return what would happen now."""
+        ...
+
+    def saturation(self, slot: Slot) -> dict[str, float]:
+        """Return how full each limit is."""
+        ...
+
+    def cooling(self, slot: Slot) -> float:
+        """Return seconds that the account still rests."""
+        ...
+
+    def close(self, error: LLMException) -> None:
+        """End all waiting."""
+
+
+class Timeouts(Protocol):
+    """Seconds of one attempt; `llm.core.config` has them."""
+
+    @property
+    def first_token(self) -> float:
+        """Until a stream's first chunk."""
+        ...
+
+    @property
+    def idle(self) -> float:
+        """Between two chunks, and between two reads."""
+        ...
+
+    @property
+    def attempt(self) -> float:
+        """A whole unary attempt."""
+        ...
+
+
+class Pool:
+    """All keys of one provider; the `CallNext` at the end of its chain."""
+
+    def __init__(  # noqa: PLR0913 - what a pool is made of, once
+        self,
+        provider: str,
+        queue: Admitting,
+        *,
+        clock: Clock,
+        timeouts: Timeouts,
+        acquire_timeout: float | None,
+        spawn: Callable[[Coroutine[object, object, None]], None],
+        cost: Callable[[str, TokenUsage], float] | None = None,
+    ) -> None:
+        """Make the pool.
+
+        Args:
+            provider: Section of the configuration.
+            queue: Who may send, with which key.
+            clock: Its time.
+            timeouts: Seconds of one attempt.
+            acquire_timeout: Seconds that a call may wait for a key; None for as long as its deadline allows.
+            spawn: Runs what must not delay a call, such as closing a retired client.
+            cost: US dollars of an answer of a model, where a budget counts them.
+        """
+        self.provider: str = provider
+        self.queue: Admitting = queue
+        self._clock = clock
+        self._timeouts = timeouts
+        self._acquire_timeout = acquire_timeout
+        self._spawn = spawn
+        self._cost = cost
+
+    async def __call__(self, request: LLMRequest) -> LLMResult:
+        """Make one attempt.
+
+        Raises:
+            LLMException: It failed, or no key could take it.
+        """
+        call, model = request.call, request.model
+        if call is None or model is None:
+            raise LLMInvalidRequestError("a request reaches the pool through a client, which gives it call and model")
+        if call.state is CallState.CREATED:  # a chain without `rate_limit`: turns and concurrency only
+            call.ticketed(self._clock.now(), Ticket(Charge(), model, call.user, call.priority, call.deadline))
+        try:
+            grant = await self.queue.pay(call, timeout=self._acquire_timeout)
+            return await self._attempt(request, call, model, grant)
+        except BaseException as error:
+            now = self._clock.now()
+            unsent = isinstance(error, (LLMConnectionError, LLMTimeoutError)) and not error.sent
+            if unsent and call.state is CallState.SENT:
+                call.unsent(now)
+            if call.state in _LEASED:
+                call.attempted(now)
+            raise
+
+    def provider_for(self, model: str) -> Provider:
+        """Return the provider of a key that serves `model`, for what takes no part in the limits.
+
+        Raises:
+            LLMInvalidRequestError: No key has the model; names those there are.
+        """
+        for slot in self.queue.slots:
+            if slot.serves(model):
+                return slot.key.client.provider
+        self.queue.check(Ticket(Charge(requests=0), model))
+        raise LLMInvalidRequestError(f"no key of {self.provider!r} is left for {model!r}", provider=self.provider)
+
+    async def health_check(self) -> HealthStatus:
+        """Ask through every key at once; one healthy key is enough, and brings a refused key back."""
+        keys = list(dict.fromkeys(slot.key for slot in self.queue.slots))
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_ask(key, self._clock)) for key in keys]
+        answers = [task.result() for task in tasks]
+        for key, status in zip(keys, answers, strict=True):
+            if status.healthy and key.state is KeyState.REJECTED:
+                key.restore()
+                self.queue.keys_changed()
+        best = next((status for status in answers if status.healthy), answers[0])
+        told = "; ".join(f"{key.fingerprint}: {s.error}" for key, s in zip(keys, answers, strict=True) if s.error)
+        return HealthStatus(best.healthy, best.latency, None if best.healthy else told)
+
+    async def close(self) -> None:
+        """Close every key's client."""
+        clients = {slot.key.client for slot in self.queue.slots}
+        for client in clients:
+            await client.provider.close()
+
+    async def _attempt(self, request: LLMRequest, call: Call, model: str, grant: Grant) -> LLMResult:
+        slot, key = grant.slot, grant.slot.key
+        client, retired = key.borrow()
+        self._close(retired)
+        stream: LLMStream | None = None
+        try:
+            if not client.ready:
+                await client.prepare()
+            call.sent(self._clock.now())
+            result = await self._send(client.provider, request)
+            self.queue.succeeded(slot)
+            if isinstance(result, LLMStream):
+                stream = result
+                return self._streaming(stream, request, call, grant, client)
+            call.attempted(self._clock.now(), self._used(client, result.usage, model))
+            return self._signed(result, key)
+        except LLMException as error:
+            self._learn(error, slot, model)
+            raise
+        finally:
+            if stream is None:  # else its end gives the client back
+                self._close(key.give_back(client))
+
+    async def _send(self, provider: Provider, request: LLMRequest) -> LLMResult:
+        bound = self._timeouts.first_token if request.stream else self._timeouts.attempt
+        try:
+            async with self._clock.timeout(bound):
+                return await (provider.stream(request) if request.stream else provider.complete(request))
+        except TimeoutError:
+            if request.stream:
+                message = f"no first chunk came within {bound:g} seconds (timeouts.first_token)"
+                raise LLMTimeoutError(message, phase="first_token", retryable=True) from None
+            message = f"no answer came within {bound:g} seconds (timeouts.attempt)"
+            raise LLMTimeoutError(message, phase="total", retryable=True) from None
+        except (LLMException, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            message = f"the provider's code failed with {type(error).__name__}: {error}"
+            raise LLMServerError(message, retryable=False) from error
+
+    def _streaming(self, stream: LLMStream, request: LLMRequest, call: Call, grant: Grant, client: Client) -> LLMStream:
+        call.answering(self._clock.now())
+        stream.provider, stream.key = self.provider, grant.slot.key.fingerprint
+        stream.watch(self._clock, idle=self._timeouts.idle, deadline=call.deadline)
+
+        def ended(_: object, error: BaseException | None) -> None:
+            if call.state is CallState.ANSWERING:
+                usage = stream.usage
+                paid, model = grant.charge, request.model or ""
+                used = _estimated(paid, stream.text) if usage is None else self._used(client, usage, model)
+                call.attempted(self._clock.now(), used)
+            self._close(grant.slot.key.give_back(client))
+            if isinstance(error, LLMException):
+                self._learn(error, grant.slot, request.model or "")
+
+        stream.on_end(ended)
+        return stream
+
+    def _learn(self, error: LLMException, slot: Slot, model: str) -> None:
+        """Note where it failed, and take out of the rotation what the provider refuses."""
+        error.provider = error.provider or self.provider
+        error.model = error.model or model
+        error.key = error.key or slot.key.fingerprint
+        match error:
+            case LLMRateLimitError():
+                self.queue.cool(slot, error.retry_after)
+            case LLMQuotaExceededError():
+                slot.key.refuse(error, state=KeyState.OUT_OF_CREDIT)
+            case LLMAuthenticationError():
+                slot.key.refuse(error, model=model if error.model_only else None)
+            case _:
+                return
+        self.queue.keys_changed()
+        # Another key may serve where this one cannot.
+        error.retryable = self.queue.usable(model)
+
+    def _signed(self, response: LLMResponse, key: Key) -> LLMResponse:
+        if response.provider == self.provider and response.key == key.fingerprint:
+            return response
+        return replace(response, provider=self.provider, key=key.fingerprint)
+
+    def _used(self, client: Client, usage: TokenUsage, model: str) -> Charge | None:
+        used = client.used(usage)
+        if used is None or self._cost is None:
+            return used
+        return replace(used, cost=self._cost(model, usage))
+
+    def _close(self, client: Client | None) -> None:
+        if client is not None:
+            self._spawn(client.provider.close())
+
+
+_LEASED = frozenset({CallState.PAID, CallState.SENT, CallState.ANSWERING})
+
+
+async def _ask(key: Key, clock: Clock) -> HealthStatus:
+    started = clock.now()
+    try:
+        if not key.client.ready:
+            await key.client.prepare()
+        status = await key.client.provider.health_check()
+    except LLMException as error:
+        return HealthStatus(healthy=False, error=str(error))
+    return status if status.latency is not None else replace(status, latency=clock.now() - started)
+
+
+def _estimated(paid: Charge, text: str) -> Charge:
+    # Of a stream that did not end well only its chunks tell what was used; four characters make a token.
+    output = -(-len(text) // 4)
+    return Charge(paid.input_tokens, output, paid.input_tokens + output, paid.cost)

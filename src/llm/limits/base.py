@@ -1,0 +1,115 @@
+"""What a limit is: it says how long an amount must wait, takes it, and settles it to what was used."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from llm.core.call import Charge
+    from llm.core.exceptions import LimitScope
+
+Unit = Literal["requests", "input_tokens", "output_tokens", "total_tokens", "cost"]
+
+GUARD = 0.1
+"""Seconds that our view of a limit stays behind: the vendor refills once a request has arrived, not once it left."""
+
+MOMENT = 1e-7
+"""Seconds that are no wait: sums of floats are off by less, and no timer is as fine."""
+
+DAY = 86400.0
+
+
+class Hold:
+    """An amount taken from a limit, until it is settled.
+
+    Attributes:
+        at: Monotonic seconds at which it was taken.
+        amount: What is counted for it now, in the limit's unit.
+        number: Which of the limit's holds it is, for limits that ask.
+    """
+
+    __slots__ = ("amount", "at", "number")
+
+    def __init__(self, at: float, amount: float, number: int = 0) -> None:
+        """Keep time, amount and number."""
+        self.at: float = at
+        self.amount: float = amount
+        self.number: int = number
+
+
+class Limit(Protocol):
+    """One number that must not be exceeded.
+
+    Attributes:
+        name: Its field in the configuration, such as `tokens_per_minute`.
+        level: Whose limit it is.
+        unit: Which part of a charge counts.
+        capacity: The number.
+        refuses: Whether what does not fit is refused at once instead of waiting: limits per day, and in dollars.
+        timed: Whether time alone makes room; else another call must end.
+    """
+
+    name: str
+    level: LimitScope
+    unit: Unit
+    capacity: float
+    refuses: bool
+    timed: bool
+
+    def wait(self, now: float, amount: float) -> float:
+        """Return seconds until `amount` could be taken: 0 for now, infinite for never."""
+        ...
+
+    def take(self, now: float, amount: float) -> Hold:
+        """Take `amount`; the caller asked `wait` first, in the same step."""
+        ...
+
+    def settle(self, now: float, hold: Hold, used: float) -> None:
+        """Correct what is counted for `hold` to `used`, which may be more."""
+        ...
+
+    def saturation(self, now: float) -> float:
+        """Return how full it is, 0 to 1."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """The limit that keeps a charge waiting longest.
+
+    Attributes:
+        seconds: Seconds that it must wait.
+        limit: The limit; None where nothing binds.
+    """
+
+    seconds: float = 0.0
+    limit: Limit | None = None
+
+    @property
+    def timed(self) -> bool:
+        """Whether the wait is known, since time alone ends it."""
+        return self.limit is None or self.limit.timed
+
+
+FREE = Binding()
+
+
+def binding(limits: Iterable[Limit], charge: Charge, now: float) -> Binding:
+    """Return the limit that `charge` waits for longest; `FREE` when it can be paid now."""
+    found = FREE
+    for limit in limits:
+        seconds = limit.wait(now, getattr(charge, limit.unit))
+        if seconds > found.seconds:
+            found = Binding(seconds, limit)
+            if seconds == math.inf:
+                break
+    return found
+
+
+def never_fits(limits: Iterable[Limit], charge: Charge) -> Limit | None:
+    """Return the first limit that `charge` exceeds even when nothing else is counted."""
+    return next((limit for limit in limits if getattr(charge, limit.unit) > limit.capacity), None)

@@ -1,0 +1,106 @@
+"""Why a call is refused instead of waiting: the errors of the queue, each with what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llm.core.exceptions import LLMException, LLMInvalidRequestError, LLMPoolExhaustedError, LLMRateLimitError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from llm.core.call import Ticket
+    from llm.core.keys import Slot
+
+    from .base import Binding, Limit
+
+
+def told(bound: Binding) -> str:
+    """Return what is waited for, in words."""
+    if bound.limit is None:
+        return "the pause that the provider asked for" if bound.seconds > 0 else "its turn"
+    return f"{bound.limit.name} of the {bound.limit.level}"
+
+
+def no_such_model(provider: str, model: str, models: Sequence[str]) -> LLMInvalidRequestError:
+    """No slot has the model."""
+    return LLMInvalidRequestError(
+        f"no key of {provider!r} has the model {model!r}; there are: {', '.join(models)}. Name one of these, or add it "
+        "under `models:`",
+        provider=provider,
+        model=model,
+    )
+
+
+def no_key_left(provider: str, model: str, slots: Iterable[Slot]) -> LLMException:
+    """Every key that had the model left the rotation; tells why the first of them did."""
+    error = next((slot.key.error for slot in slots if slot.key.error is not None), None)
+    if error is None:
+        return LLMPoolExhaustedError(f"no key of {provider!r} serves {model!r}", provider=provider, model=model)
+    return type(error)(
+        f"no key of {provider!r} is left for {model!r}: {error.message}",
+        provider=provider,
+        model=model,
+        key=error.key,
+        status=error.status,
+        retryable=False,
+    )
+
+
+def too_large(provider: str, ticket: Ticket, limit: Limit) -> LLMRateLimitError:
+    """The request exceeds a limit by itself."""
+    amount = getattr(ticket.charge, limit.unit)
+    return LLMRateLimitError(
+        f"the request needs {amount:g} {limit.unit.replace('_', ' ')}, and {limit.name} of the {limit.level} is "
+        f"{limit.capacity:g}: it can never fit. Shorten it, lower max_tokens, or raise the limit",
+        scope=limit.level,
+        limit=limit.name,
+        retryable=False,
+        provider=provider,
+        model=ticket.model,
+    )
+
+
+def used_up(provider: str, ticket: Ticket, bound: Binding) -> LLMRateLimitError:
+    """A limit per day or in dollars has no room."""
+    return LLMRateLimitError(
+        f"{told(bound)} is used up; it has room again in {bound.seconds:.0f} seconds",
+        scope=bound.limit.level if bound.limit is not None else "key",
+        limit=bound.limit.name if bound.limit is not None else None,
+        retry_after=bound.seconds,
+        retryable=False,
+        provider=provider,
+        model=ticket.model,
+    )
+
+
+def too_late(provider: str, ticket: Ticket, bound: Binding) -> LLMRateLimitError:
+    """The call's deadline is sooner than its limits allow."""
+    return LLMRateLimitError(
+        f"{told(bound)} asks for {bound.seconds:.1f} seconds, and the call's deadline is sooner; give it a longer "
+        "timeout, more keys or a higher limit",
+        scope=bound.limit.level if bound.limit is not None else "key",
+        limit=bound.limit.name if bound.limit is not None else None,
+        retry_after=bound.seconds,
+        retryable=False,
+        provider=provider,
+        model=ticket.model,
+    )
+
+
+def too_many_waiting(provider: str, ticket: Ticket, waiting: int) -> LLMPoolExhaustedError:
+    """The queue is full."""
+    return LLMPoolExhaustedError(
+        f"{waiting} calls wait for {provider!r} already (pool.max_waiting); send fewer at once, or raise it",
+        provider=provider,
+        model=ticket.model,
+    )
+
+
+def waited_too_long(provider: str, ticket: Ticket, bound: Binding, seconds: float) -> LLMPoolExhaustedError:
+    """`pool.acquire_timeout` passed."""
+    return LLMPoolExhaustedError(
+        f"no key of {provider!r} was free for {seconds:g} seconds (pool.acquire_timeout); it waited for {told(bound)}",
+        provider=provider,
+        model=ticket.model,
+    )

@@ -1,0 +1,306 @@
+"""The cache's layer: a hit answers, a miss asks once for all who ask the same, and what came whole is kept."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llm.cache.answer import Answer, as_cached
+from llm.cache.key import cache_key
+from llm.core.exceptions import LLMInvalidRequestError
+from llm.core.stream import LLMStream
+from llm.core.types import CachePolicy
+from llm.utils.redact import redact
+
+from .broadcast import Broadcast, Reader
+from .flight import Flight
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from llm.cache.base import CacheBackend
+    from llm.core.protocols import CallNext
+    from llm.core.stream import LLMResult
+    from llm.core.types import CacheScope, LLMRequest, LLMResponse, TokenUsage
+    from llm.utils.clock import Clock
+
+_logger = logging.getLogger("llm.cache")
+_LOG_EVERY = 60.0  # seconds between two lines about a broken backend
+_AS_CONFIGURED = CachePolicy()
+
+
+@dataclass(slots=True)
+class CacheStats:
+    """What the cache did for one provider.
+
+    Attributes:
+        hits: Calls that a kept answer served.
+        misses: Calls for which none was there.
+        stored: Answers that were kept.
+        followers: Calls that the answer to an identical call served, while that was on its way.
+        errors: How often the backend failed, or an entry could not be read or written.
+        tokens_saved: Tokens that hits and followers would have taken.
+        cost_saved: US dollars that they would have cost, as far as prices are known.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    stored: int = 0
+    followers: int = 0
+    errors: int = 0
+    tokens_saved: int = 0
+    cost_saved: float = 0.0
+
+    @property
+    def hit_ratio(self) -> float:
+        """Share of the calls that were answered without asking the provider, 0 to 1."""
+        served = self.hits + self.followers
+        return served / (served + self.misses) if served else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """How one request uses the cache."""
+
+    key: str
+    ttl: float
+    oldest: float | None
+    refresh: bool
+    tags: tuple[str, ...]
+
+
+class CacheMiddleware:
+    """Answers from the cache, and lets identical calls that are in flight share one request.
+
+    It stands inside `retry`, so a miss is asked once per attempt; those who wait for it stay parked until the leader's
+    call has ended. What the cache answers is marked `cached`, costs nothing and was never sent. Only whole answers of
+    this provider are kept; a backend that fails makes calls slower, never wrong.
+
+    Attributes:
+        stats: What it did so far.
+    """
+
+    def __init__(  # noqa: PLR0913 - what the layer is made of, once
+        self,
+        backend: CacheBackend,
+        *,
+        provider: str,
+        clock: Clock,
+        ttl: float,
+        scope: CacheScope,
+        single_flight: bool,
+        streams: bool,
+        spawn: Callable[[Coroutine[object, object, None]], None],
+        idle: float | None = None,
+        price: Callable[[str, TokenUsage], float | None] | None = None,
+    ) -> None:
+        """Make the layer of one provider.
+
+        Args:
+            backend: Where answers are kept; providers may share it.
+            provider: Section of the configuration whose answers these are.
+            clock: Its time.
+            ttl: Seconds that an answer may be used, where the call does not say.
+            scope: Whether tenants share answers (`shared`) or each has its own (`user`), where the call does not say.
+            single_flight: Whether identical calls in flight share one request.
+            streams: Whether streams are kept, and answered, too.
+            spawn: Runs what must not delay a caller and must be finished before the manager has closed.
+            idle: Seconds after which a stream that stalls, or that nobody reads, is ended; None for never.
+            price: US dollars of so many tokens of a model, None where unknown; for `cost_saved`.
+        """
+        self.stats: CacheStats = CacheStats()
+        self._backend = backend
+        self._provider = provider
+        self._clock = clock
+        self._ttl = ttl
+        self._scope: CacheScope = scope
+        self._single_flight = single_flight
+        self._streams = streams
+        self._spawn = spawn
+        self._idle = idle
+        self._price = price
+        self._flights: dict[tuple[str, bool, bool], Flight] = {}
+        self._unwritten: dict[str, Answer] = {}  # on their way to the backend, and found already
+        self._logged_at = -_LOG_EVERY
+
+    @property
+    def flights(self) -> int:
+        """How many questions are on their way."""
+        return len(self._flights)
+
+    async def __call__(self, request: LLMRequest, call_next: CallNext) -> LLMResult:
+        """Answer from the cache, wait for an identical call, or ask and keep the answer.
+
+        Raises:
+            LLMException: The provider's, of this call or of the identical one that it waited for.
+        """
+        use = self._use(request)
+        if use is None:
+            return await call_next(request)
+        if not self._single_flight:
+            return await self._ask(use, None, request, call_next, look=True)
+        place = (use.key, request.stream, use.refresh)
+        flight = self._flights.get(place)
+        if flight is None:
+            flight = self._flights[place] = Flight(
+                request.call, lambda: self._flights.pop(place, None), self._clock.now
+            )
+            return await self._ask(use, flight, request, call_next, look=True)
+        if not flight.led_by(request.call):
+            told = await flight.follow(request.call)
+            if told is not None:
+                return await self._followed(told, request)
+            self.stats.misses += 1
+        return await self._ask(use, flight, request, call_next, look=False)
+
+    async def forget(self, request: LLMRequest) -> None:
+        """Remove the answer to this request, such as one that does not fit the caller's `response_model`."""
+        use = self._use(request)
+        if use is None:
+            return
+        self._unwritten.pop(use.key, None)
+        try:
+            await self._backend.delete(use.key)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the call goes on
+            self._trouble("removing an answer", error)
+
+    def _use(self, request: LLMRequest) -> _Use | None:
+        if request.cache is False or (request.stream and not self._streams):
+            return None
+        policy = request.cache if isinstance(request.cache, CachePolicy) else _AS_CONFIGURED
+        ttl = self._ttl if policy.ttl is None else policy.ttl
+        if ttl <= 0:
+            return None
+        scope = policy.scope or self._scope
+        try:
+            key = cache_key(request, provider=self._provider, scope=scope, user=request.user)
+        except (
+            LLMInvalidRequestError
+        ):  # without a JSON form there is no key; whoever builds the body says what is wrong
+            return None
+        tags: tuple[str, ...] = (f"provider:{self._provider}", f"model:{request.model or ''}")
+        if scope == "user":
+            tags = (*tags, f"user:{request.user or ''}")
+        return _Use(key, ttl, policy.ttl, policy.refresh, tags)
+
+    async def _ask(
+        self, use: _Use, flight: Flight | None, request: LLMRequest, call_next: CallNext, *, look: bool
+    ) -> LLMResult:
+        try:
+            if look and (kept := await self._look_up(use)) is not None:
+                return await self._hit(kept, flight, request)
+            result = await call_next(request)
+        except BaseException as error:
+            if flight is not None:
+                flight.failed(error)
+            raise
+        if isinstance(result, LLMStream):
+            return await self._spread(result, use, flight, request)
+        answer = Answer.of(result)
+        self._keep(use, answer)
+        if flight is not None:
+            flight.landed(answer)
+            flight.gone()
+        return result
+
+    async def _look_up(self, use: _Use) -> Answer | None:
+        answer = None if use.refresh else await self._read(use)
+        if answer is None:
+            self.stats.misses += 1
+        return answer
+
+    async def _read(self, use: _Use) -> Answer | None:
+        if (written := self._unwritten.get(use.key)) is not None:
+            return written
+        try:
+            entry = await self._backend.get(use.key)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the call goes on
+            self._trouble("reading", error)
+            return None
+        if entry is None or (use.oldest is not None and entry.age >= use.oldest):
+            return None
+        answer = Answer.decode(entry.value)
+        if answer is None:
+            self._trouble("reading", ValueError("an entry is damaged, or of another version"))
+        return answer
+
+    async def _hit(self, answer: Answer, flight: Flight | None, request: LLMRequest) -> LLMResult:
+        self.stats.hits += 1
+        if flight is not None:
+            flight.landed(answer)
+            flight.gone()
+        return await self._again(answer, request)
+
+    async def _followed(self, told: Answer | Reader, request: LLMRequest) -> LLMResult:
+        self.stats.followers += 1
+        if isinstance(told, Answer):
+            return await self._again(told, request)
+        stream = self._stream(told, request)
+        stream.finish_with(lambda response: as_cached(told.broadcast.response or response))
+        stream.on_end(self._saved)
+        return await stream.begin()
+
+    async def _again(self, answer: Answer, request: LLMRequest) -> LLMResult:
+        self._saved(answer.response, None)
+        result = answer.result(stream=request.stream)
+        return await result.begin() if isinstance(result, LLMStream) else result
+
+    async def _spread(self, upstream: LLMStream, use: _Use, flight: Flight | None, request: LLMRequest) -> LLMStream:
+        def over(broadcast: Broadcast) -> None:
+            if broadcast.response is not None:
+                self._keep(use, Answer.of(broadcast.response, broadcast.chunks))
+            if flight is not None:
+                flight.gone()
+
+        # From here on each reader has its own deadline, and its own patience.
+        upstream.watch(self._clock, idle=None, deadline=None)
+        broadcast = Broadcast(upstream, over)
+        stream = self._stream(broadcast.reader(), request, key=upstream.key)
+        stream.finish_with(lambda response: broadcast.response or response)
+        if flight is not None:
+            flight.landed(broadcast)
+        return await stream.begin()
+
+    def _stream(self, reader: Reader, request: LLMRequest, *, key: str | None = None) -> LLMStream:
+        stream = LLMStream(reader, provider=reader.broadcast.provider, key=key)
+        stream.watch(self._clock, idle=self._idle, deadline=None if request.call is None else request.call.deadline)
+        return stream
+
+    def _keep(self, use: _Use, answer: Answer) -> None:
+        response = answer.response
+        if response.finish_reason == "content_filter" or response.provider not in {"", self._provider}:
+            return
+        self._unwritten[use.key] = answer
+        self._spawn(self._write(use, answer))
+
+    async def _write(self, use: _Use, answer: Answer) -> None:
+        try:
+            if self._unwritten.get(use.key) is not answer:
+                return  # forgotten, or replaced, since
+            await self._backend.put(use.key, answer.encode(), ttl=use.ttl, tags=use.tags)
+            self.stats.stored += 1
+            if use.key not in self._unwritten:  # forgotten meanwhile
+                await self._backend.delete(use.key)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller has its answer
+            self._trouble("writing", error)
+        finally:
+            if self._unwritten.get(use.key) is answer:
+                del self._unwritten[use.key]
+
+    def _saved(self, response: LLMResponse | None, _: BaseException | None) -> None:
+        if response is None:
+            return
+        self.stats.tokens_saved += response.usage.total_tokens
+        if self._price is not None:
+            self.stats.cost_saved += self._price(response.model, response.usage) or 0.0
+
+    def _trouble(self, doing: str, error: Exception) -> None:
+        self.stats.errors += 1
+        now = self._clock.now()
+        if now - self._logged_at >= _LOG_EVERY:
+            self._logged_at = now
+            _logger.warning(
+                "the cache of %s failed while %s (%s: %s); calls go on without it, %d failures so far",
+                self._provider, doing, type(error).__name__, redact(str(error)), self.stats.errors,
+            )  # fmt: skip

@@ -1,0 +1,140 @@
+"""Work of the engine's thread that a coroutine of any event loop waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from llm.core.exceptions import LLMException, LLMServerError
+
+from .request import GenerationResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+class Job(Generic[T]):
+    """One piece of work; it belongs to the loop that was running when it was made, and to no other."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        """Keep the work; it runs in the engine's thread."""
+        self._work: Callable[[], T] | None = work
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.RLock()  # a stream that the collector frees while this thread holds it cancels its job
+        self._waiters: list[asyncio.Future[None]] = []
+        self._cancelled = False
+        self._value: T | None = None
+        self._error: BaseException | None = None
+        self._ended = False
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits any more: it was cancelled, or its loop was closed."""
+        return self._cancelled or self._loop.is_closed()
+
+    @property
+    def value(self) -> T | None:
+        """What the work returned; None before that."""
+        return self._value
+
+    def cancel(self, error: LLMException | None = None) -> None:
+        """Have the work stop at its next step, from any thread; who waits gets `error` at once, if there is one."""
+        with self._lock:
+            if self._ended:
+                return
+            self._cancelled = True
+            self._error = error
+            self._ended = error is not None
+        self._wake()
+
+    def run(self) -> None:
+        """Do the work and keep its outcome; called once, by the engine's thread."""
+        work, self._work = self._work, None  # who still holds the job must not hold a model by it
+        if self._ended or work is None:
+            return
+        try:
+            value, error = work(), None
+        except LLMException as failure:
+            value, error = None, failure
+        except Exception as failure:  # noqa: BLE001 - whatever a model does, it fails one request and not the thread
+            value, error = None, _failed(failure)
+        with self._lock:
+            if not self._ended:
+                self._value, self._error, self._ended = value, error, True
+        self._wake()
+
+    async def result(self) -> T:
+        """Wait for the outcome.
+
+        Raises:
+            LLMException: The work failed, or the engine was closed.
+        """
+        await self._until(lambda: self._ended)
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[return-value]  # it ended without an error, so this is what work returned
+
+    async def _until(self, ready: Callable[[], bool]) -> None:
+        while True:
+            with self._lock:
+                if ready():
+                    return
+                waiter = self._loop.create_future()
+                self._waiters.append(waiter)
+            await waiter
+
+    def _wake(self) -> None:
+        with self._lock:
+            waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            with suppress(RuntimeError):  # the loop was closed: nobody waits
+                self._loop.call_soon_threadsafe(_release, waiter)
+
+
+class Generation(Job[GenerationResult]):
+    """The generation of one text, piece by piece."""
+
+    def __init__(self, work: Callable[[Generation], GenerationResult], *, streaming: bool) -> None:
+        """Keep the work; the pieces of one that is not streaming are read at the end, and wake nobody before."""
+        super().__init__(lambda: work(self))
+        self._streaming = streaming
+        self._pieces: deque[str] = deque()
+
+    def push(self, piece: str) -> None:
+        """Hand a piece of text over, from the engine's thread."""
+        if piece and self._streaming:
+            self._pieces.append(piece)
+            self._wake()
+
+    def waiting(self) -> bool:
+        """Return whether a piece is there to be read."""
+        return bool(self._pieces)
+
+    async def piece(self) -> str | None:
+        """Return the next piece, None after the last.
+
+        Raises:
+            LLMException: The generation failed; what came before is read first.
+        """
+        await self._until(lambda: bool(self._pieces) or self._ended or self._cancelled)
+        if self._pieces:
+            return self._pieces.popleft()
+        if self._error is not None:
+            raise self._error
+        return None
+
+
+def _release(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _failed(failure: Exception) -> LLMServerError:
+    error = LLMServerError(f"the model on the box failed: {type(failure).__name__}: {failure}")
+    error.__cause__ = failure
+    return error

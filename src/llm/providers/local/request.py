@@ -1,0 +1,84 @@
+"""What is asked of the engine and what comes back, as frozen values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from llm.core.exceptions import LLMInvalidRequestError
+
+Prompt: TypeAlias = str | Sequence[Mapping[str, str]]
+"""A text to continue as it stands, or a conversation of `{"role": …, "content": …}` for the model's chat template."""
+
+Ending = Literal["stop", "length", "cancelled"]
+
+_SEEDS = 2**64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How one text is generated; None everywhere: as the model's own generation defaults say.
+
+    Attributes:
+        max_tokens: Most tokens to generate, 1 or more; None: the model's default, else until its window is full. What
+            goes beyond the window is cut, and ends with `length`.
+        temperature: 0 takes the likeliest token; None: the model's default, else 1.
+        top_p: Share of the likeliest tokens to draw from, 0 to 1; None: the model's default, else 1.
+        top_k: Number of the likeliest tokens to draw from, 1 or more; None: the model's default, else all.
+        seed: The same seed draws the same text; None: another each time.
+        stop: Texts before which the answer ends.
+    """
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what no model can do.
+
+        Raises:
+            LLMInvalidRequestError: A value out of range; names it and the range.
+        """
+        _check("max_tokens", self.max_tokens, 1, math.inf, whole=True)
+        _check("temperature", self.temperature, 0, math.inf)
+        _check("top_p", self.top_p, 0, 1)
+        _check("top_k", self.top_k, 1, math.inf, whole=True)
+        _check("seed", self.seed, -(_SEEDS // 2), _SEEDS - 1, whole=True)
+        _check_stops(self.stop)
+
+
+def _check_stops(stops: Sequence[object]) -> None:
+    if not all(isinstance(text, str) and text for text in stops):
+        raise LLMInvalidRequestError("stop has an element that is no text; expected texts of one character or more")
+
+
+def _check(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
+    if value is None:
+        return
+    kinds = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high or value == math.inf:
+        kind = "a whole number" if whole else "a number"
+        span = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low:g} or more"
+        raise LLMInvalidRequestError(f"{name} is {value!r}; expected {kind}, {span}")
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationResult:
+    """One generated text.
+
+    Attributes:
+        text: The text, without the prompt and without a stop string.
+        input_tokens: Tokens of the prompt, the chat template's included.
+        output_tokens: Tokens that were generated, the one that ends an answer and those of a stop string included.
+        finish_reason: `stop` (the model's end or a stop string), `length`, or `cancelled`: left early, this is a part.
+    """
+
+    text: str
+    input_tokens: int
+    output_tokens: int
+    finish_reason: Ending

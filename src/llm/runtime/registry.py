@@ -1,0 +1,66 @@
+"""Kinds of provider by name: those of the package, those registered, those of other distributions."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, cast
+
+from llm.core.exceptions import LLMConfigurationError
+
+if TYPE_CHECKING:
+    from llm.core.protocols import ProviderFactory
+
+_registered: dict[str, ProviderFactory] = {}
+
+_DIALECTS = {
+    "openai": ("llm.providers.openai", "OpenAIDialect"),
+    "anthropic": ("llm.providers.anthropic", "AnthropicDialect"),
+    "openrouter": ("llm.providers.openrouter", "OpenRouterDialect"),
+}
+
+
+def register_provider(name: str, factory: ProviderFactory) -> None:
+    """Make `type: name` in `llm.yaml` stand for what `factory` makes of a `ProviderSettings`.
+
+    A name that is registered again gets the new factory; managers that are open keep what they have. Other
+    distributions register through the entry point group `llm.providers`.
+
+    Raises:
+        LLMConfigurationError: The name is empty, or `factory` cannot be called.
+    """
+    if not name or not callable(factory):
+        raise LLMConfigurationError("register_provider needs a name and a function from ProviderSettings to a Provider")
+    _registered[name] = factory
+
+
+def provider_factory(name: str) -> ProviderFactory:
+    """Return the factory of a kind of provider.
+
+    Raises:
+        LLMConfigurationError: There is none; names those there are.
+    """
+    if name in _registered:
+        return _registered[name]
+    if name in _DIALECTS:
+        from llm.providers.base import HTTPProvider  # noqa: PLC0415 - loaded when a provider is used
+
+        module, dialect = _DIALECTS[name]
+        return HTTPProvider.factory(getattr(importlib.import_module(module), dialect))
+    if name == "local":
+        from llm.providers.local.provider import LocalProvider  # noqa: PLC0415 - loaded when a provider is used
+
+        return LocalProvider
+    return _from_entry_point(name)
+
+
+def _from_entry_point(name: str) -> ProviderFactory:
+    offered = {entry.name: entry for entry in entry_points(group="llm.providers")}
+    if name in offered:
+        return cast("ProviderFactory", offered[name].load())
+    known = sorted({*_registered, *_DIALECTS, "local", *offered})
+    raise LLMConfigurationError(
+        f"there is no kind of provider {name!r}; there are: {', '.join(known)}. Correct `type:`, or register it with "
+        "register_provider before the manager opens; a server that speaks OpenAI's dialect is `type: openai` with a "
+        "base_url"
+    )

@@ -1,0 +1,74 @@
+"""The one manager of the process: one per event loop that is alive, made once however many tasks ask together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import weakref
+from typing import TYPE_CHECKING
+
+from llm.core.exceptions import LLMConfigurationError
+from llm.core.manager import LLMManager
+
+if TYPE_CHECKING:
+    from llm.core.manager import ConfigSource
+
+_Loops = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, "asyncio.Task[LLMManager]"]
+_managers: _Loops = weakref.WeakKeyDictionary()
+
+
+async def get_llm_manager(config: ConfigSource = None) -> LLMManager:
+    """Return the manager of this process and event loop; the first call makes it.
+
+    Managers of several loops that hold the same key share its limits. A forked child and a new event loop get a fresh
+    one.
+
+    Args:
+        config: A path, a mapping, an `LLMConfig`, or None for `$LLM_CONFIG`, `config/llm.yaml`, `llm.yaml` and the
+            environment, in this order.
+
+    Raises:
+        LLMConfigurationError: The configuration is wrong, or another one than the manager was made with.
+    """
+    loop = asyncio.get_running_loop()
+    task = _managers.get(loop)
+    if task is None or _is_over(task):
+        task = _managers[loop] = loop.create_task(_open(config))
+        # Whoever asks may be cancelled; the others still get theirs.
+        return await asyncio.shield(task)
+    manager = await asyncio.shield(task)
+    if config is not None:
+        _check_same(manager, config)
+    return manager
+
+
+async def close_llm_manager() -> None:
+    """Close the manager of this loop and forget it; the next `get_llm_manager` makes a new one."""
+    task = _managers.pop(asyncio.get_running_loop(), None)
+    if task is not None:
+        manager = await task
+        await manager.close()
+
+
+async def _open(config: ConfigSource) -> LLMManager:
+    return await LLMManager.open(config)
+
+
+def _is_over(task: asyncio.Task[LLMManager]) -> bool:
+    if not task.done():
+        return False
+    return task.cancelled() or task.exception() is not None or task.result().closed
+
+
+def _check_same(manager: LLMManager, config: ConfigSource) -> None:
+    from llm.core.config import load_config  # noqa: PLC0415 - loaded already where a manager is open
+
+    if load_config(config) != manager.config:
+        raise LLMConfigurationError(
+            "this process has a manager with another configuration; use that one, close it with close_llm_manager(), "
+            "change it with manager.reload(config), or make an independent one with LLMManager.open(config)"
+        )
+
+
+# What a child inherits is the parent's loop and the parent's sockets: of no use, and not the child's to close.
+os.register_at_fork(after_in_child=_managers.clear)

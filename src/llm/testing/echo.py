@@ -1,0 +1,47 @@
+"""The rule by which the doubles answer and count where a test says nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from llm.core.messages import MessageRole
+from llm.core.types import LLMResponse, TokenUsage
+
+if TYPE_CHECKING:
+    from llm.core.types import LLMRequest
+
+CHARACTERS_PER_TOKEN = 4
+
+
+def count_tokens(characters: int) -> int:
+    """Return the tokens of so many characters: a token for each four begun."""
+    return -(-characters // CHARACTERS_PER_TOKEN)
+
+
+def prompt_tokens(request: LLMRequest) -> int:
+    """Return the tokens of all the texts of the messages together."""
+    return count_tokens(sum(len(message.text) for message in request.messages))
+
+
+def answer(request: LLMRequest, text: str | None = None, *, id: str = "") -> LLMResponse:  # noqa: A002
+    """Answer with `text`, by default the last user's text; cut at `max_tokens`, where it then ends as `length`."""
+    if text is None:
+        text = next((m.text for m in reversed(request.messages) if m.role is MessageRole.USER), "")
+    most = request.max_tokens
+    cut = most is not None and count_tokens(len(text)) > most
+    if cut and most is not None:
+        text = text[: most * CHARACTERS_PER_TOKEN]
+    return LLMResponse(
+        id,
+        text,
+        request.model or "fake-model",
+        usage=TokenUsage(prompt_tokens(request), count_tokens(len(text))),
+        finish_reason="length" if cut else "stop",
+    )
+
+
+def vector(text: str, size: int) -> tuple[float, ...]:
+    """Return numbers of -1 to 1 that depend on the text alone."""
+    digest = hashlib.shake_256(text.encode()).digest(size)
+    return tuple(byte / 127.5 - 1.0 for byte in digest)

@@ -1,0 +1,58 @@
+"""Importing a door costs little and loads nothing heavy."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HEAVY = (
+    "openai", "anthropic", "torch", "transformers", "fastapi", "redis", "prometheus_client", "aiohttp", "httpx2",
+    "pydantic", "yaml", "rich", "typer", "tenacity",
+)  # fmt: skip
+DOORS = [
+    door
+    for door in ("llm", "llm.cache", "llm.middleware", "llm.batch", "llm.testing", "llm.sync", "llm.providers.local")
+    if importlib.util.find_spec(door)
+]
+MOST_TIMES_ASYNCIO = 4
+
+
+@pytest.fixture(autouse=True)
+def _unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coverage of the interpreters we start would load modules and cost time of its own."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_door_loads_nothing_heavy(door: str, fresh_python: Callable[[str], str]) -> None:
+    loaded = fresh_python(f"""
+import sys
+sys.path.insert(0, 'src')
+import {door}
+print(*[name for name in {HEAVY} if name in sys.modules])
+""").split()
+    assert not loaded
+
+
+def test_the_front_door_costs_at_most_four_times_what_every_async_program_loads(
+    fresh_python: Callable[[str], str],
+) -> None:
+    ours = _cpu_seconds("llm", fresh_python)
+    bare = _cpu_seconds("asyncio, json, ssl", fresh_python)
+    assert ours <= MOST_TIMES_ASYNCIO * bare, f"{ours:.3f} s against {bare:.3f} s"
+
+
+def _cpu_seconds(modules: str, fresh_python: Callable[[str], str]) -> float:
+    code = f"""
+import sys, time
+sys.path.insert(0, 'src')
+before = time.process_time()
+import {modules}
+print(time.process_time() - before)
+"""
+    return min(float(fresh_python(code)) for _ in range(3))

