@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from .types import TokenUsage
+
+_NOTHING: Final = TokenUsage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class TokenStats:
     """
 
     requests: int = 0
-    usage: TokenUsage = TokenUsage()
+    usage: TokenUsage = _NOTHING
     cost: float | None = 0.0
     seconds: float = 0.0
     cache_hits: int = 0
