@@ -7,6 +7,8 @@ with providers in config/llm.yaml, it asks those. With neither, a small model on
 with `manifold models fetch smollm2-135m`.
 """
 
+# ruff: noqa: T201 - a script that prints
+
 from __future__ import annotations
 
 import asyncio
@@ -14,6 +16,7 @@ import sys
 from string import ascii_uppercase
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -40,7 +43,7 @@ async def main() -> None:
 
 async def one_question(client: LLMClient) -> None:
     headline("One question")
-    response = await client.chat("What is Python? Answer in one short sentence.", max_tokens=32)
+    response = await client.chat("What is Python? Answer in one short sentence.", max_tokens=24)
 
     # A response prints as its text, and knows where it came from and what it took.
     print(response)
@@ -55,19 +58,19 @@ async def a_conversation(client: LLMClient) -> None:
         Message(MessageRole.SYSTEM, "You are a friendly guide. Answer in one short sentence."),
         Message(MessageRole.USER, "My name is Ada. Which city should I visit?"),
     ]
-    response = await client.complete(messages, temperature=0.7, max_tokens=32)
+    response = await client.complete(messages, temperature=0.7, max_tokens=24)
     print(response)
 
     # The answer is the next turn; append it and go on.
     messages += [response.message, Message(MessageRole.USER, "What is my name?")]
-    print(await client.complete(messages, temperature=0, max_tokens=16))
+    print(await client.complete(messages, temperature=0, max_tokens=12))
 
 
 async def a_stream(client: LLMClient) -> None:
     headline("A stream, printed as it comes")
 
     # Leaving the block, also in the middle, ends the answer at the provider at once.
-    async with client.stream_complete("Tell me a very short story about a lighthouse.", max_tokens=48) as stream:
+    async with client.stream_complete("Tell me a very short story about a lighthouse.", max_tokens=32) as stream:
         async for chunk in stream:
             print(chunk, end="", flush=True)
         response = await stream.response()  # all of it, with its usage
@@ -94,7 +97,7 @@ async def an_error(client: LLMClient) -> None:
     # Every failure is an LLMException, and each kind says what happened and what to do. `timeout` is in seconds and
     # bounds the whole call, waiting and retries included.
     try:
-        await client.chat("This call has a millisecond to live.", timeout=0.001)
+        await client.chat("This call has no time to speak of.", timeout=0.0001)
     except LLMTimeoutError as error:
         print(f"{type(error).__name__}: {error}")
         print(f"-- phase {error.phase}, retryable: {error.retryable}")
@@ -105,22 +108,17 @@ def show(status: dict[str, Any]) -> None:
     metrics = status["metrics"]
     latency, tokens, cache = metrics["latency"], metrics["tokens"], metrics["cache"]
 
-    totals = Table("calls", "answered", "failed", "retries", "tokens", "cache hits", "p50", "p95", "cost")
-    totals.add_row(
-        str(metrics["total_requests"]),
-        str(metrics["successful_requests"]),
-        str(metrics["failed_requests"]),
-        str(metrics["retries"]),
-        f"{tokens['input']} + {tokens['output']}",
-        f"{cache['hits']} ({cache['hit_ratio']:.0%})",
-        f"{latency['p50']:.2f} s",
-        f"{latency['p95']:.2f} s",
-        f"${metrics['cost']:.4f}",
-    )
+    totals = Table("all calls", "", box=SIMPLE)
+    totals.add_row("calls", f"{metrics['total_requests']}, of which {metrics['failed_requests']} failed")
+    totals.add_row("retries", f"{metrics['retries']}")
+    totals.add_row("tokens", f"{tokens['input']} in, {tokens['output']} out")
+    totals.add_row("cache", f"{cache['hits']} hits ({cache['hit_ratio']:.0%}), {cache['tokens_saved']} tokens saved")
+    totals.add_row("latency", f"median {latency['p50']:.2f} s, p95 {latency['p95']:.2f} s, p99 {latency['p99']:.2f} s")
+    totals.add_row("cost", f"${metrics['cost']:.4f}")
     console.print(totals)
 
     # Keys are shown by fingerprint, never as they are.
-    keys = Table("provider", "key", "state", "requests", "tokens")
+    keys = Table("provider", "key", "state", "requests", "tokens", box=SIMPLE)
     for name, provider in status["providers"].items():
         for key in provider["keys"]:
             used = metrics["keys"].get(key["key"])
