@@ -240,6 +240,10 @@ class LLMClient:
 
     def prepare(self, request: LLMRequest) -> tuple[Route, LLMRequest]:
         """Give a request its way, its model and the record of its call; `manager.explain` asks about the same."""
+        if request.response_model is not None:
+            raise LLMInvalidRequestError(
+                "response_model is not built yet; ask for response_format='json_object' and validate the text"
+            )
         route, model = self._find(request.model)
         parts = self._routes.parts
         now = parts.clock.now()

@@ -88,9 +88,10 @@ class Key:
         if now - client.born >= self._max_lifetime or (
             not client.calls and now - client.last_used >= self._idle_timeout
         ):
+            newer = Client(self._make(), now)
             client.retired = True
             retired = None if client.calls else client
-            client = self.client = Client(self._make(), now)
+            client = self.client = newer
         client.calls += 1
         client.last_used = now
         self.calls += 1

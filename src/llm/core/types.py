@@ -62,37 +62,6 @@ class TokenUsage:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenStats:
-    """What a number of requests came to.
-
-    Attributes:
-        requests: Requests.
-        usage: Their tokens.
-        cost: US dollars; None where a price is unknown.
-        seconds: Seconds from the first to the last.
-        cache_hits: Requests that the cache answered.
-        saturation: Share of the binding limit that they used, 0 to 1.
-    """
-
-    requests: int = 0
-    usage: TokenUsage = TokenUsage()
-    cost: float | None = 0.0
-    seconds: float = 0.0
-    cache_hits: int = 0
-    saturation: float = 0.0
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Input and output tokens per second; 0 before time has passed."""
-        return self.usage.total_tokens / self.seconds if self.seconds > 0 else 0.0
-
-    @property
-    def cache_hit_ratio(self) -> float:
-        """Share of requests that the cache answered, 0 to 1."""
-        return self.cache_hits / self.requests if self.requests else 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class ToolDefinition:
     """A tool that the model may ask for.
 
@@ -215,7 +184,7 @@ class LLMRequest:
             stream: bool = False,
             call: Call | None = None,
         ) -> None:
-            """Take more forms than are kept; `__post_init__` brings them into the one."""
+            """Take more forms than are kept."""
 
     def __post_init__(self) -> None:
         """Bring the arguments into their one form.
@@ -243,17 +212,19 @@ class LLMRequest:
 
 
 def _are_read(messages: object) -> bool:
-    if type(messages) is not tuple or not messages:
-        return False
-    return all(type(message) is Message for message in cast("tuple[object, ...]", messages))
+    return (
+        type(messages) is tuple and bool(messages) and all(type(m) is Message for m in cast("list[object]", messages))
+    )
 
 
 def _stop_texts(stop: object) -> tuple[str, ...]:
     several = tuple(cast("Sequence[object]", stop)) if isinstance(stop, (list, tuple)) else (stop,)
     texts = tuple(text for text in several if isinstance(text, str) and text)
-    if texts and len(texts) == len(several):
-        return texts
-    raise LLMInvalidRequestError("stop is neither a text nor a list of texts, none of them empty; pass one of these")
+    if not texts or len(texts) != len(several):
+        raise LLMInvalidRequestError(
+            "stop is neither a text nor a list of texts, none of them empty; pass one of these"
+        )
+    return texts
 
 
 # Only what no provider takes is refused here; a narrower range is the provider's to refuse.

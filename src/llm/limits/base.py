@@ -17,6 +17,9 @@ Unit = Literal["requests", "input_tokens", "output_tokens", "total_tokens", "cos
 GUARD = 0.1
 """Seconds that our view of a limit stays behind: the vendor refills once a request has arrived, not once it left."""
 
+MOMENT = 1e-7
+"""Seconds that are no wait: sums of floats are off by less, and no timer is as fine."""
+
 DAY = 86400.0
 
 
@@ -26,14 +29,16 @@ class Hold:
     Attributes:
         at: Monotonic seconds at which it was taken.
         amount: What is counted for it now, in the limit's unit.
+        number: Which of the limit's holds it is, for limits that ask.
     """
 
-    __slots__ = ("amount", "at")
+    __slots__ = ("amount", "at", "number")
 
-    def __init__(self, at: float, amount: float) -> None:
-        """Keep time and amount."""
+    def __init__(self, at: float, amount: float, number: int = 0) -> None:
+        """Keep time, amount and number."""
         self.at: float = at
         self.amount: float = amount
+        self.number: int = number
 
 
 class Limit(Protocol):
@@ -83,6 +88,11 @@ class Binding:
 
     seconds: float = 0.0
     limit: Limit | None = None
+
+    @property
+    def timed(self) -> bool:
+        """Whether the wait is known, since time alone ends it."""
+        return self.limit is None or self.limit.timed
 
 
 FREE = Binding()

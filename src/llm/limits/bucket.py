@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 
-from .base import GUARD, Hold
+from .base import GUARD, MOMENT, Hold
 
 if TYPE_CHECKING:
     from llm.core.exceptions import LimitScope
 
     from .base import Unit
 
-_EPSILON = 1e-9
-
 
 class TokenBucket:
     """`capacity` per `period` seconds; a `Limit`.
 
+    The vendor's bucket starts to refill when a request arrives there, up to `GUARD` seconds after ours saw it leave.
+    So ours never ends its refill earlier than `GUARD` after the last draw: it may be behind the vendor's, never ahead.
+
     Source: https://docs.anthropic.com/en/api/rate-limits names the algorithm and its continuous refill.
     """
 
-    __slots__ = ("_level", "_updated", "capacity", "level", "name", "period", "refuses", "timed", "unit")
+    __slots__ = (
+        "_draws", "_level", "_peaks", "_refills_from",
+        "capacity", "level", "name", "period", "refuses", "timed", "unit",
+    )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - a limit's six facts
         self, name: str, unit: Unit, capacity: float, period: float, *, level: LimitScope = "key", refuses: bool = False
@@ -35,28 +40,45 @@ class TokenBucket:
         self.refuses: bool = refuses
         self.timed: bool = True
         self._level = capacity
-        self._updated = -math.inf
+        self._refills_from = -math.inf
+        self._draws = 0
+        self._peaks: list[tuple[int, float]] = []
 
     def wait(self, now: float, amount: float) -> float:
         """Return seconds until the bucket holds `amount`."""
         if amount > self.capacity:
             return math.inf
         missing = amount - self._refilled(now)
-        # Where the guard holds the refill back, `_updated` lies ahead of now.
-        return missing * self.period / self.capacity + max(0.0, self._updated - now) if missing > _EPSILON else 0.0
+        if missing <= 0.0:
+            return 0.0
+        seconds = missing * self.period / self.capacity + max(0.0, self._refills_from - now)
+        return seconds if seconds > MOMENT else 0.0
 
     def take(self, now: float, amount: float) -> Hold:
         """Take `amount` out."""
         level = self._refilled(now)
-        # A full bucket does not refill; the vendor's starts to when the request arrives, so ours starts later.
-        self._updated = now + GUARD if level >= self.capacity else max(now, self._updated)
-        self._level = level - amount
-        return Hold(now, amount)
+        start = max(now, self._refills_from)
+        full_at = start + (self.capacity - level) * self.period / self.capacity
+        self._draws += 1
+        self._lower(level, level - amount)
+        self._refills_from = start + max(0.0, now + GUARD - full_at)
+        return Hold(now, amount, self._draws)
 
     def settle(self, now: float, hold: Hold, used: float) -> None:
-        """Put back what was not used, or take what was used beyond; the bucket may go below zero then."""
-        self._level = min(self.capacity, self._refilled(now) + hold.amount - used)
-        self._updated = max(now, self._updated)
+        """Put back what was not used, or take what was used beyond; the bucket may go below zero then.
+
+        What the bucket regained meanwhile is not given twice: had the amount not been taken, a full bucket would have
+        let that much run over.
+        """
+        level = self._refilled(now)
+        back = hold.amount - used
+        if back > 0.0:
+            room = self.capacity - max(level, self._peak_since(hold))
+            self._level = level + min(back, room)
+        else:
+            self._draws += 1
+            self._lower(level, level + back)
+        self._refills_from = max(now, self._refills_from)
         hold.amount = used
 
     def saturation(self, now: float) -> float:
@@ -64,7 +86,17 @@ class TokenBucket:
         return min(1.0, max(0.0, 1.0 - self._refilled(now) / self.capacity))
 
     def _refilled(self, now: float) -> float:
-        if self._updated == -math.inf:
-            return self.capacity
-        elapsed = max(0.0, now - self._updated)
+        elapsed = max(0.0, now - self._refills_from)
         return min(self.capacity, self._level + elapsed * self.capacity / self.period)
+
+    def _lower(self, before: float, after: float) -> None:
+        # Between two draws the level only rises, so the levels before draws are its peaks; a lower one before a higher
+        # one is never asked for. Of the rest there are as many as draws since the bucket was last full, at most.
+        while self._peaks and self._peaks[-1][1] <= before:
+            self._peaks.pop()
+        self._peaks.append((self._draws, before))
+        self._level = after
+
+    def _peak_since(self, hold: Hold) -> float:
+        place = bisect_right(self._peaks, hold.number, key=lambda peak: peak[0])
+        return self._peaks[place][1] if place < len(self._peaks) else -math.inf

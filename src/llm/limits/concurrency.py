@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from .base import Unit
 
-_SOON = 3600.0
+_SOON = 0.001  # a stand-in, shorter than any wait that is known
 
 
 class Concurrency:

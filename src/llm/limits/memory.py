@@ -11,7 +11,7 @@ from .concurrency import Concurrency
 from .window import SlidingWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
     from llm.core.exceptions import LimitScope
 
@@ -79,21 +79,26 @@ class Account:
         """Rest after a refusal, and return for how many seconds.
 
         `seconds` is what the provider asked for; where it asked for nothing, the rest doubles from a second to a
-        minute with each refusal in a row.
+        minute with each refusal in a row. Calls that were under way together and are refused together count as one.
         """
         if seconds is None:
-            seconds = min(60.0, 2.0**self.strikes)
+            if now < self.cooling_until:
+                return self.cooling_until - now
+            seconds = min(60.0, 2.0 ** min(self.strikes, 6))
             self.strikes += 1
         self.cooling_until = max(self.cooling_until, now + seconds)
         return seconds
 
 
 def _continue(old: Limit | None, new: Limit, now: float) -> Limit:
-    if isinstance(old, Concurrency) and isinstance(new, Concurrency):
+    if old is None:
+        return new
+    if isinstance(old, Concurrency):
         old.capacity = new.capacity  # the same object, so that calls that run are seen to end
         return old
-    if old is not None:
-        new.take(now, old.saturation(now) * new.capacity)
+    if type(old) is type(new) and old.capacity == new.capacity:
+        return old
+    new.take(now, old.saturation(now) * new.capacity)
     return new
 
 
@@ -102,14 +107,25 @@ class AccountBook:
 
     An account outlives the manager that made it, as the vendor's memory of a key does. `lock` makes asking and taking
     one step among the threads of several loops.
+
+    Attributes:
+        lock: Held while limits are asked and changed.
+        sleepers: What to call when something was given back: one of each queue in which somebody waits.
     """
 
     def __init__(self) -> None:
         """Start empty."""
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
+        self.sleepers: set[Callable[[], None]] = set()
         self._accounts: dict[Hashable, Account] = {}
 
     def account(self, name: Hashable) -> Account:
         """Return the account of that name, made where it is new."""
         with self.lock:
             return self._accounts.setdefault(name, Account())
+
+    def wake_others(self, caller: Callable[[], None]) -> None:
+        """Have all queues but the caller's look again, since they may count on the same accounts."""
+        for wake in tuple(self.sleepers):
+            if wake != caller:
+                wake()

@@ -6,14 +6,14 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING
 
-from .base import GUARD, Hold
+from .base import GUARD, MOMENT, Hold
 
 if TYPE_CHECKING:
     from llm.core.exceptions import LimitScope
 
     from .base import Unit
 
-_EPSILON = 1e-9
+_EPSILON = 1e-9  # of an amount: sums of dollars are off by less
 
 
 class SlidingWindow:
@@ -42,18 +42,19 @@ class SlidingWindow:
             return math.inf
         self._expire(now)
         excess = self._sum + amount - self.capacity
-        if excess <= _EPSILON:
-            return 0.0
+        due = now
         for hold in self._holds:
-            excess -= hold.amount
             if excess <= _EPSILON:
-                return hold.at + self._span - now
-        return self._span
+                break
+            excess -= hold.amount
+            due = hold.at + self._span
+        return due - now
 
     def take(self, now: float, amount: float) -> Hold:
         """Count `amount` from now on."""
         self._expire(now)
-        hold = Hold(now, amount)
+        newest = self._holds[-1].at if self._holds else now
+        hold = Hold(max(now, newest), amount)  # in order, though threads may come with times that are not
         self._holds.append(hold)
         self._sum += amount
         return hold
@@ -61,7 +62,7 @@ class SlidingWindow:
     def settle(self, now: float, hold: Hold, used: float) -> None:
         """Count `used` in place of what was taken, where its window still runs."""
         self._expire(now)
-        if hold.at > now - self._span:
+        if not self._over(hold, now):
             self._sum += used - hold.amount
         hold.amount = used
 
@@ -72,8 +73,10 @@ class SlidingWindow:
 
     def _expire(self, now: float) -> None:
         holds = self._holds
-        oldest = now - self._span
-        while holds and holds[0].at <= oldest:
+        while holds and self._over(holds[0], now):
             self._sum -= holds.popleft().amount
         if not holds:
             self._sum = 0.0  # sums of floats drift; an empty window is exactly empty
+
+    def _over(self, hold: Hold, now: float) -> bool:
+        return hold.at + self._span - now <= MOMENT

@@ -226,6 +226,7 @@ class Composition:
             single_flight=stated.single_flight,
             streams=stated.streams,
             spawn=self._outbox.spawn,
+            idle=self.config.global_.timeouts.idle,
             price=partial(self.cost, provider),
         )
         self._caches.append(layer)

@@ -1,0 +1,221 @@
+"""The slots of a provider and what is counted for them: which can pay a charge now, else which will first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from llm.core.call import Charge
+from llm.core.exceptions import LLMInvalidRequestError
+
+from . import refusals
+from .base import FREE, MOMENT, Binding, binding, never_fits
+from .memory import Account
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from llm.core.call import Ticket
+    from llm.core.exceptions import LLMException
+    from llm.core.keys import Slot
+    from llm.utils.clock import Clock
+
+    from .base import Limit
+    from .memory import AccountBook
+
+_ANY = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """Whose limits a call pays beside its key's.
+
+    Attributes:
+        shared: Limits of everything together, and of the provider.
+        user: Returns a user's account; None where users have no limits.
+    """
+
+    shared: tuple[Account, ...] = ()
+    user: Callable[[str], Account | None] | None = None
+
+
+class Choice(NamedTuple):
+    """The slot to take, or to wait for.
+
+    Attributes:
+        slot: None where no key is left.
+        bound: What keeps it waiting; no seconds where it can pay.
+        look: Seconds after which time alone may let a slot pay; infinite where only the end of a call can.
+    """
+
+    slot: Slot | None
+    bound: Binding
+    look: float
+
+
+class Rotation:
+    """Slots that take turns: the next one in turn that can pay is taken, one that cannot is skipped."""
+
+    def __init__(
+        self, provider: str, slots: Sequence[tuple[Slot, Account]], *, clock: Clock, book: AccountBook, levels: Levels
+    ) -> None:
+        """Make the rotation; `slots` stand in the order of the configuration."""
+        self.provider: str = provider
+        self.slots: tuple[Slot, ...] = tuple(slot for slot, _ in slots)
+        self._accounts: dict[Slot, Account] = dict(slots)
+        self._clock = clock
+        self._lock = book.lock
+        self._levels = levels
+        self._serving: dict[str, tuple[Slot, ...]] = {
+            model: tuple(slot for slot in self.slots if slot.model in (model, _ANY)) for model in (*self.models(), _ANY)
+        }
+        self._turns: dict[str, int] = {}
+        self._model_turn = 0
+
+    def models(self) -> tuple[str, ...]:
+        """Return the models that the slots name, in their order."""
+        return tuple(dict.fromkeys(slot.model for slot in self.slots if slot.model != _ANY))
+
+    def choose_model(self) -> str:
+        """Return a model for a call that names none: by turns over those that can pay now, else over all.
+
+        Raises:
+            LLMInvalidRequestError: The slots take any model, so the call must name one.
+        """
+        now = self._clock.now()
+        models = self.models()
+        if not models:
+            raise LLMInvalidRequestError(
+                f"provider {self.provider!r} takes any model, so a call must name one; pass model=…",
+                provider=self.provider,
+            )
+        turn = self._model_turn % len(models)
+        ordered = models[turn:] + models[:turn]
+        free = (m for m in ordered if len(ordered) > 1 and self._choose(m, (), Charge(), now).bound is FREE)
+        chosen = next(free, ordered[0])
+        self._model_turn = models.index(chosen) + 1
+        return chosen
+
+    def check(self, ticket: Ticket) -> None:
+        """Refuse what can never be paid, whatever the wait.
+
+        Raises:
+            LLMInvalidRequestError: No slot has the model; names those there are.
+            LLMRateLimitError: The request is larger than a limit, or a limit per day or in dollars is used up.
+        """
+        slots = self._having(ticket.model)
+        if not slots:
+            raise refusals.no_such_model(self.provider, ticket.model, self.models())
+        shared = self._shared(self._user(ticket.user))
+        of_keys = [self._accounts[slot].limits for slot in slots if slot.serves(ticket.model)]
+        over = never_fits(shared, ticket.charge) or _over_all(of_keys, ticket.charge)
+        if over is not None:
+            raise refusals.too_large(self.provider, ticket, over)
+        now = self._clock.now()
+        with self._lock:
+            used_up = _binding_daily(shared, ticket.charge, now)
+            if used_up is FREE:
+                bounds = [_binding_daily(limits, ticket.charge, now) for limits in of_keys]
+                used_up = min(bounds, key=lambda bound: bound.seconds, default=FREE)
+        if used_up is not FREE:
+            raise refusals.used_up(self.provider, ticket, used_up)
+
+    def cool(self, slot: Slot, seconds: float | None) -> float:
+        """Rest the slot's account, and return for how many seconds; None: the provider named no time."""
+        return self._accounts[slot].cool(self._clock.now(), seconds)
+
+    def succeeded(self, slot: Slot) -> None:
+        """Know that the slot's account is served again."""
+        self._accounts[slot].strikes = 0
+
+    def usable(self, model: str) -> bool:
+        """Return whether a key is left for `model`."""
+        return any(slot.serves(model) for slot in self._having(model))
+
+    def rest(self, model: str) -> float:
+        """Return seconds until one of the model's keys is not cooling; infinite where no key is left."""
+        rests = [self.cooling(slot) for slot in self._having(model) if slot.serves(model)]
+        return min(rests, default=math.inf)
+
+    def saturation(self, slot: Slot) -> dict[str, float]:
+        """Return how full each limit of the slot's account is, 0 to 1, by its field's name."""
+        now = self._clock.now()
+        with self._lock:
+            return {limit.name: round(limit.saturation(now), 4) for limit in self._accounts[slot].limits}
+
+    def cooling(self, slot: Slot) -> float:
+        """Return seconds that the slot's account still rests."""
+        return max(0.0, self._accounts[slot].cooling_until - self._clock.now())
+
+    def _having(self, model: str) -> tuple[Slot, ...]:
+        return self._serving[self._group(model)]
+
+    def _group(self, model: str) -> str:
+        return model if model in self._serving else _ANY
+
+    def _user(self, user: str | None) -> Account | None:
+        return self._levels.user(user) if user is not None and self._levels.user is not None else None
+
+    def _shared(self, user: Account | None) -> tuple[Limit, ...]:
+        accounts = (*self._levels.shared, user) if user is not None else self._levels.shared
+        return tuple(limit for account in accounts for limit in account.limits)
+
+    def _choose(self, model: str, shared: tuple[Limit, ...], charge: Charge, now: float) -> Choice:
+        """Return the next slot in turn that can pay now, else the one that will first, and what binds it."""
+        slot, bound, look = self._first(model, charge, now)
+        outer = binding(shared, charge, now)
+        if outer.seconds <= bound.seconds:
+            return Choice(slot, bound, look)
+        return Choice(slot, outer, outer.seconds if outer.timed else math.inf)
+
+    def _first(self, model: str, charge: Charge, now: float) -> Choice:
+        found = Choice(None, Binding(math.inf), math.inf)
+        slots = self._having(model)
+        turn = self._turns.get(self._group(model), 0)
+        for slot in (*slots[turn:], *slots[:turn]):
+            if not slot.serves(model):
+                continue
+            bound = self._bound(slot, charge, now)
+            if bound.seconds <= 0.0:
+                return Choice(slot, bound, 0.0)
+            look = min(found.look, bound.seconds if bound.timed else math.inf)
+            nearer = found.slot is None or bound.seconds < found.bound.seconds
+            found = Choice(slot, bound, look) if nearer else found._replace(look=look)
+        return found
+
+    def _bound(self, slot: Slot, charge: Charge, now: float) -> Binding:
+        account = self._accounts[slot]
+        bound = binding(account.limits, charge, now)
+        rest = account.cooling_until - now
+        return Binding(rest) if rest > max(bound.seconds, MOMENT) else bound
+
+    def _took(self, slot: Slot, model: str) -> None:
+        slots = self._having(model)
+        self._turns[self._group(model)] = (slots.index(slot) + 1) % len(slots)
+
+    def _never(self, ticket: Ticket, bound: Binding) -> LLMException | None:
+        """Return why waiting for `bound` is no use, or None."""
+        limit = bound.limit
+        slots = self._having(ticket.model)
+        if not slots:
+            return refusals.no_such_model(self.provider, ticket.model, self.models())
+        if not self.usable(ticket.model):
+            return refusals.no_key_left(self.provider, ticket.model, slots)
+        if limit is not None and bound.seconds == math.inf:
+            return refusals.too_large(self.provider, ticket, limit)
+        if limit is not None and limit.refuses:
+            return refusals.used_up(self.provider, ticket, bound)
+        return None
+
+
+def _over_all(of_keys: Iterable[tuple[Limit, ...]], charge: Charge) -> Limit | None:
+    """Return the limit of the key that comes nearest, where the charge fits no key."""
+    overs = [never_fits(limits, charge) for limits in of_keys]
+    known = [limit for limit in overs if limit is not None]
+    return max(known, key=lambda limit: limit.capacity) if known and len(known) == len(overs) else None
+
+
+def _binding_daily(limits: Iterable[Limit], charge: Charge, now: float) -> Binding:
+    return binding([limit for limit in limits if limit.refuses], charge, now)
