@@ -16,7 +16,7 @@ from llm.testing import Fault, MockUpstream
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
 CTRL_C, CTRL_D = "\x03", "\x04"
@@ -62,7 +62,7 @@ class Terminal:
 
 
 @asynccontextmanager
-async def terminal(root: Path, folder: Path, *words: str, columns: int = 60) -> AsyncIterator[Terminal]:
+async def terminal(root: Path, folder: Path, *words: str, columns: int = 60) -> AsyncGenerator[Terminal]:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, columns))
     kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE"))}
