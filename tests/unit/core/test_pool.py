@@ -86,13 +86,13 @@ async def bench() -> AsyncIterator[Bench]:
     await bench.manager.close(0.0)
 
 
-async def read(client: LLMClient, **options: Any) -> str:
-    async with client.stream_complete("hello", **options) as stream:
+async def read(client: LLMClient, *, max_tokens: int = 10, **options: Any) -> str:
+    async with client.stream_complete("hello", max_tokens=max_tokens, **options) as stream:
         return "".join([str(chunk) async for chunk in stream])
 
 
-async def ask(client: LLMClient, **options: Any) -> str:
-    return str(await client.chat("hello", **options))
+async def ask(client: LLMClient, *, max_tokens: int = 10, **options: Any) -> str:
+    return str(await client.chat("hello", max_tokens=max_tokens, **options))
 
 
 CALLS = pytest.mark.parametrize("call", [ask, read])
