@@ -64,7 +64,12 @@ async def test_ends_each_call_in_the_way_it_last_told() -> None:
     ended: list[str] = []
     one, other = Call(0.0), Call(0.0)
     calls.enter(one, lambda: ended.append("as a call"))
-    calls.enter(one, lambda: (ended.append("as a stream"), calls.leave(one))[0])
+
+    def end_stream() -> None:
+        ended.append("as a stream")
+        calls.leave(one)
+
+    calls.enter(one, end_stream)
     calls.enter(other, lambda: ended.append("other"))
     calls.end_all()
     assert ended == ["as a stream", "other"]

@@ -86,9 +86,7 @@ async def test_a_client_that_lived_too_long_closes_when_its_last_call_has_ended(
     assert key.calls == 0
 
 
-async def test_where_no_new_client_can_be_made_the_old_one_stays_in_use(
-    key: Key, clock: FakeClock, made: Made
-) -> None:
+async def test_where_no_new_client_can_be_made_the_old_one_stays_in_use(key: Key, clock: FakeClock, made: Made) -> None:
     old, _ = key.borrow()
     await clock.advance(3600.0)
     made.fail = True

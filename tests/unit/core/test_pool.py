@@ -1,5 +1,6 @@
-"""One attempt through a key: settled by what was sent, learned from what came, on clients that are kept and made anew."""
+"""One attempt through a key: settled by what was sent, learned from what came; clients kept, and made anew in time."""
 
+# ruff: noqa: ANN401 - helpers hand on what a test gives them
 from __future__ import annotations
 
 import asyncio
@@ -40,7 +41,9 @@ class Bench:
         self.made: dict[str, list[Any]] = {}
         self.manager: LLMManager
 
-    async def open(self, *, keys: int = 2, models: list[str] | None = None, **sections: Any) -> None:
+    async def open(
+        self, *, keys: int = 2, models: list[str] | None = None, timeouts: dict[str, int] | None = None, **sections: Any
+    ) -> None:
         def factory(settings: ProviderSettings) -> Provider:
             assert settings.key is not None
             name = settings.key.reveal()
@@ -50,7 +53,7 @@ class Bench:
 
         register_provider("fake", factory)
         section = {"api_keys": [f"k{i}" for i in range(keys)], "models": models or ["m"], "rate_limits": LIMITS}
-        config = {"providers": {"fake": section}, **sections}
+        config = {"providers": {"fake": section}, "global": {"timeouts": timeouts or {}}, **sections}
         self.manager = await LLMManager.open(config, clock=self.clock)
 
     @property
@@ -58,10 +61,10 @@ class Bench:
         """A client that makes one attempt."""
         return self.manager.get_client(middleware=["rate_limit"])
 
-    def key(self, index: int) -> dict[str, Any]:
+    def key(self, index: int) -> Any:
         return self.manager.get_status()["providers"]["fake"]["keys"][index]
 
-    def taken(self, index: int, model: str = "m") -> dict[str, float]:
+    def taken(self, index: int, model: str = "m") -> Any:
         return self.key(index)["models"][model]
 
     async def run(self, work: Coroutine[Any, Any, Any], seconds: float = 0.0) -> Any:
@@ -336,7 +339,7 @@ async def test_a_factory_that_fails_to_make_a_new_client_costs_that_call_only(be
 
 async def test_a_stream_without_a_first_chunk_in_time_fails_as_that(bench: Bench) -> None:
     bench.make = lambda _: FakeProvider(latency=100.0, clock=bench.clock)
-    await bench.open(**{"global": {"timeouts": {"first_token": 5, "attempt": 50}}})
+    await bench.open(timeouts={"first_token": 5, "attempt": 50})
     error = await bench.fails(read(bench.once), 5.0)
     assert isinstance(error, LLMTimeoutError)
     assert (error.phase, error.sent, error.retryable) == ("first_token", True, True)
@@ -346,7 +349,7 @@ async def test_a_stream_without_a_first_chunk_in_time_fails_as_that(bench: Bench
 
 async def test_an_attempt_without_an_answer_in_time_fails_as_that(bench: Bench) -> None:
     bench.make = lambda _: FakeProvider(latency=100.0, clock=bench.clock)
-    await bench.open(**{"global": {"timeouts": {"first_token": 5, "attempt": 50}}})
+    await bench.open(timeouts={"first_token": 5, "attempt": 50})
     error = await bench.fails(ask(bench.once), 50.0)
     assert isinstance(error, LLMTimeoutError)
     assert (error.phase, error.retryable) == ("total", True)

@@ -1,5 +1,6 @@
 """A queue over keys that are never called, on a clock that the test moves."""
 
+# ruff: noqa: ANN401 - helpers hand on what a test gives them
 from __future__ import annotations
 
 import asyncio
@@ -11,13 +12,12 @@ import pytest
 from llm.core.call import Call, Charge, Ticket
 from llm.core.keys import Key, Slot
 from llm.limits.admission import AdmissionQueue, Levels
+from llm.limits.grant import Grant
 from llm.limits.memory import Account, AccountBook
 from llm.testing import FakeClock, FakeProvider
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-
-    from llm.limits.grant import Grant
 
 
 class CountingClock(FakeClock):
@@ -44,9 +44,9 @@ class Bench:
 
     clock: CountingClock = field(default_factory=CountingClock)
     book: AccountBook = field(default_factory=AccountBook)
-    order: list[str] = field(default_factory=list)
-    grants: dict[str, Grant] = field(default_factory=dict)
-    calls: dict[str, Call] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list[str])
+    grants: dict[str, Grant] = field(default_factory=dict[str, Grant])
+    calls: dict[str, Call] = field(default_factory=dict[str, Call])
 
     def account(self, *, level: Any = "key", bucket: bool = True, **limits: float | str) -> Account:
         account = Account()
@@ -69,7 +69,7 @@ class Bench:
         levels = Levels(tuple(shared), users.get if users is not None else None)
         return AdmissionQueue("fake", slots, clock=self.clock, book=self.book, levels=levels, max_waiting=max_waiting)
 
-    async def pay(
+    async def pay(  # noqa: PLR0913 - what a call may ask
         self,
         queue: AdmissionQueue,
         name: str,

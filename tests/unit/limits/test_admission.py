@@ -1,5 +1,6 @@
 """Who may send now, with which key, and who waits for what: on a clock that the test moves."""
 
+# ruff: noqa: ANN401 - helpers hand on what a test gives them
 from __future__ import annotations
 
 import asyncio
@@ -90,7 +91,7 @@ async def test_all_levels_are_paid_together_or_none(bench: Bench, start: Start) 
     key = bench.account(tokens_per_minute=100)
     queue = bench.queue(key, shared=[everything], users={"alice": alice})
     await bench.pay(queue, "paid", tokens=10, user="alice")
-    start(bench.pay(queue, "waits", tokens=10, user="alice"))
+    _ = start(bench.pay(queue, "waits", tokens=10, user="alice"))
     await bench.settle()
     shares = [account.limits[0].saturation(bench.clock.now()) for account in (everything, alice, key)]
     assert shares == pytest.approx([0.01, 1.0, 0.1], abs=1e-3)
@@ -122,7 +123,7 @@ async def test_higher_priority_goes_first_and_within_one_who_came_first(bench: B
     queue = bench.queue(bench.account(requests_per_minute=1, algorithm="sliding_window"))
     await bench.pay(queue, "first")
     for name, priority in [("a", 0), ("b", 5), ("c", 0), ("d", 5), ("e", -1)]:
-        start(bench.pay(queue, name, priority=priority))
+        _ = start(bench.pay(queue, name, priority=priority))
         await bench.settle()
     await bench.clock.advance(6 * 60.1)
     assert bench.order == ["first", "b", "d", "a", "c", "e"]
@@ -133,10 +134,10 @@ async def test_a_refused_call_goes_back_to_the_head_of_its_priority(bench: Bench
     queue = bench.queue(account)
     await bench.pay(queue, "refused")
     for name, priority in [("later", 0), ("urgent", 1)]:
-        start(bench.pay(queue, name, priority=priority))
+        _ = start(bench.pay(queue, name, priority=priority))
         await bench.settle()
     bench.end("refused")
-    start(bench.pay_again(queue, "refused"))
+    _ = start(bench.pay_again(queue, "refused"))
     await bench.clock.advance(4 * 60.1)
     assert bench.order == ["refused", "urgent", "refused", "later"]
 
@@ -147,10 +148,10 @@ async def test_a_call_that_becomes_urgent_while_it_is_first_keeps_its_place_and_
     queue = bench.queue(bench.account(requests_per_minute=1, algorithm="sliding_window"))
     await bench.pay(queue, "first")
     for name in ["a", "b"]:
-        start(bench.pay(queue, name, priority=3))
+        _ = start(bench.pay(queue, name, priority=3))
         await bench.settle()
     bench.calls["a"].priority = 0
-    start(bench.pay(queue, "c", priority=1))
+    _ = start(bench.pay(queue, "c", priority=1))
     await bench.clock.advance(4 * 60.1)
     assert bench.order == ["first", "b", "c", "a"]
 
@@ -217,7 +218,7 @@ async def test_the_same_call_may_wait_again_after_it_gave_up(bench: Bench, start
     queue = bench.queue(bench.account(requests_per_minute=1, algorithm="sliding_window"))
     await bench.pay(queue, "first")
     for name in "abcdef":
-        start(bench.pay(queue, name))
+        _ = start(bench.pay(queue, name))
     await bench.settle()
     gave_up = start(bench.pay(queue, "x", timeout=0.5))
     await bench.clock.advance(1.0)
@@ -228,7 +229,7 @@ async def test_the_same_call_may_wait_again_after_it_gave_up(bench: Bench, start
 
 
 @pytest.mark.parametrize("order", [1, -1])
-async def test_leaving_costs_the_same_however_many_wait(bench: Bench, start: Start, order: int) -> None:
+async def test_leaving_costs_the_same_however_many_wait(order: int) -> None:
     def work(many: int) -> float:
         from llm.limits.lanes import Lane, Waiter  # noqa: PLC0415
 
@@ -288,7 +289,7 @@ async def test_ten_thousand_waiters_cost_each_what_a_thousand_do(bench: Bench, s
         limit.free = 4
         names = [f"{many}-{i}" for i in range(many)]
         for name in names:
-            start(bench.pay(queue, name))
+            _ = start(bench.pay(queue, name))
         await bench.settle()
         for name in names:
             bench.end(name)
@@ -467,7 +468,7 @@ async def test_a_full_queue_refuses(bench: Bench, start: Start) -> None:
         await bench.pay(queue, "third")
     waiting[0].cancel()
     await bench.settle()
-    start(bench.pay(queue, "fourth"))
+    _ = start(bench.pay(queue, "fourth"))
     await bench.settle()
     assert queue.waiting == 2
 
@@ -585,7 +586,7 @@ async def test_what_ends_at_another_provider_wakes_those_who_wait_for_the_same_a
     assert await task == "key-0"
 
 
-async def test_a_loop_that_is_gone_wakes_nobody_and_harms_nobody(bench: Bench, start: Start) -> None:
+async def test_a_loop_that_is_gone_wakes_nobody_and_harms_nobody(bench: Bench) -> None:
     everything = bench.account(level="global", concurrent_requests=1)
     here, there = (bench.queue(bench.account(), shared=[everything]) for _ in range(2))
     await bench.pay(here, "here")
@@ -624,7 +625,7 @@ async def test_explain_takes_nothing_and_names_what_binds(bench: Bench, start: S
     assert (told.level, told.limit) == ("key", "tokens_per_minute")
     assert told.saturation == pytest.approx(0.6)
     assert queue.saturation(queue.slots[0]) == {"tokens_per_minute": 0.6}
-    start(bench.pay(queue, "b", tokens=60))
+    _ = start(bench.pay(queue, "b", tokens=60))
     await bench.settle()
     assert not queue.explain(Ticket(Charge(0, 0, 1), "m")).admitted  # somebody waits
 

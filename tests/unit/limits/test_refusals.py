@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from llm.core.call import Charge, Ticket
@@ -9,6 +11,11 @@ from llm.core.exceptions import LLMAuthenticationError, LLMPoolExhaustedError, L
 from llm.limits import refusals
 from llm.limits.base import Binding
 from llm.limits.bucket import TokenBucket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Refusal = Callable[[str, Ticket, Binding], LLMRateLimitError]
 
 LIMIT = TokenBucket("input_tokens_per_minute", "input_tokens", 100.0, 60.0, level="user")
 TICKET = Ticket(Charge(120, 5, 125), "m", "alice")
@@ -36,11 +43,10 @@ def test_a_request_that_is_too_large_says_how_large_and_what_to_do() -> None:
 
 
 @pytest.mark.parametrize("refusal", [refusals.used_up, refusals.too_late])
-def test_what_has_no_room_in_time_tells_the_seconds(refusal: object) -> None:
-    assert callable(refusal)
-    ours: LLMRateLimitError = refusal("openai", TICKET, Binding(7.5, LIMIT))
+def test_what_has_no_room_in_time_tells_the_seconds(refusal: Refusal) -> None:
+    ours = refusal("openai", TICKET, Binding(7.5, LIMIT))
     assert (ours.scope, ours.limit, ours.retry_after) == ("user", "input_tokens_per_minute", 7.5)
-    pause: LLMRateLimitError = refusal("openai", TICKET, Binding(7.5))
+    pause = refusal("openai", TICKET, Binding(7.5))
     assert (pause.scope, pause.limit, pause.retry_after, pause.retryable) == ("key", None, 7.5, False)
 
 
