@@ -6,6 +6,7 @@ import asyncio
 import sys
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 def chat(  # noqa: PLR0913 - the command's options
     context: typer.Context,
-    text: Annotated[str | None, typer.Argument(metavar="[TEXT]", help="What to say. Text on stdin follows it.")] = None,
+    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="What to say. Text on stdin follows it.")] = None,
     *,
     provider: Annotated[
         str | None, typer.Option("--provider", "-p", help="Provider to ask; default: the configured one.")
@@ -42,11 +43,10 @@ def chat(  # noqa: PLR0913 - the command's options
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Ask once, or talk: without TEXT, on a terminal, it is a conversation that Ctrl-D ends.
+    """Ask once, or hold a conversation.
 
-    manifold chat "Why is the sky blue?"
-
-    git diff | manifold chat "Write a commit message:" -m openai/gpt-4o-mini
+    With TEXT, or text on stdin, it is one call. Without, on a terminal, it is a conversation that Ctrl-D ends. With
+    --json an answer is one document: content, model, provider, usage in tokens, cost in US dollars, latency in seconds.
     """
     shell = Shell.of(context, config, as_json, quiet)
     talk = _Talk(shell, provider, model, [Message(MessageRole.SYSTEM, system)] if system else [], stream=stream)
@@ -77,7 +77,7 @@ class _Talk:
 
     def converse(self) -> None:
         """Ask for a turn, answer it, and again; the loop rests while the user types, so that Ctrl-C is heard."""
-        import readline  # noqa: F401 - gives input() its line editing and history
+        import_module("readline")  # gives input() its line editing and its history
 
         with asyncio.Runner() as runner:
             manager = runner.run(_opened(self.shell))

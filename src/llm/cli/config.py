@@ -11,18 +11,18 @@ from .shell import ConfigOption, JsonOption, QuietOption, Shell
 if TYPE_CHECKING:
     from llm.core.config import ProviderConfig
 
-app = typer.Typer(no_args_is_help=True, help="Check the configuration, show what is in force, print its JSON Schema.")
+app = typer.Typer(no_args_is_help=True, short_help="Check the configuration, show it, print its schema.")
 
 
 @app.callback()
 def config_group(
     context: typer.Context, *, config: ConfigOption = None, as_json: JsonOption = False, quiet: QuietOption = False
 ) -> None:
-    """Take the options that may stand before the command."""
+    """Check the configuration, show what is in force, print its JSON Schema."""
     Shell.of(context, config, as_json, quiet)
 
 
-@app.command()
+@app.command(short_help="Tell every mistake with its place, or that there is none.")
 def check(
     context: typer.Context, *, config: ConfigOption = None, as_json: JsonOption = False, quiet: QuietOption = False
 ) -> None:
@@ -40,7 +40,7 @@ def check(
         shell.put(f"{place}: good ({told})")
 
 
-@app.command()
+@app.command(short_help="Print what is in force, secrets masked.")
 def show(
     context: typer.Context, *, config: ConfigOption = None, as_json: JsonOption = False, quiet: QuietOption = False
 ) -> None:
@@ -55,7 +55,7 @@ def show(
     shell.put(yaml.safe_dump(masked, sort_keys=False, allow_unicode=True), end="")
 
 
-@app.command()
+@app.command(short_help="Print the JSON Schema for editors.")
 def schema(
     context: typer.Context, *, config: ConfigOption = None, as_json: JsonOption = False, quiet: QuietOption = False
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from .shell import Shell
 
@@ -46,7 +46,7 @@ class _Bars:
         self.began = False
         self._progress = progress
         self._name = name
-        self._tasks: dict[str, int] = {}
+        self._tasks: dict[str, TaskID] = {}
 
     def __call__(self, step: str, share: float) -> None:
         self.began = True

@@ -23,10 +23,17 @@ The configuration is the first that exists of --config, $LLM_CONFIG, config/llm.
 in it, the keys in OPENAI_API_KEY, ANTHROPIC_API_KEY and OPENROUTER_API_KEY name them (several: with commas between),
 and with no key at all a small model answers on this machine. A .env file in the current folder is read, too.
 """
-_EPILOG = (
-    "Results go to stdout, progress and remarks to stderr. Exit status: 0 done, 2 wrong usage or configuration, "
-    "3 a provider did not serve, 130 interrupted."
-)
+# \b keeps the lines as they stand.
+_EPILOG = """
+\b
+Examples:
+  manifold chat "Why is the sky blue?"
+  git diff | manifold chat "Write a commit message:" -m openai/gpt-4o-mini
+  manifold status --json
+
+Results go to stdout, progress and remarks to stderr. Exit status: 0 done, 2 wrong usage or configuration,
+3 a provider did not serve, 130 interrupted.
+"""
 
 app = typer.Typer(
     name="manifold",
@@ -36,10 +43,11 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 app.command()(chat)
 app.add_typer(models_app, name="models")
-app.command()(status)
+app.command(short_help="Ask every provider how it is.")(status)
 app.add_typer(config_app, name="config")
 
 

@@ -12,7 +12,7 @@ from .shell import ConfigOption, JsonOption, QuietOption, Shell
 if TYPE_CHECKING:
     from llm.core.config import LLMConfig
 
-app = typer.Typer()
+app = typer.Typer(short_help="List the models, or fetch the small one for this machine.")
 
 
 @app.callback(invoke_without_command=True)
@@ -33,7 +33,7 @@ def models(
         )
 
 
-@app.command()
+@app.command(short_help="Fetch a small model for this machine, once.")
 def fetch(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The model, such as smollm2-135m.")],

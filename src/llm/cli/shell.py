@@ -122,4 +122,3 @@ def _show_logs() -> None:
     logging.getLogger("llm").addHandler(handler)
     # Of a call that failed the command itself tells.
     logging.getLogger("llm.calls").setLevel(logging.CRITICAL)
-

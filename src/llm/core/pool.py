@@ -220,12 +220,14 @@ class Pool:
 
     async def _attempt(self, request: LLMRequest, call: Call, model: str, grant: Grant) -> LLMResult:
         slot, key = grant.slot, grant.slot.key
-        client, retired = key.borrow()
+        with _FOREIGN_AS_OURS:
+            client, retired = key.borrow()
         self._close(retired)
         stream: LLMStream | None = None
         try:
             if not client.ready:
-                await client.prepare()
+                with _FOREIGN_AS_OURS:
+                    await client.prepare()
             call.sent(self._clock.now())
             result = await self._send(client.provider, request)
             self.queue.succeeded(slot)
@@ -245,18 +247,14 @@ class Pool:
         bound = self._timeouts.first_token if request.stream else self._timeouts.attempt
         try:
             async with self._clock.timeout(bound):
-                return await (provider.stream(request) if request.stream else provider.complete(request))
+                with _FOREIGN_AS_OURS:  # also its own TimeoutError, which is not the end of `bound`
+                    return await (provider.stream(request) if request.stream else provider.complete(request))
         except TimeoutError:
             if request.stream:
                 message = f"no first chunk came within {bound:g} seconds (timeouts.first_token)"
                 raise LLMTimeoutError(message, phase="first_token", retryable=True) from None
             message = f"no answer came within {bound:g} seconds (timeouts.attempt)"
             raise LLMTimeoutError(message, phase="total", retryable=True) from None
-        except (LLMException, asyncio.CancelledError):
-            raise
-        except Exception as error:
-            message = f"the provider's code failed with {type(error).__name__}: {error}"
-            raise LLMServerError(message, retryable=False) from error
 
     def _streaming(self, stream: LLMStream, request: LLMRequest, call: Call, grant: Grant, client: Client) -> LLMStream:
         call.answering(self._clock.now())
@@ -291,8 +289,8 @@ class Pool:
             case _:
                 return
         self.queue.keys_changed()
-        # Another key may serve where this one cannot.
-        error.retryable = self.queue.usable(model)
+        if error.retryable or not isinstance(error, LLMRateLimitError):
+            error.retryable = self.queue.usable(model)  # another key may serve where this one cannot
 
     def _signed(self, response: LLMResponse, key: Key) -> LLMResponse:
         if response.provider == self.provider and response.key == key.fingerprint:
@@ -313,12 +311,27 @@ class Pool:
 _LEASED = frozenset({CallState.PAID, CallState.SENT, CallState.ANSWERING})
 
 
+class _ForeignAsOurs:
+    """A scope that raises what a provider's code should not raise as an error of ours, with its cause."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, LLMException):
+            message = f"the provider's code failed with {type(error).__name__}: {error}"
+            raise LLMServerError(message, retryable=False) from error
+
+
+_FOREIGN_AS_OURS = _ForeignAsOurs()
+
+
 async def _ask(key: Key, clock: Clock) -> HealthStatus:
     started = clock.now()
     try:
-        if not key.client.ready:
+        with _FOREIGN_AS_OURS:
             await key.client.prepare()
-        status = await key.client.provider.health_check()
+            status = await key.client.provider.health_check()
     except LLMException as error:
         return HealthStatus(healthy=False, error=str(error))
     return status if status.latency is not None else replace(status, latency=clock.now() - started)

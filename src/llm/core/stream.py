@@ -118,8 +118,9 @@ class LLMStream:
             self._hooks.append(hook)
 
     def finish_with(self, finish: Callable[[LLMResponse], LLMResponse]) -> None:
-        """Have the whole response completed by `finish` before anyone is told of it."""
-        self._finish = finish
+        """Have the whole response completed by `finish`, after those before, before anyone is told of it."""
+        before = self._finish
+        self._finish = finish if before is None else lambda response: finish(before(response))
 
     def watch(self, clock: Clock, *, idle: float | None, deadline: float | None) -> None:
         """End the stream by itself where nothing comes or nobody reads for `idle` seconds, or at `deadline`.

@@ -73,8 +73,9 @@ class TokenBucket:
         level = self._refilled(now)
         back = hold.amount - used
         if back > 0.0:
-            room = self.capacity - max(level, self._peak_since(hold))
-            self._level = level + min(back, room)
+            held_back = GUARD * self.capacity / self.period
+            room = min(self.capacity - level, self.capacity - held_back - self._peak_since(hold))
+            self._level = level + max(0.0, min(back, room))
         else:
             self._draws += 1
             self._lower(level, level + back)

@@ -94,7 +94,7 @@ class Rotation:
         turn = self._model_turn % len(models)
         ordered = models[turn:] + models[:turn]
         free = (m for m in ordered if len(ordered) > 1 and self._choose(m, (), Charge(), now).bound is FREE)
-        chosen = next(free, ordered[0])
+        chosen = next(free, models[turn])
         self._model_turn = models.index(chosen) + 1
         return chosen
 

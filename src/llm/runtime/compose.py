@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from llm.utils.redact import Secret
 
 
+_logger = logging.getLogger("llm.runtime")
+
+
 class Composition:
     """The parts of one configuration; the manager's `Parts`."""
 
@@ -61,6 +65,7 @@ class Composition:
         Raises:
             LLMConfigurationError: It names a provider, a layer or a backend that there is not.
         """
+        _tell_of_unbuilt(config)
         self.config: LLMConfig = config
         self.clock: Clock = clock
         self.default_provider: str = config.default_provider
@@ -264,6 +269,7 @@ class Composition:
             single_flight=stated.single_flight,
             streams=stated.streams,
             spawn=self._outbox.spawn,
+            idle=self.config.global_.timeouts.idle,
             price=partial(self.cost, provider),
         )
         self._caches.append(layer)
@@ -298,6 +304,26 @@ def _cache_backend(config: LLMConfig, clock: Clock, before: Composition | None) 
     from llm.cache.memory import InMemoryCache  # noqa: PLC0415 - only where something is cached
 
     return InMemoryCache(max_entries=stated.max_entries, max_bytes=stated.max_bytes, clock=clock)
+
+
+def _tell_of_unbuilt(config: LLMConfig) -> None:
+    """Say what is read and not in force yet, so that nobody relies on it.
+
+    Raises:
+        LLMConfigurationError: It would be wrong to go on without it.
+    """
+    if config.limits.store != "memory":
+        raise LLMConfigurationError(f"limits.store: {config.limits.store} is not built yet; use memory")
+    if "tracing" in config.global_.middleware:
+        raise LLMConfigurationError("global.middleware: tracing is not built yet; take it out")
+    stated = {
+        "global.fallback": config.global_.fallback,
+        "circuit_breaker": config.circuit_breaker,
+        "aliases with more than one target": [a for a in config.aliases.values() if len(a.targets) > 1],
+    }
+    idle = [name for name, value in stated.items() if value]
+    if idle:
+        _logger.warning("read, but not in force in this version: %s", ", ".join(idle))
 
 
 def _refuse_unbuilt(name: str, section: ProviderConfig) -> None:

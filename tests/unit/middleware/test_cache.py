@@ -57,7 +57,7 @@ class Rig:
     ) -> None:
         self.clock = FakeClock(auto=True)
         self.provider = FakeProvider(
-            answers, latency=latency, interval=interval, clock=self.clock, chunk_size=4, key="key-0"
+            answers, name="fake", latency=latency, interval=interval, clock=self.clock, chunk_size=4, key="key-0"
         )
         self.backend = backend if backend is not None else InMemoryCache(clock=self.clock)
         self.outbox: set[asyncio.Task[None]] = set()

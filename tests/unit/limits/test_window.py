@@ -1,0 +1,138 @@
+"""The sliding window beside a brute-force vendor: no span of the period's length holds more than allowed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from llm.limits.base import GUARD, Hold
+from llm.limits.window import SlidingWindow
+
+MINUTE = 60.0
+AMOUNTS = st.one_of(st.integers(0, 10).map(float), st.floats(0.0, 10.0))
+GAPS = st.one_of(st.just(0.0), st.floats(0.0, 0.3), st.floats(0.0, 70.0))
+
+
+def window(capacity: float = 10.0) -> SlidingWindow:
+    return SlidingWindow("tokens_per_minute", "total_tokens", capacity, MINUTE)
+
+
+def test_each_request_has_a_window_of_its_own() -> None:
+    limit = window(2.0)
+    limit.take(0.0, 1.0)
+    limit.take(30.0, 1.0)
+    assert limit.wait(30.0, 1.0) == pytest.approx(30.0 + GUARD)
+    assert limit.wait(30.0, 2.0) == pytest.approx(60.0 + GUARD)
+    assert limit.wait(60.0 + GUARD, 1.0) == 0.0
+    assert limit.saturation(60.0 + GUARD) == 0.5
+
+
+def test_what_is_larger_than_the_limit_waits_for_ever() -> None:
+    assert window().wait(0.0, 10.5) == math.inf
+    assert window().wait(0.0, 10.0) == 0.0
+
+
+def test_settling_counts_from_when_it_was_taken_and_only_while_its_window_runs() -> None:
+    limit = window()
+    hold = limit.take(0.0, 8.0)
+    limit.settle(30.0, hold, 3.0)
+    assert limit.saturation(30.0) == pytest.approx(0.3)
+    limit.settle(30.0, hold, 12.0)
+    assert limit.saturation(30.0) == 1.0
+    assert limit.wait(30.0, 1.0) == pytest.approx(30.0 + GUARD)
+    limit.take(80.0, 6.0)
+    limit.settle(80.0, hold, 0.0)  # long gone: gives nothing back
+    assert limit.saturation(80.0) == pytest.approx(0.6)
+
+
+def test_times_out_of_order_from_another_thread_lose_nothing() -> None:
+    limit = window()
+    limit.take(10.0, 4.0)
+    late = limit.take(9.0, 4.0)
+    limit.settle(69.5 + GUARD, late, 0.0)
+    assert limit.saturation(69.5 + GUARD) == pytest.approx(0.4)
+    assert limit.saturation(70.0 + GUARD) == 0.0
+
+
+def test_sums_of_dollars_do_not_drift() -> None:
+    limit = window(1.0)
+    for i in range(10_000):
+        now = i * 7.0
+        if not limit.wait(now, 0.1):
+            limit.take(now, 0.1)
+    assert limit.saturation(70_000.0 + MINUTE + GUARD) == 0.0
+
+
+@pytest.mark.parametrize("now", [0.1, 1e3, 3e6])
+def test_after_the_wait_nothing_is_left_to_wait_however_late_it_is(now: float) -> None:
+    limit = window()
+    limit.take(now, 10.0)
+    later = now + 1 / 3
+    later += limit.wait(later, 1.0)
+    assert limit.wait(later, 1.0) == 0.0
+
+
+@given(takes=st.lists(st.tuples(GAPS, AMOUNTS), max_size=12), asked=AMOUNTS)
+def test_wait_is_exact_payable_then_and_not_a_moment_earlier(takes: list[tuple[float, float]], asked: float) -> None:
+    limit = window()
+    now = 100.0
+    for gap, amount in takes:
+        now += gap
+        limit.take(now, amount)
+    seconds = limit.wait(now, asked)
+    assert seconds >= 0.0
+    if seconds > 1e-6:
+        assert limit.wait(now + seconds - 1e-6, asked) > 0.0
+    assert limit.wait(now + seconds, asked) == 0.0
+
+
+@dataclass
+class Sent:
+    arrives: float
+    counted: float
+    hold: Hold
+    settled: bool = False
+
+
+class AgainstVendor(RuleBasedStateMachine):
+    """Pays as soon as it may and settles at any time; the vendor sees each request up to 100 ms later."""
+
+    @initialize(start=st.floats(0.0, 1e5))
+    def begin(self, start: float) -> None:
+        self.now = start
+        self.limit = window()
+        self.sent: list[Sent] = []
+
+    @rule(seconds=GAPS)
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(amount=AMOUNTS, lag=st.sampled_from([0.0, GUARD, GUARD / 3]), patient=st.booleans())
+    def send(self, amount: float, lag: float, patient: bool) -> None:  # noqa: FBT001 - hypothesis passes by name
+        seconds = self.limit.wait(self.now, amount)
+        if seconds and not patient:
+            return
+        self.now += seconds
+        self.sent.append(Sent(self.now + lag, amount, self.limit.take(self.now, amount)))
+
+    @precondition(lambda self: any(not s.settled for s in self.sent))
+    @rule(which=st.integers(0, 100), part=st.sampled_from([0.0, 0.1, 0.5, 1.0]))
+    def settle(self, which: int, part: float) -> None:
+        unsettled = [s for s in self.sent if not s.settled]
+        sent = unsettled[which % len(unsettled)]
+        self.limit.settle(self.now, sent.hold, part * sent.counted)
+        sent.settled, sent.counted = True, part * sent.counted
+
+    def teardown(self) -> None:
+        for first in getattr(self, "sent", []):
+            span = [s.counted for s in self.sent if 0.0 <= s.arrives - first.arrives < MINUTE - 1e-6]
+            assert sum(span) <= 10.0 + 1e-6
+
+
+AgainstVendor.TestCase.settings = settings(max_examples=200, stateful_step_count=25, deadline=None)
+TestAgainstVendor = AgainstVendor.TestCase
