@@ -219,32 +219,26 @@ class LLMStream:
             self._end(GeneratorExit())
 
     async def _read(self) -> StreamChunk:
-        source = self._source
         if self._ended:
             raise self._told_again()
         if self._reading:
             raise RuntimeError("this stream is being read already; one reader at a time")
-        if source is None:
+        if self._source is None:
             raise StopAsyncIteration
         self._reading = True
         if self._clock is not None:
             self._touched = self._clock.now()
         try:
-            chunk = await source.__anext__()
-        except StopAsyncIteration:
-            self._reading = False
-            if not self._ended:
-                self._end(None)
-            raise self._told_again() from None
+            chunk = await self._source.__anext__()
         except BaseException as error:
-            self._reading = False
             if not self._ended:
-                self._end(self._reason(error))
+                self._end(None if isinstance(error, StopAsyncIteration) else self._reason(error))
             # A cancellation goes on as the one that it is; what failed because we closed it has our reason.
             if isinstance(error, Exception) and self._error is not error:
                 raise self._told_again(left="the stream was left while it was read") from None
             raise
-        self._reading = False
+        finally:
+            self._reading = False
         self._chunks.append(chunk)
         if self._error is not None and not self._ended:  # it was interrupted as this chunk came
             self._end(self._error)
@@ -265,7 +259,9 @@ class LLMStream:
         if error is None or (left is None and isinstance(error, GeneratorExit)):
             return StopAsyncIteration()
         why = left or "an earlier read was cancelled, which closed the stream"
-        return LLMStreamInterruptedError(f"{why}, so there is no more of it; .partial holds what came", partial=self.text)
+        return LLMStreamInterruptedError(
+            f"{why}, so there is no more of it; .partial holds what came", partial=self.text
+        )
 
     async def _open(self) -> None:
         opener, self._opener = self._opener, None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from .call import Call
 from .exceptions import LimitScope, LLMInvalidRequestError
@@ -209,10 +209,14 @@ class LLMRequest:
             raise LLMInvalidRequestError(f"max_tokens is {given.max_tokens!r}; expected a whole number of 1 or more")
         if given.model is not None and not (isinstance(given.model, str) and given.model):
             raise LLMInvalidRequestError(f"model is {given.model!r}; expected a model's name, or None for any")
-        for name, fits, expected in _OPTIONS:
-            value = getattr(given, name)
-            if value is not None and not fits(value):
-                raise LLMInvalidRequestError(f"{name} is {value!r}; expected {expected}")
+        _check_options(self)
+
+
+def _check_options(request: LLMRequest) -> None:
+    for name, fits, expected in _OPTIONS:
+        value = getattr(request, name)
+        if value is not None and not fits(value):
+            raise LLMInvalidRequestError(f"{name} is {value!r}; expected {expected}")
 
 
 def _is_whole(value: object) -> bool:

@@ -92,9 +92,7 @@ class Composition:
         Raises:
             LLMConfigurationError: As for a new one; nothing has changed then.
         """
-        return Composition(
-            config, clock=self.clock, outbox=self._outbox, transport=self._given_transport, before=self
-        )
+        return Composition(config, clock=self.clock, outbox=self._outbox, transport=self._given_transport, before=self)
 
     def compose(self, provider: str, middleware: Sequence[Middleware | str]) -> Chain:
         """Return a chain of these layers in front of the provider's keys.
@@ -103,7 +101,9 @@ class Composition:
             LLMConfigurationError: An unknown name, or an object that is no layer.
         """
         if isinstance(middleware, str):
-            raise LLMConfigurationError(f"middleware is the text {middleware!r}; pass a list of layers, outermost first")
+            raise LLMConfigurationError(
+                f"middleware is the text {middleware!r}; pass a list of layers, outermost first"
+            )
         pool = self._pools[provider]
         opener = self._rate_limit(provider, pool)
         made = [self._layer(layer, provider, pool, opener) for layer in middleware]
@@ -133,7 +133,9 @@ class Composition:
 
     def warm(self) -> None:
         """Load what the first call would otherwise wait for; may run in a thread."""
-        if self._own_transport is not None and any(section.type != "local" for section in self.config.providers.values()):
+        if self._own_transport is not None and any(
+            section.type != "local" for section in self.config.providers.values()
+        ):
             self._own_transport.warm()
         for name, section in self.config.providers.items():
             for model in section.models:
