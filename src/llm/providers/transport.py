@@ -7,6 +7,9 @@ and so the key. What aiohttp says is kept as words.
 from __future__ import annotations
 
 import base64
+import os
+import weakref
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +19,7 @@ from .frames import bare
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping
+    from collections.abc import AsyncGenerator, Mapping
 
     from aiohttp import ClientResponse, ClientSession
     from yarl import URL
@@ -55,6 +58,8 @@ class AiohttpTransport:
         self._max_body_bytes = max_body_bytes
         self._trust_env = trust_env
         self._session: ClientSession | None = None
+        self._hook: AsyncGenerator[None, None] | None = None
+        self._replies: set[_AiohttpReply] = set()
         self._closed = False
 
     async def request(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None) -> Reply:
@@ -64,7 +69,7 @@ class AiohttpTransport:
             LLMConnectionError: No answer; `.sent` tells whether the request may have arrived.
             LLMTimeoutError: No connection within the connect time.
         """
-        session = self._session or self._open()
+        session = self._session or await self._open()
         target = target_of(url, trust_env=self._trust_env)
         try:
             response = await session.request(
@@ -76,19 +81,27 @@ class AiohttpTransport:
                 proxy=target.proxy,
                 proxy_headers=target.proxy_headers,
             )
-            return _AiohttpReply(response, self._max_body_bytes)
+            reply = _AiohttpReply(response, self._max_body_bytes, self._replies)
         except BaseException as error:  # noqa: BLE001 - raised below, without the frames that hold the key
             failure = self._failure(error, target)
+        else:
+            self._replies.add(reply)
+            return reply
         raise failure
+
+    def warm(self) -> None:
+        """Load aiohttp, which the first request would otherwise wait for; may run in a thread."""
+        import aiohttp  # noqa: F401 - only to have it loaded
 
     async def close(self) -> None:
         """Close all connections."""
         self._closed = True
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        self._session = None
+        hook, self._hook = self._hook, None
+        if hook is not None:
+            await hook.aclose()
 
-    def _open(self) -> ClientSession:
+    async def _open(self) -> ClientSession:
         if self._closed:
             raise LLMConnectionError("the transport is closed already; open a new manager", sent=False, retryable=False)
         from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
@@ -99,6 +112,10 @@ class AiohttpTransport:
             timeout=ClientTimeout(total=None, connect=self._connect_timeout),
             headers={"user-agent": "llm-manifold"},
         )
+        self._hook = _closed_with_its_loop(self._session, self._replies)
+        await anext(self._hook)  # never waits
+        _sessions.add(self._session)
+        weakref.finalize(self, _let_go, self._session)
         return self._session
 
     def _failure(self, error: BaseException, target: Target) -> BaseException:
@@ -125,10 +142,47 @@ class AiohttpTransport:
         return _replaced(error, f"the connection to {target.host} broke before an answer came")
 
 
-class _AiohttpReply:
-    __slots__ = ("_closed", "_content", "_lost", "_max_bytes", "_response", "_taken", "headers", "status")
+_sessions: weakref.WeakSet[ClientSession] = weakref.WeakSet()
 
-    def __init__(self, response: ClientResponse, max_bytes: int) -> None:
+
+async def _closed_with_its_loop(session: ClientSession, replies: set[_AiohttpReply]) -> AsyncGenerator[None, None]:
+    """Wait for who closes it: the transport, or `asyncio.run` as it ends, which closes generators that are open."""
+    try:
+        yield
+    finally:
+        for reply in tuple(replies):
+            reply.close()
+        await session.close()
+
+
+def _let_go(session: ClientSession) -> None:
+    """Close without a word what nobody closed, where its loop runs no more."""
+    connector = session.connector
+    if connector is None:
+        return
+    session.detach()
+    closing = connector.close().__await__()
+    with suppress(StopIteration):
+        next(closing)
+    closing.close()
+
+
+def _after_fork() -> None:
+    # A child that closes what it inherits takes the parent's sockets out of the parent's selector.
+    for session in list(_sessions):
+        if session.connector is not None:
+            session.connector._closed = True  # pyright: ignore[reportPrivateUsage]  # there is no public way
+        session.detach()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class _AiohttpReply:
+    __slots__ = ("_closed", "_content", "_lost", "_max_bytes", "_open", "_response", "_taken", "headers", "status")
+
+    def __init__(self, response: ClientResponse, max_bytes: int, among: set[_AiohttpReply]) -> None:
+        self._open = among
         self._response = response
         self._content = response.content
         self._max_bytes = max_bytes
@@ -175,6 +229,7 @@ class _AiohttpReply:
     def close(self) -> None:
         # At its end the body has given its connection back already; before, the connection is cut.
         self._closed = True
+        self._open.discard(self)
         if self._lost is not None:
             self._lost.remove_done_callback(self._on_lost)
         self._response.close()
