@@ -11,7 +11,7 @@ from .shell import ConfigOption, JsonOption, QuietOption, Shell
 if TYPE_CHECKING:
     from llm.core.config import ProviderConfig
 
-app = typer.Typer(no_args_is_help=True, short_help="Check the configuration, show it, print its schema.")
+app: typer.Typer = typer.Typer(no_args_is_help=True, short_help="Check the configuration, show it, print its schema.")
 
 
 @app.callback()

@@ -261,10 +261,10 @@ class Target:
 
     def __init__(self, url: URL, proxy: URL | None = None, proxy_headers: Mapping[str, str] | None = None) -> None:
         """Keep the address, the proxy without its credentials, and the header that has them."""
-        self.url = url
-        self.host = url.host or ""
-        self.proxy = proxy
-        self.proxy_headers = proxy_headers
+        self.url: URL = url
+        self.host: str = url.host or ""
+        self.proxy: URL | None = proxy
+        self.proxy_headers: Mapping[str, str] | None = proxy_headers
 
 
 @lru_cache(maxsize=256)
