@@ -197,8 +197,8 @@ class LLMRequest:
             object.__setattr__(self, "messages", read_messages(given.messages))
         if given.stop is not None:
             object.__setattr__(self, "stop", _stop_texts(given.stop))
-        if given.tools is not None and type(given.tools) is not tuple:
-            object.__setattr__(self, "tools", tuple(given.tools))
+        if given.tools is not None:
+            object.__setattr__(self, "tools", _tools(given.tools))
         if given.temperature is not None:
             _check_number("temperature", given.temperature, 0, 2)
         if given.top_p is not None:
@@ -209,6 +209,49 @@ class LLMRequest:
             raise LLMInvalidRequestError(f"max_tokens is {given.max_tokens!r}; expected a whole number of 1 or more")
         if given.model is not None and not (isinstance(given.model, str) and given.model):
             raise LLMInvalidRequestError(f"model is {given.model!r}; expected a model's name, or None for any")
+        for name, fits, expected in _OPTIONS:
+            value = getattr(given, name)
+            if value is not None and not fits(value):
+                raise LLMInvalidRequestError(f"{name} is {value!r}; expected {expected}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_text_or_mapping(value: object) -> bool:
+    return _is_text(value) or _is_mapping(value)
+
+
+_OPTIONS: Final[tuple[tuple[str, Callable[[object], bool], str], ...]] = (
+    ("seed", _is_whole, "a whole number"),
+    ("tool_choice", _is_text_or_mapping, "auto, none, required, a tool's name, or the vendor's mapping"),
+    ("response_format", _is_text_or_mapping, "text, json_object, or the vendor's mapping"),
+    ("response_model", lambda value: isinstance(value, type), "a pydantic class"),
+    ("reasoning_effort", _is_text, "low, medium or high"),
+    ("user", _is_text, "a tenant's name"),
+    ("priority", _is_whole, "a whole number; higher goes first"),
+    ("cache", lambda value: value is False or isinstance(value, CachePolicy), "False, a CachePolicy, or None"),
+    ("metadata", _is_mapping, "a mapping"),
+    ("extra", _is_mapping, "a mapping of the vendor's fields"),
+)
+"""What an option must be where it is given: its name, the test, and what to say."""
+
+
+def _tools(tools: object) -> tuple[ToolDefinition | Mapping[str, Any], ...]:
+    several = tuple(cast("Sequence[object]", tools)) if isinstance(tools, (list, tuple)) else (tools,)
+    given = tuple(tool for tool in several if isinstance(tool, (ToolDefinition, Mapping)))
+    if isinstance(tools, (list, tuple)) and len(given) == len(several):
+        return cast("tuple[ToolDefinition | Mapping[str, Any], ...]", given)
+    raise LLMInvalidRequestError("tools is no list of ToolDefinitions or of mappings in OpenAI's form; pass one")
 
 
 def _are_read(messages: object) -> bool:
