@@ -22,23 +22,15 @@ def double(settings: ProviderSettings) -> Provider:
 
 async def test_a_client_of_its_own_layers_keeps_them_on_the_way_to_another_provider_and_through_a_reload() -> None:
     register_provider("double", double)
-    layer = RecordingMiddleware()
+    events: list[str] = []
+    layer = RecordingMiddleware("layer", events)
     async with LLMManager.open(config("a", "b"), clock=FakeClock()) as manager:
         client = manager.get_client("a", middleware=[layer])
         assert str(await client.chat("x")) == "from a"
         assert str(await client.chat("x", model="b/m")) == "from b"
         assert str(await client.chat("x", model="b/m")) == "from b"
-        before = len(layer.events)
+        before = len(events)
         await manager.reload(config("a", "b", aliases={"other": {"targets": ["b/m"]}}))
         assert str(await client.chat("x", model="other")) == "from b"
         assert str(await client.chat("x")) == "from a"
-        assert len(layer.events) > before
-
-
-async def test_a_client_of_a_provider_that_is_gone_keeps_its_old_chain() -> None:
-    register_provider("double", double)
-    async with LLMManager.open(config("a", "b"), clock=FakeClock()) as manager:
-        gone = manager.get_client("b")
-        await manager.reload(config("a"))
-        assert str(await gone.chat("x")) == "from b"
-        assert str(await manager.get_client().chat("x")) == "from a"
+        assert len(events) == before // 3 * 5
