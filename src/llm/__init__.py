@@ -53,6 +53,7 @@ from .core.messages import (
     ToolCall,
 )
 from .core.protocols import CallNext, Middleware, Provider, ProviderSettings
+from .core.stats import TokenStats
 from .core.stream import LLMResult, LLMStream
 from .core.types import (
     Admission,
@@ -63,7 +64,6 @@ from .core.types import (
     LLMRequest,
     LLMResponse,
     StreamChunk,
-    TokenStats,
     TokenUsage,
     ToolCallDelta,
     ToolDefinition,

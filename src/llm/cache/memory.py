@@ -48,8 +48,9 @@ class InMemoryCache:
         self._now = (clock or SystemClock()).now
         self._kept: TLRUCache[str, _Kept] = TLRUCache(max_bytes, _over_at, timer=self._now, getsizeof=_size)
 
-    def __len__(self) -> int:
-        """Return how many entries there are."""
+    @property
+    def entries(self) -> int:
+        """How many entries there are."""
         self._kept.expire()
         return len(self._kept)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import weakref
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -11,6 +11,7 @@ from .call import Call
 from .exceptions import LLMConnectionError, LLMException, LLMInvalidRequestError, LLMTimeoutError
 from .messages import Message, MessageRole, read_messages
 from .protocols import Embedding, TokenCounting
+from .routing import check_provider
 from .stream import LLMStream, as_stream
 from .types import LLMRequest, LLMResponse
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from .parts import Chain, Route, Routes
     from .stream import LLMResult
     from .types import CachePolicy, EmbeddingResponse, ToolDefinition
+
+
+_logger = logging.getLogger("llm.client")
 
 
 class Options(TypedDict, total=False):
@@ -240,6 +244,10 @@ class LLMClient:
 
     def prepare(self, request: LLMRequest) -> tuple[Route, LLMRequest]:
         """Give a request its way, its model and the record of its call; `manager.explain` asks about the same."""
+        if request.response_model is not None:
+            raise LLMInvalidRequestError(
+                "response_model is not built yet; ask for response_format='json_object' and validate the text"
+            )
         route, model = self._find(request.model)
         parts = self._routes.parts
         now = parts.clock.now()
@@ -252,6 +260,7 @@ class LLMClient:
 
     def _find(self, name: str | None) -> tuple[Route, str]:
         route, model = self._route.to(name or self._model)
+        check_provider(route.provider, self._routes.parts.chains)  # a reload may have taken it away
         return route, model or route.chain.pool.queue.choose_model()
 
     async def _send(self, request: LLMRequest) -> LLMResult:
@@ -261,13 +270,22 @@ class LLMClient:
             raise LLMInvalidRequestError("a request was prepared without a call")
         chain, clock, calls = route.chain, self._routes.parts.clock, self._routes.calls
         scope = clock.timeout(None if call.deadline is None else max(0.0, call.deadline - call.started))
-        calls.enter(call, lambda: scope.reschedule(clock.now()))
+        cut: list[LLMException] = []
+
+        def close() -> None:
+            cut.append(_closed(call, request, route))
+            scope.reschedule(clock.now())
+
+        calls.enter(call, close)
         try:
             async with scope:
                 result = await chain.call(request)
-        except TimeoutError:
-            error = self._out_of_time(call, request)
+        except TimeoutError as timeout:
+            late = call.deadline is not None and clock.now() >= call.deadline
+            error = cut[0] if cut else _late(call, request, route) if late else timeout
             self._end(chain, call, request, error=error)
+            if error is timeout:  # a layer's own
+                raise
             raise error from None
         except BaseException as error:
             self._end(chain, call, request, error=error)
@@ -279,16 +297,11 @@ class LLMClient:
         return response
 
     def _streaming(self, stream: LLMStream, call: Call, request: LLMRequest, route: Route) -> LLMStream:
-        reference = weakref.ref(stream)
-
-        def interrupt() -> None:
-            if (open_stream := reference()) is not None:
-                open_stream.interrupt(self._out_of_time(call, request))
-
         chain = route.chain
-        self._routes.calls.enter(call, interrupt)
+        self._routes.calls.enter(call, lambda: stream.interrupt(_closed(call, request, route)))
         stream.finish_with(lambda response: self._complete(response, call, request, route))
         stream.on_end(lambda response, error: self._end(chain, call, request, response, error))
+        stream.limit(self._routes.parts.clock, call.deadline)
         return stream
 
     def _complete(self, response: LLMResponse, call: Call, request: LLMRequest, route: Route) -> LLMResponse:
@@ -317,22 +330,30 @@ class LLMClient:
             error.attempts = call.sends
         call.ended(self._routes.parts.clock.now(), error)
         for observer in chain.observers:
-            observer.call_ended(call, request, response, error)
+            try:
+                observer.call_ended(call, request, response, error)
+            except Exception:
+                _logger.exception("an observer of a call failed; the call itself did not")
 
-    def _out_of_time(self, call: Call, request: LLMRequest) -> LLMException:
-        if self._routes.calls.closing:
-            return LLMConnectionError(
-                "the manager was closed before the call had ended; give close() a longer drain",
-                sent=call.sends > 0,
-                retryable=False,
-                model=request.model,
-            )
-        waited = call.waits
-        seconds = 0.0 if call.deadline is None else call.deadline - call.started
-        return LLMTimeoutError(
-            f"the call's {seconds:g} seconds are over{' while it waited for a key' if waited else ''}; "
-            "give it a longer timeout",
-            phase="pool" if waited else "total",
-            sent=call.sends > 0,
-            model=request.model,
-        )
+
+def _closed(call: Call, request: LLMRequest, route: Route) -> LLMException:
+    return LLMConnectionError(
+        "the manager was closed before the call had ended; give close() a longer drain",
+        sent=call.sends > 0,
+        retryable=False,
+        provider=route.provider,
+        model=request.model,
+    )
+
+
+def _late(call: Call, request: LLMRequest, route: Route) -> LLMException:
+    waited = call.waits
+    seconds = 0.0 if call.deadline is None else call.deadline - call.started
+    return LLMTimeoutError(
+        f"the call's {seconds:g} seconds are over{' while it waited for a key' if waited else ''}; "
+        "give it a longer timeout",
+        phase="pool" if waited else "total",
+        sent=call.sends > 0,
+        provider=route.provider,
+        model=request.model,
+    )

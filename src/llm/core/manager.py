@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from llm.utils.clock import SystemClock
 
 from .client import LLMClient
-from .exceptions import LLMConfigurationError, LLMPoolExhaustedError
+from .exceptions import LLMConfigurationError, LLMException, LLMPoolExhaustedError
 from .inflight import InFlight, Outbox
 from .parts import Routes
 from .types import HealthStatus, LLMRequest
@@ -24,12 +25,15 @@ if TYPE_CHECKING:
     from .config import LLMConfig
     from .keys import Key
     from .messages import MessagesLike
-    from .parts import Composer
+    from .parts import Composer, Parts
     from .pool import Pool
     from .protocols import Middleware, Transport
     from .types import Admission
 
     ConfigSource: TypeAlias = "str | Path | Mapping[str, Any] | LLMConfig | None"
+
+_GRACE: Final = 1.0
+"""Seconds that calls which were ended get to give back what they hold."""
 
 _composers: list[Composer] = []
 
@@ -45,11 +49,11 @@ class LLMManager:
     `await get_llm_manager()` returns the process's one; `LLMManager.open` makes an independent one.
     """
 
-    def __init__(self, routes: Routes, *, clock: Clock, transport: Transport | None) -> None:
-        """Take over what `open` built."""
+    def __init__(self, routes: Routes, *, source: ConfigSource) -> None:
+        """Take over what `open` built from `source`."""
         self._routes = routes
-        self._clock = clock
-        self._transport = transport
+        self._source = source
+        self._closing = asyncio.Lock()
         self._closed = False
 
     @classmethod
@@ -140,7 +144,26 @@ class LLMManager:
             LLMRateLimitError: It can never fit.
         """
         asked = request if isinstance(request, LLMRequest) else LLMRequest(request)
-        route, prepared = self.get_client().prepare(asked)
+        if asked.model is not None:
+            return self._explain(asked)
+        # A call without a model is given one in turn; who only asks takes no turn.
+        provider = self._routes.parts.default_provider
+        models = self._routes.parts.chains[provider].pool.queue.models()
+        seen: list[Admission] = []
+        refused: list[LLMException] = []
+        for model in models:
+            try:
+                seen.append(self._explain(replace(asked, model=f"{provider}/{model}")))
+            except LLMException as error:
+                refused.append(error)
+        if seen:
+            return min(seen, key=lambda view: (not view.admitted, view.wait_seconds))
+        if refused:
+            raise refused[0]
+        return self._explain(asked)
+
+    def _explain(self, request: LLMRequest) -> Admission:
+        route, prepared = self.get_client().prepare(request)
         ticket = route.chain.ticket(prepared, prepared.model or "")
         route.chain.pool.queue.check(ticket)
         return route.chain.pool.queue.explain(ticket)
@@ -148,17 +171,25 @@ class LLMManager:
     async def reload(self, config: ConfigSource = None) -> None:
         """Change keys, limits, models, chain and features with no lost call.
 
-        Calls that run end on what they began with; accounts that remain keep their level and their rest.
+        Calls that run end on what they began with; accounts that remain keep their level and their rest, and the
+        counts go on.
+
+        Args:
+            config: As for `LLMManager.open`; None: where the manager's own configuration came from, read again.
 
         Raises:
             LLMConfigurationError: The configuration is wrong, or changes what cannot change (a store, the cache's
                 backend, host or port, each by name); nothing has changed then.
         """
         self._refuse_if_closed()
-        new = await asyncio.to_thread(_load, config)
+        source = self._source if config is None else config
+        new = await asyncio.to_thread(_load, source)
+        self._refuse_if_closed()
         _check_unchanged(self.config, new)
-        parts = _composer()(new, clock=self._clock, outbox=self._routes.outbox, transport=self._transport)
-        old = self._routes.swap(parts)
+        old = self._routes.swap(self._routes.parts.renew(new))
+        self._source = source
+        for chain in old.chains.values():
+            chain.pool.queue.keys_changed()  # who waits there is bound by other limits now
 
         async def retire() -> None:
             await self._routes.calls.wait()
@@ -174,17 +205,15 @@ class LLMManager:
         calls = self._routes.calls
         calls.closing = True
         if not await calls.wait(drain):
-            closed = LLMPoolExhaustedError("the manager was closed while the call waited for a key")
-            for chain in self._routes.parts.chains.values():
-                chain.pool.queue.close(closed)
             calls.end_all()
-            await calls.wait(drain)
-        if self._closed:
-            return
-        self._closed = True
-        await self._routes.outbox.drain()
-        await self._routes.parts.close()
-        await self._routes.outbox.drain()
+            await calls.wait(_GRACE)
+        async with self._closing:
+            if self._closed:
+                return
+            await self._routes.outbox.drain()
+            await self._routes.parts.close()
+            await self._routes.outbox.drain()
+            self._closed = True
 
     async def __aenter__(self) -> Self:
         """Return itself."""
@@ -229,12 +258,16 @@ class Opening:
 
     async def _open(self) -> LLMManager:
         # Files, imports and the table of prices are kept out of the loop's way.
-        config = await asyncio.to_thread(_load, self._config)
         clock = self._clock or SystemClock()
         outbox = Outbox()
-        parts = _composer()(config, clock=clock, outbox=outbox, transport=self._transport)
-        await asyncio.to_thread(parts.warm)
-        return LLMManager(Routes(parts, InFlight(clock), outbox), clock=clock, transport=self._transport)
+
+        def build() -> Parts:
+            parts = _composer()(_load(self._config), clock=clock, outbox=outbox, transport=self._transport)
+            parts.warm()
+            return parts
+
+        parts = await asyncio.to_thread(build)
+        return LLMManager(Routes(parts, InFlight(clock), outbox), source=self._config)
 
 
 def _composer() -> Composer:

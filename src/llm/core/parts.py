@@ -80,6 +80,14 @@ class Parts(Protocol):
         """Return the prompt's tokens, exactly where the model's tokenizer is known, else as an estimate."""
         ...
 
+    def renew(self, config: LLMConfig) -> Parts:
+        """Return the parts of another configuration, which go on with what these counted, cached and learned.
+
+        Raises:
+            LLMConfigurationError: The configuration names what there is not; nothing has changed then.
+        """
+        ...
+
     def status(self) -> dict[str, Any]:
         """Return metrics, users, cache and limits, JSON-serialisable."""
         ...

@@ -65,8 +65,8 @@ class LLMStream:
     """
 
     __slots__ = (
-        "__weakref__", "_chunks", "_clock", "_deadline", "_ended", "_error", "_finish", "_first", "_hooks", "_idle",
-        "_opener", "_reading", "_response", "_source", "_timer", "_touched", "key", "provider",
+        "__weakref__", "_chunks", "_clock", "_deadline", "_ended", "_error", "_finish", "_first", "_heir", "_hooks",
+        "_idle", "_opener", "_reading", "_response", "_source", "_timer", "_touched", "key", "provider",
     )  # fmt: skip
 
     def __init__(self, source: ChunkSource | None, *, provider: str = "", key: str | None = None) -> None:
@@ -88,6 +88,7 @@ class LLMStream:
         self._deadline: float | None = None
         self._touched = 0.0
         self._timer: Timer | None = None
+        self._heir: weakref.ref[LLMStream] | None = None
 
     @classmethod
     def lazy(cls, opener: Callable[[], Awaitable[LLMResult]]) -> LLMStream:
@@ -117,8 +118,9 @@ class LLMStream:
             self._hooks.append(hook)
 
     def finish_with(self, finish: Callable[[LLMResponse], LLMResponse]) -> None:
-        """Have the whole response completed by `finish` before anyone is told of it."""
-        self._finish = finish
+        """Have the whole response completed by `finish`, after those before, before anyone is told of it."""
+        before = self._finish
+        self._finish = finish if before is None else lambda response: finish(before(response))
 
     def watch(self, clock: Clock, *, idle: float | None, deadline: float | None) -> None:
         """End the stream by itself where nothing comes or nobody reads for `idle` seconds, or at `deadline`.
@@ -130,6 +132,11 @@ class LLMStream:
         self._touched = clock.now()
         if not self._ended:
             self._arm(self._touched)
+
+    def limit(self, clock: Clock, deadline: float | None) -> None:
+        """End the stream at `deadline`, also where its source knows of no time: a stored answer, somebody's flight."""
+        if self._deadline is None and deadline is not None:
+            self.watch(clock, idle=self._idle, deadline=deadline)
 
     @property
     def text(self) -> str:
@@ -143,11 +150,14 @@ class LLMStream:
 
     def interrupt(self, error: LLMException) -> None:
         """End the stream with `error`, for its reader too."""
-        if self._ended:
+        heir = self._heir() if self._heir is not None else None
+        if heir is not None:
+            heir.interrupt(error)
+        elif self._ended:
             return
-        if self._reading and self._source is not None:
+        elif self._reading and self._source is not None:
             self._error = error
-            self._source.close()
+            self._close_source()
         else:
             self._end(error)
 
@@ -168,7 +178,7 @@ class LLMStream:
 
     async def aclose(self) -> None:
         """Leave the stream; the upstream response closes at once."""
-        self._opener = None
+        self._opener = self._first = None
         if not self._ended:
             self._end(GeneratorExit())
 
@@ -209,69 +219,111 @@ class LLMStream:
             self._end(GeneratorExit())
 
     async def _read(self) -> StreamChunk:
-        source = self._source
-        if self._ended or source is None:
-            if self._error is not None and not isinstance(self._error, GeneratorExit):
-                raise self._error
-            raise StopAsyncIteration
+        if self._ended:
+            raise self._told_again()
         if self._reading:
             raise RuntimeError("this stream is being read already; one reader at a time")
+        if self._source is None:
+            raise StopAsyncIteration
         self._reading = True
         if self._clock is not None:
             self._touched = self._clock.now()
         try:
-            chunk = await source.__anext__()
-        except StopAsyncIteration:
-            self._reading = False
-            self._end(None)
-            raise
+            chunk = await self._source.__anext__()
         except BaseException as error:
-            self._reading = False
-            if self._error is not None:  # the source failed because we closed it, for this reason
-                self._end(self._error)
-                raise self._error from None
-            if isinstance(error, LLMStreamInterruptedError) and not error.partial:
-                error.partial = self.text
-            self._end(error)
+            if not self._ended:
+                self._end(None if isinstance(error, StopAsyncIteration) else self._reason(error))
+            # A cancellation goes on as the one that it is; what failed because we closed it has our reason.
+            if isinstance(error, Exception) and self._error is not error:
+                raise self._told_again(left="the stream was left while it was read") from None
             raise
-        self._reading = False
+        finally:
+            self._reading = False
         self._chunks.append(chunk)
+        if self._error is not None and not self._ended:  # it was interrupted as this chunk came
+            self._end(self._error)
         return chunk
+
+    def _reason(self, error: BaseException) -> BaseException:
+        if self._error is not None:  # the source failed because we closed it, for this reason
+            return self._error
+        if isinstance(error, LLMStreamInterruptedError) and not error.partial:
+            error.partial = self.text
+        return error
+
+    def _told_again(self, *, left: str | None = None) -> BaseException:
+        """Return what a read after the end raises; `left`: what to tell a reader whom somebody else leaves behind."""
+        error = self._error
+        if isinstance(error, Exception):
+            return error
+        if error is None or (left is None and isinstance(error, GeneratorExit)):
+            return StopAsyncIteration()
+        why = left or "an earlier read was cancelled, which closed the stream"
+        return LLMStreamInterruptedError(
+            f"{why}, so there is no more of it; .partial holds what came", partial=self.text
+        )
 
     async def _open(self) -> None:
         opener, self._opener = self._opener, None
         if opener is None:
             return
-        opened = as_stream(await opener())
+        self._reading = True
+        try:
+            opened = as_stream(await opener())
+        except BaseException as error:
+            if not self._ended:
+                self._end(error)
+            raise
+        finally:
+            self._reading = False
         if self._ended:  # left while it opened
             await opened.aclose()
-            return
+        else:
+            self._take_over(opened)
+
+    def _take_over(self, opened: LLMStream) -> None:
         for part in ("provider", "key", "_chunks", "_first", "_hooks", "_finish", "_response", "_error", "_source"):
             setattr(self, part, getattr(opened, part))
         if opened._timer is not None:
             opened._timer.cancel()
+        self._ended, opened._ended = opened._ended, True
         if opened._clock is not None:
             self.watch(opened._clock, idle=opened._idle, deadline=opened._deadline)
-        self._ended, opened._ended = opened._ended, True
+        # Whoever watches over the opened stream, to interrupt it, means this one from now on.
+        opened._heir, opened._hooks, opened._finish = weakref.ref(self), [], None
 
     def _end(self, error: BaseException | None) -> None:
         self._ended = True
-        self._error = error
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._source is not None:
-            self._source.close()
+            self._close_source()
             if error is None:
-                response = assemble(
-                    self._chunks, id=self._source.id, model=self._source.model, provider=self.provider, key=self.key
-                )
-                self._response = self._finish(response) if self._finish is not None else response
+                try:
+                    self._response = self._whole(self._source)
+                except Exception as failure:  # noqa: BLE001 - it is the outcome, and all who observe must hear of it
+                    error = failure
+        self._error = error
         hooks, self._hooks = self._hooks, []
         for hook in hooks:
             _tell(hook, self._response, error)
 
+    def _whole(self, source: ChunkSource) -> LLMResponse:
+        response = assemble(self._chunks, id=source.id, model=source.model, provider=self.provider, key=self.key)
+        return self._finish(response) if self._finish is not None else response
+
+    def _close_source(self) -> None:
+        try:
+            if self._source is not None:
+                self._source.close()
+        except Exception:
+            _logger.exception("a stream's source failed as it was closed")
+
     def _arm(self, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         due = [when for when in (self._deadline, self._idle and self._touched + self._idle) if when is not None]
         if due and self._clock is not None:
             # Weak, so that a stream that nobody holds is freed, and closes.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from .call import Call
 from .exceptions import LimitScope, LLMInvalidRequestError
@@ -59,37 +59,6 @@ class TokenUsage:
             self.cached_input_tokens + other.cached_input_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class TokenStats:
-    """What a number of requests came to.
-
-    Attributes:
-        requests: Requests.
-        usage: Their tokens.
-        cost: US dollars; None where a price is unknown.
-        seconds: Seconds from the first to the last.
-        cache_hits: Requests that the cache answered.
-        saturation: Share of the binding limit that they used, 0 to 1.
-    """
-
-    requests: int = 0
-    usage: TokenUsage = TokenUsage()
-    cost: float | None = 0.0
-    seconds: float = 0.0
-    cache_hits: int = 0
-    saturation: float = 0.0
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Input and output tokens per second; 0 before time has passed."""
-        return self.usage.total_tokens / self.seconds if self.seconds > 0 else 0.0
-
-    @property
-    def cache_hit_ratio(self) -> float:
-        """Share of requests that the cache answered, 0 to 1."""
-        return self.cache_hits / self.requests if self.requests else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +184,7 @@ class LLMRequest:
             stream: bool = False,
             call: Call | None = None,
         ) -> None:
-            """Take more forms than are kept; `__post_init__` brings them into the one."""
+            """Take more forms than are kept."""
 
     def __post_init__(self) -> None:
         """Bring the arguments into their one form.
@@ -228,8 +197,8 @@ class LLMRequest:
             object.__setattr__(self, "messages", read_messages(given.messages))
         if given.stop is not None:
             object.__setattr__(self, "stop", _stop_texts(given.stop))
-        if given.tools is not None and type(given.tools) is not tuple:
-            object.__setattr__(self, "tools", tuple(given.tools))
+        if given.tools is not None:
+            object.__setattr__(self, "tools", _tools(given.tools))
         if given.temperature is not None:
             _check_number("temperature", given.temperature, 0, 2)
         if given.top_p is not None:
@@ -240,20 +209,69 @@ class LLMRequest:
             raise LLMInvalidRequestError(f"max_tokens is {given.max_tokens!r}; expected a whole number of 1 or more")
         if given.model is not None and not (isinstance(given.model, str) and given.model):
             raise LLMInvalidRequestError(f"model is {given.model!r}; expected a model's name, or None for any")
+        _check_options(self)
+
+
+def _check_options(request: LLMRequest) -> None:
+    for name, fits, expected in _OPTIONS:
+        value = getattr(request, name)
+        if value is not None and not fits(value):
+            raise LLMInvalidRequestError(f"{name} is {value!r}; expected {expected}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_text_or_mapping(value: object) -> bool:
+    return _is_text(value) or _is_mapping(value)
+
+
+_OPTIONS: Final[tuple[tuple[str, Callable[[object], bool], str], ...]] = (
+    ("seed", _is_whole, "a whole number"),
+    ("tool_choice", _is_text_or_mapping, "auto, none, required, a tool's name, or the vendor's mapping"),
+    ("response_format", _is_text_or_mapping, "text, json_object, or the vendor's mapping"),
+    ("response_model", lambda value: isinstance(value, type), "a pydantic class"),
+    ("reasoning_effort", _is_text, "low, medium or high"),
+    ("user", _is_text, "a tenant's name"),
+    ("priority", _is_whole, "a whole number; higher goes first"),
+    ("cache", lambda value: value is False or isinstance(value, CachePolicy), "False, a CachePolicy, or None"),
+    ("metadata", _is_mapping, "a mapping"),
+    ("extra", _is_mapping, "a mapping of the vendor's fields"),
+)
+"""What an option must be where it is given: its name, the test, and what to say."""
+
+
+def _tools(tools: object) -> tuple[ToolDefinition | Mapping[str, Any], ...]:
+    several = tuple(cast("Sequence[object]", tools)) if isinstance(tools, (list, tuple)) else (tools,)
+    given = tuple(tool for tool in several if isinstance(tool, (ToolDefinition, Mapping)))
+    if isinstance(tools, (list, tuple)) and len(given) == len(several):
+        return cast("tuple[ToolDefinition | Mapping[str, Any], ...]", given)
+    raise LLMInvalidRequestError("tools is no list of ToolDefinitions or of mappings in OpenAI's form; pass one")
 
 
 def _are_read(messages: object) -> bool:
-    if type(messages) is not tuple or not messages:
-        return False
-    return all(type(message) is Message for message in cast("tuple[object, ...]", messages))
+    return (
+        type(messages) is tuple and bool(messages) and all(type(m) is Message for m in cast("list[object]", messages))
+    )
 
 
 def _stop_texts(stop: object) -> tuple[str, ...]:
     several = tuple(cast("Sequence[object]", stop)) if isinstance(stop, (list, tuple)) else (stop,)
     texts = tuple(text for text in several if isinstance(text, str) and text)
-    if texts and len(texts) == len(several):
-        return texts
-    raise LLMInvalidRequestError("stop is neither a text nor a list of texts, none of them empty; pass one of these")
+    if not texts or len(texts) != len(several):
+        raise LLMInvalidRequestError(
+            "stop is neither a text nor a list of texts, none of them empty; pass one of these"
+        )
+    return texts
 
 
 # Only what no provider takes is refused here; a narrower range is the provider's to refuse.

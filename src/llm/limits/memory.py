@@ -124,6 +124,11 @@ class AccountBook:
         with self.lock:
             return self._accounts.setdefault(name, Account())
 
+    def forget(self, name: Hashable) -> None:
+        """Drop the account of that name, which holds nothing any more."""
+        with self.lock:
+            self._accounts.pop(name, None)
+
     def wake_others(self, caller: Callable[[], None]) -> None:
         """Have all queues but the caller's look again, since they may count on the same accounts."""
         for wake in tuple(self.sleepers):

@@ -55,12 +55,8 @@ class Broadcast:
     def leave(self, reader: Reader) -> None:
         """Count a reader out; with the last one upstream closes."""
         self._readers.discard(reader)
-        if self.over:
-            return
-        if self._readers:
-            self.read_on()
-        else:
-            self._finish(GeneratorExit())
+        if not self._readers and not self.over:
+            self._finish(GeneratorExit())  # now, so that nobody joins what is ending
             self._task.cancel()
 
     def read_on(self) -> None:

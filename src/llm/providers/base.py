@@ -13,6 +13,7 @@ from llm.utils.redact import redact
 
 from .errors import error_for
 from .failure import read_failure, retry_after
+from .frames import bare
 from .source import ReplyChunks
 from .wire import senseless
 
@@ -57,19 +58,11 @@ class HTTPProvider:
         Raises:
             LLMException: The one failure there was; nothing is repeated.
         """
-        reply: Reply | None = None
         try:
-            reply = await self._send("POST", self._dialect.url, self._dialect.encode(request, stream=False))
-            try:
-                body = await reply.read()
-            finally:
-                reply.close()
-            if reply.status != HTTPStatus.OK:
-                raise self._failure(reply, body)
-            return self._dialect.decode(body, provider=self._name, key=self._key)
+            return await self._whole(request)
         except LLMException as error:
-            self._tell(error, request.model, reply)
-            raise
+            failure = bare(error)
+        raise failure
 
     async def stream(self, request: LLMRequest) -> LLMStream:
         """Return a stream whose first chunk is in hand.
@@ -77,16 +70,11 @@ class HTTPProvider:
         Raises:
             LLMException: It failed before; nothing is repeated.
         """
-        reply: Reply | None = None
         try:
-            reply = await self._send("POST", self._dialect.url, self._dialect.encode(request, stream=True))
-            if reply.status != HTTPStatus.OK or not _is_stream(reply):
-                raise await self._no_stream(reply)
-            source = ReplyChunks(reply, self._dialect.events(), self._clock, self._teller(request.model, reply))
-            return await LLMStream(source, provider=self._name, key=self._key).begin()
+            return await self._begun(request)
         except LLMException as error:
-            self._tell(error, request.model, reply)
-            raise
+            failure = bare(error)
+        raise failure
 
     async def health_check(self) -> HealthStatus:
         """Ask for the list of models, which costs no tokens."""
@@ -115,6 +103,33 @@ class HTTPProvider:
     def used(self, usage: TokenUsage) -> Charge:
         """Return what an answer of this usage takes in the end."""
         return self._dialect.used(usage)
+
+    async def _whole(self, request: LLMRequest) -> LLMResponse:
+        reply: Reply | None = None
+        try:
+            reply = await self._send("POST", self._dialect.url, self._dialect.encode(request, stream=False))
+            try:
+                body = await reply.read()
+            finally:
+                reply.close()
+            if reply.status != HTTPStatus.OK:
+                raise self._failure(reply, body)
+            return self._dialect.decode(body, provider=self._name, key=self._key)
+        except LLMException as error:
+            self._tell(error, request.model, reply)
+            raise
+
+    async def _begun(self, request: LLMRequest) -> LLMStream:
+        reply: Reply | None = None
+        try:
+            reply = await self._send("POST", self._dialect.url, self._dialect.encode(request, stream=True))
+            if reply.status != HTTPStatus.OK or not _is_stream(reply):
+                raise await self._no_stream(reply)
+            source = ReplyChunks(reply, self._dialect.events(), self._clock, self._teller(request.model, reply))
+            return await LLMStream(source, provider=self._name, key=self._key).begin()
+        except LLMException as error:
+            self._tell(error, request.model, reply)
+            raise
 
     async def _send(self, method: str, url: str, body: bytes | None = None) -> Reply:
         return await self._transport.request(method, url, headers=self._headers, body=body)

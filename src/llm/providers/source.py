@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from llm.core.exceptions import LLMConnectionError, LLMException, LLMStreamInterruptedError
 from llm.utils.sse import EventDecoder, EventTooLargeError
 
+from .frames import bare
 from .wire import senseless
 
 if TYPE_CHECKING:
@@ -65,9 +66,11 @@ class ReplyChunks:
                 await self._more()
         except LLMException as error:
             self._tell(error)
-            raise
-        await self._finish()
-        raise StopAsyncIteration
+            failure = bare(error)
+        else:
+            await self._finish()
+            raise StopAsyncIteration
+        raise failure
 
     def waiting(self) -> bool:
         """Return whether data waits to be read."""

@@ -6,15 +6,22 @@ and so the key. What aiohttp says is kept as words.
 
 from __future__ import annotations
 
+import base64
+import os
+import weakref
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from llm.core.exceptions import LLMConnectionError, LLMServerError, LLMTimeoutError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from .frames import bare
 
-    from aiohttp import BasicAuth, ClientResponse, ClientSession
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncGenerator, Mapping
+
+    from aiohttp import ClientResponse, ClientSession
     from yarl import URL
 
     from llm.core.protocols import Reply
@@ -51,6 +58,8 @@ class AiohttpTransport:
         self._max_body_bytes = max_body_bytes
         self._trust_env = trust_env
         self._session: ClientSession | None = None
+        self._hook: AsyncGenerator[None, None] | None = None
+        self._replies: set[_AiohttpReply] = set()
         self._closed = False
 
     async def request(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None) -> Reply:
@@ -60,8 +69,8 @@ class AiohttpTransport:
             LLMConnectionError: No answer; `.sent` tells whether the request may have arrived.
             LLMTimeoutError: No connection within the connect time.
         """
-        session = self._session or self._open()
-        target = _target(url, trust_env=self._trust_env)
+        session = self._session or await self._open()
+        target = target_of(url, trust_env=self._trust_env)
         try:
             response = await session.request(
                 method,
@@ -70,21 +79,29 @@ class AiohttpTransport:
                 data=body,
                 allow_redirects=False,
                 proxy=target.proxy,
-                proxy_auth=target.proxy_auth,
+                proxy_headers=target.proxy_headers,
             )
-            return _AiohttpReply(response, self._max_body_bytes)
+            reply = _AiohttpReply(response, self._max_body_bytes, self._replies)
         except BaseException as error:  # noqa: BLE001 - raised below, without the frames that hold the key
             failure = self._failure(error, target)
+        else:
+            self._replies.add(reply)
+            return reply
         raise failure
+
+    def warm(self) -> None:
+        """Load aiohttp, which the first request would otherwise wait for; may run in a thread."""
+        import aiohttp  # noqa: F401 - only to have it loaded
 
     async def close(self) -> None:
         """Close all connections."""
         self._closed = True
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        self._session = None
+        hook, self._hook = self._hook, None
+        if hook is not None:
+            await hook.aclose()
 
-    def _open(self) -> ClientSession:
+    async def _open(self) -> ClientSession:
         if self._closed:
             raise LLMConnectionError("the transport is closed already; open a new manager", sent=False, retryable=False)
         from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
@@ -95,9 +112,13 @@ class AiohttpTransport:
             timeout=ClientTimeout(total=None, connect=self._connect_timeout),
             headers={"user-agent": "llm-manifold"},
         )
+        self._hook = _closed_with_its_loop(self._session, self._replies)
+        await anext(self._hook)  # never waits
+        _sessions.add(self._session)
+        weakref.finalize(self, _let_go, self._session)
         return self._session
 
-    def _failure(self, error: BaseException, target: _Target) -> BaseException:
+    def _failure(self, error: BaseException, target: Target) -> BaseException:
         from aiohttp import ClientConnectorError, ClientHttpProxyError, ConnectionTimeoutError
 
         if isinstance(error, ConnectionTimeoutError):
@@ -118,18 +139,56 @@ class AiohttpTransport:
                 sent=False,
                 retryable=False,
             )
-        return _bare(error, f"the connection to {target.host} broke before an answer came")
+        return _replaced(error, f"the connection to {target.host} broke before an answer came")
+
+
+_sessions: weakref.WeakSet[ClientSession] = weakref.WeakSet()
+
+
+async def _closed_with_its_loop(session: ClientSession, replies: set[_AiohttpReply]) -> AsyncGenerator[None, None]:
+    """Wait for who closes it: the transport, or `asyncio.run` as it ends, which closes generators that are open."""
+    try:
+        yield
+    finally:
+        for reply in tuple(replies):
+            reply.close()
+        await session.close()
+
+
+def _let_go(session: ClientSession) -> None:
+    """Close without a word what nobody closed, where its loop runs no more."""
+    connector = session.connector
+    if connector is None:
+        return
+    session.detach()
+    closing = connector.close().__await__()
+    with suppress(StopIteration):
+        next(closing)
+    closing.close()
+
+
+def _after_fork() -> None:
+    # A child that closes what it inherits takes the parent's sockets out of the parent's selector.
+    for session in list(_sessions):
+        if session.connector is not None:
+            session.connector._closed = True  # pyright: ignore[reportPrivateUsage]  # there is no public way
+        session.detach()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class _AiohttpReply:
-    __slots__ = ("_closed", "_content", "_max_bytes", "_response", "_taken", "headers", "status")
+    __slots__ = ("_closed", "_content", "_lost", "_max_bytes", "_open", "_response", "_taken", "headers", "status")
 
-    def __init__(self, response: ClientResponse, max_bytes: int) -> None:
+    def __init__(self, response: ClientResponse, max_bytes: int, among: set[_AiohttpReply]) -> None:
+        self._open = among
         self._response = response
         self._content = response.content
         self._max_bytes = max_bytes
         self._taken = 0
         self._closed = False
+        self._lost: asyncio.Future[None] | None = None
         self.status: int = response.status
         self.headers: Mapping[str, str] = response.headers
 
@@ -147,10 +206,12 @@ class _AiohttpReply:
     async def chunk(self) -> bytes:
         if self._closed:
             raise LLMConnectionError("the answer was closed before its end", sent=True)
+        if self._lost is None and not self.waiting() and not self._content.is_eof():
+            self._watch()
         try:
             data = await self._content.readany()
         except BaseException as error:  # noqa: BLE001 - raised below, without the frames that hold the key
-            failure = _bare(error, "the connection broke in the middle of the answer")
+            failure = _replaced(error, "the connection broke in the middle of the answer")
         else:
             self._taken += len(data)
             return data
@@ -159,6 +220,7 @@ class _AiohttpReply:
             data = self._content._read_nowait(-1)  # pyright: ignore[reportPrivateUsage]  # there is no public way
             self._taken += len(data)
             return data
+        self.close()
         raise failure
 
     def waiting(self) -> bool:
@@ -167,32 +229,62 @@ class _AiohttpReply:
     def close(self) -> None:
         # At its end the body has given its connection back already; before, the connection is cut.
         self._closed = True
+        self._open.discard(self)
+        if self._lost is not None:
+            self._lost.remove_done_callback(self._on_lost)
         self._response.close()
 
+    def _watch(self) -> None:
+        # aiohttp leaves a reader waiting for ever where the framing of a body breaks in its middle.
+        connection = self._response.connection
+        protocol = None if connection is None else connection.protocol
+        self._lost = None if protocol is None else protocol.closed
+        if self._lost is not None:
+            self._lost.remove_done_callback(_heard)
+            self._lost.add_done_callback(_heard)
+            self._lost.add_done_callback(self._on_lost)
 
-class _Target:
+    def _on_lost(self, _: asyncio.Future[None]) -> None:
+        if not self._content.is_eof() and self._content.exception() is None:
+            self._content.set_exception(ConnectionResetError("the connection was lost"))
+
+
+def _heard(lost: asyncio.Future[None]) -> None:
+    lost.exception()  # or asyncio complains that nobody asked for it
+
+
+class Target:
+    """Where a request goes, and through which proxy."""
+
     # No value type: its repr would show a proxy's password.
-    __slots__ = ("host", "proxy", "proxy_auth", "url")
+    __slots__ = ("host", "proxy", "proxy_headers", "url")
 
-    def __init__(self, url: URL, proxy: URL | None = None, proxy_auth: BasicAuth | None = None) -> None:
+    def __init__(self, url: URL, proxy: URL | None = None, proxy_headers: Mapping[str, str] | None = None) -> None:
+        """Keep the address, the proxy without its credentials, and the header that has them."""
         self.url = url
         self.host = url.host or ""
         self.proxy = proxy
-        self.proxy_auth = proxy_auth
+        self.proxy_headers = proxy_headers
 
 
 @lru_cache(maxsize=256)
-def _target(url: str, *, trust_env: bool) -> _Target:
+def target_of(url: str, *, trust_env: bool) -> Target:
     """Parse an address once; the proxy too, for looking through the environment costs more than the request."""
     import yarl
 
     parsed = yarl.URL(url)
     proxy = _proxy_for(parsed) if trust_env else None
     if proxy is None:
-        return _Target(parsed)
-    from aiohttp.helpers import strip_auth_from_url
+        return Target(parsed)
+    address = yarl.URL(proxy)
+    return Target(parsed, address.with_user(None), _proxy_headers(address))
 
-    return _Target(parsed, *strip_auth_from_url(yarl.URL(proxy)))
+
+def _proxy_headers(proxy: URL) -> dict[str, str] | None:
+    if not proxy.user:
+        return None
+    credentials = base64.b64encode(f"{proxy.user}:{proxy.password or ''}".encode()).decode("ascii")
+    return {"proxy-authorization": f"Basic {credentials}"}
 
 
 def _proxy_for(url: URL) -> str | None:
@@ -201,10 +293,10 @@ def _proxy_for(url: URL) -> str | None:
     return None if proxy_bypass(url.host or "") else getproxies().get(url.scheme)
 
 
-def _bare(error: BaseException, what: str) -> BaseException:
+def _replaced(error: BaseException, what: str) -> BaseException:
     """Return what to raise in place of an error that went through aiohttp's frames."""
     # aiohttp raises one and the same object for all that it closes, and each raise would add frames to it.
-    error.__traceback__ = error.__context__ = error.__cause__ = None
+    bare(error)
     if not isinstance(error, Exception):
         return error  # a cancellation must go on as the one that it is
     return LLMConnectionError(f"{what}: {_words(error)}; it can be sent again", sent=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from llm.limits.admission import Levels
@@ -13,6 +14,8 @@ from llm.limits.memory import Account, AccountBook
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
     from llm.core.config import LLMConfig
     from llm.core.config.limits import RateLimits
     from llm.core.config.providers import ProviderConfig
@@ -20,8 +23,11 @@ if TYPE_CHECKING:
     from llm.core.exceptions import LimitScope
     from llm.utils.clock import Clock
 
-_VENDOR_HOSTS = frozenset({"api.openai.com", "api.anthropic.com", "openrouter.ai"})
-_VENDORS = frozenset({"openai", "anthropic", "openrouter"})
+_MANY_USERS: Final = 10_000
+"""Users not named by the configuration, above which the accounts of those who took nothing of late are dropped."""
+
+_VENDORS = {"openai": "api.openai.com", "anthropic": "api.anthropic.com", "openrouter": "openrouter.ai"}
+_VENDOR_HOSTS = frozenset(_VENDORS.values())
 
 _system_books: list[AccountBook] = [AccountBook()]
 _other_books: weakref.WeakKeyDictionary[Clock, AccountBook] = weakref.WeakKeyDictionary()
@@ -42,21 +48,35 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class Accounts:
-    """The accounts of one configuration."""
+    """The accounts of one configuration.
 
-    def __init__(self, config: LLMConfig, clock: Clock) -> None:
-        """Hold to the configuration's limits from now on."""
+    They are shared with other managers of the process, so nothing about them changes before `apply`.
+    """
+
+    def __init__(self, config: LLMConfig, clock: Clock, before: Accounts | None = None) -> None:
+        """Find the accounts; those of a configuration `before` this one hand on their level."""
         self.book: AccountBook = book_of(clock)
         self._config = config
         self._clock = clock
         self._users: dict[str, Account] = {}
-        self._everything = self._account("global", config.limits.global_, "global")
+        self._many = _MANY_USERS
+        self._stating: list[Callable[[], None]] = []
+        self._everything = self._account(("global",), config.limits.global_)
+        self._stating.append(partial(self._state_shared, before))
+        self._before = before
+
+    def apply(self) -> None:
+        """Hold to the configuration's limits from now on."""
+        stating, self._stating = self._stating, []
+        with self.book.lock:
+            for state in stating:
+                state()
 
     def of_slot(self, provider: str, section: ProviderConfig, slot: SlotConfig) -> Account:
         """Return what a slot's limits are counted on: its group and model family, at its provider's address."""
-        address = section.base_url or (section.type if section.type in _VENDORS else provider)
-        account = self.book.account(("key", str(address), slot.group, slot.family))
-        account.state(self._clock.now(), slot.limits.stated(), level="key", bucket=_refills(section))
+        account = self.book.account(("key", _address(provider, section), slot.group, slot.family))
+        stated, bucket = slot.limits.stated(), _refills(section)
+        self._stating.append(lambda: account.state(self._clock.now(), stated, level="key", bucket=bucket))
         return account
 
     def levels(self, max_size: int) -> Levels:
@@ -66,24 +86,32 @@ class Accounts:
         return Levels((self._everything, running), self.user if self._config.limits.users else None)
 
     def user(self, name: str) -> Account | None:
-        """Return a user's account; those who are not named share the one of `default`."""
+        """Return a user's account: an own one for each, with the limits of `default` for those who are not named."""
         account = self._users.get(name)
         if account is None:
-            users = self._config.limits.users
-            named = name if name in users else "default"
-            limits = users.get(named)
+            limits = self._limits_of(name)
             if limits is None:
                 return None
-            account = self._account(("user", named), limits, "user")
-            if name in users:
-                self._users[name] = account
+            account = self._account(("user", name), limits)
+            self._state(account, limits, "user", None if self._before is None else self._before.known(name))
+            self._users[name] = account
+            if len(self._users) > self._many:
+                self._drop_idle()
         return account
 
-    def budgeted(self) -> bool:
-        """Return whether any limit is in US dollars."""
-        slots = (slot for section in self._config.providers.values() for slot in section.slots)
-        several = (self._config.limits.global_, *self._config.limits.users.values(), *(slot.limits for slot in slots))
-        return any(limits.cost_per_day is not None for limits in several)
+    def known(self, name: str) -> Account | None:
+        """Return a user's account if there is one already."""
+        return self._users.get(name)
+
+    def counts_dollars(self, section: ProviderConfig) -> bool:
+        """Return whether some user's calls to a provider are held to a limit in US dollars."""
+        return any(self.budgeted(section, user) for user in (None, *self._config.limits.users))
+
+    def budgeted(self, section: ProviderConfig, user: str | None) -> bool:
+        """Return whether a user's calls to a provider are held to a limit in US dollars."""
+        of_user = None if user is None else self._limits_of(user)
+        several = (self._config.limits.global_, of_user, *section.rate_limits)
+        return any(limits is not None and limits.cost_per_day is not None for limits in several)
 
     def status(self) -> dict[str, dict[str, float]]:
         """Return how full the limits of everything and of the users are, 0 to 1."""
@@ -95,11 +123,49 @@ class Accounts:
             if account.limits
         }
 
-    def _account(self, name: str | tuple[str, str], limits: RateLimits, level: LimitScope) -> Account:
-        stated = limits.stated()
-        account = self.book.account((name, tuple(sorted(stated.items()))))
-        account.state(self._clock.now(), stated, level=level, bucket=False)
-        return account
+    def _limits_of(self, user: str) -> RateLimits | None:
+        users = self._config.limits.users
+        return users.get(user, users.get("default"))
+
+    def _account(self, name: tuple[str, ...], limits: RateLimits) -> Account:
+        return self.book.account(_named(name, limits))
+
+    def _state(self, account: Account, limits: RateLimits, level: LimitScope, old: Account | None) -> None:
+        if old is not None and not account.limits:
+            account.limits = old.limits
+        account.state(self._clock.now(), limits.stated(), level=level, bucket=False)
+
+    def _state_shared(self, before: Accounts | None) -> None:
+        old = None if before is None else before._everything
+        self._state(self._everything, self._config.limits.global_, "global", old)
+        for name in () if before is None else tuple(before._users):
+            self.user(name)
+        self._before = None
+
+    def _drop_idle(self) -> None:
+        now = self._clock.now()
+        named = self._config.limits.users
+        for name, account in list(self._users.items()):
+            if name not in named and not any(limit.saturation(now) for limit in account.limits):
+                del self._users[name]
+                limits = self._limits_of(name)
+                if limits is not None:
+                    self.book.forget(_named(("user", name), limits))
+        self._many = max(_MANY_USERS, 2 * len(self._users))
+
+
+def _named(name: tuple[str, ...], limits: RateLimits) -> Hashable:
+    # By their limits, too: managers of different configurations do not change each other's.
+    return name, tuple(sorted(limits.stated().items()))
+
+
+def _address(provider: str, section: ProviderConfig) -> str:
+    if section.base_url is None:
+        return _VENDORS.get(section.type, provider)
+    # The vendor's address is the same with and without its path, said or not.
+    address = str(section.base_url)
+    host = urlsplit(address).hostname
+    return host if host in _VENDOR_HOSTS else address.rstrip("/").removesuffix("/v1")
 
 
 def _refills(section: ProviderConfig) -> bool:

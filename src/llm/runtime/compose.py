@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -12,7 +13,7 @@ from llm.core.keys import Key, Slot
 from llm.core.models import PriceBook
 from llm.core.parts import Chain
 from llm.core.pool import Pool
-from llm.core.protocols import CallObserver, Charging, ProviderSettings
+from llm.core.protocols import CallObserver, Charging, Provider, ProviderSettings
 from llm.core.tokens import OutputEstimate, count_tokens, estimate_tokens
 from llm.core.types import TokenUsage
 from llm.limits.admission import AdmissionQueue
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from llm.core.call import Charge
     from llm.core.config import LLMConfig
     from llm.core.config.providers import ProviderConfig
+    from llm.core.config.sections import CacheConfig
     from llm.core.inflight import Outbox
     from llm.core.protocols import Middleware, Transport
     from llm.core.types import LLMRequest
@@ -41,31 +43,56 @@ if TYPE_CHECKING:
     from llm.utils.redact import Secret
 
 
+_logger = logging.getLogger("llm.runtime")
+
+
 class Composition:
     """The parts of one configuration; the manager's `Parts`."""
 
-    def __init__(self, config: LLMConfig, *, clock: Clock, outbox: Outbox, transport: Transport | None) -> None:
-        """Build all of it; nothing is opened before the first call.
+    def __init__(
+        self,
+        config: LLMConfig,
+        *,
+        clock: Clock,
+        outbox: Outbox,
+        transport: Transport | None,
+        before: Composition | None = None,
+    ) -> None:
+        """Build all of it; nothing is opened before the first call, and nothing that is shared changes if this fails.
+
+        What was counted, cached and learned `before` goes on.
 
         Raises:
             LLMConfigurationError: It names a provider, a layer or a backend that there is not.
         """
+        _tell_of_unbuilt(config)
         self.config: LLMConfig = config
         self.clock: Clock = clock
         self.default_provider: str = config.default_provider
         self._outbox = outbox
-        self._own_transport = (
-            None if transport is not None else AiohttpTransport(connect_timeout=config.global_.timeouts.connect)
-        )
+        self._given_transport = transport
+        self._own_transport = None if transport is not None else _own_transport(config, before)
         self._transport: Transport = cast("Transport", transport or self._own_transport)
-        self._accounts = Accounts(config, clock)
+        self._accounts = Accounts(config, clock, None if before is None else before._accounts)
         self._prices = PriceBook(config.prices)
-        self._metrics = Metrics(self._cache_misses)
-        self._cache = _cache_backend(config, clock)
-        self._caches: list[CacheMiddleware] = []
-        self._output = OutputEstimate()
+        self._cache = _cache_backend(config, clock, before)
+        self._cache_layers: dict[str, CacheMiddleware] = {}
+        self._caches: list[CacheMiddleware] = [] if before is None else before._caches
+        self._metrics = Metrics(partial(_misses, self._caches)) if before is None else before._metrics
+        self._output = OutputEstimate() if before is None else before._output
         self._pools: dict[str, Pool] = {name: self._pool(name, section) for name, section in config.providers.items()}
         self.chains: dict[str, Chain] = {name: self.compose(name, config.global_.middleware) for name in self._pools}
+        self._accounts.apply()
+        if before is not None:
+            before._hand_over(self)
+
+    def renew(self, config: LLMConfig) -> Composition:
+        """Return the parts of another configuration, which go on with what these counted, cached and learned.
+
+        Raises:
+            LLMConfigurationError: As for a new one; nothing has changed then.
+        """
+        return Composition(config, clock=self.clock, outbox=self._outbox, transport=self._given_transport, before=self)
 
     def compose(self, provider: str, middleware: Sequence[Middleware | str]) -> Chain:
         """Return a chain of these layers in front of the provider's keys.
@@ -73,6 +100,10 @@ class Composition:
         Raises:
             LLMConfigurationError: An unknown name, or an object that is no layer.
         """
+        if isinstance(middleware, str):
+            raise LLMConfigurationError(
+                f"middleware is the text {middleware!r}; pass a list of layers, outermost first"
+            )
         pool = self._pools[provider]
         opener = self._rate_limit(provider, pool)
         made = [self._layer(layer, provider, pool, opener) for layer in middleware]
@@ -82,7 +113,9 @@ class Composition:
 
     def cost(self, provider: str, model: str, usage: TokenUsage) -> float | None:
         """Return US dollars; None where the price is unknown."""
-        return self._prices.cost(self.config.providers[provider].type, model, usage)
+        section = self.config.providers.get(provider)
+        # A call that runs while a reload takes its provider away ends all the same.
+        return None if section is None else self._prices.cost(section.type, model, usage)
 
     def estimate_tokens(self, provider: str, request: LLMRequest) -> int:
         """Return the prompt's tokens, exactly for OpenAI's models, else as an estimate."""
@@ -94,12 +127,16 @@ class Composition:
         return {
             "metrics": self._metrics.snapshot(),
             "users": {name: {**counts, "resets_in": None} for name, counts in self._metrics.users().items()},
-            "cache": {"backend": "none" if self._cache is None else "memory", "misses": self._cache_misses()},
+            "cache": {"backend": "none" if self._cache is None else "memory", "misses": _misses(self._caches)},
             "limits": self._accounts.status(),
         }
 
     def warm(self) -> None:
         """Load what the first call would otherwise wait for; may run in a thread."""
+        if self._own_transport is not None and any(
+            section.type != "local" for section in self.config.providers.values()
+        ):
+            self._own_transport.warm()
         for name, section in self.config.providers.items():
             for model in section.models:
                 self.cost(name, model, TokenUsage())
@@ -140,7 +177,7 @@ class Composition:
             timeouts=config.global_.timeouts,
             acquire_timeout=config.pool.acquire_timeout,
             spawn=self._outbox.spawn,
-            cost=partial(self._known_cost, name) if self._accounts.budgeted() else None,
+            cost=partial(self._spent, name) if self._accounts.counts_dollars(section) else None,
         )
 
     def _make_key(
@@ -157,7 +194,7 @@ class Composition:
         )
         return Key(
             name if key is None else key.fingerprint,
-            lambda: factory(settings),
+            lambda: _provider(factory(settings), section.type),
             clock=self.clock,
             idle_timeout=self.config.pool.idle_timeout,
             max_lifetime=self.config.pool.max_lifetime,
@@ -175,7 +212,7 @@ class Composition:
             "logging": lambda: self._logging(provider),
             "metrics": lambda: MetricsMiddleware(self._metrics, self.clock, price=partial(self.cost, provider)),
         }
-        return makers[layer]() if layer in makers else _imported(layer)
+        return makers[layer]() if layer in makers else _imported(layer, ", ".join(makers))
 
     def _logging(self, provider: str) -> LoggingMiddleware:
         secrets = [key for section in self.config.providers.values() for key in section.api_keys]
@@ -185,7 +222,7 @@ class Composition:
     def _rate_limit(self, provider: str, pool: Pool) -> RateLimitMiddleware:
         first = pool.queue.slots[0].key.client.provider
         charge = first.charge if isinstance(first, Charging) else estimated_charge(estimate_tokens)
-        if self._accounts.budgeted():
+        if self._accounts.counts_dollars(self.config.providers[provider]):
             charge = partial(self._charge_with_cost, provider, charge)
         return RateLimitMiddleware(charge=charge, check=pool.queue.check, output=self._output, clock=self.clock)
 
@@ -193,6 +230,9 @@ class Composition:
         self, provider: str, charge: Callable[[LLMRequest, int], Charge], request: LLMRequest, expected: int
     ) -> Charge:
         plain = charge(request, expected)
+        user = request.user if request.call is None else request.call.user
+        if not self._accounts.budgeted(self.config.providers[provider], user):
+            return plain
         usage = TokenUsage(plain.input_tokens or estimate_tokens(request), request.max_tokens or expected)
         return replace(plain, cost=self._known_cost(provider, request.model or "", usage))
 
@@ -207,6 +247,9 @@ class Composition:
             )
         return cost
 
+    def _spent(self, provider: str, model: str, usage: TokenUsage) -> float:
+        return self.cost(provider, model, usage) or 0.0
+
     def _retry_policy(self) -> RetryPolicy:
         stated = self.config.retry
         return RetryPolicy(
@@ -217,7 +260,9 @@ class Composition:
         stated = self.config.cache
         if self._cache is None or stated is None:
             return None
-        layer = CacheMiddleware(
+        if provider in self._cache_layers:  # one for all chains, so that their calls share its flights
+            return self._cache_layers[provider]
+        layer = self._cache_layers[provider] = CacheMiddleware(
             self._cache,
             provider=provider,
             clock=self.clock,
@@ -226,19 +271,36 @@ class Composition:
             single_flight=stated.single_flight,
             streams=stated.streams,
             spawn=self._outbox.spawn,
+            idle=self.config.global_.timeouts.idle,
             price=partial(self.cost, provider),
         )
         self._caches.append(layer)
         return layer
 
-    def _cache_misses(self) -> int:
-        return sum(layer.stats.misses for layer in self._caches)
+    def _hand_over(self, heir: Composition) -> None:
+        if heir._cache is self._cache:
+            self._cache = None
+        if heir._own_transport is self._own_transport:
+            self._own_transport = None
 
 
-def _cache_backend(config: LLMConfig, clock: Clock) -> CacheBackend | None:
+def _misses(layers: list[CacheMiddleware]) -> int:
+    return sum(layer.stats.misses for layer in layers)
+
+
+def _own_transport(config: LLMConfig, before: Composition | None) -> AiohttpTransport:
+    bound = config.global_.timeouts.connect
+    if before is not None and before._own_transport is not None and before.config.global_.timeouts.connect == bound:
+        return before._own_transport
+    return AiohttpTransport(connect_timeout=bound)
+
+
+def _cache_backend(config: LLMConfig, clock: Clock, before: Composition | None) -> CacheBackend | None:
     stated = config.cache
     if stated is None or stated.backend == "none":
         return None
+    if before is not None and before.config.cache is not None and _same_store(stated, before.config.cache):
+        return before._cache
     if stated.backend != "memory":
         raise LLMConfigurationError(f"cache.backend: {stated.backend} is not built yet; use memory or none")
     from llm.cache.memory import InMemoryCache  # noqa: PLC0415 - only where something is cached
@@ -246,17 +308,53 @@ def _cache_backend(config: LLMConfig, clock: Clock) -> CacheBackend | None:
     return InMemoryCache(max_entries=stated.max_entries, max_bytes=stated.max_bytes, clock=clock)
 
 
+def _tell_of_unbuilt(config: LLMConfig) -> None:
+    """Say what is read and not in force yet, so that nobody relies on it.
+
+    Raises:
+        LLMConfigurationError: It would be wrong to go on without it.
+    """
+    if config.limits.store != "memory":
+        raise LLMConfigurationError(f"limits.store: {config.limits.store} is not built yet; use memory")
+    if "tracing" in config.global_.middleware:
+        raise LLMConfigurationError("global.middleware: tracing is not built yet; take it out")
+    stated = {
+        "global.fallback": config.global_.fallback,
+        "circuit_breaker": config.circuit_breaker,
+        "aliases with more than one target": [a for a in config.aliases.values() if len(a.targets) > 1],
+    }
+    idle = [name for name, value in stated.items() if value]
+    if idle:
+        _logger.warning("read, but not in force in this version: %s", ", ".join(idle))
+
+
 def _refuse_unbuilt(name: str, section: ProviderConfig) -> None:
     if section.transport != "direct":
         raise LLMConfigurationError(f"providers.{name}.transport: {section.transport} is not built yet; use direct")
 
 
-def _imported(path: str) -> Middleware:
+def _same_store(one: CacheConfig, other: CacheConfig) -> bool:
+    return (one.max_entries, one.max_bytes) == (other.max_entries, other.max_bytes)
+
+
+def _provider(made: object, kind: str) -> Provider:
+    if isinstance(made, Provider):
+        return made
+    wanted = ("initialize", "complete", "stream", "health_check", "close")
+    missing = ", ".join(name for name in wanted if not hasattr(made, name))
+    raise LLMConfigurationError(
+        f"the factory of providers of type {kind!r} made a {type(made).__name__}, which lacks {missing}; return an "
+        "object with all methods of llm's Provider"
+    )
+
+
+def _imported(path: str, known: str) -> Middleware:
     module, _, name = path.partition(":")
     try:
-        return cast("Middleware", getattr(importlib.import_module(module), name)())
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        found = getattr(importlib.import_module(module), name)
+        return cast("Middleware", found() if isinstance(found, type) else found)
+    except Exception as error:
         raise LLMConfigurationError(
-            f"global.middleware: {path!r} cannot be used: {error}; name a layer of the package, or a class made "
-            "without arguments, as package.module:Class"
+            f"global.middleware: {path!r} cannot be used: {type(error).__name__}: {error}; name one of {known}, or a "
+            "class made without arguments, as package.module:Class"
         ) from error

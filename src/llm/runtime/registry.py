@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, cast
 from llm.core.exceptions import LLMConfigurationError
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from llm.core.protocols import ProviderFactory
 
 _registered: dict[str, ProviderFactory] = {}
@@ -57,10 +59,25 @@ def provider_factory(name: str) -> ProviderFactory:
 def _from_entry_point(name: str) -> ProviderFactory:
     offered = {entry.name: entry for entry in entry_points(group="llm.providers")}
     if name in offered:
-        return cast("ProviderFactory", offered[name].load())
+        return _loaded(offered[name])
     known = sorted({*_registered, *_DIALECTS, "local", *offered})
     raise LLMConfigurationError(
         f"there is no kind of provider {name!r}; there are: {', '.join(known)}. Correct `type:`, or register it with "
         "register_provider before the manager opens; a server that speaks OpenAI's dialect is `type: openai` with a "
         "base_url"
     )
+
+
+def _loaded(entry: EntryPoint) -> ProviderFactory:
+    try:
+        factory = entry.load()
+    except Exception as error:
+        raise LLMConfigurationError(
+            f"provider {entry.name!r} cannot be loaded from {entry.value}: {type(error).__name__}: {error}; repair or "
+            "remove the distribution that offers it"
+        ) from error
+    if not callable(factory):
+        raise LLMConfigurationError(
+            f"provider {entry.name!r}: {entry.value} is no function from ProviderSettings to a Provider"
+        )
+    return cast("ProviderFactory", factory)

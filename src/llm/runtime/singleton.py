@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import weakref
 from typing import TYPE_CHECKING
 
-from llm.core.exceptions import LLMConfigurationError
+from llm.core.exceptions import LLMConfigurationError, LLMException
 from llm.core.manager import LLMManager
 
 if TYPE_CHECKING:
     from llm.core.manager import ConfigSource
 
-_Loops = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, "asyncio.Task[LLMManager]"]
-_managers: _Loops = weakref.WeakKeyDictionary()
+_managers: dict[asyncio.AbstractEventLoop, asyncio.Task[LLMManager]] = {}
+_inherited: list[object] = []
 
 
 async def get_llm_manager(config: ConfigSource = None) -> LLMManager:
@@ -33,21 +32,27 @@ async def get_llm_manager(config: ConfigSource = None) -> LLMManager:
     loop = asyncio.get_running_loop()
     task = _managers.get(loop)
     if task is None or _is_over(task):
+        _forget_closed_loops()
         task = _managers[loop] = loop.create_task(_open(config))
+        task.add_done_callback(_failure_seen)
         # Whoever asks may be cancelled; the others still get theirs.
         return await asyncio.shield(task)
     manager = await asyncio.shield(task)
     if config is not None:
-        _check_same(manager, config)
+        await _check_same(manager, config)
     return manager
 
 
 async def close_llm_manager() -> None:
     """Close the manager of this loop and forget it; the next `get_llm_manager` makes a new one."""
     task = _managers.pop(asyncio.get_running_loop(), None)
-    if task is not None:
-        manager = await task
-        await manager.close()
+    if task is None:
+        return
+    try:
+        manager = await asyncio.shield(task)
+    except LLMException:  # who asked for it was told; there is nothing to close
+        return
+    await manager.close()
 
 
 async def _open(config: ConfigSource) -> LLMManager:
@@ -60,15 +65,32 @@ def _is_over(task: asyncio.Task[LLMManager]) -> bool:
     return task.cancelled() or task.exception() is not None or task.result().closed
 
 
-def _check_same(manager: LLMManager, config: ConfigSource) -> None:
+def _failure_seen(task: asyncio.Task[LLMManager]) -> None:
+    # Where all who asked were cancelled nobody looks at a failure; the next who asks tries again.
+    if not task.cancelled():
+        task.exception()
+
+
+def _forget_closed_loops() -> None:
+    # A task holds its loop, so no weak reference would ever let go of either.
+    for loop in [loop for loop in list(_managers) if loop.is_closed()]:
+        _managers.pop(loop, None)
+
+
+async def _check_same(manager: LLMManager, config: ConfigSource) -> None:
     from llm.core.config import load_config  # noqa: PLC0415 - loaded already where a manager is open
 
-    if load_config(config) != manager.config:
+    if await asyncio.to_thread(load_config, config) != manager.config:
         raise LLMConfigurationError(
             "this process has a manager with another configuration; use that one, close it with close_llm_manager(), "
             "change it with manager.reload(config), or make an independent one with LLMManager.open(config)"
         )
 
 
-# What a child inherits is the parent's loop and the parent's sockets: of no use, and not the child's to close.
-os.register_at_fork(after_in_child=_managers.clear)
+def _after_fork() -> None:
+    # What a child inherits is the parent's loop and sockets: not the child's to use or close, so it only keeps them.
+    _inherited.append(dict(_managers))
+    _managers.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)

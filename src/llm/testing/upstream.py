@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from llm.utils.clock import Clock
 
     from .accounts import Limits
-    from .backend import Answerer, Seconds
     from .exchange import Exchange, MockRequest
     from .faults import Fault
     from .server import MockServer
+    from .service import Answerer, Seconds
     from .vendor import Vendor
 
 Mode: TypeAlias = Literal["bucket", "fixed", "sliding"]

@@ -6,14 +6,14 @@ from llm.cache import InMemoryCache
 from llm.testing import FakeClock
 
 
-async def test_size_and_length_count_what_is_still_there() -> None:
+async def test_size_and_entries_count_what_is_still_there() -> None:
     clock = FakeClock()
     cache = InMemoryCache(clock=clock)
     await cache.put("a", b"12345", ttl=10)
     await cache.put("b", b"123", ttl=20)
-    assert (len(cache), cache.size) == (2, 8)
+    assert (cache.entries, cache.size) == (2, 8)
     await clock.advance(10)
-    assert (len(cache), cache.size) == (1, 3)
+    assert (cache.entries, cache.size) == (1, 3)
 
 
 @pytest.mark.parametrize(("entries", "size"), [(0, 1), (1, 0)])
@@ -28,4 +28,8 @@ async def test_replacing_an_entry_drops_no_other() -> None:
     await cache.put("b", b"12345", ttl=60)
     await cache.put("a", b"54321", ttl=60)
     assert await cache.exists("b")
-    assert (len(cache), cache.size) == (2, 10)
+    assert (cache.entries, cache.size) == (2, 10)
+
+
+async def test_an_empty_cache_is_a_cache() -> None:
+    assert bool(InMemoryCache(clock=FakeClock())) is True

@@ -346,9 +346,10 @@ _json = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(_FIELDS), _json))
 def test_no_object_makes_the_reading_fail_otherwise_than_typed(body: dict[str, object]) -> None:
-    for read_one in (decode, lambda data: ELSEWHERE.events().feed(("", data))):
-        with suppress(LLMException, orjson.JSONEncodeError):
-            read_one(orjson.dumps(body))
+    with suppress(LLMException, orjson.JSONEncodeError):
+        decode(orjson.dumps(body))
+    with suppress(LLMException, orjson.JSONEncodeError):
+        ELSEWHERE.events().feed(("", orjson.dumps(body)))
 
 
 def test_the_charge_is_the_larger_of_the_prompts_estimate_and_the_most_output() -> None:

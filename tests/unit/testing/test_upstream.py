@@ -212,7 +212,7 @@ async def test_bad_requests_get_the_vendors_envelope(dialect: Dialect) -> None:
 
 async def test_an_answer_may_be_a_text_a_response_or_an_exception() -> None:
     script: Iterator[str | Exception] = iter(
-        ["one", LLMContextLengthError("too long"), LLMServerError("down", status=502)]
+        ["one", LLMContextLengthError("too long"), LLMServerError("down", status=502), KeyError("mine")]
     )
     async with MockUpstream("openai", answer=lambda _: next(script)) as up, _openai(up) as client:
         answer = await client.chat.completions.create(model=MODEL, messages=ASKED)
@@ -221,6 +221,9 @@ async def test_an_answer_may_be_a_text_a_response_or_an_exception() -> None:
             await client.chat.completions.create(model=MODEL, messages=ASKED)
         with pytest.raises(openai.InternalServerError, match="down"):
             await client.chat.completions.create(model=MODEL, messages=ASKED)
+        with pytest.raises(openai.InternalServerError, match="mine"):
+            await client.chat.completions.create(model=MODEL, messages=ASKED)
+    assert [request.status for request in up.requests] == [200, 400, 502, 500]
 
 
 @pytest.mark.parametrize(

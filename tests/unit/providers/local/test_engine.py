@@ -110,7 +110,7 @@ async def test_a_stop_string_across_tokens_ends_the_text_before_it(engine: Infer
 
 
 async def test_a_closed_stream_ends_within_a_token_and_keeps_its_part(engine: InferenceEngine) -> None:
-    stream = engine.generate_stream(QUESTION, max_tokens=500, temperature=0)
+    stream = engine.generate_stream(QUESTION, max_tokens=80, temperature=0)
     first = await anext(stream)
     passes = engine.forward_passes
     stream.close()
@@ -126,8 +126,8 @@ async def test_a_closed_stream_ends_within_a_token_and_keeps_its_part(engine: In
 
 
 async def test_a_read_under_way_raises_when_another_thread_closes_the_stream(engine: InferenceEngine) -> None:
-    ahead = engine.generate_stream(QUESTION, max_tokens=500)  # the next one waits for this
-    stream = engine.generate_stream(QUESTION, max_tokens=500)
+    ahead = engine.generate_stream(QUESTION, max_tokens=80)  # the next one waits for this
+    stream = engine.generate_stream(QUESTION, max_tokens=80)
     reading = asyncio.create_task(texts(stream))
     await SystemClock().sleep(0)
     threading.Thread(target=stream.close).start()
@@ -137,7 +137,7 @@ async def test_a_read_under_way_raises_when_another_thread_closes_the_stream(eng
 
 
 async def test_a_stream_that_nobody_holds_ends(engine: InferenceEngine) -> None:
-    stream = engine.generate_stream(QUESTION, max_tokens=500)
+    stream = engine.generate_stream(QUESTION, max_tokens=80)
     await anext(stream)
     passes = engine.forward_passes
     del stream
@@ -146,7 +146,7 @@ async def test_a_stream_that_nobody_holds_ends(engine: InferenceEngine) -> None:
 
 
 async def test_a_cancelled_call_ends_within_a_token(engine: InferenceEngine) -> None:
-    call = asyncio.create_task(engine.generate(QUESTION, max_tokens=500))
+    call = asyncio.create_task(engine.generate(QUESTION, max_tokens=80))
     started = engine.forward_passes
     while engine.forward_passes < started + 2:
         await SystemClock().sleep(0.01)
@@ -194,7 +194,7 @@ async def test_a_loop_that_closes_ends_its_own_requests_and_no_others(engine: In
     loop = asyncio.new_event_loop()
 
     async def leave_behind() -> GenerationStream:
-        return engine.generate_stream(QUESTION, max_tokens=500)
+        return engine.generate_stream(QUESTION, max_tokens=80)
 
     left = await asyncio.to_thread(loop.run_until_complete, leave_behind())
     passes = engine.forward_passes
@@ -247,9 +247,9 @@ async def test_closing_ends_what_runs_and_waits_and_the_thread_and_frees_the_mod
     engine = InferenceEngine(models_directory=model_folder.parent, device="cpu")
     await engine.load_model("smollm2-135m")
     assert models_in_memory() == before + 1
-    stream = engine.generate_stream(QUESTION, max_tokens=500)
+    stream = engine.generate_stream(QUESTION, max_tokens=80)
     await anext(stream)
-    waiting = asyncio.create_task(engine.generate(QUESTION, max_tokens=500))
+    waiting = asyncio.create_task(engine.generate(QUESTION, max_tokens=80))
     await SystemClock().sleep(0)
     await engine.close()
     with pytest.raises(LLMConnectionError, match="the engine was closed"):
@@ -297,7 +297,7 @@ async def main():
     global engine, stream
     engine = InferenceEngine(device="cpu")
     await engine.load_model("smollm2-135m")
-    stream = engine.generate_stream("Once upon a time", max_tokens=5000)
+    stream = engine.generate_stream("Once upon a time", max_tokens=800)
     await anext(stream)
 
 asyncio.run(main())

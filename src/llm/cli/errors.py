@@ -1,0 +1,45 @@
+"""From how a command ended to its exit status."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+from llm.core.exceptions import (
+    LLMConfigurationError,
+    LLMContentFilterError,
+    LLMContextLengthError,
+    LLMException,
+    LLMInvalidRequestError,
+    LLMValidationError,
+)
+
+
+class ExitStatus(IntEnum):
+    """What the shell is told.
+
+    Attributes:
+        DONE: All of it.
+        USAGE: Arguments, configuration or request are wrong: the caller has something to change.
+        UNREACHABLE: A provider did not serve: no connection, no time, no credit, a refused key, an error of its own.
+        INTERRUPTED: Ctrl-C.
+    """
+
+    DONE = 0
+    USAGE = 2
+    UNREACHABLE = 3
+    INTERRUPTED = 130
+
+
+_USAGE: Final = (
+    LLMConfigurationError,
+    LLMInvalidRequestError,
+    LLMContextLengthError,
+    LLMContentFilterError,
+    LLMValidationError,
+)
+
+
+def exit_status(error: LLMException) -> ExitStatus:
+    """Return the status of a command that this error ended."""
+    return ExitStatus.USAGE if isinstance(error, _USAGE) else ExitStatus.UNREACHABLE

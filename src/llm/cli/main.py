@@ -1,0 +1,85 @@
+"""Arguments to a command, and how it ended to an exit status."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from llm.core.exceptions import LLMException
+
+from .chat import chat
+from .config import app as config_app
+from .errors import exit_status
+from .models import app as models_app
+from .shell import ConfigOption, JsonOption, QuietOption, Shell
+from .status import status
+
+_HELP = """
+Call language models through many keys: pooled, limited, cached, observed.
+
+The configuration is the first that exists of --config, $LLM_CONFIG, config/llm.yaml and llm.yaml. Without providers
+in it, the keys in OPENAI_API_KEY, ANTHROPIC_API_KEY and OPENROUTER_API_KEY name them (several: with commas between),
+and with no key at all a small model answers on this machine. A .env file in the current folder is read, too.
+"""
+# \b keeps the lines as they stand.
+_EPILOG = """
+\b
+Examples:
+  manifold chat "Why is the sky blue?"
+  git diff | manifold chat "Write a commit message:" -m openai/gpt-4o-mini
+  manifold status --json
+
+Results go to stdout, progress and remarks to stderr. Exit status: 0 done, 2 wrong usage or configuration,
+3 a provider did not serve, 130 interrupted.
+"""
+
+app = typer.Typer(
+    name="manifold",
+    help=_HELP,
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(chat)
+app.add_typer(models_app, name="models")
+app.command(short_help="Ask every provider how it is.")(status)
+app.add_typer(config_app, name="config")
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - a callback of typer
+    if wanted:
+        from llm.utils.distribution import __version__
+
+        typer.echo(f"manifold {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def everywhere(
+    context: typer.Context,
+    *,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Take the options that may also stand before a command."""
+    del version  # its callback did it all
+    Shell.of(context, config, as_json, quiet)
+
+
+def run() -> int:
+    """Run the program with the process's arguments and return its exit status."""
+    try:
+        app(prog_name="manifold")
+    except LLMException as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the program's voice
+        return exit_status(error)
+    return 0

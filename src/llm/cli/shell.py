@@ -1,0 +1,124 @@
+"""What every command shares: its three options, and where its words go: data to stdout, all else to stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from .dotenv import load_dotenv
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.console import Console
+
+    from llm.core.config import LLMConfig
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="The configuration to use in place of the usual places."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
+
+# A model's answer is not to move a terminal's cursor, change its title or read its answers back.
+_CONTROLS: Final = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """A command's surroundings.
+
+    Attributes:
+        config: File named with `--config`; None for the usual places.
+        json: Whether data is JSON.
+        quiet: Whether progress and remarks are left out.
+    """
+
+    config: Path | None
+    json: bool
+    quiet: bool
+
+    @classmethod
+    def of(cls, context: typer.Context, config: Path | None, as_json: bool, quiet: bool) -> Shell:  # noqa: FBT001 - three options as they come from the command
+        """Join a command's options with those before it (`manifold --json status`), and keep them for those after it.
+
+        Raises:
+            LLMConfigurationError: The `.env` file of the current folder is wrong.
+        """
+        before: object = context.obj
+        if isinstance(before, cls):
+            config, as_json, quiet = config or before.config, as_json or before.json, quiet or before.quiet
+        shell = context.obj = cls(config, as_json, quiet)
+        if context.invoked_subcommand is None:  # the command itself, not one on the way to it
+            load_dotenv(Path(".env"))
+            _show_logs()
+        return shell
+
+    @property
+    def drawing(self) -> bool:
+        """Whether progress may be drawn, which takes somebody who looks on."""
+        return sys.stderr.isatty() and not self.quiet
+
+    def remark(self, text: str) -> None:
+        """Say something that is no result."""
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
+
+    def error(self, text: str) -> None:
+        """Say what went wrong."""
+        print(f"error: {text}", file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
+
+    def put(self, text: str, *, end: str = "\n") -> None:
+        """Print text as a result; on a terminal without what would control it."""
+        shown = text.translate(_CONTROLS) if sys.stdout.isatty() else text
+        print(shown, end=end, flush=True)  # noqa: T201 - the program's voice
+
+    def put_json(self, value: object) -> None:
+        """Print a value as one JSON document: indented on a terminal, else in one line."""
+        self.put(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
+
+    def put_rows(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Print a table: drawn on a terminal, else a line per row, tabs between, for other programs."""
+        if not sys.stdout.isatty():
+            for row in rows:
+                self.put("\t".join(row))
+            return
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        _console().print(table)
+
+    def load_config(self) -> LLMConfig:
+        """Read the configuration that the options name.
+
+        Raises:
+            LLMConfigurationError: It is wrong; all mistakes in one message.
+        """
+        from llm.core.config import load_config
+
+        return load_config(self.config)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def _show_logs() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.getLogger("llm").addHandler(handler)
+    # Of a call that failed the command itself tells.
+    logging.getLogger("llm.calls").setLevel(logging.CRITICAL)

@@ -1,0 +1,49 @@
+"""`manifold status`: every provider asked how it is, and what is known of its keys."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from llm.core.manager import LLMManager
+
+from .errors import ExitStatus
+from .shell import ConfigOption, JsonOption, QuietOption, Shell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from llm.core.types import HealthStatus
+
+
+def status(
+    context: typer.Context, *, config: ConfigOption = None, as_json: JsonOption = False, quiet: QuietOption = False
+) -> None:
+    """Ask every provider how it is, through every key; exit status 3 when one cannot serve."""
+    shell = Shell.of(context, config, as_json, quiet)
+    health, snapshot = asyncio.run(_asked(shell))
+    if shell.json:
+        shell.put_json({"health": {name: asdict(answer) for name, answer in health.items()}, **snapshot})
+    else:
+        shell.put_rows(("provider", "health", "latency", "key", "state", "models"), _rows(health, snapshot))
+    for name, answer in health.items():
+        if answer.error is not None:
+            shell.error(f"{name}: {answer.error}")
+    if not all(health.values()):
+        raise typer.Exit(ExitStatus.UNREACHABLE)
+
+
+async def _asked(shell: Shell) -> tuple[dict[str, HealthStatus], dict[str, Any]]:
+    async with LLMManager.open(shell.config) as manager:
+        return await manager.health_check(), manager.get_status()
+
+
+def _rows(health: dict[str, HealthStatus], snapshot: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for name, answer in health.items():
+        word = "healthy" if answer.healthy else "down"
+        latency = "" if answer.latency is None else f"{answer.latency:.3f} s"
+        for key in snapshot["providers"][name]["keys"]:
+            yield name, word, latency, key["key"], key["state"], ", ".join(key["models"])

@@ -1,0 +1,42 @@
+"""From the chunks of a stream to the whole response."""
+
+from __future__ import annotations
+
+from llm import LLMResponse, StreamChunk, TokenUsage, ToolCall
+from llm.core.assembly import assemble
+from llm.core.messages import ThinkingPart
+from llm.core.types import ToolCallDelta
+
+
+def test_text_is_put_together_in_order_and_the_last_facts_count() -> None:
+    chunks = [
+        StreamChunk("a", usage=TokenUsage(1, 1)),
+        StreamChunk("b", finish_reason="stop"),
+        StreamChunk(usage=TokenUsage(5, 2)),
+    ]
+    whole = assemble(chunks, id="i", model="m", provider="p", key="k")
+    assert whole == LLMResponse("i", "ab", "m", "p", TokenUsage(5, 2), "stop", key="k")
+
+
+def test_nothing_makes_an_empty_response() -> None:
+    assert assemble([]) == LLMResponse()
+
+
+def test_tool_calls_grow_by_index_however_their_pieces_come() -> None:
+    chunks = [
+        StreamChunk(tool_calls=(ToolCallDelta(1, "t2", "two", "{"),)),
+        StreamChunk(tool_calls=(ToolCallDelta(0, "t1", "one", '{"a"'), ToolCallDelta(1, arguments="}"))),
+        StreamChunk(tool_calls=(ToolCallDelta(0, arguments=": 1}"),)),
+    ]
+    assert assemble(chunks).tool_calls == (ToolCall("t1", "one", '{"a": 1}'), ToolCall("t2", "two", "{}"))
+
+
+def test_a_thought_ends_with_its_signature_and_a_redacted_one_stands_alone() -> None:
+    pieces = [
+        ThinkingPart("let "), ThinkingPart("me"), ThinkingPart("", "sig1"), ThinkingPart("next"),
+        ThinkingPart("", None, "blob"), ThinkingPart("last"),
+    ]  # fmt: skip
+    whole = assemble([StreamChunk(thinking=piece) for piece in pieces])
+    assert whole.thinking == (
+        ThinkingPart("let me", "sig1"), ThinkingPart("next"), ThinkingPart("", None, "blob"), ThinkingPart("last"),
+    )  # fmt: skip
