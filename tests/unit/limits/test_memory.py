@@ -54,7 +54,7 @@ def test_each_field_becomes_a_limit_of_its_unit_and_period_concurrency_last() ->
 )
 def test_auto_is_what_the_host_does_and_a_named_algorithm_is_itself(
     algorithm: str,
-    bucket: bool,
+    bucket: bool,  # noqa: FBT001 - parametrised
     kind: type[object],
 ) -> None:
     limits = make_limits({"requests_per_minute": 5, "algorithm": algorithm}, level="key", bucket=bucket)
