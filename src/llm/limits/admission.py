@@ -129,8 +129,8 @@ class AdmissionQueue(Rotation):
     def leave(self, waiter: Waiter) -> None:
         """Take a waiter out that gave up, or was told why there is no grant."""
         self._count(-1)
-        if not waiter.future.done():
-            waiter.future.cancel()
+        waiter.future.cancel()
+        if waiter.future.cancelled():  # else it was taken out, and told
             waiter.lane.forget()
             self._drop_if_empty(waiter.lane)
 
@@ -216,8 +216,9 @@ class AdmissionQueue(Rotation):
         return math.inf
 
     def _drop_if_empty(self, lane: Lane) -> None:
-        if not lane.heap:
-            self._lanes.pop((lane.model, id(lane.user)), None)
+        place = (lane.model, id(lane.user))
+        if not lane.heap and self._lanes.get(place) is lane:
+            del self._lanes[place]
 
     # --- when to look again ------------------------------------------------------------------------------------------
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm.limits.base import Hold
 from llm.limits.concurrency import Concurrency
+
+if TYPE_CHECKING:
+    from llm.limits.base import Hold
 
 
 def test_a_place_is_free_again_however_the_call_ended_and_only_once() -> None:

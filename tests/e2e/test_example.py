@@ -1,0 +1,93 @@
+"""`examples/llm_usage.py` as a first-time reader runs it: both dialects, the model on the box, and Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Literal
+
+import pytest
+
+from llm.testing import MockUpstream
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Without this, two threads of torch that wait for each other by spinning make a busy machine ten times slower.
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+SECTIONS = (
+    "One question",
+    "A conversation, with options",
+    "A stream, printed as it comes",
+    "Twenty calls at once",
+    "An error, handled",
+    "What it came to",
+)
+
+
+async def start(root: Path, **variables: str) -> asyncio.subprocess.Process:
+    """Run the example from the root, with no key in its environment but those given."""
+    kept = {name: value for name, value in os.environ.items() if not name.endswith(("_API_KEY", "_BASE_URL"))}
+    kept.pop("LLM_CONFIG", None)
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "examples/llm_usage.py"),
+        cwd=root,
+        env=kept | {"PYTHONPATH": "src", "PYTHONUTF8": "1", "COLUMNS": "80"} | variables,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def told(program: asyncio.subprocess.Process) -> tuple[str, str]:
+    out, err = await program.communicate()
+    return out.decode(), err.decode()
+
+
+@pytest.mark.parametrize("dialect", ["openai", "anthropic"])
+async def test_a_server_of_either_dialect_answers_it_and_both_keys_take_turns(
+    root: Path, dialect: Literal["openai", "anthropic"]
+) -> None:
+    async with MockUpstream(dialect) as up:
+        variables = {
+            f"{dialect.upper()}_API_KEY": "first-key-0001,second-key-0002",
+            f"{dialect.upper()}_BASE_URL": up.base_url,
+        }
+        program = await start(root, **variables)
+        out, err = await told(program)
+
+        assert (program.returncode, err) == (0, "")
+        assert [section for section in SECTIONS if section not in out] == []
+        assert "20 answers, 20 of them from the cache" in out
+        assert "LLMTimeoutError" in out
+        asked = [request.key for request in up.requests]
+        assert min(asked.count("first-key-0001"), asked.count("second-key-0002")) >= 10
+        assert "first-key" not in out
+
+
+async def test_without_a_key_the_model_on_the_box_answers_it(root: Path) -> None:
+    program = await start(root, **ONE_THREAD)
+    out, err = await told(program)
+    assert (program.returncode, err) == (0, "")
+    assert [section for section in SECTIONS if section not in out] == []
+    assert "local/smollm2-135m" in out
+    assert "20 answers, 20 of them from the cache" in out
+
+
+async def test_ctrl_c_in_the_middle_ends_it_with_130_and_no_traceback(root: Path) -> None:
+    program = await start(root, **ONE_THREAD, PYTHONUNBUFFERED="1")
+    assert program.stdout is not None
+    await program.stdout.readuntil(b"A stream")
+    program.send_signal(signal.SIGINT)
+    _, err = await told(program)
+    assert (program.returncode, err) == (130, "")
+
+
+async def test_a_model_that_is_not_there_is_one_line_that_says_what_to_type(root: Path, tmp_path: Path) -> None:
+    program = await start(root, LLM_MODELS_DIR=str(tmp_path))
+    _, err = await told(program)
+    assert program.returncode == 1
+    assert err.count("\n") == 1
+    assert "manifold models fetch smollm2-135m" in err
