@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import typer
@@ -62,7 +63,8 @@ def schema(
     """Print the JSON Schema by which editors complete and check llm.yaml; it is the same for every configuration."""
     from llm.core.config import config_schema
 
-    Shell.of(context, config, as_json, quiet).put_json(config_schema())
+    shell = Shell.of(context, config, as_json, quiet)
+    shell.put(json.dumps(config_schema(), indent=None if shell.json else 2, ensure_ascii=False))
 
 
 def _size(section: ProviderConfig) -> str:
