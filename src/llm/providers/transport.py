@@ -199,8 +199,8 @@ class _AiohttpReply:
             if self._taken > self._max_bytes:
                 self.close()
                 raise LLMServerError(
-                    f"the answer is larger than {self._max_bytes} bytes, which no answer should be, and was not read on; check "
-                    "base_url"
+                    f"the answer is larger than {self._max_bytes} bytes, which no answer should be, and was not read on; "
+                    "check base_url"
                 )
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 

@@ -136,8 +136,8 @@ def _release(waiter: asyncio.Future[None]) -> None:
 
 def _failed(failure: Exception) -> LLMServerError:
     error = LLMServerError(
-        f"the model on the box failed: {type(failure).__name__}: {failure}; ask again, and if it stays, take another device "
-        "or a shorter prompt"
+        f"the model on the box failed: {type(failure).__name__}: {failure}; ask again, and if it stays, "
+        "take another device or a shorter prompt"
     )
     error.__cause__ = failure
     return error
