@@ -7,7 +7,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from .call import Call
+from .call import Call, CallState
 from .exceptions import LLMConnectionError, LLMException, LLMInvalidRequestError, LLMTimeoutError
 from .messages import Message, MessageRole, read_messages
 from .protocols import Embedding, TokenCounting
@@ -343,6 +343,7 @@ def _closed(call: Call, request: LLMRequest, route: Route) -> LLMException:
         retryable=False,
         provider=route.provider,
         model=request.model,
+        key=call.key,
     )
 
 
@@ -356,4 +357,10 @@ def _late(call: Call, request: LLMRequest, route: Route) -> LLMException:
         sent=call.sends > 0,
         provider=route.provider,
         model=request.model,
+        key=None if waited else _last_key(call),
     )
+
+
+def _last_key(call: Call) -> str | None:
+    # The lease went back before the timeout came here.
+    return next((entry.detail for entry in reversed(call.log) if entry.event == CallState.PAID), None)

@@ -53,7 +53,7 @@ class LLMManager:
         """Take over what `open` built from `source`."""
         self._routes = routes
         self._source = source
-        self._closing = asyncio.Lock()
+        self._changing = asyncio.Lock()
         self._closed = False
 
     @classmethod
@@ -183,10 +183,12 @@ class LLMManager:
         """
         self._refuse_if_closed()
         source = self._source if config is None else config
-        new = await asyncio.to_thread(_load, source)
-        self._refuse_if_closed()
-        _check_unchanged(self.config, new)
-        old = self._routes.swap(self._routes.parts.renew(new))
+        async with self._changing:
+            new = await asyncio.to_thread(_load, source)
+            _check_unchanged(self.config, new)
+            parts = await asyncio.to_thread(self._routes.parts.renew, new)
+            self._refuse_if_closed()
+            old = self._routes.swap(parts)
         self._source = source
         for chain in old.chains.values():
             chain.pool.queue.keys_changed()  # who waits there is bound by other limits now
@@ -207,7 +209,7 @@ class LLMManager:
         if not await calls.wait(drain):
             calls.end_all()
             await calls.wait(_GRACE)
-        async with self._closing:
+        async with self._changing:
             if self._closed:
                 return
             await self._routes.outbox.drain()
@@ -267,6 +269,7 @@ class Opening:
             return parts
 
         parts = await asyncio.to_thread(build)
+        parts.begin()
         return LLMManager(Routes(parts, InFlight(clock), outbox), source=self._config)
 
 

@@ -83,10 +83,15 @@ class Parts(Protocol):
     def renew(self, config: LLMConfig) -> Parts:
         """Return the parts of another configuration, which go on with what these counted, cached and learned.
 
+        Changes nothing before they `begin`; may run in a thread.
+
         Raises:
-            LLMConfigurationError: The configuration names what there is not; nothing has changed then.
+            LLMConfigurationError: The configuration names what there is not.
         """
         ...
+
+    def begin(self) -> None:
+        """Hold to the configuration's limits from now on, and take over what the parts before leave."""
 
     def status(self) -> dict[str, Any]:
         """Return metrics, users, cache and limits, JSON-serialisable."""
@@ -127,15 +132,14 @@ class Route:
         self._routes = routes
         self._middleware = middleware
         self._others: dict[str, Route] = {}
-        self.chain: Chain = self.compose()
+        self.chain: Chain = self.compose(routes.parts)
 
-    def compose(self) -> Chain:
-        """Build the chain from the parts of today.
+    def compose(self, parts: Parts) -> Chain:
+        """Build the chain from these parts.
 
         Raises:
             LLMConfigurationError: The provider is gone, or a layer is none.
         """
-        parts = self._routes.parts
         check_provider(self.provider, parts.chains)
         if self._middleware is None:
             return parts.chains[self.provider]
@@ -203,13 +207,16 @@ class Routes:
     def swap(self, parts: Parts) -> Parts:
         """Send all calls from now on through new parts; return the old ones, for their last calls to end.
 
-        A client of a provider that is gone keeps its old chain.
+        Raises:
+            LLMConfigurationError: A client's own layers do not fit the new parts; nothing has changed then.
         """
-        old, self.parts = self.parts, parts
+        routes = [route for route in (*self._configured.values(), *self._custom) if route.provider in parts.chains]
+        chains = [route.compose(parts) for route in routes]
+        parts.begin()
+        for route, chain in zip(routes, chains, strict=True):
+            route.chain = chain
         self.aliases = _aliases(parts)
-        for route in (*self._configured.values(), *self._custom):
-            if route.provider in parts.chains:
-                route.chain = route.compose()
+        old, self.parts = self.parts, parts
         return old
 
 

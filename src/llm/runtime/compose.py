@@ -58,7 +58,7 @@ class Composition:
         transport: Transport | None,
         before: Composition | None = None,
     ) -> None:
-        """Build all of it; nothing is opened before the first call, and nothing that is shared changes if this fails.
+        """Build all of it; nothing is opened before the first call, and nothing that is shared changes before `begin`.
 
         What was counted, cached and learned `before` goes on.
 
@@ -82,17 +82,22 @@ class Composition:
         self._output = OutputEstimate() if before is None else before._output
         self._pools: dict[str, Pool] = {name: self._pool(name, section) for name, section in config.providers.items()}
         self.chains: dict[str, Chain] = {name: self.compose(name, config.global_.middleware) for name in self._pools}
-        self._accounts.apply()
-        if before is not None:
-            before._hand_over(self)
+        self._before = before
 
     def renew(self, config: LLMConfig) -> Composition:
         """Return the parts of another configuration, which go on with what these counted, cached and learned.
 
         Raises:
-            LLMConfigurationError: As for a new one; nothing has changed then.
+            LLMConfigurationError: As for a new one.
         """
         return Composition(config, clock=self.clock, outbox=self._outbox, transport=self._given_transport, before=self)
+
+    def begin(self) -> None:
+        """Hold to the configuration's limits from now on, and take over what the parts before leave."""
+        self._accounts.apply()
+        before, self._before = self._before, None
+        if before is not None:
+            before._hand_over(self)
 
     def compose(self, provider: str, middleware: Sequence[Middleware | str]) -> Chain:
         """Return a chain of these layers in front of the provider's keys.
@@ -320,7 +325,6 @@ def _tell_of_unbuilt(config: LLMConfig) -> None:
         raise LLMConfigurationError("global.middleware: tracing is not built yet; take it out")
     stated = {
         "global.fallback": config.global_.fallback,
-        "circuit_breaker": config.circuit_breaker,
         "aliases with more than one target": [a for a in config.aliases.values() if len(a.targets) > 1],
     }
     idle = [name for name, value in stated.items() if value]

@@ -54,7 +54,7 @@ def test_each_field_becomes_a_limit_of_its_unit_and_period_concurrency_last() ->
 )
 def test_auto_is_what_the_host_does_and_a_named_algorithm_is_itself(
     algorithm: str,
-    bucket: bool,  # noqa: FBT001 - parametrised
+    bucket: bool,
     kind: type[object],
 ) -> None:
     limits = make_limits({"requests_per_minute": 5, "algorithm": algorithm}, level="key", bucket=bucket)
@@ -87,7 +87,7 @@ def test_calls_that_were_under_way_together_count_as_one_refusal() -> None:
 
 
 @pytest.mark.parametrize("bucket", [True, False])
-def test_a_changed_limit_keeps_the_share_that_is_taken(bucket: bool) -> None:  # noqa: FBT001 - parametrised
+def test_a_changed_limit_keeps_the_share_that_is_taken(bucket: bool) -> None:
     account = stated(Account(), requests_per_minute=10, bucket=bucket)
     account.limits[0].take(0.0, 5.0)
     stated(account, 0.0, requests_per_minute=20, bucket=bucket)
