@@ -216,7 +216,9 @@ def _check_options(request: LLMRequest) -> None:
     for name, fits, expected in _OPTIONS:
         value = getattr(request, name)
         if value is not None and not fits(value):
-            raise LLMInvalidRequestError(f"{name} is {value!r}; expected {expected}")
+            # Never what a caller wrote: it may be content.
+            shown = repr(value) if isinstance(value, (int, float)) or not value else f"a {type(value).__name__}"
+            raise LLMInvalidRequestError(f"{name} is {shown}; expected {expected}")
 
 
 def _is_whole(value: object) -> bool:

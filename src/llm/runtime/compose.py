@@ -105,10 +105,6 @@ class Composition:
         Raises:
             LLMConfigurationError: An unknown name, or an object that is no layer.
         """
-        if isinstance(middleware, str):
-            raise LLMConfigurationError(
-                f"middleware is the text {middleware!r}; pass a list of layers, outermost first"
-            )
         pool = self._pools[provider]
         opener = self._rate_limit(provider, pool)
         made = [self._layer(layer, provider, pool, opener) for layer in middleware]

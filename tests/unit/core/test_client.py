@@ -130,12 +130,14 @@ async def test_a_wrong_option_is_refused_before_anything_is_sent_and_names_field
         quiet.stream_complete("hello", **options)
 
 
-@pytest.mark.parametrize("messages", ["", [], None, 5, [5], [{"role": "user"}], [{"role": "nobody", "content": "x"}]])
+@pytest.mark.parametrize("messages", ["", [], None, 5, [5], [{}], [{"role": "nobody", "content": "x"}]])
 async def test_wrong_messages_are_refused_before_anything_is_sent(quiet: LLMClient, messages: Any) -> None:
     with pytest.raises(LLMInvalidRequestError):
         await quiet.complete(messages)
     with pytest.raises(LLMInvalidRequestError):
-        await quiet.chat("" if not messages else messages)
+        await quiet.chat(messages)
+    with pytest.raises(LLMInvalidRequestError, match="system"):
+        await quiet.chat("hello", system=5)  # type: ignore[arg-type]  # what is tested
 
 
 async def test_all_options_reach_the_request() -> None:
