@@ -94,7 +94,9 @@ class Shell:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for column in columns:
+            table.add_column(column, overflow="fold")  # a name that is cut is of no use
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         _console().print(table)

@@ -14,6 +14,50 @@ if TYPE_CHECKING:
     from .base import Unit
 
 
+class _Peaks:
+    """The levels that a bucket fell from, in order, as far as a later one was not higher.
+
+    Between two draws the level only rises, so the highest level since a draw is the first entry after it. Entries are
+    kept as drops from the one before (the first from the capacity), so that all after a draw are raised in one step.
+    """
+
+    __slots__ = ("_capacity", "_drops", "_last", "_numbers")
+
+    def __init__(self, capacity: float) -> None:
+        self._capacity = capacity
+        self._last = capacity
+        self._drops: list[float] = []
+        self._numbers: list[int] = []
+
+    def fell(self, number: int, level: float) -> None:
+        """Note that draw `number` found the bucket at `level`."""
+        while self._drops and self._last <= level:
+            self._numbers.pop()
+            self._last += self._drops.pop()
+        if not self._drops:
+            self._last = self._capacity
+        self._numbers.append(number)
+        self._drops.append(self._last - level)
+        self._last = level
+
+    def since(self, number: int) -> float:
+        """Return the highest level after draw `number`."""
+        place = bisect_right(self._numbers, number)
+        return self._last + sum(self._drops[place + 1 :]) if place < len(self._drops) else -math.inf
+
+    def lift(self, number: int, amount: float) -> None:
+        """Raise all levels after draw `number`, as if it had taken less."""
+        place = bisect_right(self._numbers, number)
+        if place == len(self._drops):
+            return
+        self._last += amount
+        self._drops[place] -= amount
+        while place and self._drops[place] <= 0.0:
+            self._drops[place - 1] += self._drops.pop(place)
+            self._numbers.pop(place - 1)
+            place -= 1
+
+
 class TokenBucket:
     """`capacity` per `period` seconds; a `Limit`.
 
@@ -42,7 +86,7 @@ class TokenBucket:
         self._level = capacity
         self._refills_from = -math.inf
         self._draws = 0
-        self._peaks: list[tuple[int, float]] = []
+        self._peaks = _Peaks(capacity)
 
     def wait(self, now: float, amount: float) -> float:
         """Return seconds until the bucket holds `amount`."""
@@ -74,8 +118,10 @@ class TokenBucket:
         back = hold.amount - used
         if back > 0.0:
             held_back = GUARD * self.capacity / self.period
-            room = min(self.capacity - level, self.capacity - held_back - self._peak_since(hold))
-            self._level = level + max(0.0, min(back, room))
+            room = min(self.capacity - level, self.capacity - held_back - self._peaks.since(hold.number))
+            back = max(0.0, min(back, room))
+            self._peaks.lift(hold.number, back)
+            self._level = level + back
         else:
             self._draws += 1
             self._lower(level, level + back)
@@ -91,13 +137,5 @@ class TokenBucket:
         return min(self.capacity, self._level + elapsed * self.capacity / self.period)
 
     def _lower(self, before: float, after: float) -> None:
-        # Between two draws the level only rises, so the levels before draws are its peaks; a lower one before a higher
-        # one is never asked for. Of the rest there are as many as draws since the bucket was last full, at most.
-        while self._peaks and self._peaks[-1][1] <= before:
-            self._peaks.pop()
-        self._peaks.append((self._draws, before))
+        self._peaks.fell(self._draws, before)
         self._level = after
-
-    def _peak_since(self, hold: Hold) -> float:
-        place = bisect_right(self._peaks, hold.number, key=lambda peak: peak[0])
-        return self._peaks[place][1] if place < len(self._peaks) else -math.inf

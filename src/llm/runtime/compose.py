@@ -321,7 +321,6 @@ def _tell_of_unbuilt(config: LLMConfig) -> None:
         raise LLMConfigurationError("global.middleware: tracing is not built yet; take it out")
     stated = {
         "global.fallback": config.global_.fallback,
-        "circuit_breaker": config.circuit_breaker,
         "aliases with more than one target": [a for a in config.aliases.values() if len(a.targets) > 1],
     }
     idle = [name for name, value in stated.items() if value]

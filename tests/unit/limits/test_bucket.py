@@ -70,6 +70,15 @@ def test_a_refund_gives_nothing_that_the_bucket_has_regained_already() -> None:
     assert limit.wait(3.0 + GUARD, 2.01) > 0.0
 
 
+def test_two_refunds_together_give_no_more_than_was_missing() -> None:
+    limit = bucket(10.0, 10.0)
+    unsent = [limit.take(0.0, 1.0) for _ in range(2)]
+    limit.take(1.35, 9.25)  # the vendor was full, and holds 0.75 now
+    for hold in unsent:
+        limit.settle(1.35, hold, 0.0)
+    assert limit.wait(1.35, 0.76) > 0.0
+
+
 def test_a_refund_is_whole_while_the_bucket_was_far_from_full() -> None:
     limit = bucket(10.0, 10.0)
     limit.take(0.0, 4.0)
@@ -133,7 +142,7 @@ class AgainstVendor(RuleBasedStateMachine):
         self.now += seconds
 
     @rule(amount=AMOUNTS, lag=st.sampled_from([0.0, GUARD, GUARD / 3]), patient=st.booleans())
-    def send(self, amount: float, lag: float, patient: bool) -> None:  # noqa: FBT001 - hypothesis passes by name
+    def send(self, amount: float, lag: float, patient: bool) -> None:
         seconds = self.limit.wait(self.now, amount)
         if seconds and not patient:
             return
@@ -169,5 +178,5 @@ def assert_never_empty(events: list[tuple[float, float]]) -> None:
         assert amount <= 0 or level >= -10.0 * SLACK, f"refused at {when}: {-level} too much"
 
 
-AgainstVendor.TestCase.settings = settings(max_examples=300, stateful_step_count=25, deadline=None)
+AgainstVendor.TestCase.settings = settings(max_examples=400, stateful_step_count=25, deadline=None)
 TestAgainstVendor = AgainstVendor.TestCase

@@ -87,7 +87,7 @@ def test_calls_that_were_under_way_together_count_as_one_refusal() -> None:
 
 
 @pytest.mark.parametrize("bucket", [True, False])
-def test_a_changed_limit_keeps_the_share_that_is_taken(bucket: bool) -> None:  # noqa: FBT001 - parametrised
+def test_a_changed_limit_keeps_the_share_that_is_taken(bucket: bool) -> None:
     account = stated(Account(), requests_per_minute=10, bucket=bucket)
     account.limits[0].take(0.0, 5.0)
     stated(account, 0.0, requests_per_minute=20, bucket=bucket)

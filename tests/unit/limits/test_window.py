@@ -113,7 +113,7 @@ class AgainstVendor(RuleBasedStateMachine):
         self.now += seconds
 
     @rule(amount=AMOUNTS, lag=st.sampled_from([0.0, GUARD, GUARD / 3]), patient=st.booleans())
-    def send(self, amount: float, lag: float, patient: bool) -> None:  # noqa: FBT001 - hypothesis passes by name
+    def send(self, amount: float, lag: float, patient: bool) -> None:
         seconds = self.limit.wait(self.now, amount)
         if seconds and not patient:
             return

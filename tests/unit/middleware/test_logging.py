@@ -127,7 +127,7 @@ async def test_above_debug_attempts_are_silent(
 
 @pytest.mark.parametrize("log_content", [False, True])
 async def test_content_is_logged_only_when_asked_for_and_keys_never(
-    log_content: bool,  # noqa: FBT001 - a parameter of the test
+    log_content: bool,
     clock: Clock,
     dispatch: Dispatch,
     caplog: pytest.LogCaptureFixture,

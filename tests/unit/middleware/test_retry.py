@@ -206,7 +206,7 @@ async def test_what_cannot_succeed_is_sent_once(bench: Bench, error: BaseExcepti
 async def test_without_after_send_only_what_certainly_did_nothing_is_repeated(
     bench: Bench,
     error: LLMException,
-    repeated: bool,  # noqa: FBT001 - parametrised
+    repeated: bool,
 ) -> None:
     policy = RetryPolicy(after_send=False)
     if repeated:
@@ -274,7 +274,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_in_the_whole_chain_a_429_moves_to_the_next_key_at_once(stream: bool) -> None:  # noqa: FBT001 - parametrised
+async def test_in_the_whole_chain_a_429_moves_to_the_next_key_at_once(stream: bool) -> None:
     clock = FakeClock()
     doubles = [FakeProvider([LLMRateLimitError("429", retry_after=20.0)]), FakeProvider("from the other")]
     made = iter(doubles)

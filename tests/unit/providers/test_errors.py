@@ -127,7 +127,7 @@ def test_a_bad_request_keeps_the_statuses_that_say_more(status: int | None, told
 
 
 @pytest.mark.parametrize("anthropic_dialect", [False, True])
-def test_a_model_forbidden_to_a_key_stays_apart_from_a_refused_key(anthropic_dialect: bool) -> None:  # noqa: FBT001
+def test_a_model_forbidden_to_a_key_stays_apart_from_a_refused_key(anthropic_dialect: bool) -> None:
     told = wire_for(LLMAuthenticationError("no", model_only=True), anthropic=anthropic_dialect)
     error = error_for(told.status, Failure(codes=(told.code or told.type,)))
     assert isinstance(error, LLMAuthenticationError)
