@@ -1,5 +1,7 @@
 """A manager over real sockets: deadlines, leaving, reloading under load, and leaving the interpreter."""
 
+# ruff: noqa: ANN401 - options as they come, and doubles of more than one kind
+
 from __future__ import annotations
 
 import asyncio
@@ -89,7 +91,10 @@ async def test_leaving_early_closes_upstream_within_a_second(
 
 async def test_an_abandoned_stream_is_closed_after_idle_seconds_with_data_waiting() -> None:
     bounds = {"timeouts": {"idle": 0.4}}
-    async with MockUpstream(service=5.0) as upstream, LLMManager.open(config(upstream, **{"global": bounds})) as manager:
+    async with (
+        MockUpstream(service=5.0) as upstream,
+        LLMManager.open(config(upstream, **{"global": bounds})) as manager,
+    ):
         stream = manager.get_client().stream_complete(LONG)
         await anext(stream)
         await until(lambda: upstream.requests[0].left, within=2.0)

@@ -253,16 +253,18 @@ _OPTIONS: Final[tuple[tuple[str, Callable[[object], bool], str], ...]] = (
 
 
 def _tools(tools: object) -> tuple[ToolDefinition | Mapping[str, Any], ...]:
-    several = tuple(cast("Sequence[object]", tools)) if isinstance(tools, (list, tuple)) else (tools,)
-    given = tuple(tool for tool in several if isinstance(tool, (ToolDefinition, Mapping)))
-    if isinstance(tools, (list, tuple)) and len(given) == len(several):
-        return cast("tuple[ToolDefinition | Mapping[str, Any], ...]", given)
+    if isinstance(tools, (list, tuple)):
+        several = tuple(cast("Sequence[ToolDefinition | Mapping[str, Any]]", tools))
+        if all(isinstance(tool, ToolDefinition) or _is_mapping(tool) for tool in several):
+            return several
     raise LLMInvalidRequestError("tools is no list of ToolDefinitions or of mappings in OpenAI's form; pass one")
 
 
 def _are_read(messages: object) -> bool:
     return (
-        type(messages) is tuple and bool(messages) and all(type(m) is Message for m in cast("list[object]", messages))
+        type(messages) is tuple
+        and len(cast("tuple[object, ...]", messages)) > 0
+        and all(type(m) is Message for m in cast("tuple[object, ...]", messages))
     )
 
 

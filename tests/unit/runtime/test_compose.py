@@ -1,8 +1,11 @@
 """From a configuration to parts: layers, budgets, prices, what a renewal takes over."""
 
+# ruff: noqa: ANN401 - options as they come, and doubles of more than one kind
+
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -56,7 +59,7 @@ number = 5
 
 @pytest.fixture
 def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     (tmp_path / "life_layers.py").write_text(LAYER, encoding="utf-8")
     return "life_layers"
 
@@ -79,9 +82,7 @@ async def test_a_layer_of_ones_own_is_found_by_its_path(own_module: str, name: s
         ("no_such_module:Class", "no_such_module"),
     ],
 )
-async def test_a_path_that_leads_nowhere_is_refused_as_the_manager_opens(
-    own_module: str, path: str, told: str
-) -> None:
+async def test_a_path_that_leads_nowhere_is_refused_as_the_manager_opens(own_module: str, path: str, told: str) -> None:
     assert own_module
     with pytest.raises(LLMConfigurationError) as failure:
         await Bench().open(**{"global": {"middleware": ["rate_limit", path]}})

@@ -1,5 +1,7 @@
 """Kinds of provider: the package's, registered ones, those of other distributions."""
 
+# ruff: noqa: ANN401 - options as they come, and doubles of more than one kind
+
 from __future__ import annotations
 
 import sys
@@ -27,7 +29,7 @@ def distribution(folder: Path, entry: str, code: str, *, module: str) -> None:
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
 
     def put(entry: str, code: str, module: str) -> None:
         distribution(tmp_path, entry, code, module=module)
@@ -71,8 +73,8 @@ def test_a_registration_that_could_never_work_is_refused(name: str, factory: Any
 
 @pytest.mark.parametrize("made", [None, object()])
 async def test_a_factory_that_makes_no_provider_is_told_what_is_missing(made: object) -> None:
-    factory: Any = lambda _: made  # noqa: E731 - of the wrong type on purpose
-    register_provider("life-none", factory)
+    given: Any = made
+    register_provider("life-none", lambda _: given)
     with pytest.raises(LLMConfigurationError, match="lacks initialize, complete, stream, health_check, close"):
         await ask("life-none")
 
@@ -91,7 +93,7 @@ def test_the_packages_own_kinds_are_found(name: str) -> None:
 
 
 async def test_another_distribution_offers_a_kind_by_the_entry_point(install: Callable[[str, str, str], None]) -> None:
-    code = "from llm.testing import FakeProvider\n\ndef make(settings):\n    return FakeProvider('from ' + settings.name)\n"
+    code = "from llm.testing import FakeProvider\n\ndef make(of):\n    return FakeProvider('from ' + of.name)\n"
     install("life-plug = life_plugin:make", code, "life_plugin")
     assert await ask("life-plug") == "from mine"
     sys.modules.pop("life_plugin")

@@ -1,5 +1,7 @@
 """The one manager of the process: however many ask, in whichever loop."""
 
+# ruff: noqa: ANN401 - options as they come, and doubles of more than one kind
+
 from __future__ import annotations
 
 import asyncio
