@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
@@ -225,6 +226,9 @@ def _load(models: dict[str, LoadedModel], name: str, source: _Source, progress: 
     if name in models:
         return
     folder = find_weights(name, directory=source.directory, progress=progress)
+    # Read as torch is imported. Its threads otherwise spin at every barrier, and on cores that others use too a token
+    # then takes several times as long; without others it costs nothing that could be measured.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from .model import load
     except ImportError as error:
