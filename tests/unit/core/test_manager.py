@@ -241,7 +241,9 @@ async def test_a_layer_that_cleans_up_gets_a_moment_when_its_call_is_ended() -> 
     task = asyncio.create_task(manager.get_client(middleware=[layer, "rate_limit"]).chat("hello"))
     await bench.clock.advance(1.0)
     closing = asyncio.create_task(manager.close(drain=0.0))
-    await bench.clock.advance(1.0)
+    await bench.clock.advance(0.4)
+    assert not closing.done()
+    await bench.clock.advance(0.2)
     await closing
     assert cleaned == ["cleaned"]
     assert isinstance(await outcome(task), LLMConnectionError)
