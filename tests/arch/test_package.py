@@ -1,4 +1,4 @@
-"""What is built is what was checked: the wheel, what it declares, and the commands that the README shows."""
+"""What is built is what was checked: the wheel, what it declares, and the targets that the README shows."""
 
 from __future__ import annotations
 
@@ -37,11 +37,6 @@ EXTRAS = {
 }
 BY_THE_CALLER = {"testing/plugin.py": {"pytest"}}  # pytest itself loads that module
 
-needs_readme = pytest.mark.skipif(not README.exists(), reason="README.md, which the wheel holds, is not written yet")
-needs_main = pytest.mark.skipif(
-    not (ROOT / "src" / "llm" / "__main__.py").exists(), reason="llm.__main__, the console script, is not written yet"
-)
-
 
 def run(*command: str | Path, cwd: Path = ROOT) -> str:
     words = [str(word) for word in command]
@@ -75,8 +70,6 @@ def check(environment: Path) -> None:
     assert "Usage" in run(environment / "bin" / "manifold", "--help")
 
 
-@needs_readme
-@needs_main
 def test_the_wheel_works_away_from_the_checkout(wheel: Path, empty: Path) -> None:
     """Its dependencies are lent from the environment of the tests, so that no network is needed."""
     install(empty, "--no-deps", wheel)
@@ -85,15 +78,12 @@ def test_the_wheel_works_away_from_the_checkout(wheel: Path, empty: Path) -> Non
     check(empty)
 
 
-@needs_readme
-@needs_main
 @pytest.mark.soak
 def test_the_wheel_brings_all_it_needs_into_an_empty_environment(wheel: Path, empty: Path) -> None:
     install(empty, "--constraint", ROOT / "constraints.txt", wheel)
     check(empty)
 
 
-@needs_readme
 def test_the_wheel_holds_the_package_and_its_data(wheel: Path) -> None:
     names = run(sys.executable, "-m", "zipfile", "--list", wheel)
     assert "llm/py.typed" in names
@@ -149,7 +139,7 @@ def test_what_is_tested_is_pinned() -> None:
 
 
 def fences(languages: str) -> list[str]:
-    text = README.read_text(encoding="utf-8") if README.exists() else ""
+    text = README.read_text(encoding="utf-8")
     return re.findall(rf"^```(?:{languages})\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
@@ -157,13 +147,10 @@ SHELL = "".join(fences("sh|bash|shell|console"))
 COMMANDS = sorted(set(re.findall(r"^(?:\$ )?((?:make|manifold|python -m llm) [a-z-]+)", SHELL, re.MULTILINE)))
 
 
-@needs_readme
 def test_the_readme_shows_the_two_commands() -> None:
     assert {"make run", "make test"} <= set(COMMANDS)
 
 
-@needs_readme
-@needs_main
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_readme_exists(command: str) -> None:
     program, *_, last = command.split()
@@ -171,12 +158,6 @@ def test_a_command_of_the_readme_exists(command: str) -> None:
         run("make", last, "--dry-run")
     else:
         run(sys.executable, "-m", "llm", last, "--help")
-
-
-@needs_readme
-def test_the_python_of_the_readme_is_python() -> None:
-    for code in fences("python"):
-        compile(code, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 def test_plain_make_lists_the_targets() -> None:

@@ -209,8 +209,9 @@ def test_config_show_is_whole_and_masked(manifold: Manifold) -> None:
 
 
 def test_config_schema_is_the_file_that_ships(manifold: Manifold, root: Path) -> None:
-    shipped = json.loads((root / "config" / "llm.schema.json").read_text(encoding="utf-8"))
-    assert json.loads(manifold("config", "schema").stdout) == shipped
+    shipped = (root / "config" / "llm.schema.json").read_text(encoding="utf-8")
+    assert manifold("config", "schema").stdout == shipped
+    assert json.loads(manifold("config", "schema", "--json").stdout) == json.loads(shipped)
 
 
 def test_config_check_says_what_it_read(manifold: Manifold) -> None:

@@ -83,7 +83,9 @@ def cache_key(
     try:
         decides = _of_request(request) if isinstance(request, LLMRequest) else _of_mapping(request)
     except RecursionError:
-        raise LLMInvalidRequestError("the request is nested too deeply, or contains itself") from None
+        raise LLMInvalidRequestError(
+            "the request is nested too deeply, or contains itself; pass plain values"
+        ) from None
     decides["v"] = _VERSION
     if provider is not None:
         decides["provider"] = provider

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import typer
@@ -11,7 +12,7 @@ from .shell import ConfigOption, JsonOption, QuietOption, Shell
 if TYPE_CHECKING:
     from llm.core.config import ProviderConfig
 
-app = typer.Typer(no_args_is_help=True, short_help="Check the configuration, show it, print its schema.")
+app: typer.Typer = typer.Typer(no_args_is_help=True, short_help="Check the configuration, show it, print its schema.")
 
 
 @app.callback()
@@ -62,7 +63,8 @@ def schema(
     """Print the JSON Schema by which editors complete and check llm.yaml; it is the same for every configuration."""
     from llm.core.config import config_schema
 
-    Shell.of(context, config, as_json, quiet).put_json(config_schema())
+    shell = Shell.of(context, config, as_json, quiet)
+    shell.put(json.dumps(config_schema(), indent=None if shell.json else 2, ensure_ascii=False))
 
 
 def _size(section: ProviderConfig) -> str:

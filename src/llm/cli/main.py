@@ -35,7 +35,7 @@ Results go to stdout, progress and remarks to stderr. Exit status: 0 done, 2 wro
 3 a provider did not serve, 130 interrupted.
 """
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="manifold",
     help=_HELP,
     epilog=_EPILOG,

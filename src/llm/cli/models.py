@@ -12,7 +12,7 @@ from .shell import ConfigOption, JsonOption, QuietOption, Shell
 if TYPE_CHECKING:
     from llm.core.config import LLMConfig
 
-app = typer.Typer(short_help="List the models, or fetch the small one for this machine.")
+app: typer.Typer = typer.Typer(short_help="List the models, or fetch the small one for this machine.")
 
 
 @app.callback(invoke_without_command=True)

@@ -25,7 +25,11 @@ class MessageRole(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TextPart:
-    """A piece of text."""
+    """A piece of text.
+
+    Attributes:
+        text: The text.
+    """
 
     text: str
 
@@ -39,6 +43,9 @@ class ImagePart:
         data: The image's bytes; needs `media_type`.
         media_type: MIME type, such as `image/png`.
         detail: OpenAI's `low`, `high` or `auto`.
+
+    Raises:
+        LLMInvalidRequestError: Not exactly one of `url` and `data`, or `data` without `media_type`.
     """
 
     url: str | None = None
@@ -47,11 +54,7 @@ class ImagePart:
     detail: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no provider can read.
-
-        Raises:
-            LLMInvalidRequestError: Not exactly one of `url` and `data`, or `data` without `media_type`.
-        """
+        """Refuse what no provider can read."""
         _one_source("ImagePart", self.url, self.data, self.media_type)
 
 
@@ -64,6 +67,9 @@ class DocumentPart:
         data: The document's bytes; needs `media_type`.
         media_type: MIME type, such as `application/pdf`.
         title: Name shown to the model.
+
+    Raises:
+        LLMInvalidRequestError: Not exactly one of `url` and `data`, or `data` without `media_type`.
     """
 
     url: str | None = None
@@ -72,11 +78,7 @@ class DocumentPart:
     title: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no provider can read.
-
-        Raises:
-            LLMInvalidRequestError: Not exactly one of `url` and `data`, or `data` without `media_type`.
-        """
+        """Refuse what no provider can read."""
         _one_source("DocumentPart", self.url, self.data, self.media_type)
 
 
@@ -136,6 +138,9 @@ class Message:
         name: The speaker's or the tool's name.
         tool_calls: Calls that an assistant's turn asked for.
         tool_call_id: Which call a tool's turn answers.
+
+    Raises:
+        LLMInvalidRequestError: An unknown role, or content that is neither text nor parts.
     """
 
     role: MessageRole
@@ -145,11 +150,7 @@ class Message:
     tool_call_id: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        """Bring role and sequences into their one form.
-
-        Raises:
-            LLMInvalidRequestError: An unknown role, or content that is neither text nor parts.
-        """
+        """Bring role and sequences into their one form."""
         if type(self.role) is not MessageRole:
             object.__setattr__(self, "role", _role(self.role))
         if not isinstance(self.content, str):

@@ -117,9 +117,9 @@ class LLMRequest:
     Attributes:
         messages: The conversation; text and mappings become a tuple of `Message`.
         model: Model, `provider/model` or alias; None: one is chosen.
-        temperature: 0 and up; None: the provider's default.
-        top_p: Over 0, up to 1.
-        max_tokens: Most tokens of the answer.
+        temperature: 0 to 2; None: the provider's default.
+        top_p: 0 to 1; None: the provider's default.
+        max_tokens: Most tokens of the answer, 1 or more.
         stop: Texts that end the answer.
         seed: For repeatable sampling, where the provider has it.
         tools: `ToolDefinition`s, or mappings in OpenAI's form.
@@ -135,6 +135,9 @@ class LLMRequest:
         extra: Vendor fields, sent as they are.
         stream: Whether the answer comes in chunks.
         call: The record of the call that this request belongs to; set by the client.
+
+    Raises:
+        LLMInvalidRequestError: An option is of the wrong kind or out of range; names it and the range.
     """
 
     messages: tuple[Message, ...]
@@ -187,11 +190,7 @@ class LLMRequest:
             """Take more forms than are kept."""
 
     def __post_init__(self) -> None:
-        """Bring the arguments into their one form.
-
-        Raises:
-            LLMInvalidRequestError: An option is of the wrong kind or out of range; names it and the range.
-        """
+        """Bring the arguments into their one form."""
         given: Any = self  # the declared types are what is kept, not what came
         if not _are_read(given.messages):
             object.__setattr__(self, "messages", read_messages(given.messages))

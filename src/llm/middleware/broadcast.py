@@ -74,7 +74,7 @@ class Broadcast:
             self.response = await self._upstream.response()
             self._finish(None)
         except asyncio.CancelledError:
-            message = "the stream that several identical calls shared was ended"
+            message = "the stream that several identical calls shared was ended; make the call again"
             self._finish(LLMStreamInterruptedError(message, partial="".join(map(str, self.chunks))))
             raise
         except BaseException as error:  # noqa: BLE001 - it is raised by the readers
@@ -153,7 +153,7 @@ class Reader:
             if broadcast.over:
                 raise StopAsyncIteration
             await self._wait()
-        raise LLMStreamInterruptedError("the stream was closed")
+        raise LLMStreamInterruptedError("the stream was closed before its end; read it to the end first")
 
     def waiting(self) -> bool:
         """Return whether chunks wait to be read while upstream is still open for them."""

@@ -82,12 +82,7 @@ class HTTPProvider:
         reply: Reply | None = None
         try:
             reply = await self._send("GET", self._dialect.health_url)
-            try:
-                body = await reply.read()
-            finally:
-                reply.close()
-            if reply.status != HTTPStatus.OK:
-                raise self._failure(reply, body)
+            await self._answer(reply)
         except LLMException as error:
             self._tell(error, None, reply)
             return HealthStatus(healthy=False, latency=self._clock.now() - started, error=str(error))
@@ -108,13 +103,7 @@ class HTTPProvider:
         reply: Reply | None = None
         try:
             reply = await self._send("POST", self._dialect.url, self._dialect.encode(request, stream=False))
-            try:
-                body = await reply.read()
-            finally:
-                reply.close()
-            if reply.status != HTTPStatus.OK:
-                raise self._failure(reply, body)
-            return self._dialect.decode(body, provider=self._name, key=self._key)
+            return self._dialect.decode(await self._answer(reply), provider=self._name, key=self._key)
         except LLMException as error:
             self._tell(error, request.model, reply)
             raise
@@ -134,11 +123,14 @@ class HTTPProvider:
     async def _send(self, method: str, url: str, body: bytes | None = None) -> Reply:
         return await self._transport.request(method, url, headers=self._headers, body=body)
 
+    async def _answer(self, reply: Reply) -> bytes:
+        body = await _read(reply)
+        if reply.status != HTTPStatus.OK:
+            raise self._failure(reply, body)
+        return body
+
     async def _no_stream(self, reply: Reply) -> LLMException:
-        try:
-            body = await reply.read()
-        finally:
-            reply.close()
+        body = await _read(reply)
         if reply.status != HTTPStatus.OK:
             return self._failure(reply, body)
         failure = read_failure(body)
@@ -175,6 +167,13 @@ class HTTPProvider:
         error.request_id = error.request_id or headers.get("x-request-id") or headers.get("request-id")
         if error.retry_after is None:
             error.retry_after = retry_after(headers, self._clock.wall())
+
+
+async def _read(reply: Reply) -> bytes:
+    try:
+        return await reply.read()
+    finally:
+        reply.close()
 
 
 def _type_of(reply: Reply) -> str:

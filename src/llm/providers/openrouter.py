@@ -8,7 +8,7 @@ Source: https://openrouter.ai/docs/api-reference/overview
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
 
 from .openai import OpenAIDialect
 from .openai.body import Flavor
@@ -19,7 +19,7 @@ BASE_URL: Final = "https://openrouter.ai/api/v1"
 class OpenRouterDialect(OpenAIDialect):
     """Chat completions at OpenRouter, or at `base_url`."""
 
-    flavor = Flavor(developer=True, reasoning=True, document_url=True)
+    flavor: ClassVar[Flavor] = Flavor(developer=True, reasoning=True, document_url=True)
 
     def __init__(self, base_url: str | None = None) -> None:
         """Take the address, with or without the `/v1` at its end.

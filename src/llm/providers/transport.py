@@ -200,7 +200,8 @@ class _AiohttpReply:
             if self._taken > self._max_bytes:
                 self.close()
                 raise LLMServerError(
-                    f"the answer is larger than {self._max_bytes} bytes, which no answer should be; it was not read on"
+                    f"the answer is larger than {self._max_bytes} bytes, which no answer should be, and was not read on; check "
+                    "base_url"
                 )
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -262,10 +263,10 @@ class Target:
 
     def __init__(self, url: URL, proxy: URL | None = None, proxy_headers: Mapping[str, str] | None = None) -> None:
         """Keep the address, the proxy without its credentials, and the header that has them."""
-        self.url = url
-        self.host = url.host or ""
-        self.proxy = proxy
-        self.proxy_headers = proxy_headers
+        self.url: URL = url
+        self.host: str = url.host or ""
+        self.proxy: URL | None = proxy
+        self.proxy_headers: Mapping[str, str] | None = proxy_headers
 
 
 @lru_cache(maxsize=256)

@@ -85,7 +85,7 @@ class Account:
         phase = settings.pop("phase", None)
         if mode not in _MODES:
             raise ValueError(f"limits: unknown mode {mode!r}; expected one of {', '.join(_MODES)}")
-        self.rules = tuple(
+        self.rules: tuple[Rule, ...] = tuple(
             _rule(name, value, mode, start, None if phase is None else float(phase)) for name, value in settings.items()
         )
 

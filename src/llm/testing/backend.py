@@ -60,8 +60,8 @@ class Backend:
         """Start with all limits as they are at their start."""
         self.requests: list[MockRequest] = []
         self.probes: list[MockRequest] = []
-        self.active = 0
-        self.most_active = 0
+        self.active: int = 0
+        self.most_active: int = 0
         self._vendor = vendor
         self._clock = clock
         self._accounts = {name: Account(of, start=clock.now(), mode=mode) for name, of in limits.items()}

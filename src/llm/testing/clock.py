@@ -201,6 +201,8 @@ class FakeTimeout:
 
 
 class _Timer:
+    """A callback of the clock: called on the loop that asked for it, unless that is closed by then."""
+
     __slots__ = ("_callback", "_cancelled", "_context", "_handle", "_loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
@@ -211,14 +213,17 @@ class _Timer:
         self._cancelled = False
 
     def dead(self) -> bool:
+        """Return whether nobody waits for it any more."""
         return self._cancelled or self._loop.is_closed()
 
     def cancel(self) -> None:
+        """Make sure that it is not called."""
         self._cancelled = True
         if self._handle is not None:
             self._handle.cancel()
 
     def fire(self) -> None:
+        """Have it called."""
         # On the loop, so that a callback's failure goes where the loop's own timers' failures go.
         self._handle = self._loop.call_soon(self._callback, context=self._context)
 

@@ -24,7 +24,7 @@ def prompt_tokens(request: LLMRequest) -> int:
     return count_tokens(sum(len(message.text) for message in request.messages))
 
 
-def answer(request: LLMRequest, text: str | None = None, *, id: str = "") -> LLMResponse:  # noqa: A002
+def answer(request: LLMRequest, text: str | None = None, *, id: str = "") -> LLMResponse:  # noqa: A002 - the response's field
     """Answer with `text`, by default the last user's text; cut at `max_tokens`, where it then ends as `length`."""
     if text is None:
         text = next((m.text for m in reversed(request.messages) if m.role is MessageRole.USER), "")

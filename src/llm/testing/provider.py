@@ -170,7 +170,7 @@ class FakeProvider:
             raise AssertionError(f"FakeProvider was called {self.calls} times and has {len(answers)} answers")
         return answers[self.calls - 1]
 
-    def _streamed(self, request: LLMRequest, pieces: Iterable[Piece], *, id: str = "") -> LLMStream:  # noqa: A002
+    def _streamed(self, request: LLMRequest, pieces: Iterable[Piece], *, id: str = "") -> LLMStream:  # noqa: A002 - the response's field
         source = Script(
             iter(pieces),
             id=id or f"fake-{self.calls}",

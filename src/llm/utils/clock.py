@@ -59,8 +59,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's time and the running event loop's timers."""
 
-    now = staticmethod(time.monotonic)
-    wall = staticmethod(time.time)
+    now: staticmethod[[], float] = staticmethod(time.monotonic)
+    wall: staticmethod[[], float] = staticmethod(time.time)
 
     async def sleep(self, seconds: float) -> None:
         """Return after so many seconds; zero lets others run once."""

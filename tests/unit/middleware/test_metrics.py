@@ -116,7 +116,7 @@ def test_before_the_first_call_every_figure_is_there() -> None:
 
 def test_a_hit_saves_what_it_would_have_cost(clock: Clock) -> None:
     metrics = Metrics(cache_misses=lambda: 3)
-    layer = MetricsMiddleware(metrics, clock, price=lambda model, usage: usage.total_tokens * 0.01)  # noqa: ARG005
+    layer = MetricsMiddleware(metrics, clock, price=lambda model, usage: usage.total_tokens * 0.01)  # noqa: ARG005 - a `Price`
     hit = LLMResponse(model="gpt-4o-mini", usage=TokenUsage(10, 5), cached=True, cost=0.0)
     layer.call_ended(call_of(0), LLMRequest("Hello", model="gpt-4o-mini"), hit, None)
     shown = metrics.snapshot()

@@ -33,7 +33,7 @@ class Server:
         assert self.answer is not None
         return await self.answer(request)
 
-    def says(self, body: bytes, *, status: int = 200, type: str = "application/json", **headers: str) -> None:  # noqa: A002
+    def says(self, body: bytes, *, status: int = 200, type: str = "application/json", **headers: str) -> None:  # noqa: A002 - the type of a body
         named = {name.replace("_", "-"): value for name, value in headers.items()}
 
         async def answer(_: web.Request) -> web.StreamResponse:
@@ -41,7 +41,7 @@ class Server:
 
         self.answer = answer
 
-    def streams(self, *pieces: bytes, cut: bool = False, type: str = "text/event-stream") -> None:  # noqa: A002
+    def streams(self, *pieces: bytes, cut: bool = False, type: str = "text/event-stream") -> None:  # noqa: A002 - the type of a body
         async def answer(request: web.Request) -> web.StreamResponse:
             response = web.StreamResponse(headers={"content-type": type})
             await response.prepare(request)

@@ -9,7 +9,7 @@ import datetime as dt
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NoReturn
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -40,7 +40,7 @@ _LISTS: tuple[type, ...] = (list, tuple)
 class Section(BaseModel):
     """A mapping of the configuration: frozen, and with no field but those that it names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,9 @@ def _release(waiter: asyncio.Future[None]) -> None:
 
 
 def _failed(failure: Exception) -> LLMServerError:
-    error = LLMServerError(f"the model on the box failed: {type(failure).__name__}: {failure}")
+    error = LLMServerError(
+        f"the model on the box failed: {type(failure).__name__}: {failure}; ask again, and if it stays, take another device "
+        "or a shorter prompt"
+    )
     error.__cause__ = failure
     return error

@@ -51,7 +51,9 @@ def _bundled(name: str, store: ModelStore) -> Path:
 
 def _folder(path: Path) -> Path:
     if not (path / "config.json").is_file():
-        raise LLMConfigurationError(f"the folder {path} holds no model: it has no config.json", model=str(path))
+        raise LLMConfigurationError(
+            f"the folder {path} holds no model: it has no config.json; name the one that has it", model=str(path)
+        )
     return path
 
 

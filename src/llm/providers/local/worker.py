@@ -54,7 +54,9 @@ class Worker:
                 self._queue.put(last)
             self._queue.put(None)
         for job in live:
-            job.cancel(LLMConnectionError("the engine was closed before the answer was whole", sent=True))
+            job.cancel(
+                LLMConnectionError("the engine was closed before the answer was whole; ask a new one", sent=True)
+            )
         return self._thread is not None
 
     def join(self, seconds: float) -> None:

@@ -1,0 +1,27 @@
+"""The examples of `docs/testing.md` run, from top to bottom, as a reader would type them."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+async def test_the_examples_on_testing_run_in_their_order(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (root / "docs" / "testing.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for found in re.finditer(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        above = "\n" * page.count("\n", 0, found.start(1))  # a failure then names the page's own line
+        code = compile(above + found[1], "docs/testing.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        result = eval(code, names)  # noqa: S307 - our own page
+        if inspect.isawaitable(result):
+            await result
+    said = re.findall(r"print\(.*\)\)? +# (.+)", page)
+    assert capsys.readouterr().out.splitlines() == said != []
+    assert names["clock"].now() == 86400.0
