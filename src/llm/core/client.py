@@ -86,8 +86,10 @@ class LLMClient:
         Raises:
             LLMException: The call failed; the kinds say how.
         """
-        if not text:
-            raise LLMInvalidRequestError("text is empty; pass what the model should answer")
+        if not _is_text(text):
+            raise LLMInvalidRequestError("text is empty or no text; pass what the model should answer")
+        if system and not _is_text(system):
+            raise LLMInvalidRequestError(f"system is a {type(system).__name__}; expected instructions as a text")
         past = tuple(history)
         before = (Message(MessageRole.SYSTEM, system),) if system else ()
         turns = read_messages(past) if past else ()
@@ -334,6 +336,10 @@ class LLMClient:
                 observer.call_ended(call, request, response, error)
             except Exception:
                 _logger.exception("an observer of a call failed; the call itself did not")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
 
 
 def _closed(call: Call, request: LLMRequest, route: Route) -> LLMException:

@@ -6,7 +6,7 @@ import logging
 import weakref
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from .assembly import assemble
 from .exceptions import LLMStreamInterruptedError, LLMTimeoutError
@@ -18,39 +18,10 @@ if TYPE_CHECKING:
     from llm.utils.clock import Clock, Timer
 
     from .exceptions import LLMException, TimeoutPhase
+    from .source import ChunkSource
     from .types import TokenUsage
 
 _logger = logging.getLogger("llm.stream")
-
-
-class ChunkSource(Protocol):
-    """Where a stream's chunks come from: a connection, a model on the box, a stored answer."""
-
-    @property
-    def id(self) -> str:
-        """The provider's identifier of the answer, as far as it is known; else empty."""
-        ...
-
-    @property
-    def model(self) -> str:
-        """Model that answers, as the provider names it, as far as it is known; else empty."""
-        ...
-
-    async def __anext__(self) -> StreamChunk:
-        """Return the next chunk.
-
-        Raises:
-            StopAsyncIteration: The closing event came: the answer is whole.
-            LLMException: It will not be whole.
-        """
-        ...
-
-    def waiting(self) -> bool:
-        """Return whether data waits to be read."""
-        ...
-
-    def close(self) -> None:
-        """End it at once, as often as one likes; a read that is under way then raises."""
 
 
 EndHook: TypeAlias = "Callable[[LLMResponse | None, BaseException | None], None]"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from .call import Call
-from .exceptions import LimitScope, LLMInvalidRequestError
+from .exceptions import LimitScope
 from .messages import Message, MessageRole, MessagesLike, TextPart, ThinkingPart, ToolCall, read_messages
+from .options import check_options, read_stop, read_tools
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -195,90 +195,18 @@ class LLMRequest:
         if not _are_read(given.messages):
             object.__setattr__(self, "messages", read_messages(given.messages))
         if given.stop is not None:
-            object.__setattr__(self, "stop", _stop_texts(given.stop))
+            object.__setattr__(self, "stop", read_stop(given.stop))
         if given.tools is not None:
-            object.__setattr__(self, "tools", _tools(given.tools))
-        if given.temperature is not None:
-            _check_number("temperature", given.temperature, 0, 2)
-        if given.top_p is not None:
-            _check_number("top_p", given.top_p, 0, 1)
-        if given.timeout is not None:
-            _check_number("timeout", given.timeout, 0, math.inf)
-        if given.max_tokens is not None and not (type(given.max_tokens) is int and given.max_tokens > 0):
-            raise LLMInvalidRequestError(f"max_tokens is {given.max_tokens!r}; expected a whole number of 1 or more")
-        if given.model is not None and not (isinstance(given.model, str) and given.model):
-            raise LLMInvalidRequestError(f"model is {given.model!r}; expected a model's name, or None for any")
-        _check_options(self)
-
-
-def _check_options(request: LLMRequest) -> None:
-    for name, fits, expected in _OPTIONS:
-        value = getattr(request, name)
-        if value is not None and not fits(value):
-            raise LLMInvalidRequestError(f"{name} is {value!r}; expected {expected}")
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def _is_mapping(value: object) -> bool:
-    return isinstance(value, Mapping)
-
-
-def _is_text_or_mapping(value: object) -> bool:
-    return _is_text(value) or _is_mapping(value)
-
-
-_OPTIONS: Final[tuple[tuple[str, Callable[[object], bool], str], ...]] = (
-    ("seed", _is_whole, "a whole number"),
-    ("tool_choice", _is_text_or_mapping, "auto, none, required, a tool's name, or the vendor's mapping"),
-    ("response_format", _is_text_or_mapping, "text, json_object, or the vendor's mapping"),
-    ("response_model", lambda value: isinstance(value, type), "a pydantic class"),
-    ("reasoning_effort", _is_text, "low, medium or high"),
-    ("user", _is_text, "a tenant's name"),
-    ("priority", _is_whole, "a whole number; higher goes first"),
-    ("cache", lambda value: value is False or isinstance(value, CachePolicy), "False, a CachePolicy, or None"),
-    ("metadata", _is_mapping, "a mapping"),
-    ("extra", _is_mapping, "a mapping of the vendor's fields"),
-)
-"""What an option must be where it is given: its name, the test, and what to say."""
-
-
-def _tools(tools: object) -> tuple[ToolDefinition | Mapping[str, Any], ...]:
-    several = tuple(cast("Sequence[object]", tools)) if isinstance(tools, (list, tuple)) else (tools,)
-    given = tuple(tool for tool in several if isinstance(tool, (ToolDefinition, Mapping)))
-    if isinstance(tools, (list, tuple)) and len(given) == len(several):
-        return cast("tuple[ToolDefinition | Mapping[str, Any], ...]", given)
-    raise LLMInvalidRequestError("tools is no list of ToolDefinitions or of mappings in OpenAI's form; pass one")
+            object.__setattr__(self, "tools", read_tools(given.tools, ToolDefinition))
+        check_options(given, CachePolicy)
 
 
 def _are_read(messages: object) -> bool:
     return (
-        type(messages) is tuple and bool(messages) and all(type(m) is Message for m in cast("list[object]", messages))
+        type(messages) is tuple
+        and len(cast("tuple[object, ...]", messages)) > 0
+        and all(type(m) is Message for m in cast("tuple[object, ...]", messages))
     )
-
-
-def _stop_texts(stop: object) -> tuple[str, ...]:
-    several = tuple(cast("Sequence[object]", stop)) if isinstance(stop, (list, tuple)) else (stop,)
-    texts = tuple(text for text in several if isinstance(text, str) and text)
-    if not texts or len(texts) != len(several):
-        raise LLMInvalidRequestError(
-            "stop is neither a text nor a list of texts, none of them empty; pass one of these"
-        )
-    return texts
-
-
-# Only what no provider takes is refused here; a narrower range is the provider's to refuse.
-def _check_number(name: str, value: object, low: float, high: float) -> None:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high:
-        return
-    span = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low:g} or more"
-    raise LLMInvalidRequestError(f"{name} is {value!r}; expected a number, {span}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ and so the key. What aiohttp says is kept as words.
 from __future__ import annotations
 
 import base64
+import importlib
 import os
 import weakref
 from contextlib import suppress
@@ -91,7 +92,7 @@ class AiohttpTransport:
 
     def warm(self) -> None:
         """Load aiohttp, which the first request would otherwise wait for; may run in a thread."""
-        import aiohttp  # noqa: F401 - only to have it loaded
+        importlib.import_module("aiohttp")
 
     async def close(self) -> None:
         """Close all connections."""

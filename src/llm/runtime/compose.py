@@ -71,18 +71,18 @@ class Composition:
         self.default_provider: str = config.default_provider
         self._outbox = outbox
         self._given_transport = transport
-        self._own_transport = None if transport is not None else _own_transport(config, before)
+        self._own_transport: AiohttpTransport | None = None if transport is not None else self._connections(before)
         self._transport: Transport = cast("Transport", transport or self._own_transport)
-        self._accounts = Accounts(config, clock, None if before is None else before._accounts)
+        self._accounts: Accounts = Accounts(config, clock, None if before is None else before._accounts)
         self._prices = PriceBook(config.prices)
-        self._cache = _cache_backend(config, clock, before)
+        self._cache: CacheBackend | None = self._answers(before)
         self._cache_layers: dict[str, CacheMiddleware] = {}
         self._caches: list[CacheMiddleware] = [] if before is None else before._caches
-        self._metrics = Metrics(partial(_misses, self._caches)) if before is None else before._metrics
-        self._output = OutputEstimate() if before is None else before._output
+        self._metrics: Metrics = Metrics(partial(_misses, self._caches)) if before is None else before._metrics
+        self._output: OutputEstimate = OutputEstimate() if before is None else before._output
         self._pools: dict[str, Pool] = {name: self._pool(name, section) for name, section in config.providers.items()}
         self.chains: dict[str, Chain] = {name: self.compose(name, config.global_.middleware) for name in self._pools}
-        self._before = before
+        self._before: Composition | None = before
 
     def renew(self, config: LLMConfig) -> Composition:
         """Return the parts of another configuration, which go on with what these counted, cached and learned.
@@ -105,10 +105,6 @@ class Composition:
         Raises:
             LLMConfigurationError: An unknown name, or an object that is no layer.
         """
-        if isinstance(middleware, str):
-            raise LLMConfigurationError(
-                f"middleware is the text {middleware!r}; pass a list of layers, outermost first"
-            )
         pool = self._pools[provider]
         opener = self._rate_limit(provider, pool)
         made = [self._layer(layer, provider, pool, opener) for layer in middleware]
@@ -282,6 +278,20 @@ class Composition:
         self._caches.append(layer)
         return layer
 
+    def _connections(self, before: Composition | None) -> AiohttpTransport:
+        bound = self.config.global_.timeouts.connect
+        if before is not None and before._own_transport is not None and before.config.global_.timeouts.connect == bound:
+            return before._own_transport
+        return AiohttpTransport(connect_timeout=bound)
+
+    def _answers(self, before: Composition | None) -> CacheBackend | None:
+        stated = self.config.cache
+        if stated is None or stated.backend == "none":
+            return None
+        if before is not None and before.config.cache is not None and _same_store(stated, before.config.cache):
+            return before._cache
+        return _cache_backend(stated, self.clock)
+
     def _hand_over(self, heir: Composition) -> None:
         if heir._cache is self._cache:
             self._cache = None
@@ -293,19 +303,7 @@ def _misses(layers: list[CacheMiddleware]) -> int:
     return sum(layer.stats.misses for layer in layers)
 
 
-def _own_transport(config: LLMConfig, before: Composition | None) -> AiohttpTransport:
-    bound = config.global_.timeouts.connect
-    if before is not None and before._own_transport is not None and before.config.global_.timeouts.connect == bound:
-        return before._own_transport
-    return AiohttpTransport(connect_timeout=bound)
-
-
-def _cache_backend(config: LLMConfig, clock: Clock, before: Composition | None) -> CacheBackend | None:
-    stated = config.cache
-    if stated is None or stated.backend == "none":
-        return None
-    if before is not None and before.config.cache is not None and _same_store(stated, before.config.cache):
-        return before._cache
+def _cache_backend(stated: CacheConfig, clock: Clock) -> CacheBackend:
     if stated.backend != "memory":
         raise LLMConfigurationError(f"cache.backend: {stated.backend} is not built yet; use memory or none")
     from llm.cache.memory import InMemoryCache  # noqa: PLC0415 - only where something is cached

@@ -1,5 +1,7 @@
 """The handle that users hold: options, deadlines, outcomes."""
 
+# ruff: noqa: ANN401 - options as they come, and doubles of more than one kind
+
 from __future__ import annotations
 
 import asyncio
@@ -30,7 +32,7 @@ from llm.core.stream import LLMStream, at_end
 from llm.testing import FakeClock, FakeProvider, Fault, MockUpstream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from llm import LLMClient
     from llm.core.call import Call
@@ -130,12 +132,14 @@ async def test_a_wrong_option_is_refused_before_anything_is_sent_and_names_field
         quiet.stream_complete("hello", **options)
 
 
-@pytest.mark.parametrize("messages", ["", [], None, 5, [5], [{"role": "user"}], [{"role": "nobody", "content": "x"}]])
+@pytest.mark.parametrize("messages", ["", [], None, 5, [5], [{}], [{"role": "nobody", "content": "x"}]])
 async def test_wrong_messages_are_refused_before_anything_is_sent(quiet: LLMClient, messages: Any) -> None:
     with pytest.raises(LLMInvalidRequestError):
         await quiet.complete(messages)
     with pytest.raises(LLMInvalidRequestError):
-        await quiet.chat("" if not messages else messages)
+        await quiet.chat(messages)
+    with pytest.raises(LLMInvalidRequestError, match="system"):
+        await quiet.chat("hello", system=5)  # type: ignore[arg-type]  # what is tested
 
 
 async def test_all_options_reach_the_request() -> None:
@@ -148,7 +152,10 @@ async def test_all_options_reach_the_request() -> None:
     }  # fmt: skip
     async with LLMManager.open({"providers": {"life-options": {"models": ["m"]}}}, clock=FakeClock()) as manager:
         client = manager.get_client()
-        past = [Message(MessageRole.USER, "before"), {"role": "assistant", "content": "yes"}]
+        past: list[Message | dict[str, Any]] = [
+            Message(MessageRole.USER, "before"),
+            {"role": "assistant", "content": "yes"},
+        ]
         await client.chat("hello", system="be brief", history=past, **given)
         await client.stream_complete("hello", **given).response()
         whole = await client.request(LLMRequest("hello", stream=True, **given))
@@ -230,19 +237,19 @@ async def test_middleware_takes_instances_names_and_plain_coroutine_functions() 
         assert manager.get_status()["metrics"]["total_requests"] == 2
 
 
-@pytest.mark.parametrize(
-    ("wrong", "told"),
-    [
-        ([Watching], "is a class"),
-        ([5], "cannot be called"),
-        ([lambda request: request], "does not take"),
-        (["no_such_layer"], "rate_limit, retry, cache, logging, metrics"),
-        (["no.such.module:Class"], "no.such.module"),
-        (["llm.testing:NoSuchClass"], "NoSuchClass"),
-        (["llm.testing:FakeClock"], "cannot be called"),
-        ("retry", "pass a list"),
-    ],
-)
+WRONG_LAYERS: list[tuple[Any, str]] = [
+    ([Watching], "is a class"),
+    ([5], "cannot be called"),
+    ([len], "does not take"),
+    (["no_such_layer"], "rate_limit, retry, cache, logging, metrics"),
+    (["no.such.module:Class"], "no.such.module"),
+    (["llm.testing:NoSuchClass"], "NoSuchClass"),
+    (["llm.testing:FakeClock"], "cannot be called"),
+    ("retry", "pass a list"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "told"), WRONG_LAYERS)
 async def test_wrong_middleware_is_refused_as_the_client_is_made(wrong: Any, told: str) -> None:
     bench = Bench()
     async with await bench.open() as manager:
@@ -262,7 +269,7 @@ async def test_an_observers_failure_fails_no_call(caplog: pytest.LogCaptureFixtu
 
 
 async def test_a_layers_own_timeout_error_is_not_taken_for_the_calls() -> None:
-    async def impatient(_request: LLMRequest, _next: CallNext) -> LLMResult:
+    async def impatient(request: LLMRequest, call_next: CallNext) -> LLMResult:  # noqa: ARG001 - a layer's form
         raise TimeoutError("of my own")
 
     bench = Bench()
@@ -393,15 +400,17 @@ async def test_every_call_has_one_outcome_and_the_totals_add_up() -> None:
             async with client.stream_complete(f"{TEXT} to leave {number}") as stream:
                 await anext(stream)
 
-        work: list[Callable[[], Any]] = []
+        work: list[Any] = []
         for number in range(10):
-            work.append(lambda number=number: client.chat(f"one {number}"))
-            work.append(lambda number=number: stream_of(client, seed=number))
-            work.append(lambda number=number: leave(number))
-            work.append(lambda number=number: client.chat(f"poor {number}", user="poor"))
-            work.append(lambda: client.chat("the same"))
-            work.append(lambda number=number: client.chat(f"cancelled {number}"))
-        tasks = [asyncio.create_task(make()) for make in work]
+            work += [
+                client.chat(f"one {number}"),
+                stream_of(client, seed=number),
+                leave(number),
+                client.chat(f"poor {number}", user="poor"),
+                client.chat("the same"),
+                client.chat(f"cancelled {number}"),
+            ]
+        tasks: list[asyncio.Task[Any]] = [asyncio.create_task(call) for call in work]
         await bench.clock.advance(1.0)
         for task in tasks[5::6]:
             task.cancel()
@@ -449,8 +458,8 @@ async def test_an_error_says_where_it_came_from_and_what_was_tried() -> None:
     retry = {"max_attempts": 3, "initial_delay": 0.1, "max_delay": 0.1}
     async with await bench.open(retry=retry) as manager:
         client = manager.get_client()
-        for make in (client.chat, lambda text: client.stream_complete(text).response()):
-            task = asyncio.create_task(make("hello"))
+        for call in (client.chat("hello"), client.stream_complete("hello").response()):
+            task = asyncio.create_task(call)
             await bench.clock.advance(10.0)
             error = task.exception()
             assert isinstance(error, LLMServerError)
@@ -480,7 +489,7 @@ async def test_a_key_that_is_refused_is_named_by_its_fingerprint() -> None:
 
 
 async def test_a_stream_from_a_layer_of_ones_own_is_the_calls_stream() -> None:
-    async def canned(request: LLMRequest, _next: CallNext) -> LLMResult:
+    async def canned(request: LLMRequest, call_next: CallNext) -> LLMResult:  # noqa: ARG001 - a layer's form
         response = LLMResponse(content="canned", model="mine")
         return response if not request.stream else await LLMStream.lazy(_given(response)).begin()
 

@@ -203,14 +203,16 @@ async def test_one_who_is_cancelled_as_it_is_granted_gives_the_grant_on(bench: B
 async def test_one_who_leaves_late_takes_nobody_with_him(bench: Bench, start: Start) -> None:
     queue = bench.queue(bench.account(concurrent_requests=1))
     await bench.pay(queue, "first")
-    leaver = start(bench.pay(queue, "leaver"))
+    keeper, leaver = start(bench.pay(queue, "keeper")), start(bench.pay(queue, "leaver"))
     await bench.settle()
+    later = start(bench.pay(queue, "later"))  # comes in the turn of the loop in which the other leaves
     leaver.cancel()
-    queue.keys_changed()  # drops his lane, before he knows
-    later = start(bench.pay(queue, "later"))
+    bench.end("first")  # lets the keeper go, and with him the lane
     await bench.settle()
-    bench.end("first")
+    assert await keeper == "key-0"
+    bench.end("keeper")
     await bench.settle()
+    assert later.done()
     assert await later == "key-0"
 
 

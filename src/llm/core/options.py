@@ -1,0 +1,103 @@
+"""What the options of a request must be, and what to say where they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+
+from .exceptions import LLMInvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Test: TypeAlias = Callable[[object], bool]
+
+
+def check_options(request: object, cache_policy: type) -> None:
+    """Look at all options of a request that are given and need no reading.
+
+    Only what no provider takes is refused; a narrower range is the provider's to refuse.
+
+    Raises:
+        LLMInvalidRequestError: One is of the wrong kind or out of range; names it and what is expected.
+    """
+    for name, fits, expected in _OPTIONS:
+        value = getattr(request, name)
+        if value is not None and not fits(value):
+            raise _refused(name, value, expected)
+    cache = getattr(request, "cache", None)
+    if cache is not None and cache is not False and not isinstance(cache, cache_policy):
+        raise _refused("cache", cache, "False, a CachePolicy, or None")
+
+
+def read_stop(stop: object) -> tuple[str, ...]:
+    """Return one text or several as a tuple.
+
+    Raises:
+        LLMInvalidRequestError: It is neither, or one of them is empty.
+    """
+    several = tuple(cast("Sequence[object]", stop)) if isinstance(stop, (list, tuple)) else (stop,)
+    texts = tuple(text for text in several if isinstance(text, str) and text)
+    if not texts or len(texts) != len(several):
+        raise LLMInvalidRequestError(
+            "stop is neither a text nor a list of texts, none of them empty; pass one of these"
+        )
+    return texts
+
+
+def read_tools(tools: object, definition: type) -> tuple[Any, ...]:
+    """Return a list of definitions, or of mappings in OpenAI's form, as a tuple.
+
+    Raises:
+        LLMInvalidRequestError: It is no such list.
+    """
+    if isinstance(tools, (list, tuple)):
+        several = tuple(cast("Sequence[object]", tools))
+        if all(isinstance(tool, definition) or _is_mapping(tool) for tool in several):
+            return several
+    raise LLMInvalidRequestError("tools is no list of ToolDefinitions or of mappings in OpenAI's form; pass one")
+
+
+def _refused(name: str, value: object, expected: str) -> LLMInvalidRequestError:
+    # Never what a caller wrote: it may be content.
+    shown = repr(value) if isinstance(value, (int, float)) or not value else f"a {type(value).__name__}"
+    return LLMInvalidRequestError(f"{name} is {shown}; expected {expected}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_text_or_mapping(value: object) -> bool:
+    return _is_text(value) or _is_mapping(value)
+
+
+def _from_to(low: float, high: float) -> Test:
+    return lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+
+
+_OPTIONS: Final[tuple[tuple[str, Test, str], ...]] = (
+    ("model", _is_text, "a model's name, or None for any"),
+    ("temperature", _from_to(0, 2), "a number, 0 to 2"),
+    ("top_p", _from_to(0, 1), "a number, 0 to 1"),
+    ("max_tokens", lambda value: type(value) is int and value > 0, "a whole number of 1 or more"),
+    ("seed", _is_whole, "a whole number"),
+    ("tool_choice", _is_text_or_mapping, "auto, none, required, a tool's name, or the vendor's mapping"),
+    ("response_format", _is_text_or_mapping, "text, json_object, or the vendor's mapping"),
+    ("response_model", lambda value: isinstance(value, type), "a pydantic class"),
+    ("reasoning_effort", _is_text, "low, medium or high"),
+    ("timeout", _from_to(0, float("inf")), "a number, 0 or more"),
+    ("user", _is_text, "a tenant's name"),
+    ("priority", _is_whole, "a whole number; higher goes first"),
+    ("metadata", _is_mapping, "a mapping"),
+    ("extra", _is_mapping, "a mapping of the vendor's fields"),
+)
+"""An option, the test that it passes where it is given, and what to say."""

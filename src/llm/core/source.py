@@ -1,0 +1,38 @@
+"""The seam between a stream and where its chunks come from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from .types import StreamChunk
+
+
+class ChunkSource(Protocol):
+    """Where a stream's chunks come from: a connection, a model on the box, a stored answer."""
+
+    @property
+    def id(self) -> str:
+        """The provider's identifier of the answer, as far as it is known; else empty."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """Model that answers, as the provider names it, as far as it is known; else empty."""
+        ...
+
+    async def __anext__(self) -> StreamChunk:
+        """Return the next chunk.
+
+        Raises:
+            StopAsyncIteration: The closing event came: the answer is whole.
+            LLMException: It will not be whole.
+        """
+        ...
+
+    def waiting(self) -> bool:
+        """Return whether data waits to be read."""
+        ...
+
+    def close(self) -> None:
+        """End it at once, as often as one likes; a read that is under way then raises."""

@@ -1,0 +1,440 @@
+"""A manager over real sockets: deadlines, leaving, reloading under load, and leaving the interpreter."""
+
+# ruff: noqa: ANN401 - options as they come, and doubles of more than one kind
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from llm import LLMConnectionError, LLMException, LLMManager, LLMTimeoutError
+from llm.testing import Fault, MockUpstream
+from llm.utils.clock import SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+    from pathlib import Path
+
+    from llm import LLMClient
+
+CLOCK = SystemClock()
+MODEL = "gpt-4o-mini"
+LONG = "a text of a good many chunks " * 8
+
+
+def config(upstream: MockUpstream | str, **sections: Any) -> dict[str, Any]:
+    address = upstream if isinstance(upstream, str) else upstream.base_url
+    provider = {"base_url": address, "api_keys": ["sk-life-1"], "models": [MODEL], **sections.pop("openai", {})}
+    return {"providers": {"openai": provider}, **sections}
+
+
+async def until(holds: Callable[[], bool], *, within: float) -> float:
+    """Return after how many seconds it held."""
+    start = CLOCK.now()
+    while not holds():
+        assert CLOCK.now() - start < within
+        await CLOCK.sleep(0.01)
+    return CLOCK.now() - start
+
+
+# --- leaving a stream ----------------------------------------------------------------------------------------------
+
+
+async def leave_by_async_with(client: LLMClient) -> None:
+    async with client.stream_complete(LONG) as stream:
+        await anext(stream)
+
+
+async def leave_by_aclose(client: LLMClient) -> None:
+    stream = client.stream_complete(LONG)
+    await anext(stream)
+    await stream.aclose()
+
+
+async def leave_by_break(client: LLMClient) -> None:
+    async for _ in client.stream_complete(LONG):
+        break
+
+
+async def leave_by_cancellation(client: LLMClient) -> None:
+    task = asyncio.create_task(client.stream_complete(LONG).response())
+    await CLOCK.sleep(0.3)
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def leave_unary_by_cancellation(client: LLMClient) -> None:
+    task = asyncio.create_task(client.chat(LONG))
+    await CLOCK.sleep(0.3)
+    task.cancel()
+    await asyncio.wait([task])
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [leave_by_async_with, leave_by_aclose, leave_by_break, leave_by_cancellation, leave_unary_by_cancellation],
+)
+async def test_leaving_early_closes_upstream_within_a_second(
+    leave: Callable[[LLMClient], Coroutine[None, None, None]],
+) -> None:
+    async with MockUpstream(service=4.0) as upstream, LLMManager.open(config(upstream)) as manager:
+        await leave(manager.get_client())
+        took = await until(lambda: all(record.left for record in upstream.requests), within=3.0)
+        assert len(upstream.requests) == 1
+        assert took < 1.0
+        assert manager.get_status()["pool"]["calls"] == 0
+
+
+async def test_an_abandoned_stream_is_closed_after_idle_seconds_with_data_waiting() -> None:
+    bounds = {"timeouts": {"idle": 0.4}}
+    async with (
+        MockUpstream(service=5.0) as upstream,
+        LLMManager.open(config(upstream, **{"global": bounds})) as manager,
+    ):
+        stream = manager.get_client().stream_complete(LONG)
+        await anext(stream)
+        await until(lambda: upstream.requests[0].left, within=2.0)
+        with pytest.raises(LLMTimeoutError) as failure:
+            await stream.response()
+        assert failure.value.phase == "idle"
+
+
+# --- deadlines, by the machine's clock ---------------------------------------------------------------------------
+
+
+async def unary(client: LLMClient, **options: Any) -> object:
+    return await client.chat("hello", **options)
+
+
+async def streamed(client: LLMClient, **options: Any) -> object:
+    async with client.stream_complete(LONG, **options) as stream:
+        return await stream.response()
+
+
+async def timed(work: Coroutine[None, None, object]) -> tuple[float, LLMTimeoutError]:
+    start = CLOCK.now()
+    with pytest.raises(LLMTimeoutError) as failure:
+        await work
+    return CLOCK.now() - start, failure.value
+
+
+@pytest.mark.parametrize(
+    ("phase", "bounds", "options", "call", "fault"),
+    [
+        ("total", {}, {"timeout": 1.5}, unary, Fault("slow", seconds=9.0)),
+        ("total", {"timeouts": {"attempt": 1.5}}, {}, unary, Fault("slow", seconds=9.0)),
+        ("first_token", {"timeouts": {"first_token": 1.5}}, {}, streamed, Fault("slow", seconds=9.0)),
+        ("idle", {"timeouts": {"idle": 1.5}}, {}, streamed, Fault("stalled")),
+        ("total", {}, {"timeout": 1.5}, streamed, Fault("stalled")),
+    ],
+    ids=["total", "attempt", "first_token", "idle", "stream_total"],
+)
+async def test_deadlines_hold_within_a_tenth_and_the_error_names_the_phase(
+    phase: str, bounds: dict[str, Any], options: dict[str, Any], call: Any, fault: Fault
+) -> None:
+    sections: dict[str, Any] = {"global": bounds, "retry": {"max_attempts": 1}}
+    async with MockUpstream(faults=[fault]) as upstream, LLMManager.open(config(upstream, **sections)) as manager:
+        took, error = await timed(call(manager.get_client(), **options))
+        assert error.phase == phase
+        assert 1.35 <= took <= 1.65
+        assert (error.provider, error.model, error.attempts) == ("openai", MODEL, 1)
+        await until(lambda: upstream.active == 0, within=1.0)
+
+
+async def test_the_pool_deadline_holds_within_a_tenth() -> None:
+    section = {"rate_limits": {"concurrent_requests": 1}}
+    async with MockUpstream(service=9.0) as upstream, LLMManager.open(config(upstream, openai=section)) as manager:
+        first = asyncio.create_task(unary(manager.get_client()))
+        await until(lambda: upstream.active == 1, within=2.0)
+        took, error = await timed(unary(manager.get_client(), timeout=1.5))
+        assert (error.phase, error.attempts) == ("pool", 0)
+        assert 1.35 <= took <= 1.65
+        first.cancel()
+        await asyncio.wait([first])
+
+
+async def test_the_connect_deadline_holds_within_a_tenth(full_backlog: str) -> None:
+    sections: dict[str, Any] = {"global": {"timeouts": {"connect": 1.5}}, "retry": {"max_attempts": 1}}
+    async with LLMManager.open(config(full_backlog, **sections)) as manager:
+        took, error = await timed(unary(manager.get_client()))
+        assert (error.phase, error.sent) == ("connect", False)
+        assert 1.35 <= took <= 1.65
+
+
+@pytest.fixture
+async def full_backlog() -> AsyncIterator[str]:
+    """An address that takes no connection: its queue of connections is full, and nobody accepts."""
+    import socket  # noqa: PLC0415 - only here
+
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        address = listening.getsockname()
+        waiting = [socket.socket() for _ in range(4)]
+        for each in waiting:
+            each.setblocking(False)  # noqa: FBT003 - the library's own parameter
+            each.connect_ex(address)
+        yield f"http://127.0.0.1:{address[1]}/v1"
+        for each in waiting:
+            each.close()
+
+
+# --- closing and reloading -------------------------------------------------------------------------------------------
+
+
+async def test_closing_ends_what_is_left_over_real_sockets_and_leaves_none_open() -> None:
+    async with MockUpstream(service=20.0) as upstream:
+        manager = await LLMManager.open(config(upstream))
+        client = manager.get_client()
+        task = asyncio.create_task(client.chat("hello"))
+        reading = asyncio.create_task(client.stream_complete(LONG).response())
+        await until(lambda: upstream.active == 2, within=3.0)
+        start = CLOCK.now()
+        await manager.close(drain=0.2)
+        assert CLOCK.now() - start < 2.0
+        for ended in (task, reading):
+            await asyncio.wait([ended])
+            assert isinstance(ended.exception(), LLMConnectionError)
+            assert ended.cancelling() == 0
+        await until(lambda: upstream.active == 0, within=1.0)
+
+
+async def test_a_reload_under_load_loses_no_call() -> None:
+    async with MockUpstream(service=0.05) as upstream, LLMManager.open(config(upstream)) as manager:
+        client = manager.get_client()
+        own = manager.get_client(middleware=["rate_limit", "retry", "metrics"])
+        answers: list[str] = []
+
+        async def ask(number: int) -> None:
+            await CLOCK.sleep(number * 0.004)
+            text = f"question {number}"
+            maker = own if number % 3 == 0 else client
+            streaming = number % 2 == 0
+            answer = await (maker.stream_complete(text).response() if streaming else maker.chat(text))
+            answers.append("" if str(answer) == text else str(answer))
+
+        async def reload() -> None:
+            for turn in range(20):
+                section = {
+                    "api_keys": [f"sk-life-{key}" for key in range(1 + turn % 3)],
+                    "rate_limits": {"requests_per_minute": 1000 + turn, "concurrent_requests": 20 + turn},
+                    "models": [MODEL],
+                }
+                chain = {"middleware": ["rate_limit", "retry", "metrics"] if turn % 2 else ["rate_limit", "metrics"]}
+                await manager.reload(config(upstream, openai=section, **{"global": chain}))
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(200):
+                group.create_task(ask(number))
+            group.create_task(reload())
+        assert answers == [""] * 200
+        status = manager.get_status()
+        assert status["metrics"]["total_requests"] == status["metrics"]["successful_requests"] == 200
+        assert status["pool"]["calls"] == status["pool"]["waiting"] == 0
+        assert len({record.key for record in upstream.requests}) > 1
+
+
+async def test_managers_in_one_loop_share_a_keys_concurrency_and_wake_each_other() -> None:
+    section = {"rate_limits": {"concurrent_requests": 1}}
+    async with (
+        MockUpstream(service=0.1) as upstream,
+        LLMManager.open(config(upstream, openai=section)) as one,
+        LLMManager.open(config(upstream, openai=section)) as other,
+    ):
+        async with asyncio.TaskGroup() as group, CLOCK.timeout(5.0):
+            for number in range(5):
+                group.create_task(one.get_client().chat(f"one {number}"))
+                group.create_task(other.get_client().chat(f"other {number}"))
+        assert len(upstream.requests) == 10
+        assert upstream.most_active == 1
+
+
+# --- leaving the interpreter -----------------------------------------------------------------------------------------
+
+_SERVER = """
+import asyncio, sys
+from llm.testing import MockUpstream
+
+async def main():
+    async with MockUpstream() as fast, MockUpstream(service=8.0) as slow:
+        print(fast.base_url, slow.base_url, flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+asyncio.run(main())
+"""
+
+_BEFORE = """
+import asyncio, os, signal, sys, threading
+from llm import LLMManager, close_llm_manager, get_llm_manager
+
+FAST, SLOW = sys.argv[1:3]
+LONG = "a text of many words " * 40
+
+def config(address):
+    return {"providers": {"openai": {"base_url": address, "api_keys": ["sk-life"], "models": ["gpt-4o-mini"]}}}
+
+async def client_of(address):
+    asyncio.get_running_loop().slow_callback_duration = 60  # a busy machine is no fault of ours
+    return (await get_llm_manager(config(address))).get_client()
+"""
+
+_PROGRAMS = {
+    "unary": """
+async def main():
+    client = await client_of(FAST)
+    print(await client.chat("done"))
+
+asyncio.run(main())
+""",
+    "stream_kept_open": """
+kept = []
+
+async def main():
+    client = await client_of(SLOW)
+    stream = client.stream_complete(LONG)
+    kept.append(stream)
+    await anext(stream)
+    print("done")
+
+asyncio.run(main())
+""",
+    "stream_freed": """
+async def main():
+    client = await client_of(SLOW)
+    await anext(client.stream_complete(LONG))
+    print("done")
+
+asyncio.run(main())
+""",
+    "calls_in_flight": """
+async def main():
+    client = await client_of(SLOW)
+    asyncio.create_task(client.chat("never"))
+    asyncio.create_task(client.stream_complete(LONG).response())
+    await asyncio.sleep(0.3)
+    print("done")
+
+asyncio.run(main())
+""",
+    "an_independent_manager_in_two_loops": """
+async def main():
+    manager = await LLMManager.open(config(FAST))
+    print(await manager.get_client().chat("done"), end="")
+
+asyncio.run(main())
+asyncio.run(main())
+print()
+""",
+    "sys_exit": """
+async def main():
+    client = await client_of(FAST)
+    print(await client.chat("done"))
+    sys.exit(0)
+
+asyncio.run(main())
+""",
+    "keyboard_interrupt": """
+async def main():
+    client = await client_of(SLOW)
+    threading.Timer(0.4, os.kill, (os.getpid(), signal.SIGINT)).start()
+    await client.chat("never")
+
+try:
+    asyncio.run(main())
+except KeyboardInterrupt:
+    print("done")
+""",
+    "threads": """
+async def main():
+    client = await client_of(FAST)
+    await client.chat("hello")
+
+threads = [threading.Thread(target=asyncio.run, args=(main(),)) for _ in range(3)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+asyncio.run(main())
+print("done")
+""",
+    "a_manager_dropped_while_the_loop_runs": """
+import gc
+
+async def main():
+    for _ in range(3):
+        manager = await LLMManager.open(config(FAST))
+        await manager.get_client().chat("hello")
+        del manager
+        gc.collect()
+        await asyncio.sleep(0.05)
+    print("done")
+
+asyncio.run(main())
+""",
+    "a_fork_of_a_program_whose_loop_runs": """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
+loop = asyncio.new_event_loop()
+thread = threading.Thread(target=loop.run_forever)
+thread.start()
+
+async def ask():
+    client = await client_of(FAST)
+    return str(await client.chat("hello"))
+
+def in_the_loop(work):
+    return asyncio.run_coroutine_threadsafe(work, loop).result()
+
+assert in_the_loop(ask()) == "hello"
+child = os.fork()
+if child == 0:
+    assert asyncio.run(ask()) == "hello"
+    sys.exit(0)
+assert os.waitpid(child, 0)[1] == 0
+assert in_the_loop(ask()) == "hello"
+in_the_loop(close_llm_manager())
+loop.call_soon_threadsafe(loop.stop)
+thread.join()
+loop.close()
+print("done")
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def upstreams(root: Path) -> Any:
+    """A fast and a slow server in a process of their own."""
+    command = [sys.executable, "-c", _SERVER]
+    with subprocess.Popen(  # noqa: S603 - our own code
+        command, cwd=root / "src", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        yield server.stdout.readline().split()
+        server.terminate()
+
+
+@pytest.mark.parametrize("program", _PROGRAMS)
+def test_leaving_without_closing_gives_no_warning_no_delay_and_exit_code_0(
+    program: str, upstreams: list[str], root: Path
+) -> None:
+    ticking = 'import time\nprint(f"{time.monotonic()}", file=sys.stdout)\n'
+    code = _BEFORE + _PROGRAMS[program] + ticking
+    start = [sys.executable, "-W", "error", "-X", "dev", "-c", code, *upstreams]
+    done = subprocess.run(start, cwd=root / "src", capture_output=True, text=True, check=False, timeout=60)  # noqa: S603 - our own code
+    ended = CLOCK.now()
+    assert done.stderr == ""
+    assert done.returncode == 0
+    said = done.stdout.split()
+    assert said[0] in {"done", "donedone"}
+    if program != "sys_exit":
+        assert ended - float(said[-1]) < 2.0  # from the last statement to the end of the process
+
+
+async def test_a_call_that_fails_to_connect_is_a_typed_error() -> None:
+    async with LLMManager.open(config("http://127.0.0.1:9/v1", retry={"max_attempts": 1})) as manager:
+        with pytest.raises(LLMException) as failure:
+            await manager.get_client().chat("hello")
+        assert isinstance(failure.value, LLMConnectionError)
+        assert not failure.value.sent

@@ -1,0 +1,216 @@
+"""From a configuration to parts: layers, budgets, prices, what a renewal takes over."""
+
+# ruff: noqa: ANN401 - options as they come, and doubles of more than one kind
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from llm import LLMConfigurationError, LLMInvalidRequestError, LLMManager, LLMRateLimitError, LLMRequest
+from llm.testing import FakeClock, MockUpstream
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MODEL = "gpt-4o-mini"
+
+
+def config(**sections: Any) -> dict[str, Any]:
+    provider = {"base_url": "http://upstream.test/v1", "api_keys": ["sk-test-1"], "models": [MODEL]}
+    return {"providers": {"openai": {**provider, **sections.pop("openai", {})}}, **sections}
+
+
+class Bench:
+    def __init__(self, **upstream: Any) -> None:
+        self.clock = FakeClock()
+        self.upstream = MockUpstream("openai", clock=self.clock, **upstream)
+
+    async def open(self, **sections: Any) -> LLMManager:
+        return await LLMManager.open(config(**sections), transport=self.upstream.transport(), clock=self.clock)
+
+
+LAYER = """
+from dataclasses import replace
+
+class Twice:
+    async def __call__(self, request, call_next):
+        response = await call_next(request)
+        return replace(response, content=response.content * 2)
+
+async def thrice(request, call_next):
+    response = await call_next(request)
+    return replace(response, content=response.content * 3)
+
+class Needy:
+    def __init__(self, needed):
+        pass
+
+class Broken:
+    def __init__(self):
+        raise OSError("no luck")
+
+number = 5
+"""
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (tmp_path / "life_layers.py").write_text(LAYER, encoding="utf-8")
+    return "life_layers"
+
+
+@pytest.mark.parametrize(("name", "said"), [("Twice", "haha"), ("thrice", "hahaha")])
+async def test_a_layer_of_ones_own_is_found_by_its_path(own_module: str, name: str, said: str) -> None:
+    bench = Bench()
+    chain = {"middleware": ["rate_limit", f"{own_module}:{name}", "metrics"]}
+    async with await bench.open(**{"global": chain}) as manager:
+        assert str(await manager.get_client().chat("ha")) == said
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("life_layers:Absent", "Absent"),
+        ("life_layers:Needy", "needed"),
+        ("life_layers:Broken", "no luck"),
+        ("life_layers:number", "cannot be called"),
+        ("no_such_module:Class", "no_such_module"),
+    ],
+)
+async def test_a_path_that_leads_nowhere_is_refused_as_the_manager_opens(own_module: str, path: str, told: str) -> None:
+    assert own_module
+    with pytest.raises(LLMConfigurationError) as failure:
+        await Bench().open(**{"global": {"middleware": ["rate_limit", path]}})
+    assert told in str(failure.value)
+
+
+async def test_what_is_not_built_is_refused_as_the_manager_opens() -> None:
+    with pytest.raises(LLMConfigurationError, match=r"openai\.transport"):
+        await Bench().open(openai={"transport": "sdk"})
+    with pytest.raises(LLMConfigurationError, match=r"cache\.backend"):
+        await Bench().open(cache={"backend": "disk"})
+
+
+async def test_a_cache_of_backend_none_and_a_chain_without_it_cache_nothing() -> None:
+    for sections in ({"cache": {"backend": "none"}}, {"cache": {}, "global": {"middleware": ["rate_limit"]}}):
+        bench = Bench()
+        async with await bench.open(**sections) as manager:
+            for _ in range(2):
+                await manager.get_client().chat("hello")
+        assert len(bench.upstream.requests) == 2
+
+
+async def test_all_chains_of_a_provider_share_its_cache_and_its_misses_are_counted_once() -> None:
+    bench = Bench()
+    async with await bench.open(cache={}) as manager:
+        for _ in range(50):
+            await manager.get_client(middleware=["rate_limit", "cache", "metrics"]).chat("hello")
+        assert len(bench.upstream.requests) == 1
+        cache = manager.get_status()["metrics"]["cache"]
+        assert (cache["hits"], cache["misses"]) == (49, 1)
+
+
+# --- budgets ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_budget_is_reserved_settled_and_refuses_with_the_time_to_wait() -> None:
+    # 1000 tokens of output at $600 per million are $0.6; the answer takes far less.
+    prices = {MODEL: {"input": 100.0, "output": 600.0}}
+    bench = Bench(service=10.0)
+    budget = {"users": {"alice": {"cost_per_day": 1.0}}}
+    async with await bench.open(prices=prices, limits=budget) as manager:
+        client = manager.get_client(user="alice")
+
+        def spent() -> float:
+            return float(manager.get_status()["limits"]["user alice"]["cost_per_day"])
+
+        running = asyncio.create_task(client.chat("hello", max_tokens=1000))
+        await bench.clock.advance(1.0)
+        assert spent() == pytest.approx(0.6, abs=0.01)
+        with pytest.raises(LLMRateLimitError) as failure:
+            await client.chat("too much now", max_tokens=1000)
+        assert failure.value.scope == "user"
+        assert failure.value.retry_after is not None
+        assert 0 < failure.value.retry_after <= 86_401
+        await bench.clock.advance(20.0)
+        cost = running.result().cost
+        assert cost is not None
+        assert spent() == pytest.approx(cost, abs=0.001)
+        assert manager.explain(LLMRequest("hello", max_tokens=1000, user="alice")).admitted
+        assert spent() == pytest.approx(cost, abs=0.001)
+        with pytest.raises(LLMRateLimitError):
+            manager.explain(LLMRequest("hello", max_tokens=10_000, user="alice"))
+        assert manager.get_status()["users"]["alice"]["cost"] == pytest.approx(cost)
+
+
+async def test_an_unknown_price_under_a_budget_is_refused_and_names_prices_and_only_there() -> None:
+    bench = Bench()
+    budget = {"users": {"alice": {"cost_per_day": 1.0}}}
+    async with await bench.open(openai={"models": ["my-own-model"]}, limits=budget) as manager:
+        with pytest.raises(LLMInvalidRequestError, match="`prices:`"):
+            await manager.get_client(user="alice").chat("hello")
+        assert bench.upstream.requests == []
+        assert str(await manager.get_client(user="bob").chat("hello")) == "hello"
+        response = await manager.get_client().chat("hello")
+        assert response.cost is None
+        assert manager.get_status()["metrics"]["total_requests"] == 3
+
+
+# --- renewing --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_renewal_keeps_the_connections_unless_their_bound_changes() -> None:
+    async with LLMManager.open(config()) as manager:
+        parts: Any = manager._routes.parts  # pyright: ignore[reportPrivateUsage]
+        first = parts._own_transport
+        await manager.reload(config())
+        second: Any = manager._routes.parts  # pyright: ignore[reportPrivateUsage]
+        assert second is not parts
+        assert second._own_transport is first
+        assert parts._own_transport is None
+        await manager.reload(config(**{"global": {"timeouts": {"connect": 9.0}}}))
+        third: Any = manager._routes.parts  # pyright: ignore[reportPrivateUsage]
+        assert third._own_transport is not first
+
+
+async def test_a_cache_of_another_size_starts_empty_and_one_of_the_same_goes_on() -> None:
+    bench = Bench()
+    async with await bench.open(cache={"max_entries": 10}) as manager:
+        client = manager.get_client()
+        await client.chat("hello")
+        await manager.reload(config(cache={"max_entries": 10, "ttl": 60}))
+        assert (await client.chat("hello")).cached
+        await manager.reload(config(cache={"max_entries": 20}))
+        assert not (await client.chat("hello")).cached
+        assert (await client.chat("hello")).cached
+
+
+async def test_clients_with_layers_that_no_longer_fit_keep_a_reload_from_changing_anything() -> None:
+    bench = Bench()
+    async with await bench.open() as manager:
+        client = manager.get_client(middleware=["rate_limit", "metrics"])
+        route = client._route  # pyright: ignore[reportPrivateUsage]
+        route._middleware = ("gone:Layer",)  # pyright: ignore[reportPrivateUsage]  # as if its module were gone now
+        before = manager.config
+        with pytest.raises(LLMConfigurationError, match="gone"):
+            await manager.reload(config(openai={"api_keys": ["sk-new"]}))
+        assert manager.config is before
+        await client.chat("hello")
+    assert [record.key for record in bench.upstream.requests] == ["sk-test-1"]
+
+
+async def test_tokens_are_counted_exactly_for_openai_and_estimated_elsewhere() -> None:
+    both = config()
+    both["providers"]["anthropic"] = {
+        "base_url": "http://upstream.test", "api_keys": ["sk-ant"], "models": ["claude-3-5-haiku-20241022"],
+    }  # fmt: skip
+    bench = Bench()
+    async with LLMManager.open(both, transport=bench.upstream.transport(), clock=bench.clock) as manager:
+        exact = await manager.get_client().count_tokens("Hello, how are you?")
+        assert 6 <= exact <= 20
+        assert await manager.get_client("anthropic").count_tokens("Hello, how are you?") > 0
