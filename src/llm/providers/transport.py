@@ -200,7 +200,7 @@ class _AiohttpReply:
             if self._taken > self._max_bytes:
                 self.close()
                 raise LLMServerError(
-                    f"the answer is larger than {self._max_bytes} bytes, which no answer should be, and was not read on; "
+                    f"the answer is larger than {self._max_bytes} bytes, which no answer should be, and was not read; "
                     "check base_url"
                 )
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
