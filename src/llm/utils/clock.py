@@ -59,8 +59,13 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's time and the running event loop's timers."""
 
-    now: staticmethod[[], float] = staticmethod(time.monotonic)
-    wall: staticmethod[[], float] = staticmethod(time.time)
+    def now(self) -> float:
+        """Return monotonic seconds, from an arbitrary start."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """Return seconds since 1970 (UTC)."""
+        return time.time()
 
     async def sleep(self, seconds: float) -> None:
         """Return after so many seconds; zero lets others run once."""
