@@ -85,7 +85,7 @@ class LLMException(Exception):  # noqa: N818 - the contract's name
         facts = (
             ("provider", self.provider),
             ("model", self.model),
-            ("key", self.key),
+            ("key", self.key or None),
             ("status", self.status),
             ("request", self.request_id),
             ("retry after", None if self.retry_after is None else f"{self.retry_after:g} s"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from .exceptions import LLMInvalidRequestError
@@ -21,13 +21,19 @@ def check_options(request: object, cache_policy: type) -> None:
     Raises:
         LLMInvalidRequestError: One is of the wrong kind or out of range; names it and what is expected.
     """
-    for name, fits, expected in _OPTIONS:
-        value = getattr(request, name)
-        if value is not None and not fits(value):
-            raise _refused(name, value, expected)
+    _check(request, _OPTIONS)
     cache = getattr(request, "cache", None)
     if cache is not None and cache is not False and not isinstance(cache, cache_policy):
         raise _refused("cache", cache, "False, a CachePolicy, or None")
+
+
+def check_cache_policy(policy: object) -> None:
+    """Look at the fields of a `CachePolicy`.
+
+    Raises:
+        LLMInvalidRequestError: One is of the wrong kind or out of range; names it and what is expected.
+    """
+    _check(policy, _CACHE_POLICY, "CachePolicy.")
 
 
 def read_stop(stop: object) -> tuple[str, ...]:
@@ -56,6 +62,13 @@ def read_tools(tools: object, definition: type) -> tuple[Any, ...]:
         if all(isinstance(tool, definition) or _is_mapping(tool) for tool in several):
             return several
     raise LLMInvalidRequestError("tools is no list of ToolDefinitions or of mappings in OpenAI's form; pass one")
+
+
+def _check(thing: object, fields: Iterable[tuple[str, Test, str]], within: str = "") -> None:
+    for name, fits, expected in fields:
+        value = getattr(thing, name)
+        if value is not None and not fits(value):
+            raise _refused(f"{within}{name}", value, expected)
 
 
 def _refused(name: str, value: object, expected: str) -> LLMInvalidRequestError:
@@ -101,3 +114,9 @@ _OPTIONS: Final[tuple[tuple[str, Test, str], ...]] = (
     ("extra", _is_mapping, "a mapping of the vendor's fields"),
 )
 """An option, the test that it passes where it is given, and what to say."""
+
+_CACHE_POLICY: Final[tuple[tuple[str, Test, str], ...]] = (
+    ("ttl", _from_to(0, float("inf")), "seconds, 0 or more, or None for those configured"),
+    ("refresh", lambda value: isinstance(value, bool), "True or False"),
+    ("scope", lambda value: value in ("shared", "user"), "shared, user, or None for the one configured"),
+)

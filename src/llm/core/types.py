@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from .call import Call
 from .exceptions import LimitScope
 from .messages import Message, MessageRole, MessagesLike, TextPart, ThinkingPart, ToolCall, read_messages
-from .options import check_options, read_stop, read_tools
+from .options import check_cache_policy, check_options, read_stop, read_tools
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,11 +103,18 @@ class CachePolicy:
         ttl: Seconds that the answer may be used again; None: as configured.
         refresh: Ask again, and keep the new answer.
         scope: `shared` or `user`; None: as configured.
+
+    Raises:
+        LLMInvalidRequestError: A field is of the wrong kind or out of range; names it and what is expected.
     """
 
     ttl: float | None = None
     refresh: bool = False
     scope: CacheScope | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would fail, or share too much, later."""
+        check_cache_policy(self)
 
 
 @dataclass(frozen=True, slots=True)
