@@ -135,7 +135,7 @@ def error_for(status: int, failure: Failure, /, **facts: Unpack[ErrorFacts]) -> 
     if status < HTTPStatus.MULTIPLE_CHOICES and failure.status is not None:
         status = failure.status
     row = _row(status, failure)
-    said = f": {words}" if (words := _short(failure.message)) else ""
+    said = f": {words}" if (words := _short(failure.message).rstrip(". ")) else ""
     message = f"the provider answered with a failure{said}; {_REMEDIES[row.kind]}"
     facts["status"] = status
     if row.kind is LLMContextLengthError:
