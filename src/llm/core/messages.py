@@ -33,6 +33,10 @@ class TextPart:
 
     text: str
 
+    def __post_init__(self) -> None:
+        """Refuse what is no text."""
+        _check_kind("TextPart.text", self.text, str)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagePart:
@@ -94,6 +98,11 @@ class AudioPart:
     data: bytes
     format: str
 
+    def __post_init__(self) -> None:
+        """Refuse what no provider can read."""
+        _check_kind("AudioPart.data", self.data, bytes)
+        _check_kind("AudioPart.format", self.format, str)
+
 
 @dataclass(frozen=True, slots=True)
 class ThinkingPart:
@@ -108,6 +117,10 @@ class ThinkingPart:
     text: str
     signature: str | None = None
     redacted: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no text."""
+        _check_kind("ThinkingPart.text", self.text, str)
 
 
 Part: TypeAlias = TextPart | ImagePart | DocumentPart | AudioPart | ThinkingPart
@@ -126,6 +139,12 @@ class ToolCall:
     id: str
     name: str
     arguments: str
+
+    def __post_init__(self) -> None:
+        """Refuse what is no text, arguments that are an object too."""
+        _check_kind("ToolCall.id", self.id, str)
+        _check_kind("ToolCall.name", self.name, str)
+        _check_kind("ToolCall.arguments", self.arguments, str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +175,7 @@ class Message:
         if not isinstance(self.content, str):
             object.__setattr__(self, "content", _parts(self.content))
         if type(self.tool_calls) is not tuple:
-            object.__setattr__(self, "tool_calls", tuple(self.tool_calls))
+            object.__setattr__(self, "tool_calls", _tool_calls(self.tool_calls))
 
     @property
     def text(self) -> str:
@@ -213,7 +232,7 @@ def read_message(message: object, *, at: int = 0) -> Message:
             fields["role"],
             "" if content is None else content,
             name=fields.get("name"),
-            tool_calls=tuple(_tool_call(call) for call in fields.get("tool_calls") or ()),
+            tool_calls=_tool_calls(fields.get("tool_calls")),
             tool_call_id=fields.get("tool_call_id"),
         )
     except LLMInvalidRequestError as error:
@@ -262,6 +281,14 @@ def _part(part: object) -> Part:
             raise _invalid("content part", part, 'a part such as TextPart("…") or {"type": "text", "text": …}')
 
 
+def _tool_calls(calls: object) -> tuple[ToolCall, ...]:
+    if calls is None:
+        return ()
+    if not isinstance(calls, (list, tuple)):
+        raise _invalid("tool_calls", calls, "a list of ToolCalls")
+    return tuple(map(_tool_call, cast("Iterable[object]", calls)))
+
+
 def _tool_call(call: object) -> ToolCall:
     match call:
         case ToolCall():
@@ -275,8 +302,17 @@ def _tool_call(call: object) -> ToolCall:
 def _one_source(part: str, url: str | None, data: bytes | None, media_type: str | None) -> None:
     if (url is None) == (data is None):
         raise LLMInvalidRequestError(f"{part} needs exactly one of url and data")
+    if data is not None:
+        _check_kind(f"{part}.data", data, bytes)
+    if url is not None:
+        _check_kind(f"{part}.url", url, str)
     if data is not None and not media_type:
         raise LLMInvalidRequestError(f"{part} with data needs its media_type, such as 'image/png'")
+
+
+def _check_kind(field: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise _invalid(field, value, "text" if kind is str else kind.__name__)
 
 
 def _invalid(field: str, value: object, expected: str, *, show: bool = False) -> LLMInvalidRequestError:

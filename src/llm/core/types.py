@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from .call import Call
-from .exceptions import LimitScope
+from .exceptions import LimitScope, LLMInvalidRequestError
 from .messages import Message, MessageRole, MessagesLike, TextPart, ThinkingPart, ToolCall, read_messages
 from .options import check_cache_policy, check_options, read_stop, read_tools
 
@@ -76,6 +76,20 @@ class ToolDefinition:
     description: str = ""
     parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
     strict: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no provider can read.
+
+        Raises:
+            LLMInvalidRequestError: A field is of the wrong kind; names it.
+        """
+        given: Any = self  # what came may differ from what is declared
+        if not (isinstance(given.name, str) and isinstance(given.description, str) and given.name):
+            raise LLMInvalidRequestError("a ToolDefinition's name and description are texts, and the name is not empty")
+        if not isinstance(given.parameters, Mapping):
+            raise LLMInvalidRequestError(
+                f"parameters of the tool {given.name!r} is a {type(given.parameters).__name__}; pass a JSON Schema"
+            )
 
 
 @dataclass(frozen=True, slots=True)

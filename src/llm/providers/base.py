@@ -141,7 +141,7 @@ class HTTPProvider:
     def _failure(self, reply: Reply, body: bytes) -> LLMException:
         status = reply.status
         if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-            host = urlsplit(reply.headers.get("location", "")).hostname or "elsewhere"
+            host = _host_of(reply.headers.get("location", ""))
             return LLMInvalidRequestError(
                 f"the provider redirects to {host}, which is not followed, for the key would go there; set base_url "
                 "to where the provider is"
@@ -174,6 +174,13 @@ async def _read(reply: Reply) -> bytes:
         return await reply.read()
     finally:
         reply.close()
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or "elsewhere"
+    except ValueError:  # it is no address at all
+        return "elsewhere"
 
 
 def _type_of(reply: Reply) -> str:

@@ -47,7 +47,7 @@ class OpenAIEvents:
         chunk = read_object(data)
         try:
             return self._chunk(chunk)
-        except (KeyError, IndexError, TypeError, AttributeError):
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError):
             pass
         raise senseless("an event that is no part of a chat completion")
 
