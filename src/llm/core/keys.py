@@ -61,7 +61,7 @@ class Key:
         self._clock = clock
         self._idle_timeout = idle_timeout
         self._max_lifetime = max_lifetime
-        self.client = Client(make(), clock.now())
+        self.client: Client = Client(make(), clock.now())
 
     def serves(self, model: str) -> bool:
         """Return whether it may be used for `model`."""
@@ -96,6 +96,15 @@ class Key:
         client.last_used = now
         self.calls += 1
         return client, retired
+
+    def retire_idle(self) -> Client | None:
+        """Put a new client in the place of one that idled too long, and return that one, to be closed."""
+        idle, now = self.client, self._clock.now()
+        if idle.calls or now - idle.last_used < self._idle_timeout:
+            return None
+        self.client = Client(self._make(), now)
+        idle.retired = True
+        return idle
 
     def give_back(self, client: Client) -> Client | None:
         """End a call; return the client where it is retired and this was its last call, to be closed."""

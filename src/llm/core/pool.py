@@ -25,7 +25,7 @@ from .stream import LLMStream
 from .types import HealthStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from llm.utils.clock import Clock
 
@@ -200,17 +200,31 @@ class Pool:
 
     async def health_check(self) -> HealthStatus:
         """Ask through every key at once; one healthy key is enough, and brings a refused key back."""
-        keys = list(dict.fromkeys(slot.key for slot in self.queue.slots))
+        answers = await self.ask(list(dict.fromkeys(slot.key for slot in self.queue.slots)))
+        best = next((status for status in answers.values() if status.healthy), next(iter(answers.values())))
+        told = "; ".join(f"{key.fingerprint}: {status.error}" for key, status in answers.items() if status.error)
+        return HealthStatus(best.healthy, best.latency, None if best.healthy else told)
+
+    def refused_keys(self) -> list[Key]:
+        """Return the keys that the provider refused."""
+        return list(dict.fromkeys(slot.key for slot in self.queue.slots if slot.key.state is KeyState.REJECTED))
+
+    async def ask(self, keys: Sequence[Key]) -> dict[Key, HealthStatus]:
+        """Ask through these keys at once how the provider is; a refused key that is healthy comes back."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_ask(key, self._clock)) for key in keys]
-        answers = [task.result() for task in tasks]
-        for key, status in zip(keys, answers, strict=True):
+            tasks = {key: group.create_task(_ask(key, self._clock)) for key in keys}
+        answers = {key: task.result() for key, task in tasks.items()}
+        for key, status in answers.items():
             if status.healthy and key.state is KeyState.REJECTED:
                 key.restore()
                 self.queue.keys_changed()
-        best = next((status for status in answers if status.healthy), answers[0])
-        told = "; ".join(f"{key.fingerprint}: {s.error}" for key, s in zip(keys, answers, strict=True) if s.error)
-        return HealthStatus(best.healthy, best.latency, None if best.healthy else told)
+        return answers
+
+    def close_idle(self, *, keep: int) -> None:
+        """Close clients that nobody used for `pool.idle_timeout` seconds, but for `keep` of them."""
+        open_ = [key for key in dict.fromkeys(slot.key for slot in self.queue.slots) if key.client.ready]
+        for key in open_[keep:]:
+            self._close(key.retire_idle())
 
     async def close(self) -> None:
         """Close every key's client."""

@@ -115,7 +115,7 @@ class AccountBook:
 
     def __init__(self) -> None:
         """Start empty."""
-        self.lock = threading.RLock()
+        self.lock: threading.RLock = threading.RLock()
         self.sleepers: set[Callable[[], None]] = set()
         self._accounts: dict[Hashable, Account] = {}
 

@@ -16,6 +16,7 @@ from llm.core.pool import Pool
 from llm.core.protocols import CallObserver, Charging, Provider, ProviderSettings
 from llm.core.tokens import OutputEstimate, count_tokens, estimate_tokens
 from llm.core.types import TokenUsage
+from llm.core.upkeep import Upkeep
 from llm.limits.admission import AdmissionQueue
 from llm.middleware.base import compose
 from llm.middleware.cache import CacheMiddleware
@@ -82,6 +83,12 @@ class Composition:
         self._output: OutputEstimate = OutputEstimate() if before is None else before._output
         self._pools: dict[str, Pool] = {name: self._pool(name, section) for name, section in config.providers.items()}
         self.chains: dict[str, Chain] = {name: self.compose(name, config.global_.middleware) for name in self._pools}
+        self._upkeep = Upkeep(
+            self._pools.values(),
+            clock=clock,
+            interval=config.pool.health_check_interval,
+            min_size=config.pool.min_size,
+        )
         self._before: Composition | None = before
 
     def renew(self, config: LLMConfig) -> Composition:
@@ -95,8 +102,10 @@ class Composition:
     def begin(self) -> None:
         """Hold to the configuration's limits from now on, and take over what the parts before leave."""
         self._accounts.apply()
+        self._upkeep.start()
         before, self._before = self._before, None
         if before is not None:
+            before._upkeep.stop()
             before._hand_over(self)
 
     def compose(self, provider: str, middleware: Sequence[Middleware | str]) -> Chain:
@@ -128,9 +137,14 @@ class Composition:
         return {
             "metrics": self._metrics.snapshot(),
             "users": {name: {**counts, "resets_in": None} for name, counts in self._metrics.users().items()},
-            "cache": {"backend": "none" if self._cache is None else "memory", "misses": _misses(self._caches)},
+            "cache": self._cache_status(),
             "limits": self._accounts.status(),
         }
+
+    def _cache_status(self) -> dict[str, Any]:
+        counted = ("hits", "followers", "misses", "stored", "errors")
+        counts = {name: sum(getattr(layer.stats, name) for layer in self._caches) for name in counted}
+        return {"backend": "none" if self._cache is None else "memory", **counts}
 
     def warm(self) -> None:
         """Load what the first call would otherwise wait for; may run in a thread."""
@@ -144,6 +158,7 @@ class Composition:
 
     async def close(self) -> None:
         """Close the keys' clients, the cache and our own connections."""
+        await self._upkeep.close()
         for pool in self._pools.values():
             await pool.close()
         if self._cache is not None:
