@@ -340,6 +340,9 @@ async def test_ended_while_it_opens_it_stops_the_opener_and_its_reader_is_told(*
         stream.interrupt(LLMServerError("enough"))
     else:
         await stream.aclose()
+    await tick()
+    await tick()
+    assert task.done()
     with pytest.raises(LLMServerError if interrupted else LLMStreamInterruptedError, match=r"enough|while it opened"):
         await task
     assert len(ends.heard) == 1
