@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llm import LLMConnectionError, LLMException, LLMManager, LLMTimeoutError
+from llm import LLMConnectionError, LLMException, LLMManager, LLMServerError, LLMTimeoutError
 from llm.testing import Fault, MockUpstream
 from llm.utils.clock import SystemClock
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
     from pathlib import Path
 
-    from llm import LLMClient
+    from llm import LLMClient, LLMStream
 
 CLOCK = SystemClock()
 MODEL = "gpt-4o-mini"
@@ -86,6 +86,54 @@ async def test_leaving_early_closes_upstream_within_a_second(
         took = await until(lambda: all(record.left for record in upstream.requests), within=3.0)
         assert len(upstream.requests) == 1
         assert took < 1.0
+        assert manager.get_status()["pool"]["calls"] == 0
+
+
+async def leave(stream: LLMStream) -> None:
+    await stream.aclose()
+
+
+async def interrupt(stream: LLMStream) -> None:
+    stream.interrupt(LLMServerError("somebody has had enough"))
+
+
+@pytest.mark.parametrize("end", [leave, interrupt])
+async def test_ending_a_stream_while_it_opens_closes_upstream_within_a_second_and_tells_its_reader(
+    end: Callable[[LLMStream], Coroutine[None, None, None]],
+) -> None:
+    slow = Fault("slow", rate=1.0, seconds=4)
+    async with MockUpstream(faults=[slow]) as upstream, LLMManager.open(config(upstream)) as manager:
+        stream = manager.get_client().stream_complete(LONG)
+        reader = asyncio.create_task(stream.response())
+        await until(lambda: len(upstream.requests) == 1, within=1.0)
+        await end(stream)
+        took = await until(lambda: manager.get_status()["pool"]["calls"] == 0, within=3.0)
+        took += await until(lambda: all(record.left for record in upstream.requests), within=3.0)
+        assert took < 1.0
+        with pytest.raises(LLMException, match=r"left while it opened|had enough"):
+            await reader
+        assert len(upstream.requests) == 1
+
+
+async def test_a_cancelled_reader_of_a_stream_that_opens_is_cancelled_and_nothing_else() -> None:
+    slow = Fault("slow", rate=1.0, seconds=4)
+    async with MockUpstream(faults=[slow]) as upstream, LLMManager.open(config(upstream)) as manager:
+        stream = manager.get_client().stream_complete(LONG)
+        reader = asyncio.create_task(stream.response())
+        await until(lambda: len(upstream.requests) == 1, within=1.0)
+        reader.cancel()
+        await stream.aclose()
+        await asyncio.wait([reader])
+        assert reader.cancelled()
+
+
+async def test_a_stream_freed_by_another_thread_closes_upstream_and_leaves_no_connection_open() -> None:
+    async with MockUpstream(service=4.0) as upstream, LLMManager.open(config(upstream)) as manager:
+        asyncio.get_running_loop().set_debug(True)  # it then refuses what another thread asks of it
+        box = [manager.get_client().stream_complete(LONG)]
+        await anext(box[0])
+        await asyncio.to_thread(box.clear)
+        await until(lambda: all(record.left for record in upstream.requests), within=1.0)
         assert manager.get_status()["pool"]["calls"] == 0
 
 

@@ -9,7 +9,8 @@ import orjson
 
 from llm.core.assembly import assemble
 from llm.core.messages import ThinkingPart, ToolCall
-from llm.core.stream import LLMStream, Replay, as_stream
+from llm.core.source import Replay
+from llm.core.stream import LLMStream, as_stream
 from llm.core.types import FinishReason, LLMResponse, StreamChunk, TokenUsage, ToolCallDelta
 
 if TYPE_CHECKING:

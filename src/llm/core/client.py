@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -16,7 +17,7 @@ from .stream import LLMStream, as_stream
 from .types import LLMRequest, LLMResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Unpack
 
     from .messages import MessageLike, MessagesLike
@@ -195,7 +196,8 @@ class LLMClient:
             extra=extra,
             stream=True,
         )
-        return LLMStream.lazy(lambda: self._send(request))
+        brake = _Brake()
+        return LLMStream.lazy(lambda: self._send(request, brake), stop=brake.pull)
 
     async def request(self, request: LLMRequest) -> LLMResponse:
         """Answer a request whole, also one that asks for a stream, whose chunks are then gathered.
@@ -265,26 +267,22 @@ class LLMClient:
         check_provider(route.provider, self._routes.parts.chains)  # a reload may have taken it away
         return route, model or route.chain.pool.queue.choose_model()
 
-    async def _send(self, request: LLMRequest) -> LLMResult:
+    async def _send(self, request: LLMRequest, brake: _Brake | None = None) -> LLMResult:
         route, request = self.prepare(request)
         call = request.call
         if call is None:
             raise LLMInvalidRequestError("a request was prepared without a call")
         chain, clock, calls = route.chain, self._routes.parts.clock, self._routes.calls
         scope = clock.timeout(None if call.deadline is None else max(0.0, call.deadline - call.started))
-        cut: list[LLMException] = []
-
-        def close() -> None:
-            cut.append(_closed(call, request, route))
-            scope.reschedule(clock.now())
-
-        calls.enter(call, close)
+        brake = brake or _Brake()
+        brake.end = lambda: scope.reschedule(clock.now())
+        calls.enter(call, lambda: brake.pull(_closed(call, request, route)))
         try:
             async with scope:
                 result = await chain.call(request)
         except TimeoutError as timeout:
             late = call.deadline is not None and clock.now() >= call.deadline
-            error = cut[0] if cut else _late(call, request, route) if late else timeout
+            error = brake.reason or (_late(call, request, route) if late else timeout)
             self._end(chain, call, request, error=error)
             if error is timeout:  # a layer's own
                 raise
@@ -336,6 +334,22 @@ class LLMClient:
                 observer.call_ended(call, request, response, error)
             except Exception:
                 _logger.exception("an observer of a call failed; the call itself did not")
+
+
+class _Brake:
+    """Ends a call that runs, for a reason that is then what it raises."""
+
+    __slots__ = ("end", "reason")
+
+    def __init__(self) -> None:
+        self.end: Callable[[], None] | None = None
+        self.reason: BaseException | None = None
+
+    def pull(self, reason: BaseException) -> None:
+        if self.reason is None and self.end is not None:
+            self.reason = reason
+            with suppress(RuntimeError):  # its time is over as well, and it is on its way out
+                self.end()
 
 
 def _is_text(value: object) -> bool:

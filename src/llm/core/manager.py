@@ -43,13 +43,41 @@ def install_composer(composer: Composer) -> None:
     _composers[:] = [composer]
 
 
+class SealedSource:
+    """Where a configuration comes from, with nothing of it to be seen.
+
+    A plain mapping has keys in it as text, and a traceback can show what every frame holds: the public doors seal
+    what they are given at once, and let go of the open one.
+    """
+
+    __slots__ = ("_source",)
+
+    def __init__(self, source: ConfigSource) -> None:
+        """Seal `source`."""
+        self._source = source
+
+    def __repr__(self) -> str:
+        """Return what kind of source it is, and nothing of what it holds."""
+        return f"SealedSource(<{type(self._source).__name__}>)"
+
+    def load(self) -> LLMConfig:
+        """Read the configuration; does I/O.
+
+        Raises:
+            LLMConfigurationError: It is wrong; all mistakes in one message.
+        """
+        from .config import load_config  # noqa: PLC0415 - pydantic and yaml are paid for when a manager opens
+
+        return load_config(self._source)
+
+
 class LLMManager:
     """Pools, chains, caches and counts of one configuration.
 
     `await get_llm_manager()` returns the process's one; `LLMManager.open` makes an independent one.
     """
 
-    def __init__(self, routes: Routes, *, source: ConfigSource) -> None:
+    def __init__(self, routes: Routes, *, source: SealedSource) -> None:
         """Take over what `open` built from `source`."""
         self._routes = routes
         self._source = source
@@ -70,7 +98,7 @@ class LLMManager:
         Raises:
             LLMConfigurationError: When awaited: the configuration is wrong; all mistakes in one message.
         """
-        return Opening(config, transport, clock)
+        return Opening(SealedSource(config), transport, clock)
 
     @property
     def config(self) -> LLMConfig:
@@ -181,10 +209,11 @@ class LLMManager:
             LLMConfigurationError: The configuration is wrong, or changes what cannot change (a store, the cache's
                 backend, host or port, each by name); nothing has changed then.
         """
+        source = self._source if config is None else SealedSource(config)
+        del config
         self._refuse_if_closed()
-        source = self._source if config is None else config
         async with self._changing:
-            new = await asyncio.to_thread(_load, source)
+            new = await asyncio.to_thread(source.load)
             _check_unchanged(self.config, new)
             parts = await asyncio.to_thread(self._routes.parts.renew, new)
             self._refuse_if_closed()
@@ -235,9 +264,9 @@ class LLMManager:
 class Opening:
     """A manager on its way: `await` it, or use it with `async with`."""
 
-    def __init__(self, config: ConfigSource, transport: Transport | None, clock: Clock | None) -> None:
+    def __init__(self, source: SealedSource, transport: Transport | None = None, clock: Clock | None = None) -> None:
         """Keep the arguments of `LLMManager.open`."""
-        self._config = config
+        self._source = source
         self._transport = transport
         self._clock = clock
         self._manager: LLMManager | None = None
@@ -264,25 +293,19 @@ class Opening:
         outbox = Outbox()
 
         def build() -> Parts:
-            parts = _composer()(_load(self._config), clock=clock, outbox=outbox, transport=self._transport)
+            parts = _composer()(self._source.load(), clock=clock, outbox=outbox, transport=self._transport)
             parts.warm()
             return parts
 
         parts = await asyncio.to_thread(build)
         parts.begin()
-        return LLMManager(Routes(parts, InFlight(clock), outbox), source=self._config)
+        return LLMManager(Routes(parts, InFlight(clock), outbox), source=self._source)
 
 
 def _composer() -> Composer:
     if not _composers:
         raise LLMConfigurationError("no composition root is installed; import llm, not its parts by path")
     return _composers[0]
-
-
-def _load(config: ConfigSource) -> LLMConfig:
-    from .config import load_config  # noqa: PLC0415 - pydantic and yaml are paid for when a manager opens
-
-    return load_config(config)
 
 
 _FIXED = ("limits.store", "limits.url", "cache.backend", "cache.url", "cache.path", "gateway.host", "gateway.port")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .types import StreamChunk
 
 
@@ -36,3 +38,27 @@ class ChunkSource(Protocol):
 
     def close(self) -> None:
         """End it at once, as often as one likes; a read that is under way then raises."""
+
+
+class Replay:
+    """A source of chunks that are there already: a stored answer, or one that came whole."""
+
+    def __init__(self, chunks: Iterable[StreamChunk], *, id: str = "", model: str = "") -> None:  # noqa: A002
+        """Keep the chunks; `id` and `model` as in `ChunkSource`."""
+        self.id = id
+        self.model = model
+        self._chunks = iter(chunks)
+
+    async def __anext__(self) -> StreamChunk:
+        """Return the next chunk; raises `StopAsyncIteration` after the last."""
+        for chunk in self._chunks:
+            return chunk
+        raise StopAsyncIteration
+
+    def waiting(self) -> bool:
+        """Return False: nothing upstream is held open."""
+        return False
+
+    def close(self) -> None:
+        """Drop what is left."""
+        self._chunks = iter(())

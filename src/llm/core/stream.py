@@ -6,14 +6,17 @@ import logging
 import weakref
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
+
+from llm.utils.loop import way_back
 
 from .assembly import assemble
 from .exceptions import LLMStreamInterruptedError, LLMTimeoutError
+from .source import Replay
 from .types import LLMResponse, StreamChunk, ToolCallDelta
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
 
     from llm.utils.clock import Clock, Timer
 
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from .types import TokenUsage
 
 _logger = logging.getLogger("llm.stream")
+
+_LEFT_OPENING: Final = "the stream was left while it opened"
 
 
 EndHook: TypeAlias = "Callable[[LLMResponse | None, BaseException | None], None]"
@@ -37,7 +42,8 @@ class LLMStream:
 
     __slots__ = (
         "__weakref__", "_chunks", "_clock", "_deadline", "_ended", "_error", "_finish", "_first", "_heir", "_hooks",
-        "_idle", "_opener", "_reading", "_response", "_source", "_timer", "_touched", "key", "provider",
+        "_idle", "_opener", "_reading", "_response", "_source", "_stop", "_timer", "_touched", "_way_back", "key",
+        "provider",
     )  # fmt: skip
 
     def __init__(self, source: ChunkSource | None, *, provider: str = "", key: str | None = None) -> None:
@@ -46,6 +52,7 @@ class LLMStream:
         self.key: str | None = key
         self._source = source
         self._opener: Callable[[], Awaitable[LLMResult]] | None = None
+        self._stop: Callable[[BaseException], None] | None = None
         self._chunks: list[StreamChunk] = []
         self._first: StreamChunk | None = None
         self._hooks: list[EndHook] = []
@@ -60,12 +67,18 @@ class LLMStream:
         self._touched = 0.0
         self._timer: Timer | None = None
         self._heir: weakref.ref[LLMStream] | None = None
+        self._way_back: Callable[[Callable[[], object]], bool] | None = None
 
     @classmethod
-    def lazy(cls, opener: Callable[[], Awaitable[LLMResult]]) -> LLMStream:
-        """Make a stream that opens on first use, and then is the one that `opener` returns."""
+    def lazy(
+        cls, opener: Callable[[], Awaitable[LLMResult]], *, stop: Callable[[BaseException], None] | None = None
+    ) -> LLMStream:
+        """Make a stream that opens on first use, and then is the one that `opener` returns.
+
+        `stop` is called where the stream ends while it opens, and has the opener raise what it is given.
+        """
         stream = cls(None)
-        stream._opener = opener
+        stream._opener, stream._stop = opener, stop
         return stream
 
     async def begin(self) -> Self:
@@ -100,7 +113,7 @@ class LLMStream:
         a chunk costs no timer.
         """
         self._clock, self._idle, self._deadline = clock, idle, deadline
-        self._touched = clock.now()
+        self._touched, self._way_back = clock.now(), way_back()
         if not self._ended:
             self._arm(self._touched)
 
@@ -186,8 +199,13 @@ class LLMStream:
             unread = self._source is not None and not self._ended
         except AttributeError:  # __init__ did not get that far
             return
-        if unread:
+        if not unread:
+            return
+        # The collector runs in any thread, and what is to be closed belongs to one loop.
+        if self._way_back is None:
             self._end(GeneratorExit())
+        elif not self._way_back(partial(self._end, GeneratorExit())):
+            self._ended = True
 
     async def _read(self) -> StreamChunk:
         if self._ended:
@@ -243,14 +261,17 @@ class LLMStream:
             opened = as_stream(await opener())
         except BaseException as error:
             if not self._ended:
+                self._stop = None
                 self._end(error)
+            elif error is self._error or isinstance(error, Exception):
+                raise self._told_again(left=_LEFT_OPENING) from None
             raise
         finally:
-            self._reading = False
-        if self._ended:  # left while it opened
+            self._reading, self._stop = False, None
+        if self._ended:  # it could not be stopped
             await opened.aclose()
-        else:
-            self._take_over(opened)
+            raise self._told_again(left=_LEFT_OPENING)
+        self._take_over(opened)
 
     def _take_over(self, opened: LLMStream) -> None:
         for part in ("provider", "key", "_chunks", "_first", "_hooks", "_finish", "_response", "_error", "_source"):
@@ -258,6 +279,7 @@ class LLMStream:
         if opened._timer is not None:
             opened._timer.cancel()
         self._ended, opened._ended = opened._ended, True
+        self._way_back = way_back()
         if opened._clock is not None:
             self.watch(opened._clock, idle=opened._idle, deadline=opened._deadline)
         # Whoever watches over the opened stream, to interrupt it, means this one from now on.
@@ -268,6 +290,7 @@ class LLMStream:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        stop, self._stop = self._stop, None
         if self._source is not None:
             self._close_source()
             if error is None:
@@ -276,6 +299,8 @@ class LLMStream:
                 except Exception as failure:  # noqa: BLE001 - it is the outcome, and all who observe must hear of it
                     error = failure
         self._error = error
+        if stop is not None and error is not None:
+            stop(error)
         hooks, self._hooks = self._hooks, []
         for hook in hooks:
             _tell(hook, self._response, error)
@@ -325,30 +350,6 @@ class LLMStream:
 
 
 LLMResult: TypeAlias = LLMResponse | LLMStream
-
-
-class Replay:
-    """A source of chunks that are there already: a stored answer, or one that came whole."""
-
-    def __init__(self, chunks: Iterable[StreamChunk], *, id: str = "", model: str = "") -> None:  # noqa: A002
-        """Keep the chunks; `id` and `model` as in `ChunkSource`."""
-        self.id = id
-        self.model = model
-        self._chunks = iter(chunks)
-
-    async def __anext__(self) -> StreamChunk:
-        """Return the next chunk; raises `StopAsyncIteration` after the last."""
-        for chunk in self._chunks:
-            return chunk
-        raise StopAsyncIteration
-
-    def waiting(self) -> bool:
-        """Return False: nothing upstream is held open."""
-        return False
-
-    def close(self) -> None:
-        """Drop what is left."""
-        self._chunks = iter(())
 
 
 def as_stream(result: LLMResult) -> LLMStream:

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from llm.core.exceptions import LLMConfigurationError, LLMException
-from llm.core.manager import LLMManager
+from llm.core.manager import LLMManager, Opening, SealedSource
 
 if TYPE_CHECKING:
     from llm.core.manager import ConfigSource
@@ -29,17 +29,19 @@ async def get_llm_manager(config: ConfigSource = None) -> LLMManager:
     Raises:
         LLMConfigurationError: The configuration is wrong, or another one than the manager was made with.
     """
+    source = None if config is None else SealedSource(config)
+    del config
     loop = asyncio.get_running_loop()
     task = _managers.get(loop)
     if task is None or _is_over(task):
         _forget_closed_loops()
-        task = _managers[loop] = loop.create_task(_open(config))
+        task = _managers[loop] = loop.create_task(_open(source or SealedSource(None)))
         task.add_done_callback(_failure_seen)
         # Whoever asks may be cancelled; the others still get theirs.
         return await asyncio.shield(task)
     manager = await asyncio.shield(task)
-    if config is not None:
-        await _check_same(manager, config)
+    if source is not None:
+        await _check_same(manager, source)
     return manager
 
 
@@ -55,8 +57,8 @@ async def close_llm_manager() -> None:
     await manager.close()
 
 
-async def _open(config: ConfigSource) -> LLMManager:
-    return await LLMManager.open(config)
+async def _open(source: SealedSource) -> LLMManager:
+    return await Opening(source)
 
 
 def _is_over(task: asyncio.Task[LLMManager]) -> bool:
@@ -77,10 +79,8 @@ def _forget_closed_loops() -> None:
         _managers.pop(loop, None)
 
 
-async def _check_same(manager: LLMManager, config: ConfigSource) -> None:
-    from llm.core.config import load_config  # noqa: PLC0415 - loaded already where a manager is open
-
-    if await asyncio.to_thread(load_config, config) != manager.config:
+async def _check_same(manager: LLMManager, source: SealedSource) -> None:
+    if await asyncio.to_thread(source.load) != manager.config:
         raise LLMConfigurationError(
             "this process has a manager with another configuration; use that one, close it with close_llm_manager(), "
             "change it with manager.reload(config), or make an independent one with LLMManager.open(config)"

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -485,3 +486,46 @@ async def test_a_client_of_no_known_provider_is_told_the_choices(make: Callable[
         assert manager.get_client(make()).__repr__().startswith("LLMClient(provider='openai'")
         with pytest.raises(LLMConfigurationError, match="there are: openai"):
             manager.get_client("nobody")
+
+
+# --- a plain mapping's keys ------------------------------------------------------------------------------------------
+
+PLANTED = "plain_planted_key_BETA"
+
+
+def planted(**mistake: Any) -> dict[str, Any]:
+    return {"providers": {"openai": {"api_keys": [PLANTED], "models": [MODEL], **mistake}}}
+
+
+def frames_of(error: BaseException) -> str:
+    """All that a traceback with locals shows, but for this file's own frames."""
+    frames = traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), capture_locals=True)
+    return "".join(repr(frame.locals) for frame in frames if frame.filename != __file__)
+
+
+@pytest.mark.parametrize("mistake", [{"zzz": 1}, {"type": "nope"}])
+async def test_no_key_of_a_plain_mapping_is_in_the_tracebacks_of_opening_and_reloading(mistake: dict[str, Any]) -> None:
+    with pytest.raises(LLMConfigurationError) as caught:
+        await LLMManager.open(planted(**mistake))
+    assert PLANTED not in frames_of(caught.value)
+    async with LLMManager.open(config()) as manager:
+        with pytest.raises(LLMConfigurationError) as caught:
+            await manager.reload(planted(**mistake))
+        assert PLANTED not in frames_of(caught.value)
+
+
+async def test_no_key_of_a_plain_mapping_is_in_the_traceback_of_a_reload_that_comes_too_late() -> None:
+    async with LLMManager.open(config()) as manager:
+        pass
+    with pytest.raises(LLMPoolExhaustedError) as caught:
+        await manager.reload(planted())
+    assert PLANTED not in frames_of(caught.value)
+
+
+async def test_no_key_of_a_plain_mapping_is_in_what_a_manager_and_its_opening_hold() -> None:
+    opening = LLMManager.open(planted())
+    assert PLANTED not in repr(vars(opening))
+    async with opening as manager:
+        assert PLANTED not in repr(vars(manager))
+        await manager.reload(planted())
+        assert PLANTED not in repr(vars(manager))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +20,8 @@ from llm import (
     ToolCall,
 )
 from llm.core.messages import ThinkingPart
-from llm.core.stream import LLMStream, Replay, as_stream, at_end
+from llm.core.source import Replay
+from llm.core.stream import LLMStream, as_stream, at_end
 from llm.testing import FakeClock
 from llm.utils.clock import SystemClock
 
@@ -197,6 +199,33 @@ async def test_a_stream_in_a_cycle_is_closed_when_the_collector_frees_it() -> No
     assert len(ends.heard) == 1
 
 
+async def test_freed_by_another_thread_it_is_closed_in_its_own_loop() -> None:
+    where: list[threading.Thread] = []
+    inner, source, ends = observed("a", "b")
+    inner.watch(FakeClock(), idle=5, deadline=None)
+    inner.on_end(lambda _response, _error: where.append(threading.current_thread()))
+    box = [lazily(inner)]
+    await anext(box[0])
+    del inner
+    await asyncio.to_thread(box.clear)
+    await tick()
+    assert where == [threading.current_thread()]
+    assert source.closed == 1
+    assert isinstance(ends.heard[0][1], GeneratorExit)
+
+
+def test_freed_after_its_loop_was_closed_it_touches_nothing_of_it() -> None:
+    async def opened() -> tuple[LLMStream, Pieces, Ends]:
+        stream, source, ends = observed("a", "b")
+        stream.watch(FakeClock(), idle=5, deadline=None)
+        await anext(stream)
+        return stream, source, ends
+
+    stream, source, ends = asyncio.run(opened())
+    del stream
+    assert (source.closed, ends.heard) == (0, [])
+
+
 async def test_two_readers_are_refused_while_it_is_read_and_while_it_opens() -> None:
     stream, source, _ = observed(...)
     async with asyncio.TaskGroup() as group:
@@ -277,7 +306,7 @@ async def test_who_is_left_behind_in_a_read_gets_an_error_and_not_an_end() -> No
     assert len(ends.heard) == 1
 
 
-async def test_left_while_it_opens_it_is_closed_as_soon_as_it_is_open() -> None:
+async def test_left_while_it_opens_it_is_closed_as_soon_as_it_is_open_and_its_reader_is_told() -> None:
     gate = asyncio.Event()
     inner, source, ends = observed("a")
 
@@ -290,9 +319,46 @@ async def test_left_while_it_opens_it_is_closed_as_soon_as_it_is_open() -> None:
     await tick()
     await stream.aclose()
     gate.set()
-    assert await task == []
+    with pytest.raises(LLMStreamInterruptedError, match="left while it opened"):
+        await task
     assert source.closed == 1
     assert len(ends.heard) == 1
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+async def test_ended_while_it_opens_it_stops_the_opener_and_its_reader_is_told(*, interrupted: bool) -> None:
+    stops: asyncio.Queue[BaseException] = asyncio.Queue()
+
+    async def opener() -> LLMResult:
+        raise await stops.get()
+
+    stream, ends = LLMStream.lazy(opener, stop=stops.put_nowait), Ends()
+    stream.on_end(ends)
+    task = asyncio.create_task(texts(stream))
+    await tick()
+    if interrupted:
+        stream.interrupt(LLMServerError("enough"))
+    else:
+        await stream.aclose()
+    await tick()
+    await tick()
+    assert task.done()
+    with pytest.raises(LLMServerError if interrupted else LLMStreamInterruptedError, match=r"enough|while it opened"):
+        await task
+    assert len(ends.heard) == 1
+    assert isinstance(ends.heard[0][1], LLMServerError if interrupted else GeneratorExit)
+
+
+async def test_an_open_stream_stops_no_opener() -> None:
+    stops: list[BaseException] = []
+
+    async def opener() -> LLMResult:
+        return LLMStream(Pieces("a", "b"))
+
+    stream = LLMStream.lazy(opener, stop=stops.append)
+    await anext(stream)
+    await stream.aclose()
+    assert stops == []
 
 
 @pytest.mark.parametrize("lazy", [False, True])

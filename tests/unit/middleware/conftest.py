@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm.core.stream import LLMStream, Replay
+from llm.core.source import Replay
+from llm.core.stream import LLMStream
 from llm.core.types import LLMRequest, LLMResponse, StreamChunk, TokenUsage
 from llm.utils.clock import SystemClock
 

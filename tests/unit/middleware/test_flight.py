@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 
-from llm.core.stream import LLMStream, Replay
+from llm.core.source import Replay
+from llm.core.stream import LLMStream
 from llm.core.types import StreamChunk
 from llm.middleware.broadcast import Broadcast
 from llm.middleware.flight import Flight

@@ -21,7 +21,8 @@ from llm.core.exceptions import (
     LLMServerError,
     LLMTimeoutError,
 )
-from llm.core.stream import LLMStream, Replay
+from llm.core.source import Replay
+from llm.core.stream import LLMStream
 from llm.core.types import LLMRequest, LLMResponse, StreamChunk, TokenUsage
 from llm.middleware.retry import RetryMiddleware, RetryPolicy
 from llm.testing import FakeClock, FakeProvider

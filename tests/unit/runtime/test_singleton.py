@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import threading
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -190,3 +191,19 @@ def test_a_forked_child_gets_a_fresh_working_one_and_the_parents_goes_on() -> No
         os.close(reading)
         assert os.waitpid(child, 0)[1] == 0
         assert runner.run(ask()) == "hello"
+
+
+PLANTED = "plain_planted_key_BETA"
+
+
+@pytest.mark.parametrize(
+    ("mistake", "others"),
+    [({"zzz": 1}, False), ({"type": "nope"}, False), ({"zzz": 1}, True), ({"type": "nope"}, True), ({}, True)],
+)
+async def test_no_key_of_a_plain_mapping_is_in_a_traceback(mistake: dict[str, Any], *, others: bool) -> None:
+    if others:
+        await get_llm_manager(config())
+    with pytest.raises(LLMConfigurationError) as caught:
+        await get_llm_manager({"providers": {"openai": {"api_keys": [PLANTED], "models": ["m"], **mistake}}})
+    frames = traceback.StackSummary.extract(traceback.walk_tb(caught.value.__traceback__), capture_locals=True)
+    assert PLANTED not in "".join(repr(frame.locals) for frame in frames if frame.filename != __file__)
