@@ -283,8 +283,7 @@ def test_a_closed_pipe_is_quiet(manifold: Manifold) -> None:
 
 @pytest.mark.usefixtures("up")
 async def test_what_the_terminal_cannot_show_is_escaped(manifold: Manifold) -> None:
-    ascii_only = {"PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
-    done = await manifold.beside("chat", "say ✓", **ascii_only)
+    done = await manifold.beside("chat", "say ✓", LC_ALL="C", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stdout) == (0, "say \\u2713\n")
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -87,17 +87,19 @@ def run() -> int:
         return exit_status(error)
     except OSError as error:  # a full disk, say; of a pipe that was closed typer has taken care
         _tell(f"reading or writing failed: {error.strerror or error}")
-        _give_up_output()
+        _give_up(sys.stdout)
         return ExitStatus.FAILED
     return 0
 
 
 def _tell(what: str) -> None:
-    with suppress(OSError):  # stderr may be what failed
+    try:
         print(f"error: {what}", file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
+    except OSError:
+        _give_up(sys.stderr)
 
 
-def _give_up_output() -> None:
+def _give_up(stream: TextIO) -> None:
     """Let what is still buffered go nowhere; the interpreter would fail on it again as it ends."""
     with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        os.dup2(nowhere.fileno(), stream.fileno())

@@ -91,7 +91,7 @@ async def test_a_client_of_a_wrong_kind_is_refused_as_it_is_made(field: str, wro
 @pytest.mark.parametrize("wrong", ["x", True, None, 1.5])
 async def test_a_priority_that_is_no_whole_number_is_refused_as_the_client_is_made(wrong: Any) -> None:
     async with await Bench().open() as manager:
-        with pytest.raises(LLMConfigurationError, match="priority is .*; expected a whole number"):
+        with pytest.raises(LLMConfigurationError, match=r"priority is .*; expected a whole number"):
             manager.get_client(priority=wrong)
 
 
