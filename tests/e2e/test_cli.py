@@ -237,3 +237,60 @@ def test_status_of_one_that_is_down_is_3_and_says_why(manifold: Manifold) -> Non
     assert json.loads(done.stdout)["health"]["openai"]["healthy"] is False
     assert done.stderr.startswith("error: openai: ")
     assert KEY not in done.stdout + done.stderr
+
+
+def through_shell(manifold: Manifold, line: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 - a shell, for what only it can do to the streams of our own program
+        ["/bin/sh", "-c", line.replace("manifold", f"{sys.executable} -m llm")],
+        cwd=manifold.folder,
+        env=manifold.environ | variables,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("manifold chat Hi <&-", 3),
+        ("manifold chat <&-", 2),
+        ("manifold config check >&-", 0),
+        ("manifold chat Hi 2>&-", 3),
+        ("manifold chat Hi <&- >&- 2>&-", 3),
+        ("manifold chat Hi 2>/dev/full", 3),
+    ],
+)
+def test_a_closed_or_full_stream_changes_no_status(manifold: Manifold, line: str, status: int) -> None:
+    manifold.configure()
+    done = through_shell(manifold, line)
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+
+
+def test_output_that_cannot_be_written_is_one_line_and_1(manifold: Manifold) -> None:
+    manifold.configure()
+    done = through_shell(manifold, "manifold config check >/dev/full")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: reading or writing failed: No space left on device\n"
+
+
+def test_a_closed_pipe_is_quiet(manifold: Manifold) -> None:
+    assert through_shell(manifold, "manifold config schema | head -c 1").stderr == ""
+
+
+@pytest.mark.usefixtures("up")
+async def test_what_the_terminal_cannot_show_is_escaped(manifold: Manifold) -> None:
+    done = await manifold.beside("chat", "say ✓", LC_ALL="C", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout) == (0, "say \\u2713\n")
+
+
+async def test_bytes_on_stdin_that_are_no_text_are_refused_before_they_are_sent(
+    manifold: Manifold, up: MockUpstream
+) -> None:
+    done = await asyncio.to_thread(through_shell, manifold, "printf '\\351' | manifold chat")
+    assert done.returncode == 2
+    assert "messages" in done.stderr
+    assert not up.requests

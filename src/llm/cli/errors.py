@@ -20,12 +20,14 @@ class ExitStatus(IntEnum):
 
     Attributes:
         DONE: All of it.
+        FAILED: A stream of the process could not be read or written.
         USAGE: Arguments, configuration or request are wrong: the caller has something to change.
         UNREACHABLE: A provider did not serve: no connection, no time, no credit, a refused key, an error of its own.
         INTERRUPTED: Ctrl-C.
     """
 
     DONE = 0
+    FAILED = 1
     USAGE = 2
     UNREACHABLE = 3
     INTERRUPTED = 130

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, TextIO
 
 import typer
 
@@ -11,7 +14,7 @@ from llm.core.exceptions import LLMException
 
 from .chat import chat
 from .config import app as config_app
-from .errors import exit_status
+from .errors import ExitStatus, exit_status
 from .models import app as models_app
 from .shell import ConfigOption, JsonOption, QuietOption, Shell
 from .status import status
@@ -31,8 +34,8 @@ Examples:
   git diff | manifold chat "Write a commit message:" -m openai/gpt-4o-mini
   manifold status --json
 
-Results go to stdout, progress and remarks to stderr. Exit status: 0 done, 2 wrong usage or configuration,
-3 a provider did not serve, 130 interrupted.
+Results go to stdout, progress and remarks to stderr. Exit status: 0 done, 1 output could not be
+written, 2 wrong usage or configuration, 3 a provider did not serve, 130 interrupted.
 """
 
 app: typer.Typer = typer.Typer(
@@ -80,6 +83,23 @@ def run() -> int:
     try:
         app(prog_name="manifold")
     except LLMException as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the program's voice
+        _tell(str(error))
         return exit_status(error)
+    except OSError as error:  # a full disk, say; of a pipe that was closed typer has taken care
+        _tell(f"reading or writing failed: {error.strerror or error}")
+        _give_up(sys.stdout)
+        return ExitStatus.FAILED
     return 0
+
+
+def _tell(what: str) -> None:
+    try:
+        print(f"error: {what}", file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
+    except OSError:
+        _give_up(sys.stderr)
+
+
+def _give_up(stream: TextIO) -> None:
+    """Let what is still buffered go nowhere; the interpreter would fail on it again as it ends."""
+    with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())

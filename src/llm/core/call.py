@@ -211,9 +211,10 @@ class Call:
         self._move(now, CallState.SENT, CallState.PAID)
         self.sends += 1
 
-    def unsent(self, now: float) -> None:
-        """Know for certain that no byte left after all: the connection was never made."""
+    def unsent(self, now: float, *, tried: bool = True) -> None:
+        """Know for certain that no byte left after all: no connection was made, or (not even tried) nothing written."""
         self._move(now, CallState.PAID, CallState.SENT)
+        self.sends -= not tried
 
     def answering(self, now: float) -> None:
         """Have a stream's first chunk in hand: no retry and no fallback any more."""

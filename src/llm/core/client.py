@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from .call import Call, CallState
 from .exceptions import LLMConnectionError, LLMException, LLMInvalidRequestError, LLMTimeoutError
 from .messages import Message, MessageRole, read_messages
+from .options import check_model
 from .protocols import Embedding, TokenCounting
 from .routing import check_provider
 from .stream import LLMStream, as_stream
 from .types import LLMRequest, LLMResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Unpack
 
     from .messages import MessageLike, MessagesLike
@@ -91,7 +93,7 @@ class LLMClient:
             raise LLMInvalidRequestError("text is empty or no text; pass what the model should answer")
         if system and not _is_text(system):
             raise LLMInvalidRequestError(f"system is a {type(system).__name__}; expected instructions as a text")
-        past = tuple(history)
+        past = _read_history(history)
         before = (Message(MessageRole.SYSTEM, system),) if system else ()
         turns = read_messages(past) if past else ()
         return await self.complete((*before, *turns, Message(MessageRole.USER, text)), **options)
@@ -205,6 +207,10 @@ class LLMClient:
         Raises:
             LLMException: The call failed; the kinds say how.
         """
+        if not _is_request(request):
+            raise LLMInvalidRequestError(
+                f"request is a {type(request).__name__}; pass an LLMRequest, or call complete() with messages"
+            )
         result = await self._send(request)
         if isinstance(result, LLMStream):
             async with result:
@@ -220,6 +226,8 @@ class LLMClient:
             LLMInvalidRequestError: The provider makes no embeddings.
             LLMException: The call failed.
         """
+        check_model(model)
+        several = _read_texts(texts)
         route, name = self._find(model)
         provider = route.chain.pool.provider_for(name)
         if not isinstance(provider, Embedding):
@@ -228,7 +236,6 @@ class LLMClient:
                 provider=route.provider,
                 model=name,
             )
-        several = [texts] if isinstance(texts, str) else list(texts)
         response = await provider.embed(several, model=name, dimensions=dimensions)
         return replace(response, cost=self._routes.parts.cost(route.provider, name, response.usage))
 
@@ -238,6 +245,7 @@ class LLMClient:
         Raises:
             LLMException: The provider was asked and failed.
         """
+        check_model(model)
         route, name = self._find(model)
         request = LLMRequest(messages, model=name)
         provider = route.chain.pool.provider_for(name)
@@ -354,6 +362,28 @@ class _Brake:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
+
+
+def _is_request(value: object) -> bool:
+    return isinstance(value, LLMRequest)
+
+
+def _read_history(history: object) -> tuple[Any, ...]:
+    if not isinstance(history, Iterable):
+        raise LLMInvalidRequestError(
+            f"history is a {type(history).__name__}; pass earlier turns as Message objects or role/content mappings"
+        )
+    return tuple(cast("Iterable[object]", history))
+
+
+def _read_texts(texts: object) -> list[str]:
+    several = [texts] if isinstance(texts, str) else texts
+    if isinstance(several, Iterable):
+        read = list(cast("Iterable[object]", several))
+        strings = [text for text in read if isinstance(text, str)]
+        if len(strings) == len(read):
+            return strings
+    raise LLMInvalidRequestError("texts is neither a text nor a list of texts; pass one of these")
 
 
 def _closed(call: Call, request: LLMRequest, route: Route) -> LLMException:

@@ -11,6 +11,7 @@ from llm.utils.clock import SystemClock
 from .client import LLMClient
 from .exceptions import LLMConfigurationError, LLMException, LLMPoolExhaustedError
 from .inflight import InFlight, Outbox
+from .options import check_client
 from .parts import Routes
 from .types import HealthStatus, LLMRequest
 
@@ -129,8 +130,9 @@ class LLMManager:
             middleware: Layers in place of the configured chain, outermost first.
 
         Raises:
-            LLMConfigurationError: There is no such provider, or a layer is none.
+            LLMConfigurationError: There is no such provider, a layer is none, or an argument is of the wrong kind.
         """
+        check_client(model, user, priority, middleware)
         routes = self._routes
         name = str(provider) if provider is not None else routes.parts.default_provider
         route = routes.configured(name) if middleware is None else routes.custom(name, middleware)

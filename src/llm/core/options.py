@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
-from .exceptions import LLMInvalidRequestError
+from .exceptions import LLMConfigurationError, LLMInvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,34 @@ def check_cache_policy(policy: object) -> None:
         LLMInvalidRequestError: One is of the wrong kind or out of range; names it and what is expected.
     """
     _check(policy, _CACHE_POLICY, "CachePolicy.")
+
+
+def check_model(model: object) -> None:
+    """Look at the model of a call that is made without a request.
+
+    Raises:
+        LLMInvalidRequestError: It is no name.
+    """
+    if model is not None and not _is_text(model):
+        raise _refused("model", model, _A_MODEL)
+
+
+def check_client(model: object, user: object, priority: object, middleware: object) -> None:
+    """Look at what a client is made with.
+
+    Raises:
+        LLMConfigurationError: One is of the wrong kind; names it and what is expected.
+    """
+    if isinstance(middleware, str):
+        raise LLMConfigurationError(f"middleware is the text {middleware!r}; pass {_LAYERS}")
+    for name, value, fits, expected in (
+        ("model", model, model is None or _is_text(model), _A_MODEL),
+        ("user", user, user is None or _is_text(user), "a tenant's name, or None for none"),
+        ("priority", priority, _is_whole(priority), "a whole number; higher goes first"),
+        ("middleware", middleware, middleware is None or isinstance(middleware, Iterable), _LAYERS),
+    ):
+        if not fits:
+            raise LLMConfigurationError(_told(name, value, expected))
 
 
 def read_stop(stop: object) -> tuple[str, ...]:
@@ -72,9 +100,14 @@ def _check(thing: object, fields: Iterable[tuple[str, Test, str]], within: str =
 
 
 def _refused(name: str, value: object, expected: str) -> LLMInvalidRequestError:
-    # Never what a caller wrote: it may be content.
-    shown = repr(value) if isinstance(value, (int, float)) or not value else f"a {type(value).__name__}"
-    return LLMInvalidRequestError(f"{name} is {shown}; expected {expected}")
+    return LLMInvalidRequestError(_told(name, value, expected))
+
+
+def _told(name: str, value: object, expected: str) -> str:
+    # Never what a caller wrote: it may be content. Of a huge number Python writes no digits.
+    plain = isinstance(value, (int, float)) and not (isinstance(value, int) and value.bit_length() > _SHOWN_BITS)
+    shown = repr(value) if plain or not value else f"a {type(value).__name__}"
+    return f"{name} is {shown}; expected {expected}"
 
 
 def _is_whole(value: object) -> bool:
@@ -97,8 +130,13 @@ def _from_to(low: float, high: float) -> Test:
     return lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
 
 
+_YEAR: Final = 31_536_000
+_SHOWN_BITS: Final = 128
+_A_MODEL: Final = "a model's name, or None for any"
+_LAYERS: Final = "a list of layers, outermost first"
+
 _OPTIONS: Final[tuple[tuple[str, Test, str], ...]] = (
-    ("model", _is_text, "a model's name, or None for any"),
+    ("model", _is_text, _A_MODEL),
     ("temperature", _from_to(0, 2), "a number, 0 to 2"),
     ("top_p", _from_to(0, 1), "a number, 0 to 1"),
     ("max_tokens", lambda value: type(value) is int and value > 0, "a whole number of 1 or more"),
@@ -107,7 +145,7 @@ _OPTIONS: Final[tuple[tuple[str, Test, str], ...]] = (
     ("response_format", _is_text_or_mapping, "text, json_object, or the vendor's mapping"),
     ("response_model", lambda value: isinstance(value, type), "a pydantic class"),
     ("reasoning_effort", _is_text, "low, medium or high"),
-    ("timeout", _from_to(0, float("inf")), "a number, 0 or more"),
+    ("timeout", _from_to(0, _YEAR), "seconds, 0 or more, at most a year (31536000), or None for those configured"),
     ("user", _is_text, "a tenant's name"),
     ("priority", _is_whole, "a whole number; higher goes first"),
     ("metadata", _is_mapping, "a mapping"),

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .call import Ticket
-from .exceptions import LLMConfigurationError
 from .pool import Pool
 from .protocols import CallNext, CallObserver
 from .routing import check_provider, resolve
@@ -197,10 +196,6 @@ class Routes:
         Raises:
             LLMConfigurationError: There is no such provider, or a layer is none.
         """
-        if isinstance(middleware, str):
-            raise LLMConfigurationError(
-                f"middleware is the text {middleware!r}; pass a list of layers, outermost first"
-            )
         route = Route(self, provider, tuple(middleware))
         self.keep(route)
         return route

@@ -179,9 +179,11 @@ class Pool:
             return await self._attempt(request, call, model, grant)
         except BaseException as error:
             now = self._clock.now()
+            # Without a provider's status it was our own encoder that refused: the request was never written.
+            unwritten = isinstance(error, LLMInvalidRequestError) and error.status is None
             unsent = isinstance(error, (LLMConnectionError, LLMTimeoutError)) and not error.sent
-            if unsent and call.state is CallState.SENT:
-                call.unsent(now)
+            if (unsent or unwritten) and call.state is CallState.SENT:
+                call.unsent(now, tried=not unwritten)
             if call.state in _LEASED:
                 call.attempted(now)
             raise
@@ -196,7 +198,11 @@ class Pool:
             if slot.serves(model):
                 return slot.key.client.provider
         self.queue.check(Ticket(Charge(requests=0), model))
-        raise LLMInvalidRequestError(f"no key of {self.provider!r} is left for {model!r}", provider=self.provider)
+        raise LLMInvalidRequestError(
+            f"no key of {self.provider!r} is left for {model!r}; name another model, or give another key",
+            provider=self.provider,
+            model=model,
+        )
 
     async def health_check(self) -> HealthStatus:
         """Ask through every key at once; one healthy key is enough, and brings a refused key back."""

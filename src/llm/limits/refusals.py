@@ -36,7 +36,11 @@ def no_key_left(provider: str, model: str, slots: Iterable[Slot]) -> LLMExceptio
     """Every key that had the model left the rotation; tells why the first of them did."""
     error = next((slot.key.error for slot in slots if slot.key.error is not None), None)
     if error is None:
-        return LLMPoolExhaustedError(f"no key of {provider!r} serves {model!r}", provider=provider, model=model)
+        return LLMPoolExhaustedError(
+            f"no key of {provider!r} serves {model!r}; name another model, or give another key",
+            provider=provider,
+            model=model,
+        )
     return type(error)(
         f"no key of {provider!r} is left for {model!r}: {error.message}",
         provider=provider,
@@ -50,8 +54,9 @@ def no_key_left(provider: str, model: str, slots: Iterable[Slot]) -> LLMExceptio
 def too_large(provider: str, ticket: Ticket, limit: Limit) -> LLMRateLimitError:
     """The request exceeds a limit by itself."""
     amount = getattr(ticket.charge, limit.unit)
+    unit = "US dollars" if limit.unit == "cost" else limit.unit.replace("_", " ")
     return LLMRateLimitError(
-        f"the request needs {amount:g} {limit.unit.replace('_', ' ')}, and {limit.name} of the {limit.level} is "
+        f"the request needs {amount:g} {unit}, and {limit.name} of the {limit.level} is "
         f"{limit.capacity:g}: it can never fit. Shorten it, lower max_tokens, or raise the limit",
         scope=limit.level,
         limit=limit.name,
@@ -64,7 +69,8 @@ def too_large(provider: str, ticket: Ticket, limit: Limit) -> LLMRateLimitError:
 def used_up(provider: str, ticket: Ticket, bound: Binding) -> LLMRateLimitError:
     """A limit per day or in dollars has no room."""
     return LLMRateLimitError(
-        f"{told(bound)} is used up; it has room again in {bound.seconds:.0f} seconds",
+        f"{told(bound)} is used up; it has room again in {bound.seconds:.0f} seconds. Wait so long, give more "
+        "keys, or raise the limit",
         scope=bound.limit.level if bound.limit is not None else "key",
         limit=bound.limit.name if bound.limit is not None else None,
         retry_after=bound.seconds,
@@ -100,7 +106,8 @@ def too_many_waiting(provider: str, ticket: Ticket, waiting: int) -> LLMPoolExha
 def waited_too_long(provider: str, ticket: Ticket, bound: Binding, seconds: float) -> LLMPoolExhaustedError:
     """`pool.acquire_timeout` passed."""
     return LLMPoolExhaustedError(
-        f"no key of {provider!r} was free for {seconds:g} seconds (pool.acquire_timeout); it waited for {told(bound)}",
+        f"no key of {provider!r} was free for {seconds:g} seconds (pool.acquire_timeout); it waited for {told(bound)}. "
+        "Send fewer at once, give more keys, or raise one of the two",
         provider=provider,
         model=ticket.model,
     )

@@ -167,9 +167,11 @@ def _row(status: int, failure: Failure) -> Row:
     )
 
 
-# Two numbers that vendors put beside the words, in one order or the other.
-_LIMIT_FIRST: Final = re.compile(r"maximum context length (?:is|of) (\d+)(?:\D+(\d+))?")
-_LIMIT_LAST: Final = re.compile(r"(\d+)(?: \+ (\d+))?(?: tokens)? > (\d+)")
+# Two numbers that vendors put beside the words, in one order or the other. Of more digits than a window has, a text
+# tells nothing, and Python reads no number of thousands of them.
+_NUMBER: Final = r"(?<!\d)(\d{1,15})(?!\d)"
+_LIMIT_FIRST: Final = re.compile(rf"maximum context length (?:is|of) {_NUMBER}(?:\D+{_NUMBER})?")
+_LIMIT_LAST: Final = re.compile(rf"{_NUMBER}(?: \+ {_NUMBER})?(?: tokens)? > {_NUMBER}")
 
 
 def _window(message: str) -> tuple[int | None, int | None]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
-import orjson
+from typing import TYPE_CHECKING, Any, Final
 
 from llm.core.messages import TextPart, ThinkingPart
 from llm.core.types import ToolDefinition
 
+from .wire import dump
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from llm.core.messages import Message, Part
     from llm.core.types import LLMRequest
 
@@ -20,6 +22,9 @@ _IMAGE_TOKENS: Final = 1600
 
 def prompt_tokens(request: LLMRequest) -> int:
     """Return the tokens that the prompt takes, by four characters to a token.
+
+    Raises:
+        LLMInvalidRequestError: A tool has no JSON form.
 
     Source: https://platform.openai.com/docs/guides/rate-limits
     """
@@ -43,7 +48,7 @@ def _part_chars(part: Part) -> int:
     return _IMAGE_TOKENS * _CHARS_PER_TOKEN
 
 
-def _tool_chars(tool: object) -> int:
+def _tool_chars(tool: ToolDefinition | Mapping[str, Any]) -> int:
     if isinstance(tool, ToolDefinition):
-        return len(tool.name) + len(tool.description) + len(orjson.dumps(tool.parameters, default=dict))
-    return len(orjson.dumps(tool, default=dict))
+        return len(tool.name) + len(tool.description) + len(dump(tool.parameters))
+    return len(dump(tool))

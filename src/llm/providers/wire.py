@@ -50,7 +50,8 @@ def dump(body: Mapping[str, Any]) -> bytes:
     except TypeError as error:
         reason = str(error)
     raise LLMInvalidRequestError(
-        f"the request has no JSON form: {reason}; pass plain values in tools, tool_choice, response_format and extra"
+        f"the request has no JSON form: {reason}; pass whole characters in messages, and plain values in tools, "
+        "tool_choice, response_format and extra"
     )
 
 

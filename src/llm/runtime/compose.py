@@ -372,6 +372,6 @@ def _imported(path: str, known: str) -> Middleware:
         return cast("Middleware", found() if isinstance(found, type) else found)
     except Exception as error:
         raise LLMConfigurationError(
-            f"global.middleware: {path!r} cannot be used: {type(error).__name__}: {error}; name one of {known}, or a "
+            f"middleware {path!r} cannot be used: {type(error).__name__}: {error}; name one of {known}, or a "
             "class made without arguments, as package.module:Class"
         ) from error

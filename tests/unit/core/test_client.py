@@ -26,6 +26,7 @@ from llm import (
     LLMTimeoutError,
     Message,
     MessageRole,
+    ToolDefinition,
     register_provider,
 )
 from llm.core.stream import LLMStream, at_end
@@ -79,6 +80,69 @@ async def quiet() -> AsyncIterator[LLMClient]:
         yield manager.get_client()
 
 
+@pytest.mark.parametrize("wrong", [5, [], b"x", "", True])
+@pytest.mark.parametrize("field", ["model", "user"])
+async def test_a_client_of_a_wrong_kind_is_refused_as_it_is_made(field: str, wrong: Any) -> None:
+    async with await Bench().open() as manager:
+        with pytest.raises(LLMConfigurationError, match=f"{field} is .*; expected a .* name"):
+            manager.get_client(**{field: wrong})
+
+
+@pytest.mark.parametrize("wrong", ["x", True, None, 1.5])
+async def test_a_priority_that_is_no_whole_number_is_refused_as_the_client_is_made(wrong: Any) -> None:
+    async with await Bench().open() as manager:
+        with pytest.raises(LLMConfigurationError, match=r"priority is .*; expected a whole number"):
+            manager.get_client(priority=wrong)
+
+
+async def test_a_clients_own_middleware_is_not_blamed_on_the_configuration() -> None:
+    async with await Bench().open() as manager:
+        with pytest.raises(LLMConfigurationError) as failure:
+            manager.get_client(middleware=["nope"])
+        assert "global.middleware" not in str(failure.value)
+
+
+@pytest.mark.parametrize("wrong", [5, [], b"x", ""])
+async def test_wrong_arguments_beside_a_request_are_refused_by_name(quiet: LLMClient, wrong: Any) -> None:
+    with pytest.raises(LLMInvalidRequestError, match="model is"):
+        await quiet.embed("hello", model=wrong)
+    with pytest.raises(LLMInvalidRequestError, match="model is"):
+        await quiet.count_tokens("hello", model=wrong)
+    with pytest.raises(LLMInvalidRequestError, match="pass an LLMRequest"):
+        await quiet.request(wrong)
+
+
+async def test_history_and_texts_that_are_no_list_are_refused_by_name(quiet: LLMClient) -> None:
+    wrong: Any = 5
+    with pytest.raises(LLMInvalidRequestError, match="history is a int"):
+        await quiet.chat("hello", history=wrong)
+    with pytest.raises(LLMInvalidRequestError, match="texts is neither"):
+        await quiet.embed(wrong)
+
+
+@pytest.mark.parametrize("value", [object(), b"x", 10**30, "\ud800"])
+async def test_a_tool_without_a_json_form_is_refused_before_anything_is_sent(value: object) -> None:
+    bench = Bench()
+    async with await bench.open() as manager:
+        for tool in (ToolDefinition("look", parameters={"a": value}), {"a": value}):
+            with pytest.raises(LLMInvalidRequestError, match="tools") as failure:
+                await manager.get_client().chat("hello", tools=[tool])
+            assert failure.value.attempts == 0
+    assert not bench.upstream.requests
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_that_cannot_be_written_was_not_sent_and_takes_nothing(stream: bool) -> None:
+    bench = Bench()
+    async with await bench.open(openai={"rate_limits": {"requests_per_minute": 1}}) as manager:
+        request = LLMRequest("half \ud800", stream=stream)
+        with pytest.raises(LLMInvalidRequestError, match="messages") as failure:
+            await manager.get_client().request(request)
+        assert failure.value.attempts == 0
+        assert manager.explain("hello").admitted
+    assert not bench.upstream.requests
+
+
 # --- options ----------------------------------------------------------------------------------------------------------
 
 
@@ -110,6 +174,8 @@ async def quiet() -> AsyncIterator[LLMClient]:
         ("reasoning_effort", 3, "low, medium or high"),
         ("timeout", -1, "0 or more"),
         ("timeout", "5", "0 or more"),
+        ("timeout", float("inf"), "at most a year"),
+        ("timeout", 10**400, "at most a year"),
         ("user", 7, "a tenant's name"),
         ("user", "", "a tenant's name"),
         ("priority", "high", "a whole number"),
@@ -246,6 +312,7 @@ WRONG_LAYERS: list[tuple[Any, str]] = [
     (["llm.testing:NoSuchClass"], "NoSuchClass"),
     (["llm.testing:FakeClock"], "cannot be called"),
     ("retry", "pass a list"),
+    (5, "middleware is 5; expected a list"),
 ]
 
 

@@ -69,3 +69,16 @@ def test_no_key_left_tells_why_the_first_of_them_left() -> None:
     assert isinstance(error, LLMAuthenticationError)
     assert (error.status, error.key, error.retryable) == (401, "k1", False)
     assert "wrong key" in str(error)
+
+
+def test_every_refusal_says_what_to_do() -> None:
+    bound = Binding(3.0, LIMIT)
+    assert "raise the limit" in str(refusals.used_up("openai", TICKET, bound))
+    assert "Send fewer at once" in str(refusals.waited_too_long("openai", TICKET, bound, 5.0))
+    assert "give another key" in str(refusals.no_key_left("openai", "m", []))
+
+
+def test_money_is_told_in_dollars() -> None:
+    budget = TokenBucket("cost_per_day", "cost", 0.0001, 86400.0, level="user")
+    error = refusals.too_large("openai", Ticket(Charge(cost=0.0003), "m"), budget)
+    assert "needs 0.0003 US dollars" in str(error)

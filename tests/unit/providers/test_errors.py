@@ -164,3 +164,11 @@ def test_a_long_message_is_cut_between_words_so_that_no_half_of_a_key_remains(of
     message = error_for(500, Failure("x" * offset + " sk-12345" * 1000)).message
     assert len(message) < 700
     assert set(message.partition(": ")[2].partition(" …")[0].split()) <= {"x" * offset, "sk-12345"}
+
+
+@pytest.mark.parametrize("form", ["maximum context length is {0}", "{0} tokens > 10", "10 tokens > {0}"])
+def test_a_number_that_is_no_window_is_left_out(form: str) -> None:
+    said = Failure(form.format("9" * 5000), ("context_length_exceeded",))
+    error = error_for(400, said)
+    assert isinstance(error, LLMContextLengthError)
+    assert (error.limit, error.requested) == (None, None)
