@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from .call import Call, CallState
-from .exceptions import LLMConnectionError, LLMException, LLMInvalidRequestError, LLMTimeoutError
+from .call import Call
+from .ending import Brake, closed
+from .exceptions import LLMException, LLMInvalidRequestError
 from .messages import Message, MessageRole, read_messages
 from .options import check_model
 from .protocols import Embedding, TokenCounting
@@ -19,7 +19,7 @@ from .stream import LLMStream, as_stream
 from .types import LLMRequest, LLMResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Unpack
 
     from .messages import MessageLike, MessagesLike
@@ -198,7 +198,7 @@ class LLMClient:
             extra=extra,
             stream=True,
         )
-        brake = _Brake()
+        brake = Brake()
         return LLMStream.lazy(lambda: self._send(request, brake), stop=brake.pull)
 
     async def request(self, request: LLMRequest) -> LLMResponse:
@@ -275,22 +275,22 @@ class LLMClient:
         check_provider(route.provider, self._routes.parts.chains)  # a reload may have taken it away
         return route, model or route.chain.pool.queue.choose_model()
 
-    async def _send(self, request: LLMRequest, brake: _Brake | None = None) -> LLMResult:
+    async def _send(self, request: LLMRequest, brake: Brake | None = None) -> LLMResult:
         route, request = self.prepare(request)
         call = request.call
         if call is None:
             raise LLMInvalidRequestError("a request was prepared without a call")
         chain, clock, calls = route.chain, self._routes.parts.clock, self._routes.calls
         scope = clock.timeout(None if call.deadline is None else max(0.0, call.deadline - call.started))
-        brake = brake or _Brake()
+        brake = brake or Brake()
         brake.end = lambda: scope.reschedule(clock.now())
-        calls.enter(call, lambda: brake.pull(_closed(call, request, route)))
+        calls.enter(call, lambda: brake.pull(closed(call, request, route.provider)))
         try:
             async with scope:
                 result = await chain.call(request)
         except TimeoutError as timeout:
-            late = call.deadline is not None and clock.now() >= call.deadline
-            error = brake.reason or (_late(call, request, route) if late else timeout)
+            over = call.deadline is not None and clock.now() >= call.deadline
+            error = brake.reason or (late(call, request, route.provider) if over else timeout)
             self._end(chain, call, request, error=error)
             if error is timeout:  # a layer's own
                 raise
@@ -306,7 +306,7 @@ class LLMClient:
 
     def _streaming(self, stream: LLMStream, call: Call, request: LLMRequest, route: Route) -> LLMStream:
         chain = route.chain
-        self._routes.calls.enter(call, lambda: stream.interrupt(_closed(call, request, route)))
+        self._routes.calls.enter(call, lambda: stream.interrupt(closed(call, request, route.provider)))
         stream.finish_with(lambda response: self._complete(response, call, request, route))
         stream.on_end(lambda response, error: self._end(chain, call, request, response, error))
         stream.limit(self._routes.parts.clock, call.deadline)
@@ -344,22 +344,6 @@ class LLMClient:
                 _logger.exception("an observer of a call failed; the call itself did not")
 
 
-class _Brake:
-    """Ends a call that runs, for a reason that is then what it raises."""
-
-    __slots__ = ("end", "reason")
-
-    def __init__(self) -> None:
-        self.end: Callable[[], None] | None = None
-        self.reason: BaseException | None = None
-
-    def pull(self, reason: BaseException) -> None:
-        if self.reason is None and self.end is not None:
-            self.reason = reason
-            with suppress(RuntimeError):  # its time is over as well, and it is on its way out
-                self.end()
-
-
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
@@ -384,33 +368,3 @@ def _read_texts(texts: object) -> list[str]:
         if len(strings) == len(read):
             return strings
     raise LLMInvalidRequestError("texts is neither a text nor a list of texts; pass one of these")
-
-
-def _closed(call: Call, request: LLMRequest, route: Route) -> LLMException:
-    return LLMConnectionError(
-        "the manager was closed before the call had ended; give close() a longer drain",
-        sent=call.sends > 0,
-        retryable=False,
-        provider=route.provider,
-        model=request.model,
-        key=call.key,
-    )
-
-
-def _late(call: Call, request: LLMRequest, route: Route) -> LLMException:
-    waited = call.waits
-    seconds = 0.0 if call.deadline is None else call.deadline - call.started
-    return LLMTimeoutError(
-        f"the call's {seconds:g} seconds are over{' while it waited for a key' if waited else ''}; "
-        "give it a longer timeout",
-        phase="pool" if waited else "total",
-        sent=call.sends > 0,
-        provider=route.provider,
-        model=request.model,
-        key=None if waited else _last_key(call),
-    )
-
-
-def _last_key(call: Call) -> str | None:
-    # The lease went back before the timeout came here.
-    return next((entry.detail for entry in reversed(call.log) if entry.event == CallState.PAID), None)

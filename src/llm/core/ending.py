@@ -1,0 +1,64 @@
+"""How a call ends before its answer: by its brake, its deadline, or the manager's closing."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from .call import Call, CallState
+from .exceptions import LLMConnectionError, LLMException, LLMTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .types import LLMRequest
+
+
+class Brake:
+    """Ends a call that runs, for a reason that is then what it raises."""
+
+    __slots__ = ("end", "reason")
+
+    def __init__(self) -> None:
+        """Hang loose: `end` is what it pulls, once there is something to end."""
+        self.end: Callable[[], None] | None = None
+        self.reason: BaseException | None = None
+
+    def pull(self, reason: BaseException) -> None:
+        """End the call; the first reason counts."""
+        if self.reason is None and self.end is not None:
+            self.reason = reason
+            with suppress(RuntimeError):  # its time is over as well, and it is on its way out
+                self.end()
+
+
+def closed(call: Call, request: LLMRequest, provider: str) -> LLMException:
+    """Return the error of a call that the manager's closing ended."""
+    return LLMConnectionError(
+        "the manager was closed before the call had ended; give close() a longer drain",
+        sent=call.sends > 0,
+        retryable=False,
+        provider=provider,
+        model=request.model,
+        key=call.key,
+    )
+
+
+def late(call: Call, request: LLMRequest, provider: str) -> LLMException:
+    """Return the error of a call whose deadline passed."""
+    waited = call.waits
+    seconds = 0.0 if call.deadline is None else call.deadline - call.started
+    return LLMTimeoutError(
+        f"the call's {seconds:g} seconds are over{' while it waited for a key' if waited else ''}; "
+        "give it a longer timeout",
+        phase="pool" if waited else "total",
+        sent=call.sends > 0,
+        provider=provider,
+        model=request.model,
+        key=None if waited else _last_key(call),
+    )
+
+
+def _last_key(call: Call) -> str | None:
+    # The lease went back before the timeout came here.
+    return next((entry.detail for entry in reversed(call.log) if entry.event == CallState.PAID), None)
