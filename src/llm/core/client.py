@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from .call import Call
-from .ending import Brake, closed
+from .ending import Brake, closed, late
 from .exceptions import LLMException, LLMInvalidRequestError
 from .messages import Message, MessageRole, read_messages
 from .options import check_model
