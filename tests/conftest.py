@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,13 @@ def no_blocking_call() -> Iterator[None]:
     """A blocking call that starts in our package, while a loop runs, is an error."""
     with blockbuster_ctx("llm"):
         yield
+
+
+def pytest_configure() -> None:
+    # A shell starts what it puts in the background with Ctrl-C ignored, and programs inherit that; those that the tests
+    # interrupt must not.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
