@@ -66,7 +66,7 @@ async def terminal(root: Path, folder: Path, *words: str, columns: int = 60) -> 
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, columns))
     kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE"))}
-    on_terminal = f"import os; os.login_tty(0); os.execv({sys.executable!r}, {['python', '-m', 'llm', *words]})"
+    on_terminal = f"import os; os.login_tty(0); os.execv({sys.executable!r}, {[sys.executable, '-m', 'llm', *words]})"
     program = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", on_terminal),
         cwd=folder,
