@@ -17,6 +17,7 @@ run: ## a real model answers: installs, fetches the small model, runs examples/l
 	@$(PY) examples/llm_usage.py
 
 test: check ## all checks and tests that need Python alone
+	@$(PY) -m llm models fetch smollm2-135m --quiet
 	@$(PY) -m pytest --cov
 
 test-all: ## what `make test` leaves out: Node, a browser, Ray, a long soak
