@@ -52,4 +52,4 @@ def test_it_imports_nothing_heavy_at_pytests_start(tmp_path: Path, root: Path) -
     (tmp_path / "test_it.py").write_text(
         f"import sys\ndef test_it():\n    assert not sys.modules.keys() & set({heavy})\n"
     )
-    assert "1 passed" in _pytest(tmp_path, root, "-p", "llm.testing.plugin")
+    assert "1 passed" in _pytest(tmp_path, root, "-p", "no:llm", "-p", "llm.testing.plugin")
