@@ -67,7 +67,9 @@ async def _one_tick() -> None:
 @pytest.fixture
 def no_blocking_call() -> Iterator[None]:
     """A blocking call that starts in our package, while a loop runs, is an error."""
-    with blockbuster_ctx("llm"):
+    with blockbuster_ctx("llm") as blocking:
+        # Coverage's own lock, taken now and then where one of our lines runs in several threads.
+        blocking.functions["threading.Lock.acquire"].can_block_in("coverage/collector.py", {"lock_data"})
         yield
 
 
