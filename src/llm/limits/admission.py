@@ -25,12 +25,12 @@ from .rotation import Choice, Levels, Rotation
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llm.core.call import Call, Charge, Ticket
+    from llm.core.call import Call, Charge, LimitReport, Ticket
     from llm.core.exceptions import LLMException
     from llm.core.keys import Slot
     from llm.utils.clock import Clock, Timer
 
-    from .grant import Holds
+    from .base import Holds
     from .memory import Account, AccountBook
 
 __all__ = ["AdmissionQueue", "Levels"]
@@ -104,6 +104,11 @@ class AdmissionQueue(Rotation):
         self._pump(now)
         self._book.wake_others(self._look_again_soon)
 
+    def learn(self, slot: Slot, holds: Holds, reports: Sequence[LimitReport]) -> None:
+        """Level the slot's account with what the provider said as it admitted or refused what holds `holds`."""
+        with self._lock:
+            self._accounts[slot].learn(self._clock.now(), holds, reports)
+
     def keys_changed(self) -> None:
         """Look again: a key left the rotation or came back."""
         self._pump(self._clock.now())
@@ -159,7 +164,7 @@ class AdmissionQueue(Rotation):
             limits = (*shared, *self._accounts[slot].limits)
             holds = [(limit, limit.take(now, getattr(ticket.charge, limit.unit))) for limit in limits]
         self._took(slot, ticket.model)
-        grant = Grant(slot, ticket.charge, holds, self.settle)
+        grant = Grant(slot, ticket.charge, holds, self)
         call.paid(now, grant)
         return grant
 

@@ -11,11 +11,12 @@ from .concurrency import Concurrency
 from .window import SlidingWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
+    from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
-    from .base import Limit, Unit
+    from .base import Holds, Limit, Unit
 
 _UNITS: dict[str, Unit] = {
     "requests": "requests",
@@ -74,6 +75,9 @@ class Account:
         self.limits = tuple(
             _continue(before.get(limit.name), limit, now) for limit in make_limits(stated, level=level, bucket=bucket)
         )
+
+    def learn(self, now: float, holds: Holds, reports: Sequence[LimitReport]) -> None:
+        """Level with what the provider said, as it admitted or refused a call that holds `holds`."""
 
     def cool(self, now: float, seconds: float | None) -> float:
         """Rest after a refusal, and return for how many seconds.
