@@ -8,18 +8,21 @@ through it: `ended` releases what is still held, whatever the state, exactly onc
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
+from .decisions import Decisions
+from .exceptions import LLMRateLimitError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .decisions import Decision
+
 ReportedUnit: TypeAlias = Literal["requests", "input_tokens", "output_tokens", "total_tokens"]
 
-_LOG_LENGTH = 64
 _ids = count(1)
 
 
@@ -113,20 +116,6 @@ class Lease(Protocol):
         """Correct the tokens to what was used; None keeps what was paid, where that is unknown."""
 
 
-class Decision(NamedTuple):
-    """An entry of the decision log.
-
-    Attributes:
-        at: Monotonic seconds.
-        event: What happened, as one word.
-        detail: Which limit, key or failure it was about.
-    """
-
-    at: float
-    event: str
-    detail: str = ""
-
-
 class IllegalTransitionError(RuntimeError):
     """A fault of this package: a call was moved to where it cannot go from its state."""
 
@@ -146,11 +135,13 @@ class Call:
         retryable: False once an answer was given elsewhere (by the leader of its flight): no retry here.
         reports: What the last answer said of the provider's limits; empty where it said nothing.
         error: How it failed; None while it runs and where it succeeded.
+        waited: Whether it ever stood in a queue.
+        decisions: Its decision log; `log` has it in words.
     """
 
     __slots__ = (
-        "_ends", "_lease", "_log", "_place", "deadline", "error", "number", "priority", "reports", "retryable",
-        "sends", "started", "state", "ticket", "user",
+        "_ends", "_lease", "_place", "deadline", "decisions", "error", "number", "priority", "reports", "retryable",
+        "sends", "started", "state", "ticket", "user", "waited",
     )  # fmt: skip
 
     def __init__(
@@ -168,15 +159,16 @@ class Call:
         self.retryable: bool = True
         self.reports: tuple[LimitReport, ...] = ()
         self.error: BaseException | None = None
+        self.waited: bool = False
+        self.decisions: Decisions = Decisions()
         self._place: Place | None = None
         self._lease: Lease | None = None
         self._ends: list[Callable[[Call], None]] = []
-        self._log: deque[Decision] | None = None
 
     @property
     def log(self) -> tuple[Decision, ...]:
         """The last decisions about this call, oldest first."""
-        return tuple(self._log or ())
+        return self.decisions.read()
 
     @property
     def key(self) -> str | None:
@@ -189,11 +181,9 @@ class Call:
         marks = [entry.event for entry in self.log if entry.event in _MARKS]
         return bool(marks) and marks[-1] == CallState.QUEUED
 
-    def note(self, now: float, event: str, detail: str = "") -> None:
-        """Add to the decision log."""
-        if self._log is None:
-            self._log = deque(maxlen=_LOG_LENGTH)
-        self._log.append(Decision(now, event, detail))
+    def note(self, now: float, event: str, detail: object = "") -> None:
+        """Add to the decision log; the kinds of `detail` are those of `Decisions`."""
+        self.decisions.note(now, event, detail)
 
     def on_end(self, callback: Callable[[Call], None]) -> None:
         """Be told once, when the call has ended and holds nothing any more."""
@@ -201,47 +191,46 @@ class Call:
 
     def ticketed(self, now: float, ticket: Ticket) -> None:
         """Take a ticket."""
-        self._move(now, CallState.TICKETED, CallState.CREATED)
+        self._move(now, CallState.TICKETED, CallState.CREATED, "ticketed", ticket.charge)
         self.ticket = ticket
 
     def closed(self, now: float) -> None:
         """Close the ticket, so that another provider can open its own."""
-        self._move(now, CallState.CREATED, CallState.TICKETED)
+        self._move(now, CallState.CREATED, CallState.TICKETED, "closed")
         self.ticket = None
 
     def queued(self, now: float, place: Place, reason: str = "") -> None:
         """Wait: no slot can pay now."""
-        self._move(now, CallState.QUEUED, CallState.TICKETED, reason)
+        self._move(now, CallState.QUEUED, CallState.TICKETED, "queued", reason)
+        self.waited = True
         self._place = place
 
     def withdrawn(self, now: float) -> None:
         """Leave the queue without having been paid."""
-        self._move(now, CallState.TICKETED, CallState.QUEUED)
-        self._release(None)
+        self._move(now, CallState.TICKETED, CallState.QUEUED, "withdrawn")
+        self._release(now, None)
 
     def paid(self, now: float, lease: Lease) -> None:
         """Hold a lease: all limits were taken in one step."""
-        if self.state is CallState.QUEUED:
-            self._move(now, CallState.PAID, CallState.QUEUED, lease.key)
-        else:
-            self._move(now, CallState.PAID, CallState.TICKETED, lease.key)
+        source = CallState.QUEUED if self.state is CallState.QUEUED else CallState.TICKETED
+        self._move(now, CallState.PAID, source, "paid", lease.key)
         self._place = None
         self._lease = lease
 
     def sent(self, now: float) -> None:
         """Know that the first byte may have left."""
-        self._move(now, CallState.SENT, CallState.PAID)
+        self._move(now, CallState.SENT, CallState.PAID, "sent")
         self.sends += 1
         self.reports = ()
 
     def unsent(self, now: float, *, tried: bool = True) -> None:
         """Know for certain that no byte left after all: no connection was made, or (not even tried) nothing written."""
-        self._move(now, CallState.PAID, CallState.SENT)
+        self._move(now, CallState.PAID, CallState.SENT, "unsent")
         self.sends -= not tried
 
     def answering(self, now: float) -> None:
         """Have a stream's first chunk in hand: no retry and no fallback any more."""
-        self._move(now, CallState.ANSWERING, CallState.SENT)
+        self._move(now, CallState.ANSWERING, CallState.SENT, "answering")
 
     def attempted(self, now: float, used: Charge | None = None) -> None:
         """End an attempt: the lease goes back, and the call keeps its ticket.
@@ -251,15 +240,15 @@ class Call:
         """
         if self.state not in _LEASED:
             raise IllegalTransitionError(f"call {self.number}: an attempt ends while {self.state}")
-        self._release(used)
-        self._move(now, CallState.TICKETED, self.state)
+        self._release(now, used)
+        self.state = CallState.TICKETED
 
     def ended(self, now: float, error: BaseException | None = None) -> None:
         """End the call, once; what is still held goes back by the rule of the state."""
         if self.state is CallState.ENDED:
             raise IllegalTransitionError(f"call {self.number} ended twice")
-        self._release(None)
-        self.note(now, "ended", "" if error is None else type(error).__name__)
+        self._release(now, None)
+        self.decisions.note(now, "ended", "" if error is None else _name(error))
         self.state = CallState.ENDED
         self.ticket = None
         self.error = error
@@ -267,24 +256,34 @@ class Call:
         for callback in ends:
             callback(self)
 
-    def _move(self, now: float, to: CallState, source: CallState, detail: str = "") -> None:
+    def _move(self, now: float, to: CallState, source: CallState, event: str, detail: object = "") -> None:
         if self.state is not source:
             raise IllegalTransitionError(f"call {self.number}: {to} does not follow {self.state}")
         self.state = to
-        self.note(now, to.value, detail)
+        self.decisions.note(now, event, detail)
 
-    def _release(self, used: Charge | None) -> None:
+    def _release(self, now: float, used: Charge | None) -> None:
         place, self._place = self._place, None
         lease, self._lease = self._lease, None
         if place is not None:
             place.give_back()
         if lease is None:
             return
+        reserved = _NOTHING if self.ticket is None else self.ticket.charge
         if self.state is CallState.PAID:
+            self.decisions.note(now, "refunded", reserved)
             lease.refund()
         else:
+            self.decisions.note(now, "settled", (reserved, used))
             lease.settle(used)
 
 
+def _name(error: BaseException) -> str:
+    name = type(error).__name__
+    ours = isinstance(error, LLMRateLimitError) and error.limit is not None
+    return f"{name}: {error.limit} of the {error.scope}" if ours else name
+
+
+_NOTHING = Charge(requests=0)
 _MARKS = frozenset({CallState.QUEUED.value, CallState.PAID.value, CallState.SENT.value})
 _LEASED = frozenset({CallState.PAID, CallState.SENT, CallState.ANSWERING})

@@ -94,7 +94,7 @@ class Parts(Protocol):
         """Hold to the configuration's limits from now on, and take over what the parts before leave."""
 
     def status(self) -> dict[str, Any]:
-        """Return metrics, users, cache and limits, JSON-serialisable."""
+        """Return metrics, users, cache, limits and calls of late, JSON-serialisable."""
         ...
 
     def warm(self) -> None:

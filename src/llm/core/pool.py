@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 
 from .call import Call, CallState, Charge, Ticket
@@ -22,7 +23,8 @@ from .exceptions import (
 )
 from .keys import KeyState
 from .stream import LLMStream
-from .types import HealthStatus
+from .tokens import CHARACTERS_PER_TOKEN
+from .types import HealthStatus, TokenUsage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from .keys import Client, Key, Slot
     from .protocols import Provider
     from .stream import LLMResult
-    from .types import Admission, LLMRequest, LLMResponse, TokenUsage
+    from .types import Admission, LLMRequest, LLMResponse
 
 
 class Grant(Protocol):
@@ -178,6 +180,7 @@ class Pool:
             raise LLMInvalidRequestError("a request reaches the pool through a client, which gives it call and model")
         if call.state is CallState.CREATED:  # a chain without `rate_limit`: turns and concurrency only
             call.ticketed(self._clock.now(), Ticket(Charge(), model, call.user, call.priority, call.deadline))
+        grant: Grant | None = None
         try:
             grant = await self.queue.pay(call, timeout=self._acquire_timeout)
             return await self._attempt(request, call, model, grant)
@@ -189,7 +192,7 @@ class Pool:
             if (unsent or unwritten) and call.state is CallState.SENT:
                 call.unsent(now, tried=not unwritten)
             if call.state in _LEASED:
-                call.attempted(now)
+                call.attempted(now, None if grant is None else self._in_vain(grant.charge, model, error))
             raise
 
     def provider_for(self, model: str) -> Provider:
@@ -265,7 +268,7 @@ class Pool:
         except LLMException as error:
             if call.reports:
                 grant.learn(call.reports)
-            self._learn(error, slot, model)
+            self._learn(error, slot, call, model)
             raise
         finally:
             if stream is None:  # else its end gives the client back
@@ -290,26 +293,29 @@ class Pool:
         stream.watch(self._clock, idle=self._timeouts.idle, deadline=call.deadline)
 
         def ended(_: object, error: BaseException | None) -> None:
+            model = request.model or ""
+            if isinstance(error, LLMException):  # first, so that who waits is not let go to a key that must rest
+                self._learn(error, grant.slot, call, model)
             if call.state is CallState.ANSWERING:
                 usage = stream.usage
-                paid, model = grant.charge, request.model or ""
-                used = _estimated(paid, stream.text) if usage is None else self._used(client, usage, model)
+                used = self._cut(grant.charge, model, stream.text) if usage is None else self._used(client, usage, model)
                 call.attempted(self._clock.now(), used)
             self._close(grant.slot.key.give_back(client))
-            if isinstance(error, LLMException):
-                self._learn(error, grant.slot, request.model or "")
 
         stream.on_end(ended)
         return stream
 
-    def _learn(self, error: LLMException, slot: Slot, model: str) -> None:
+    def _learn(self, error: LLMException, slot: Slot, call: Call, model: str) -> None:
         """Note where it failed, and take out of the rotation what the provider refuses."""
         error.provider = error.provider or self.provider
         error.model = error.model or model
         error.key = error.key or slot.key.fingerprint
+        if not isinstance(error, LLMRateLimitError):
+            call.note(self._clock.now(), "failed", (slot.key.fingerprint, type(error).__name__, error.status))
         match error:
             case LLMRateLimitError():
-                self.queue.cool(slot, error.retry_after)
+                seconds = self.queue.cool(slot, error.retry_after)
+                call.note(self._clock.now(), "refused", (slot.key.fingerprint, seconds))
             case LLMQuotaExceededError():
                 slot.key.refuse(error, state=KeyState.OUT_OF_CREDIT)
             case LLMAuthenticationError():
@@ -330,6 +336,24 @@ class Pool:
         if used is None or self._cost is None:
             return used
         return replace(used, cost=self._cost(model, usage))
+
+    def _in_vain(self, paid: Charge, model: str, error: BaseException) -> Charge:
+        """Return what a request took that was sent and brought nothing.
+
+        Where the provider answered with a failure, no tokens; else its prompt, since nobody knows how far it came.
+        """
+        refused = isinstance(error, LLMRateLimitError) or (
+            isinstance(error, LLMException) and (error.status or 0) >= HTTPStatus.BAD_REQUEST
+        )
+        return Charge() if refused else self._came(paid, model, 0)
+
+    def _cut(self, paid: Charge, model: str, text: str) -> Charge:
+        # Of a stream that did not end well only its chunks tell what was used.
+        return self._came(paid, model, -(-len(text) // CHARACTERS_PER_TOKEN))
+
+    def _came(self, paid: Charge, model: str, output: int) -> Charge:
+        cost = 0.0 if self._cost is None else self._cost(model, TokenUsage(paid.input_tokens, output))
+        return Charge(paid.input_tokens, output, paid.input_tokens + output, cost)
 
     def _close(self, client: Client | None) -> None:
         if client is not None:
@@ -363,9 +387,3 @@ async def _ask(key: Key, clock: Clock) -> HealthStatus:
     except LLMException as error:
         return HealthStatus(healthy=False, error=str(error))
     return status if status.latency is not None else replace(status, latency=clock.now() - started)
-
-
-def _estimated(paid: Charge, text: str) -> Charge:
-    # Of a stream that did not end well only its chunks tell what was used; four characters make a token.
-    output = -(-len(text) // 4)
-    return Charge(paid.input_tokens, output, paid.input_tokens + output, paid.cost)

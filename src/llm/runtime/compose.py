@@ -27,6 +27,7 @@ from llm.middleware.retry import RetryMiddleware, RetryPolicy
 from llm.providers.transport import AiohttpTransport
 
 from .accounts import Accounts
+from .journal import Journal
 from .registry import provider_factory
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Composition:
         self._cache_layers: dict[str, CacheMiddleware] = {}
         self._caches: list[CacheMiddleware] = [] if before is None else before._caches
         self._metrics: Metrics = Metrics(partial(_misses, self._caches)) if before is None else before._metrics
+        self._journal: Journal = Journal(clock) if before is None else before._journal
         self._output: OutputEstimate = OutputEstimate() if before is None else before._output
         self._pools: dict[str, Pool] = {name: self._pool(name, section) for name, section in config.providers.items()}
         self.chains: dict[str, Chain] = {name: self.compose(name, config.global_.middleware) for name in self._pools}
@@ -118,8 +120,8 @@ class Composition:
         opener = self._rate_limit(provider, pool)
         made = [self._layer(layer, provider, pool, opener) for layer in middleware]
         layers = [layer for layer in made if layer is not None]
-        observers = tuple(layer for layer in layers if isinstance(layer, CallObserver))
-        return Chain(compose(layers, pool), pool, opener.ticket, observers)
+        observers = [layer for layer in layers if isinstance(layer, CallObserver)]
+        return Chain(compose(layers, pool), pool, opener.ticket, (*observers, self._journal.observer(provider)))
 
     def cost(self, provider: str, model: str, usage: TokenUsage) -> float | None:
         """Return US dollars; None where the price is unknown."""
@@ -133,12 +135,13 @@ class Composition:
         return estimate_tokens(request) if exact is None else exact
 
     def status(self) -> dict[str, Any]:
-        """Return metrics, users, cache and limits."""
+        """Return metrics, users, cache, limits and the calls of late that did not go straight through."""
         return {
             "metrics": self._metrics.snapshot(),
             "users": {name: {**counts, "resets_in": None} for name, counts in self._metrics.users().items()},
             "cache": self._cache_status(),
             "limits": self._accounts.status(),
+            "calls": self._journal.snapshot(),
         }
 
     def _cache_status(self) -> dict[str, Any]:

@@ -89,13 +89,13 @@ async def bench() -> AsyncIterator[Bench]:
     await bench.manager.close(0.0)
 
 
-async def read(client: LLMClient, *, max_tokens: int = 10, **options: Any) -> str:
-    async with client.stream_complete("hello", max_tokens=max_tokens, **options) as stream:
+async def read(client: LLMClient, *, text: str = "hello", max_tokens: int = 10, **options: Any) -> str:
+    async with client.stream_complete(text, max_tokens=max_tokens, **options) as stream:
         return "".join([str(chunk) async for chunk in stream])
 
 
-async def ask(client: LLMClient, *, max_tokens: int = 10, **options: Any) -> str:
-    return str(await client.chat("hello", max_tokens=max_tokens, **options))
+async def ask(client: LLMClient, *, text: str = "hello", max_tokens: int = 10, **options: Any) -> str:
+    return str(await client.chat(text, max_tokens=max_tokens, **options))
 
 
 CALLS = pytest.mark.parametrize("call", [ask, read])
@@ -112,13 +112,38 @@ async def test_what_was_certainly_not_sent_is_refunded_whole(bench: Bench, call:
     assert bench.key(0)["calls"] == 0
 
 
+PROMPT = "four" * 100
+
+
 @CALLS
-@pytest.mark.parametrize("error", [LLMConnectionError("cut", sent=True), LLMServerError("down")])
-async def test_what_may_have_been_sent_stays_charged(bench: Bench, call: Any, error: LLMException) -> None:
+@pytest.mark.parametrize(
+    ("error", "tokens"),
+    [
+        (LLMConnectionError("cut", sent=True), 100),
+        (LLMServerError("a senseless answer", status=200), 100),
+        (LLMServerError("down", status=500), 0),
+        (LLMRateLimitError("slow down", status=429), 0),
+        (LLMRateLimitError("slow down"), 0),
+    ],
+)
+async def test_what_was_sent_in_vain_stays_charged_as_a_request_and_its_prompt_unless_the_provider_refused_it(
+    bench: Bench, call: Any, error: LLMException, tokens: int
+) -> None:
     bench.make = lambda _: FakeProvider([error])
     await bench.open()
-    await bench.fails(call(bench.once, max_tokens=498))
-    assert bench.taken(0) == {"tokens_per_minute": pytest.approx(0.5, abs=0.01), "requests_per_minute": 0.1}
+    await bench.fails(call(bench.once, text=PROMPT, max_tokens=498))
+    assert bench.taken(0) == {"tokens_per_minute": tokens / 1000, "requests_per_minute": 0.1}
+
+
+@CALLS
+async def test_a_call_that_was_cancelled_upstream_gives_back_what_it_reserved_for_an_answer(
+    bench: Bench, call: Any
+) -> None:
+    bench.make = lambda _: FakeProvider(latency=60.0, clock=bench.clock)
+    await bench.open()
+    with pytest.raises(asyncio.CancelledError):
+        await bench.run(call(bench.once, text=PROMPT, max_tokens=500), 30.0)
+    assert bench.taken(0) == {"tokens_per_minute": 0.1, "requests_per_minute": 0.1}
 
 
 @CALLS

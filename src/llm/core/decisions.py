@@ -1,0 +1,87 @@
+"""The decision log of a call: noted as values, put into words only for who reads it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_LENGTH: Final = 64
+
+
+class Decision(NamedTuple):
+    """An entry of the decision log.
+
+    Attributes:
+        at: Monotonic seconds.
+        event: What happened, as one word: `ticketed`, `queued`, `withdrawn` (from the queue), `paid`, `sent`,
+            `unsent` (nothing left after all), `answering`, `refused` (by the provider, for a limit), `failed` (an
+            attempt), `settled`, `refunded`, `closed` (the ticket), `ended`, and what layers note.
+        detail: Which limit, key, amount or failure it was about.
+    """
+
+    at: float
+    event: str
+    detail: str = ""
+
+
+class Decisions:
+    """The last 64 decisions about one call.
+
+    Noting one costs a tuple: a detail may be a text, or the values that `_WORDS` has words for.
+    """
+
+    __slots__ = ("_entries",)
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._entries: list[tuple[float, str, Any]] = []
+
+    def note(self, now: float, event: str, detail: object = "") -> None:
+        """Add an entry."""
+        entries = self._entries
+        entries.append((now, event, detail))
+        if len(entries) > _LENGTH:
+            del entries[0]
+
+    def read(self) -> tuple[Decision, ...]:
+        """Return the entries in words, oldest first."""
+        return tuple(Decision(at, event, _told(event, detail)) for at, event, detail in self._entries)
+
+
+def _told(event: str, detail: Any) -> str:  # noqa: ANN401 - a detail is of the kind of its event
+    return detail if isinstance(detail, str) else _WORDS.get(event, str)(detail)
+
+
+def _asked(charge: Any) -> str:  # noqa: ANN401 - a `Charge`, which stands above
+    return f"asks for {_amount(charge)}"
+
+
+def _settled(amounts: tuple[Any, Any]) -> str:
+    reserved, used = amounts
+    return f"{_amount(reserved)} reserved, {'kept' if used is None else f'{_amount(used)} used'}"
+
+
+def _refused(refusal: tuple[str, float]) -> str:
+    key, seconds = refusal
+    return f"{key} rests for {seconds:.3g} seconds"
+
+
+def _failed(failure: tuple[str, str, int | None]) -> str:
+    key, error, status = failure
+    return f"{error} on {key}" if status is None else f"{error} ({status}) on {key}"
+
+
+def _amount(charge: Any) -> str:  # noqa: ANN401 - a `Charge`
+    tokens = f"{charge.total_tokens} tokens ({charge.input_tokens} in, {charge.output_tokens} out)"
+    return f"{tokens}, {charge.cost:.6g} US dollars" if charge.cost else tokens
+
+
+_WORDS: Final[Mapping[str, Callable[[Any], str]]] = {
+    "ticketed": _asked,
+    "settled": _settled,
+    "refunded": _asked,
+    "refused": _refused,
+    "failed": _failed,
+}
