@@ -280,8 +280,9 @@ class Call:
 
 def _name(error: BaseException) -> str:
     name = type(error).__name__
-    ours = isinstance(error, LLMRateLimitError) and error.limit is not None
-    return f"{name}: {error.limit} of the {error.scope}" if ours else name
+    if isinstance(error, LLMRateLimitError) and error.limit is not None:  # ours
+        return f"{name}: {error.limit} of the {error.scope}"
+    return name
 
 
 _NOTHING = Charge(requests=0)

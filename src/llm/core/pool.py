@@ -297,8 +297,8 @@ class Pool:
             if isinstance(error, LLMException):  # first, so that who waits is not let go to a key that must rest
                 self._learn(error, grant.slot, call, model)
             if call.state is CallState.ANSWERING:
-                usage = stream.usage
-                used = self._cut(grant.charge, model, stream.text) if usage is None else self._used(client, usage, model)
+                usage, paid = stream.usage, grant.charge
+                used = self._cut(paid, model, stream.text) if usage is None else self._used(client, usage, model)
                 call.attempted(self._clock.now(), used)
             self._close(grant.slot.key.give_back(client))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,8 +12,8 @@ from llm.core.keys import Key, Slot
 from llm.core.models import PriceBook
 from llm.core.parts import Chain
 from llm.core.pool import Pool
-from llm.core.protocols import CallObserver, Charging, Provider, ProviderSettings
-from llm.core.tokens import OutputEstimate, count_tokens, estimate_tokens
+from llm.core.protocols import CallObserver, Provider, ProviderSettings
+from llm.core.tokens import OutputEstimate, PromptCalibration, count_tokens
 from llm.core.types import TokenUsage
 from llm.core.upkeep import Upkeep
 from llm.limits.admission import AdmissionQueue
@@ -22,11 +21,12 @@ from llm.middleware.base import compose
 from llm.middleware.cache import CacheMiddleware
 from llm.middleware.logging import LoggingMiddleware
 from llm.middleware.metrics import Metrics, MetricsMiddleware
-from llm.middleware.rate_limiter import RateLimitMiddleware, estimated_charge
+from llm.middleware.rate_limiter import RateLimitMiddleware
 from llm.middleware.retry import RetryMiddleware, RetryPolicy
 from llm.providers.transport import AiohttpTransport
 
 from .accounts import Accounts
+from .charges import Charges
 from .journal import Journal
 from .registry import provider_factory
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from llm.cache.base import CacheBackend
-    from llm.core.call import Charge
     from llm.core.config import LLMConfig
     from llm.core.config.providers import ProviderConfig
     from llm.core.config.sections import CacheConfig
@@ -83,7 +82,9 @@ class Composition:
         self._metrics: Metrics = Metrics(partial(_misses, self._caches)) if before is None else before._metrics
         self._journal: Journal = Journal(clock) if before is None else before._journal
         self._output: OutputEstimate = OutputEstimate() if before is None else before._output
+        self._prompts: PromptCalibration = PromptCalibration() if before is None else before._prompts
         self._pools: dict[str, Pool] = {name: self._pool(name, section) for name, section in config.providers.items()}
+        self._charges: dict[str, Charges] = {name: self._charges_of(name, pool) for name, pool in self._pools.items()}
         self.chains: dict[str, Chain] = {name: self.compose(name, config.global_.middleware) for name in self._pools}
         self._upkeep = Upkeep(
             self._pools.values(),
@@ -117,7 +118,7 @@ class Composition:
             LLMConfigurationError: An unknown name, or an object that is no layer.
         """
         pool = self._pools[provider]
-        opener = self._rate_limit(provider, pool)
+        opener = RateLimitMiddleware(charges=self._charges[provider], check=pool.queue.check, clock=self.clock)
         made = [self._layer(layer, provider, pool, opener) for layer in middleware]
         layers = [layer for layer in made if layer is not None]
         observers = [layer for layer in layers if isinstance(layer, CallObserver)]
@@ -130,9 +131,9 @@ class Composition:
         return None if section is None else self._prices.cost(section.type, model, usage)
 
     def estimate_tokens(self, provider: str, request: LLMRequest) -> int:
-        """Return the prompt's tokens, exactly for OpenAI's models, else as an estimate."""
+        """Return the prompt's tokens: exactly for OpenAI's models, else as an estimate that answers have corrected."""
         exact = count_tokens(request, request.model or "") if self.config.providers[provider].type == "openai" else None
-        return estimate_tokens(request) if exact is None else exact
+        return self._charges[provider].prompt_tokens(request) if exact is None else exact
 
     def status(self) -> dict[str, Any]:
         """Return metrics, users, cache, limits and the calls of late that did not go straight through."""
@@ -238,22 +239,21 @@ class Composition:
         content = self.config.global_.log_content
         return LoggingMiddleware(self.clock, provider=provider, log_content=content, secrets=secrets)
 
-    def _rate_limit(self, provider: str, pool: Pool) -> RateLimitMiddleware:
-        first = pool.queue.slots[0].key.client.provider
-        charge = first.charge if isinstance(first, Charging) else estimated_charge(estimate_tokens)
-        if self._accounts.counts_dollars(self.config.providers[provider]):
-            charge = partial(self._charge_with_cost, provider, charge)
-        return RateLimitMiddleware(charge=charge, check=pool.queue.check, output=self._output, clock=self.clock)
+    def _charges_of(self, provider: str, pool: Pool) -> Charges:
+        section = self.config.providers[provider]
+        return Charges(
+            pool.queue.slots[0].key.client.provider,
+            kind=section.type,
+            prompts=self._prompts,
+            output=self._output,
+            price=partial(self._price, provider) if self._accounts.counts_dollars(section) else None,
+        )
 
-    def _charge_with_cost(
-        self, provider: str, charge: Callable[[LLMRequest, int], Charge], request: LLMRequest, expected: int
-    ) -> Charge:
-        plain = charge(request, expected)
+    def _price(self, provider: str, request: LLMRequest, usage: TokenUsage) -> float:
         user = request.user if request.call is None else request.call.user
         if not self._accounts.budgeted(self.config.providers[provider], user):
-            return plain
-        usage = TokenUsage(plain.input_tokens or estimate_tokens(request), request.max_tokens or expected)
-        return replace(plain, cost=self._known_cost(provider, request.model or "", usage))
+            return 0.0
+        return self._known_cost(provider, request.model or "", usage)
 
     def _known_cost(self, provider: str, model: str, usage: TokenUsage) -> float:
         cost = self.cost(provider, model, usage)

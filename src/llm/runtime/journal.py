@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from llm.core.decisions import Decisions
+
 if TYPE_CHECKING:
     from llm.core.call import Call
-    from llm.core.decisions import Decisions
     from llm.core.types import LLMRequest, LLMResponse
     from llm.utils.clock import Clock
 
@@ -47,7 +48,9 @@ class Journal:
         """Return the `CallObserver` of one provider's chains."""
         return ProviderJournal(self, provider)
 
-    def ended(self, provider: str, call: Call, request: LLMRequest, key: str | None, error: BaseException | None) -> None:
+    def ended(
+        self, provider: str, call: Call, request: LLMRequest, key: str | None, error: BaseException | None
+    ) -> None:
         """Keep a call that ended."""
         now = self._clock.now()
         self._entries.append(

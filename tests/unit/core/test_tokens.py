@@ -6,8 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm.core.messages import AudioPart, DocumentPart, ImagePart, Message, MessageRole, Part, TextPart, ToolCall
-from llm.core.tokens import OutputEstimate, count_text, count_tokens, estimate_tokens
+from llm.core.messages import (
+    AudioPart,
+    DocumentPart,
+    ImagePart,
+    Message,
+    MessageRole,
+    Part,
+    TextPart,
+    ThinkingPart,
+    ToolCall,
+)
+from llm.core.tokens import OutputEstimate, PromptCalibration, count_text, count_tokens, estimate_tokens
 from llm.core.types import LLMRequest, ToolDefinition
 
 
@@ -115,3 +125,72 @@ def test_the_estimate_is_the_95th_percentile_of_the_last_256_answers(seed: int, 
         estimate.observe("a", tokens)
     exact = sorted(seen[-256:])[ceil(0.95 * 256) - 1]
     assert estimate.expected("a") == max(1, exact)
+
+
+# --- prompts ----------------------------------------------------------------------------------------------------------
+
+
+def learned(*pairs: tuple[int, int]) -> PromptCalibration:
+    calibration = PromptCalibration()
+    for estimate, real in pairs:
+        calibration.observe("openai", "m", estimate, real)
+    return calibration
+
+
+def test_of_a_model_without_answers_the_estimate_stays_as_it_is() -> None:
+    calibration = learned((100, 300))
+    assert calibration.tokens("openai", "another", 100) == 100
+    assert calibration.tokens("anthropic", "m", 100) == 100
+
+
+def test_the_first_answer_that_takes_more_raises_the_estimate_and_few_do_not_lower_it() -> None:
+    assert learned((1000, 1500)).tokens("openai", "m", 1000) == 1500
+    assert learned((1000, 400)).tokens("openai", "m", 1000) == 1000
+    assert learned(*[(1000, 400)] * 20).tokens("openai", "m", 1000) == 400
+
+
+def test_a_stray_answer_is_forgotten_once_twenty_came() -> None:
+    calibration = learned((1000, 4000), *[(1000, 1100)] * 31)
+    assert calibration.tokens("openai", "m", 1000) == pytest.approx(1100, abs=2)
+
+
+@pytest.mark.parametrize(("real", "tokens"), [(100_000, 4000), (1, 250)])
+def test_the_factor_stays_within_a_quarter_and_four(real: int, tokens: int) -> None:
+    calibration = learned(*[(1000, real)] * 20)
+    assert calibration.tokens("openai", "m", 1000) == pytest.approx(tokens, rel=0.03)
+
+
+def test_what_stands_around_a_short_prompt_does_not_inflate_a_long_one() -> None:
+    calibration = learned(*[(1, 8)] * 40)  # a word, with the roles and marks around it
+    assert calibration.tokens("openai", "m", 1) == 8
+    assert calibration.tokens("openai", "m", 10_000) <= 12_500
+
+
+@pytest.mark.parametrize(("estimate", "real"), [(0, 50), (50, 0)])
+def test_an_empty_prompt_or_an_answer_without_usage_teaches_nothing(estimate: int, real: int) -> None:
+    assert learned(*[(estimate, real)] * 40).tokens("openai", "m", 100) == 100
+
+
+@given(st.integers(0, 2**32), st.integers(2, 12))
+def test_at_least_nine_in_ten_of_the_prompts_it_learned_from_fit_what_it_reserves(seed: int, spread: int) -> None:
+    prompts = [(100 + seed * n % 5000, n) for n in range(1, 257)]
+    pairs = [(estimate, ceil(estimate * (0.8 + (seed * n % 100) / 100 * spread / 10))) for estimate, n in prompts]
+    calibration = learned(*pairs)
+    short = sum(calibration.tokens("openai", "m", estimate) < real for estimate, real in pairs)
+    assert short <= 26
+
+
+def test_every_part_of_a_message_counts_in_estimate_and_count() -> None:
+    plain = LLMRequest([Message(MessageRole.USER, "hello")])
+    fuller = {
+        "name": Message(MessageRole.USER, "hello", name="somebody"),
+        "thought": Message(MessageRole.USER, (TextPart("hello"), ThinkingPart("a thought of some words"))),
+        "tool's answer": Message(MessageRole.TOOL, "hello, and what the tool said", tool_call_id="1"),
+        "document": Message(
+            MessageRole.USER, (TextPart("hello"), DocumentPart(data=b"some text in it", media_type="text/plain"))
+        ),
+    }
+    for message in fuller.values():
+        more = LLMRequest([message])
+        assert estimate_tokens(more) > estimate_tokens(plain)
+        assert (count_tokens(more, "gpt-4o") or 0) > (count_tokens(plain, "gpt-4o") or 0)

@@ -10,7 +10,7 @@ from llm.core.call import Call, CallState, Charge, Ticket
 from llm.core.exceptions import LLMRateLimitError
 from llm.core.stream import LLMStream
 from llm.core.types import LLMRequest, LLMResponse, TokenUsage
-from llm.middleware.rate_limiter import RateLimitMiddleware, estimated_charge
+from llm.middleware.rate_limiter import RateLimitMiddleware, Reserved
 from llm.testing import FakeClock
 
 if TYPE_CHECKING:
@@ -21,29 +21,24 @@ if TYPE_CHECKING:
     Dispatch = Callable[[LLMRequest], Awaitable[LLMResult]]
 
 
-class Learning:
+class FixedCharges:
     def __init__(self) -> None:
-        self.observed: list[tuple[str, int]] = []
+        self.learned: list[tuple[str, str, Reserved, int]] = []
 
-    def expected(self, model: str) -> int:
+    def reserve(self, request: LLMRequest, model: str) -> Reserved:
         del model
-        return 300
+        return Reserved(Charge(len(request.messages[0].text), 20, 7), 4)
 
-    def observe(self, model: str, output_tokens: int) -> None:
-        self.observed.append((model, output_tokens))
+    def learn(self, request: LLMRequest, model: str, reserved: Reserved, response: LLMResponse) -> None:
+        self.learned.append((request.messages[0].text, model, reserved, response.usage.output_tokens))
 
 
 class Bench:
     def __init__(self) -> None:
         self.checked: list[Ticket] = []
         self.refusal: LLMRateLimitError | None = None
-        self.learning = Learning()
-        self.layer = RateLimitMiddleware(
-            charge=lambda request, output: Charge(len(request.messages[0].text), output, 7),
-            check=self.check,
-            output=self.learning,
-            clock=FakeClock(start=50.0),
-        )
+        self.charges = FixedCharges()
+        self.layer = RateLimitMiddleware(charges=self.charges, check=self.check, clock=FakeClock(start=50.0))
 
     def check(self, ticket: Ticket) -> None:
         self.checked.append(ticket)
@@ -56,23 +51,18 @@ def bench() -> Bench:
     return Bench()
 
 
-def request(**options: int | str) -> LLMRequest:
+def request() -> LLMRequest:
     call = Call(50.0, deadline=99.0, user="alice", priority=3)
-    return LLMRequest("hello", model="m", call=call, **options)  # type: ignore[arg-type]  # a test's few options
+    return LLMRequest("hello", model="m", call=call)
 
 
 async def test_the_ticket_says_what_for_whom_how_urgent_and_until_when(bench: Bench, dispatch: Dispatch) -> None:
-    asked = request(max_tokens=20)
+    asked = request()
     assert asked.call is not None
     await bench.layer(asked, dispatch)
     assert bench.checked == [Ticket(Charge(5, 20, 7), "m", "alice", 3, 99.0)]
     assert asked.call.ticket == bench.checked[0]
     assert asked.call.state is CallState.TICKETED
-
-
-async def test_without_max_tokens_the_expected_answer_is_reserved(bench: Bench, dispatch: Dispatch) -> None:
-    await bench.layer(request(), dispatch)
-    assert bench.checked[0].charge.output_tokens == 300
 
 
 async def test_what_can_never_be_paid_is_refused_before_anything_else_happens(bench: Bench, dispatch: Dispatch) -> None:
@@ -84,29 +74,29 @@ async def test_what_can_never_be_paid_is_refused_before_anything_else_happens(be
     assert asked.call.state is CallState.CREATED
 
 
-async def test_it_learns_from_an_answer_how_long_answers_are_once_it_has_ended(
+async def test_it_learns_from_an_answer_beside_what_was_reserved_once_it_has_ended(
     bench: Bench, dispatch: Dispatch
 ) -> None:
     result = await bench.layer(request(), dispatch)
     if isinstance(result, LLMStream):
-        assert bench.learning.observed == []
+        assert bench.charges.learned == []
         await result.response()
-    assert bench.learning.observed == [("m", 5)]
+    assert bench.charges.learned == [("hello", "m", Reserved(Charge(5, 20, 7), 4), 5)]
 
 
-async def test_a_stored_or_broken_answer_teaches_nothing(bench: Bench) -> None:
+async def test_a_stored_answer_teaches_nothing(bench: Bench) -> None:
     async def stored(_: LLMRequest) -> LLMResult:
         return LLMResponse("1", "x", "m", "fake", TokenUsage(1, 2), "stop", cached=True)
 
     await bench.layer(request(), stored)
-    assert bench.learning.observed == []
+    assert bench.charges.learned == []
 
 
 async def test_a_stream_left_early_teaches_nothing(bench: Bench, dispatch: Dispatch) -> None:
     result = await bench.layer(request(), dispatch)
     if isinstance(result, LLMStream):
         await result.aclose()
-        assert bench.learning.observed == []
+        assert bench.charges.learned == []
 
 
 async def test_a_request_that_has_its_ticket_or_no_call_passes(bench: Bench, dispatch: Dispatch) -> None:
@@ -119,8 +109,4 @@ async def test_a_request_that_has_its_ticket_or_no_call_passes(bench: Bench, dis
 
 def test_explaining_a_request_without_a_call_needs_none(bench: Bench) -> None:
     asked = LLMRequest("hello", user="bob", priority=2)
-    assert bench.layer.ticket(asked, "m") == Ticket(Charge(5, 300, 7), "m", "bob", 2)
-
-
-def test_providers_that_do_not_say_their_charge_are_charged_by_the_estimate() -> None:
-    assert estimated_charge(lambda _: 40)(LLMRequest("hello"), 60) == Charge(40, 60, 100)
+    assert bench.layer.ticket(asked, "m") == Ticket(Charge(5, 20, 7), "m", "bob", 2)

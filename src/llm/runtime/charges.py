@@ -1,0 +1,100 @@
+"""What calls to a provider reserve: by the vendor's rule, corrected by what answers taught, in dollars where they count.
+
+The vendor's rule decides, since what the vendor takes at admission is what must be there:
+
+- OpenAI takes the larger of an estimate (characters by four) and `max_tokens`. That stays as it is, whatever we know
+  better, but for one case: where the prompt alone is known to take more, that is surely used in the end, and reserved.
+- Anthropic takes its own estimate of the prompt and `max_tokens`, each by itself; ours is corrected up and down.
+- Of what is no vendor nobody knows the rule: prompt and answer together, the prompt corrected.
+
+What was reserved is settled to the usage that comes back; until then a reservation that falls short lets other calls
+take what this one will need.
+
+Source: https://platform.openai.com/docs/guides/rate-limits and https://docs.claude.com/en/api/rate-limits
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from llm.core.call import Charge
+from llm.core.protocols import Charging
+from llm.core.tokens import estimate_tokens
+from llm.core.types import TokenUsage
+from llm.middleware.rate_limiter import Reserved
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llm.core.protocols import Provider
+    from llm.core.tokens import OutputEstimate, PromptCalibration
+    from llm.core.types import LLMRequest, LLMResponse
+
+
+class Charges:
+    """What calls to one provider reserve; learns from their answers."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        *,
+        kind: str,
+        prompts: PromptCalibration,
+        output: OutputEstimate,
+        price: Callable[[LLMRequest, TokenUsage], float] | None = None,
+    ) -> None:
+        """Follow the rule of a provider.
+
+        Args:
+            provider: Any of the section's; all have the same rule.
+            kind: The section's type, whose models share what is learned.
+            prompts: How far estimates of prompts are off.
+            output: How long answers are.
+            price: US dollars of a request with this usage, 0 where no budget counts them; None where none ever does.
+        """
+        self._rule = provider.charge if isinstance(provider, Charging) else _plain
+        self._kind = kind
+        self._prompts = prompts
+        self._output = output
+        self._price = price
+
+    def reserve(self, request: LLMRequest, model: str) -> Reserved:
+        """Return what the request must reserve.
+
+        Raises:
+            LLMInvalidRequestError: A budget in dollars counts it, and the price of its model is unknown.
+        """
+        output = request.max_tokens or self._output.expected(model)
+        stated = self._rule(request, output)
+        estimate = stated.input_tokens
+        prompt = self._prompts.tokens(self._kind, model, estimate)
+        charge = stated if prompt == estimate else _corrected(stated, prompt)
+        if self._price is not None:
+            cost = self._price(request, TokenUsage(prompt or estimate_tokens(request), output))
+            charge = replace(charge, cost=cost) if cost else charge
+        return Reserved(charge, estimate)
+
+    def prompt_tokens(self, request: LLMRequest) -> int:
+        """Return about how many tokens the request's prompt takes, more likely too many than too few."""
+        return self._prompts.tokens(self._kind, request.model or "", self._rule(request, 1).input_tokens)
+
+    def learn(self, request: LLMRequest, model: str, reserved: Reserved, response: LLMResponse) -> None:
+        """Learn from an answer; how long answers are not from one that the request itself cut."""
+        usage = response.usage
+        if not usage.total_tokens:  # the provider told none
+            return
+        self._prompts.observe(self._kind, model, reserved.estimate, usage.input_tokens)
+        if response.finish_reason != "length" or request.max_tokens is None:
+            self._output.observe(model, usage.output_tokens)
+
+
+def _corrected(stated: Charge, prompt: int) -> Charge:
+    together = stated.total_tokens == stated.input_tokens + stated.output_tokens
+    total = prompt + stated.output_tokens if together else max(stated.total_tokens, prompt)
+    return replace(stated, input_tokens=prompt, total_tokens=total)
+
+
+def _plain(request: LLMRequest, expected_output: int) -> Charge:
+    prompt = estimate_tokens(request)
+    return Charge(prompt, expected_output, prompt + expected_output)
