@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING
 
 from llm.core.exceptions import LLMException, LLMInvalidRequestError, LLMPoolExhaustedError, LLMRateLimitError
@@ -68,9 +69,10 @@ def too_large(provider: str, ticket: Ticket, limit: Limit) -> LLMRateLimitError:
 
 def used_up(provider: str, ticket: Ticket, bound: Binding) -> LLMRateLimitError:
     """A limit per day or in dollars has no room."""
+    keys = "give more keys, " if bound.limit is None or bound.limit.level == "key" else ""
     return LLMRateLimitError(
-        f"{told(bound)} is used up; it has room again in {bound.seconds:.0f} seconds. Wait so long, give more "
-        "keys, or raise the limit",
+        f"{told(bound)} is used up; it has room for this call again in {ceil(bound.seconds)} seconds. Wait so long, "
+        f"{keys}or raise the limit",
         scope=bound.limit.level if bound.limit is not None else "key",
         limit=bound.limit.name if bound.limit is not None else None,
         retry_after=bound.seconds,
