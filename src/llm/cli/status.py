@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from llm.core.types import HealthStatus
 
 
+_COLUMNS: Final = ("provider", "health", "latency", "key", "state", "fullest limit", "models", "reason")
+
+
 def status(
     context: typer.Context, *, config: ConfigOption = None, as_json: JsonOption = False, quiet: QuietOption = False
 ) -> None:
@@ -28,7 +31,7 @@ def status(
     if shell.json:
         shell.put_json({"health": {name: asdict(answer) for name, answer in health.items()}, **snapshot})
     else:
-        shell.put_rows(("provider", "health", "latency", "key", "state", "models"), _rows(health, snapshot))
+        shell.put_rows(_COLUMNS, _rows(health, snapshot))
     for name, answer in health.items():
         if answer.error is not None:
             shell.error(f"{name}: {answer.error}")
@@ -46,4 +49,22 @@ def _rows(health: dict[str, HealthStatus], snapshot: dict[str, Any]) -> Iterator
         word = "healthy" if answer.healthy else "down"
         latency = "" if answer.latency is None else f"{answer.latency:.3f} s"
         for key in snapshot["providers"][name]["keys"]:
-            yield name, word, latency, key["key"], key["state"], ", ".join(key["models"])
+            yield name, word, latency, key["key"], _state(key), _fullest(key), _models(key), key["reason"] or ""
+
+
+def _state(key: dict[str, Any]) -> str:
+    return f"cooling {key['cooling_seconds']:.0f} s" if key["state"] == "cooling" else str(key["state"])
+
+
+def _fullest(key: dict[str, Any]) -> str:
+    """Return the limit that is nearest to its end; empty where the key has none."""
+    shares = [(share, name) for limits in key["models"].values() for name, share in limits.items()]
+    if not shares:
+        return ""
+    share, name = max(shares)
+    return f"{name} {share:.0%}"
+
+
+def _models(key: dict[str, Any]) -> str:
+    forbidden = set(key["forbidden_models"])
+    return ", ".join(f"{model} (forbidden)" if model in forbidden else model for model in key["models"])

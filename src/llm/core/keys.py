@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from llm.utils.redact import redact
 
 from .call import Charge
 from .protocols import Charging
@@ -14,10 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llm.utils.clock import Clock
+    from llm.utils.redact import Secret
 
     from .exceptions import LLMException
     from .protocols import Provider
     from .types import TokenUsage
+
+
+_REASON_CHARS: Final = 200
 
 
 class KeyState(StrEnum):
@@ -39,10 +45,11 @@ class Key:
         state: Whether it takes part.
         forbidden: Models that it may not use.
         error: Why it left the rotation.
+        refusal: What the provider said when it last refused the key for a limit.
         calls: Calls in flight on it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a key is made of, once
         self,
         fingerprint: str,
         make: Callable[[], Provider],
@@ -50,17 +57,20 @@ class Key:
         clock: Clock,
         idle_timeout: float,
         max_lifetime: float,
+        secret: Secret | None = None,
     ) -> None:
-        """Make the first client; nothing is opened yet."""
+        """Make the first client; nothing is opened yet. `secret` is what must not be told of it."""
         self.fingerprint: str = fingerprint
         self.state: KeyState = KeyState.AVAILABLE
         self.forbidden: set[str] = set()
         self.error: LLMException | None = None
+        self.refusal: str | None = None
         self.calls: int = 0
         self._make = make
         self._clock = clock
         self._idle_timeout = idle_timeout
         self._max_lifetime = max_lifetime
+        self._secrets = () if secret is None else (secret,)
         self.client: Client = Client(make(), clock.now())
 
     def serves(self, model: str) -> bool:
@@ -74,6 +84,14 @@ class Key:
             self.forbidden.add(model)
         else:
             self.state = state
+
+    def reason(self, *, cooling: bool) -> str | None:
+        """Return in a short line, without secrets, why it may not be used; None where it may."""
+        told = self.refusal if cooling else self.error.message if self.error is not None else None
+        if told is None:
+            return None
+        line = " ".join(redact(told, self._secrets).split())
+        return line if len(line) <= _REASON_CHARS else f"{line[:_REASON_CHARS].rpartition(' ')[0]} …"
 
     def restore(self) -> None:
         """Take part again."""

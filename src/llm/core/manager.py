@@ -11,6 +11,7 @@ from llm.utils.clock import SystemClock
 from .client import LLMClient
 from .exceptions import LLMConfigurationError, LLMException, LLMPoolExhaustedError
 from .inflight import InFlight, Outbox
+from .keys import KeyState
 from .options import check_client
 from .parts import Routes
 from .types import HealthStatus, LLMRequest
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from llm.utils.clock import Clock
 
     from .config import LLMConfig
-    from .keys import Key
+    from .keys import Key, Slot
     from .messages import MessagesLike
     from .parts import Composer, Parts
     from .pool import Pool
@@ -139,9 +140,19 @@ class LLMManager:
         return LLMClient(routes, route, model=model, user=user, priority=priority)
 
     def get_status(self) -> dict[str, Any]:
-        """Return a snapshot, JSON-serialisable: `metrics`, `users`, `providers`, `pool`, `cache`, `limits`.
+        """Return a snapshot, JSON-serialisable; times in seconds, costs in US dollars, saturation from 0 to 1.
 
-        Times are in seconds, costs in US dollars, saturation from 0 to 1; keys appear by fingerprint.
+        - `metrics`: what calls and attempts came to;
+        - `users`: for each user that called `requests`, `tokens`, `cost`, and `resets_in`: seconds until the first of
+          the user's budgets (limits per day, and in dollars) is whole again, None where none has anything taken;
+        - `providers`: for each `health`, `waiting` calls, and `keys`, by fingerprint: `state` (`available`, `cooling`
+          while none of its accounts may be called, `out_of_credit`, `rejected`), `cooling_seconds` until all of them
+          may, the `reason` of either in the provider's words, `forbidden_models`, `calls` in flight, and of each of
+          its `models` the saturation of its limits;
+        - `pool`: `calls` that run, those `waiting`, `slots`, whether it is `closing`;
+        - `cache` and `limits`: its counts; the saturation of the limits of everything and of each user;
+        - `calls`: the last 100 that waited, were repeated or brought no answer, each with its decision log; `started`
+          is in seconds since 1970, a decision's `at` in seconds since the call's start.
         """
         parts = self._routes.parts
         pools = {name: chain.pool for name, chain in parts.chains.items()}
@@ -329,19 +340,26 @@ def _at(config: LLMConfig, path: str) -> object:
 
 
 def _provider_status(pool: Pool) -> dict[str, Any]:
-    keys: dict[Key, dict[str, Any]] = {}
+    slots_of: dict[Key, list[Slot]] = {}
     for slot in pool.queue.slots:
-        shown = keys.setdefault(
-            slot.key,
-            {
-                "key": slot.key.fingerprint,
-                "state": slot.key.state.value,
-                "calls": slot.key.calls,
-                "cooling": 0.0,
-                "models": {},
-            },
-        )
-        shown["models"][slot.model] = pool.queue.saturation(slot)
-        shown["cooling"] = max(shown["cooling"], round(pool.queue.cooling(slot), 3))
+        slots_of.setdefault(slot.key, []).append(slot)
     healthy = any(slot.key.serves(slot.model) for slot in pool.queue.slots)
-    return {"health": "healthy" if healthy else "unhealthy", "waiting": pool.queue.waiting, "keys": list(keys.values())}
+    return {
+        "health": "healthy" if healthy else "unhealthy",
+        "waiting": pool.queue.waiting,
+        "keys": [_key_status(pool, key, slots) for key, slots in slots_of.items()],
+    }
+
+
+def _key_status(pool: Pool, key: Key, slots: list[Slot]) -> dict[str, Any]:
+    rests = [pool.queue.cooling(slot) for slot in slots]
+    cooling = key.state is KeyState.AVAILABLE and min(rests) > 0.0
+    return {
+        "key": key.fingerprint,
+        "state": "cooling" if cooling else key.state.value,
+        "cooling_seconds": round(max(rests), 3),
+        "reason": key.reason(cooling=cooling),
+        "forbidden_models": sorted(key.forbidden),
+        "calls": key.calls,
+        "models": {slot.model: pool.queue.saturation(slot) for slot in slots},
+    }

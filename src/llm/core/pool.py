@@ -314,6 +314,7 @@ class Pool:
             call.note(self._clock.now(), "failed", (slot.key.fingerprint, type(error).__name__, error.status))
         match error:
             case LLMRateLimitError():
+                slot.key.refusal = error.message
                 seconds = self.queue.cool(slot, error.retry_after)
                 call.note(self._clock.now(), "refused", (slot.key.fingerprint, seconds))
             case LLMQuotaExceededError():

@@ -113,6 +113,19 @@ class Accounts:
         several = (self._config.limits.global_, of_user, *section.rate_limits)
         return any(limits is not None and limits.cost_per_day is not None for limits in several)
 
+    def resets_in(self, user: str) -> float | None:
+        """Return seconds until the first of a user's budgets is whole again; None where none has anything taken.
+
+        Budgets are the limits that refuse, those per day and in dollars. Of several the one that is whole first
+        counts; calls that still run count as what they reserve.
+        """
+        account = self.known(user)
+        now = self._clock.now()
+        with self.book.lock:
+            limits = () if account is None else account.limits
+            waits = [limit.wait(now, limit.capacity) for limit in limits if limit.refuses]
+            return min([seconds for seconds in waits if seconds > 0.0], default=None)
+
     def status(self) -> dict[str, dict[str, float]]:
         """Return how full the limits of everything and of the users are, 0 to 1."""
         now = self._clock.now()

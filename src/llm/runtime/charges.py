@@ -1,4 +1,4 @@
-"""What calls to a provider reserve: by the vendor's rule, corrected by what answers taught, in dollars where they count.
+"""What calls to a provider reserve: the vendor's rule, corrected by what answers taught, and dollars where they count.
 
 The vendor's rule decides, since what the vendor takes at admission is what must be there:
 

@@ -137,13 +137,18 @@ class Composition:
 
     def status(self) -> dict[str, Any]:
         """Return metrics, users, cache, limits and the calls of late that did not go straight through."""
+        users = self._metrics.users()
         return {
             "metrics": self._metrics.snapshot(),
-            "users": {name: {**counts, "resets_in": None} for name, counts in self._metrics.users().items()},
+            "users": {name: {**counts, "resets_in": self._resets_in(name)} for name, counts in users.items()},
             "cache": self._cache_status(),
             "limits": self._accounts.status(),
             "calls": self._journal.snapshot(),
         }
+
+    def _resets_in(self, user: str) -> float | None:
+        seconds = self._accounts.resets_in(user)
+        return None if seconds is None else round(seconds, 3)
 
     def _cache_status(self) -> dict[str, Any]:
         counted = ("hits", "followers", "misses", "stored", "errors")
@@ -218,6 +223,7 @@ class Composition:
             clock=self.clock,
             idle_timeout=self.config.pool.idle_timeout,
             max_lifetime=self.config.pool.max_lifetime,
+            secret=key,
         )
 
     def _layer(

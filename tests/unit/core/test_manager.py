@@ -339,7 +339,7 @@ async def test_a_reload_keeps_levels_cooling_counts_and_what_is_cached() -> None
         status = manager.get_status()
         key = status["providers"]["openai"]["keys"][0]
         assert key["models"][MODEL]["requests_per_minute"] == pytest.approx(0.2)
-        assert key["cooling"] == pytest.approx(30.0)
+        assert key["cooling_seconds"] == pytest.approx(30.0)
         assert status["limits"]["global"]["requests_per_day"] == pytest.approx(0.2)
         assert status["limits"]["user alice"]["requests_per_day"] == pytest.approx(0.5)
         assert status["metrics"]["total_requests"] == 2
@@ -475,7 +475,7 @@ async def test_status_is_json_and_names_keys_by_fingerprint() -> None:
         await client.chat("hello")
         text = json.dumps(manager.get_status())
     assert "sk-test-1" not in text
-    assert set(json.loads(text)) == {"metrics", "users", "providers", "pool", "cache", "limits"}
+    assert set(json.loads(text)) == {"metrics", "users", "providers", "pool", "cache", "limits", "calls"}
     assert json.loads(text)["providers"]["openai"]["keys"][0]["key"].startswith("key-")
 
 

@@ -221,8 +221,8 @@ async def test_a_429_cools_only_its_account_and_the_others_are_used_at_once(benc
     bench.make = lambda key: FakeProvider([refusal, "again"] if key == "k0" else None)
     await bench.open()
     assert (await bench.fails(call(bench.once))).retryable
-    assert [bench.key(i)["cooling"] for i in range(2)] == [20.0, 0.0]
-    assert [bench.key(i)["state"] for i in range(2)] == ["available", "available"]
+    assert [bench.key(i)["cooling_seconds"] for i in range(2)] == [20.0, 0.0]
+    assert [bench.key(i)["state"] for i in range(2)] == ["cooling", "available"]
     await bench.run(call(bench.once))
     await bench.run(call(bench.once))
     assert [bench.made[key][0].calls for key in ("k0", "k1")] == [1, 2]
@@ -239,7 +239,7 @@ async def test_a_429_cools_the_whole_quota_group(bench: Bench) -> None:
     }  # fmt: skip
     bench.manager = await LLMManager.open({"providers": {"fake": section}}, clock=bench.clock)
     await bench.fails(ask(bench.once))
-    assert [bench.key(i)["cooling"] for i in range(3)] == [20.0, 20.0, 0.0]
+    assert [bench.key(i)["cooling_seconds"] for i in range(3)] == [20.0, 20.0, 0.0]
 
 
 async def test_a_refusal_that_no_wait_helps_stays_final(bench: Bench) -> None:
@@ -253,7 +253,7 @@ async def test_a_stream_that_breaks_teaches_too(bench: Bench) -> None:
     await bench.open()
     error = await bench.fails(read(bench.once))
     assert error.key == bench.key(0)["key"]
-    assert bench.key(0)["cooling"] == 9.0
+    assert bench.key(0)["cooling_seconds"] == 9.0
 
 
 # --- health -----------------------------------------------------------------------------------------------------------
