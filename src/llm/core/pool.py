@@ -317,6 +317,7 @@ class Pool:
                 slot.key.refusal = error.message
                 seconds = self.queue.cool(slot, error.retry_after)
                 call.note(self._clock.now(), "refused", (slot.key.fingerprint, seconds))
+                return
             case LLMQuotaExceededError():
                 slot.key.refuse(error, state=KeyState.OUT_OF_CREDIT)
             case LLMAuthenticationError():
@@ -324,8 +325,7 @@ class Pool:
             case _:
                 return
         self.queue.keys_changed()
-        if error.retryable or not isinstance(error, LLMRateLimitError):
-            error.retryable = self.queue.usable(model)  # another key may serve where this one cannot
+        error.retryable = self.queue.usable(model)  # another key may serve where this one cannot
 
     def _signed(self, response: LLMResponse, key: Key) -> LLMResponse:
         if response.provider == self.provider and response.key == key.fingerprint:
