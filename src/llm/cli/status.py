@@ -31,7 +31,7 @@ def status(
     if shell.json:
         shell.put_json({"health": {name: asdict(answer) for name, answer in health.items()}, **snapshot})
     else:
-        shell.put_rows(_COLUMNS, _rows(health, snapshot))
+        shell.put_rows(_COLUMNS, rows(health, snapshot))
     for name, answer in health.items():
         if answer.error is not None:
             shell.error(f"{name}: {answer.error}")
@@ -44,7 +44,8 @@ async def _asked(shell: Shell) -> tuple[dict[str, HealthStatus], dict[str, Any]]
         return await manager.health_check(), manager.get_status()
 
 
-def _rows(health: dict[str, HealthStatus], snapshot: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+def rows(health: dict[str, HealthStatus], snapshot: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Go over the table's rows, a key each, from what providers answered and `get_status()` tells."""
     for name, answer in health.items():
         word = "healthy" if answer.healthy else "down"
         latency = "" if answer.latency is None else f"{answer.latency:.3f} s"

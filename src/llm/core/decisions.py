@@ -81,7 +81,7 @@ def _amount(charge: Any) -> str:  # noqa: ANN401 - a `Charge`
 _WORDS: Final[Mapping[str, Callable[[Any], str]]] = {
     "ticketed": _asked,
     "settled": _settled,
-    "refunded": _asked,
+    "refunded": _amount,
     "refused": _refused,
     "failed": _failed,
 }
