@@ -58,9 +58,9 @@ class Bench:
     def key(self) -> dict[str, Any]:
         told = json.dumps(self.manager.get_status(), allow_nan=False)
         assert KEY not in told
-        (key,) = json.loads(told)["providers"]["fake"]["keys"]
-        assert isinstance(key, dict)
-        return key
+        keys: list[dict[str, Any]] = json.loads(told)["providers"]["fake"]["keys"]
+        assert len(keys) == 1
+        return keys[0]
 
     def told(self, *names: str) -> tuple[Any, ...]:
         return tuple(self.key[name] for name in names)
