@@ -173,11 +173,11 @@ def test_an_empty_prompt_or_an_answer_without_usage_teaches_nothing(estimate: in
 
 @given(st.integers(0, 2**32), st.integers(2, 12))
 def test_at_least_nine_in_ten_of_the_prompts_it_learned_from_fit_what_it_reserves(seed: int, spread: int) -> None:
-    prompts = [(100 + seed * n % 5000, n) for n in range(1, 257)]
+    prompts = [(100 + seed * n % 5000, n) for n in range(1, 129)]
     pairs = [(estimate, ceil(estimate * (0.8 + (seed * n % 100) / 100 * spread / 10))) for estimate, n in prompts]
     calibration = learned(*pairs)
     short = sum(calibration.tokens("openai", "m", estimate) < real for estimate, real in pairs)
-    assert short <= 26
+    assert short <= 13
 
 
 def test_every_part_of_a_message_counts_in_estimate_and_count() -> None:

@@ -6,7 +6,8 @@ from collections import deque
 from math import ceil
 from typing import Final
 
-_WINDOW: Final = 256
+_PROMPTS: Final = 128
+_ANSWERS: Final = 256
 _ENOUGH: Final = 20
 _EVERY: Final = 16
 _SHARE: Final = 0.95
@@ -18,7 +19,7 @@ _FRAME: Final = 32
 
 
 class PromptCalibration:
-    """By how much a model's real prompts exceed their estimate: the 95th percentile of the last 256, by model.
+    """By how much a model's real prompts exceed their estimate: the 95th percentile of the last 128, by model.
 
     Four characters to a token is right for English and wrong by up to four times for other scripts, code or tables. So
     the factor is high rather than right: what is reserved should seldom fall short of what is used, and settling gives
@@ -48,7 +49,7 @@ class PromptCalibration:
         ratio = real / estimate if real <= estimate else (real + _FRAME) / (estimate + _FRAME)
         ratios = self._models.get((kind, model))
         if ratios is None:
-            ratios = self._models.setdefault((kind, model), _Running(1.0))
+            ratios = self._models.setdefault((kind, model), _Running(1.0, _PROMPTS))
         ratios.add(min(_MOST, max(_LEAST, ratio)))
 
 
@@ -73,18 +74,18 @@ class OutputEstimate:
         """Note the tokens of an answer that was not cut by `max_tokens`."""
         answers = self._models.get(model)
         if answers is None:
-            answers = self._models.setdefault(model, _Running(self._start))
+            answers = self._models.setdefault(model, _Running(self._start, _ANSWERS))
         answers.add(output_tokens)
 
 
 class _Running:
-    """The 95th percentile of the last values; at first the start, or what exceeds it."""
+    """The 95th percentile of the last `most` values; at first the start, or what exceeds it."""
 
     __slots__ = ("_last", "_seen", "value")
 
-    def __init__(self, start: float) -> None:
+    def __init__(self, start: float, most: int) -> None:
         self._seen = 0
-        self._last: deque[float] = deque(maxlen=_WINDOW)
+        self._last: deque[float] = deque(maxlen=most)
         self.value = start
 
     def add(self, value: float) -> None:
