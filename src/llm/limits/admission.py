@@ -100,11 +100,11 @@ class AdmissionQueue(Rotation):
         with self._lock:
             for limit, hold in holds:
                 limit.settle(now, hold, getattr(used, limit.unit))
-        limits = [limit for limit, _ in holds]
         if self.waiting:
-            self._lanes.recall(limits)
+            self._lanes.recall([limit for limit, _ in holds])
             self._pump(now)
-        self._book.wake_others(self._look_again_soon, limits)
+        if self._book.sleepers:
+            self._book.wake_others(self._look_again_soon, [limit for limit, _ in holds])
 
     def learn(self, slot: Slot, holds: Holds, reports: Sequence[LimitReport]) -> None:
         """Level the slot's account with what the provider said as it admitted or refused what holds `holds`."""
@@ -173,12 +173,12 @@ class AdmissionQueue(Rotation):
 
     def _look(self, ticket: Ticket, user: Account | None, now: float) -> Choice:
         with self._lock:
-            return self._choose(ticket, user, now)
+            return self._choose(ticket, self._shared(user), now)
 
     def _choose(
         self,
         ticket: Ticket,
-        user: Account | None,
+        shared: Sequence[Limit],
         now: float,
         *,
         fits: frozenset[int] | None = None,
@@ -186,7 +186,7 @@ class AdmissionQueue(Rotation):
     ) -> Choice:
         """Return the next slot in turn that can pay now, else the one that will first, and what binds it."""
         choice = self._first(ticket.model, ticket.charge, now, fits, kept)
-        outer = binding(self._shared(user), ticket.charge, now)
+        outer = binding(shared, ticket.charge, now)
         if outer.seconds <= choice.bound.seconds:
             return choice
         return Choice(choice.slot, outer, outer.seconds if outer.timed else math.inf)
@@ -204,13 +204,14 @@ class AdmissionQueue(Rotation):
         """Pay at all levels in one step, or tell what binds."""
         charge = ticket.charge
         with self._lock:
-            choice = self._choose(ticket, user, now, fits=fits, kept=kept)
+            shared = self._shared(user)
+            choice = self._choose(ticket, shared, now, fits=fits, kept=kept)
             slot = choice.slot
             if slot is None or choice.bound.seconds > 0.0:
                 return choice
-            limits = (*self._shared(user), *self._accounts[slot].limits)
+            limits = (*shared, *self._accounts[slot].limits)
             holds = [(limit, limit.take(now, getattr(charge, limit.unit))) for limit in limits]
-        self._took(slot, ticket.model)
+        self._ring(ticket.model).took(slot)
         grant = Grant(slot, charge, holds, self)
         call.paid(now, grant)
         return grant
@@ -282,9 +283,6 @@ class AdmissionQueue(Rotation):
         return due
 
     # --- when to look again ------------------------------------------------------------------------------------------
-
-    def _version(self) -> int:
-        return sum(account.version for account in self._accounts.values())
 
     def _wake_at(self, now: float, due: float) -> None:
         if due == self._due:

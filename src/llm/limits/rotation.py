@@ -14,6 +14,7 @@ from . import refusals
 from .base import FREE, MOMENT, Binding, binding, never_fits
 from .flow import Size
 from .memory import Account
+from .ring import Ring
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
@@ -56,16 +57,6 @@ class Choice(NamedTuple):
     look: float
 
 
-class _Ring:
-    """The slots that have a model, and whose turn it is."""
-
-    __slots__ = ("entries", "turn")
-
-    def __init__(self, entries: tuple[tuple[Slot, Account], ...]) -> None:
-        self.entries = entries
-        self.turn = 0
-
-
 class Rotation:
     """Slots that take turns: the next one in turn that can pay is taken, one that cannot is skipped."""
 
@@ -76,11 +67,12 @@ class Rotation:
         self.provider: str = provider
         self.slots: tuple[Slot, ...] = tuple(slot for slot, _ in slots)
         self._accounts: dict[Slot, Account] = dict(slots)
+        self._counted: tuple[Account, ...] = tuple(dict.fromkeys((*levels.shared, *self._accounts.values())))
         self._clock = clock
         self._lock = book.lock
         self._levels = levels
-        self._rings: dict[str, _Ring] = {
-            model: _Ring(tuple(entry for entry in slots if entry[0].model in (model, _ANY)))
+        self._rings: dict[str, Ring] = {
+            model: Ring(tuple(entry for entry in slots if entry[0].model in (model, _ANY)))
             for model in (*self.models(), _ANY)
         }
         self._model_turn = 0
@@ -116,10 +108,13 @@ class Rotation:
             LLMInvalidRequestError: No slot has the model; names those there are.
             LLMRateLimitError: The request is larger than a limit, or a limit per day or in dollars is used up.
         """
-        entries = self._ring(ticket.model).entries
+        ring, user = self._ring(ticket.model), self._user(ticket.user)
+        entries = ring.entries
         if not entries:
             raise refusals.no_such_model(self.provider, ticket.model, self.models())
-        shared = self._shared(self._user(ticket.user))
+        if user is None and ring.is_harmless(ticket.charge, self._shared, self._version()):
+            return
+        shared = self._shared(user)
         of_keys = [account.limits for slot, account in entries if slot.serves(ticket.model)]
         over = never_fits(shared, ticket.charge) or _over_all(of_keys, ticket.charge)
         if over is not None:
@@ -160,15 +155,26 @@ class Rotation:
         """Return seconds that the slot's account still rests."""
         return max(0.0, self._accounts[slot].cooling_until - self._clock.now())
 
-    def _ring(self, model: str) -> _Ring:
+    def _version(self) -> int:
+        """Return a number that changes with the limits of any account but the users'."""
+        version = 0
+        for account in self._counted:
+            version += account.version
+        return version
+
+    def _ring(self, model: str) -> Ring:
         return self._rings.get(model) or self._rings[_ANY]
 
     def _user(self, user: str | None) -> Account | None:
         return self._levels.user(user) if user is not None and self._levels.user is not None else None
 
-    def _shared(self, user: Account | None) -> tuple[Limit, ...]:
-        accounts = (*self._levels.shared, user) if user is not None else self._levels.shared
-        return tuple([limit for account in accounts for limit in account.limits])
+    def _shared(self, user: Account | None = None) -> list[Limit]:
+        limits: list[Limit] = []
+        for account in self._levels.shared:
+            limits += account.limits
+        if user is not None:
+            limits += user.limits
+        return limits
 
     def _size(self, ticket: Ticket) -> Size:
         """Return which slots can ever pay the ticket, and how large it is for the largest of them."""
@@ -206,10 +212,6 @@ class Rotation:
             if nearest is None or bound.seconds < soonest.seconds:
                 nearest, soonest = slot, bound
         return Choice(nearest, soonest, look)
-
-    def _took(self, slot: Slot, model: str) -> None:
-        ring = self._ring(model)
-        ring.turn = (next(i for i, entry in enumerate(ring.entries) if entry[0] is slot) + 1) % len(ring.entries)
 
     def _never(self, ticket: Ticket, bound: Binding) -> LLMException | None:
         """Return why waiting for `bound` is no use, or None."""
