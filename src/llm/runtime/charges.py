@@ -15,7 +15,6 @@ Source: https://platform.openai.com/docs/guides/rate-limits and https://docs.cla
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llm.core.call import Charge
@@ -69,11 +68,13 @@ class Charges:
         stated = self._rule(request, output)
         estimate = stated.input_tokens
         prompt = self._prompts.tokens(self._kind, model, estimate)
-        charge = stated if prompt == estimate else _corrected(stated, prompt)
+        cost = 0.0
         if self._price is not None:
             cost = self._price(request, TokenUsage(prompt or estimate_tokens(request), output))
-            charge = replace(charge, cost=cost) if cost else charge
-        return Reserved(charge, estimate)
+        if prompt == estimate and not cost:
+            return Reserved(stated, estimate)
+        total = _total(stated, prompt)
+        return Reserved(Charge(prompt, stated.output_tokens, total, cost, stated.requests), estimate)
 
     def prompt_tokens(self, request: LLMRequest) -> int:
         """Return about how many tokens the request's prompt takes, more likely too many than too few."""
@@ -89,10 +90,10 @@ class Charges:
             self._output.observe(model, usage.output_tokens)
 
 
-def _corrected(stated: Charge, prompt: int) -> Charge:
+def _total(stated: Charge, prompt: int) -> int:
+    """Return what counts against limits on tokens as such, by the vendor's rule for a prompt of so many."""
     together = stated.total_tokens == stated.input_tokens + stated.output_tokens
-    total = prompt + stated.output_tokens if together else max(stated.total_tokens, prompt)
-    return replace(stated, input_tokens=prompt, total_tokens=total)
+    return prompt + stated.output_tokens if together else max(stated.total_tokens, prompt)
 
 
 def _plain(request: LLMRequest, expected_output: int) -> Charge:
