@@ -6,7 +6,7 @@ comes back: the prompt's estimate, and the length of answers that nobody bounded
 
 from __future__ import annotations
 
-from .content import CHARACTERS_PER_TOKEN, estimate_tokens
+from .content import CHARACTERS_PER_TOKEN, estimate_tokens, part_text, part_tokens
 from .counting import count_text, count_tokens
 from .learned import OutputEstimate, PromptCalibration
 
@@ -17,4 +17,6 @@ __all__ = [
     "count_text",
     "count_tokens",
     "estimate_tokens",
+    "part_text",
+    "part_tokens",
 ]

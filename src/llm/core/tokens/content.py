@@ -42,7 +42,7 @@ def estimate_tokens(request: LLMRequest) -> int:
             characters += len(content)
         else:
             for part in content:
-                characters += len(_part_text(part))
+                characters += len(part_text(part))
                 others += part_tokens(part)
         if message.name is not None:
             characters += len(message.name)
@@ -58,7 +58,7 @@ def texts(message: Message) -> Iterator[str]:
     if isinstance(message.content, str):
         yield message.content
     else:
-        yield from map(_part_text, message.content)
+        yield from map(part_text, message.content)
     for call in message.tool_calls:
         yield call.name
         yield call.arguments
@@ -79,7 +79,8 @@ def _tool_text(tool: ToolDefinition | Mapping[str, Any]) -> str:
     return f"{tool.name}:{tool.description}{tool.parameters}" if isinstance(tool, ToolDefinition) else str(tool)
 
 
-def _part_text(part: Part) -> str:
+def part_text(part: Part) -> str:
+    """Return what of a part counts as text."""
     if isinstance(part, TextPart | ThinkingPart):
         return part.text
     if isinstance(part, DocumentPart) and part.data is not None and _is_text(part):
