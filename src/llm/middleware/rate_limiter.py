@@ -72,8 +72,8 @@ class RateLimitMiddleware:
         call.ticketed(self._clock.now(), ticket)
         result = await call_next(request)
 
-        def learn(response: LLMResponse | None, error: BaseException | None) -> None:
-            if response is not None and error is None and not response.cached:
+        def learn(response: LLMResponse | None, _: object) -> None:
+            if response is not None and not response.cached:
                 self._charges.learn(request, model, reserved, response)
 
         return at_end(result, learn)

@@ -112,11 +112,12 @@ async def test_a_key_is_cooling_while_none_of_its_accounts_may_be_called(bench: 
 async def test_a_key_that_left_the_rotation_says_why_in_a_short_line_without_the_key(
     bench: Bench, error: type[LLMException], state: str
 ) -> None:
-    await bench.open(FakeProvider([error(f"the key {KEY}\nis of no use: {'because ' * 100}")]))
+    await bench.open(FakeProvider([error(f"the key {KEY}\nis of no use: {'therefore ' * 100}")]))
     await bench.ask()
     told, reason = bench.told("state", "reason")
     assert told == state
-    assert reason.startswith("the key ********** is of no use: because")
+    assert reason.startswith("the key ********** is of no use: therefore")
+    assert reason.endswith(" therefore …")
     assert len(reason) <= 202
 
 

@@ -265,11 +265,12 @@ async def test_dollars_are_reserved_for_input_and_max_tokens_and_settle_to_the_r
         assert spent(manager) == (0.1, 0.03, pytest.approx(PROMPT_COST + 0.01))
 
 
-async def test_without_max_tokens_dollars_are_reserved_for_what_the_models_answers_take() -> None:
+async def test_without_max_tokens_dollars_are_reserved_for_what_the_models_answers_took_also_before_a_reload() -> None:
     bench = Bench(answer="four" * 40)
     async with bench.open(limits={"users": {"default": {"cost_per_day": 1000.0}}}, prices=DEAR) as manager:
         for _ in range(20):
             await manager.get_client().chat(PROMPT)
+        await manager.reload(manager.config)
         parts: Any = manager._routes.parts  # pyright: ignore[reportPrivateUsage]
         request = LLMRequest(PROMPT, model=MODEL, user="alice")
         assert parts.chains["openai"].ticket(request, MODEL).charge.cost == pytest.approx(PROMPT_COST + 0.08)

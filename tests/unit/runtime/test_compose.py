@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llm import LLMConfigurationError, LLMInvalidRequestError, LLMManager, LLMRateLimitError, LLMRequest
+from llm import (
+    LLMConfigurationError,
+    LLMInvalidRequestError,
+    LLMManager,
+    LLMRateLimitError,
+    LLMRequest,
+    LLMResponse,
+    TokenUsage,
+)
 from llm.testing import FakeClock, MockUpstream
 
 if TYPE_CHECKING:
@@ -202,6 +210,24 @@ async def test_clients_with_layers_that_no_longer_fit_keep_a_reload_from_changin
         assert manager.config is before
         await client.chat("hello")
     assert [record.key for record in bench.upstream.requests] == ["sk-test-1"]
+
+
+async def test_what_prompts_really_took_corrects_reservations_and_counts_also_over_a_reload() -> None:
+    def answer(request: LLMRequest) -> LLMResponse:
+        return LLMResponse(content="yes", usage=TokenUsage(3 * len(request.messages[0].text) // 4, 1))
+
+    bench = Bench(answer=answer)
+    own = {"models": ["my-own-model"]}
+    async with await bench.open(openai=own) as manager:
+        client = manager.get_client()
+        assert await client.count_tokens("four" * 1000) == 1000
+        await client.chat("four" * 1000, max_tokens=10)
+        assert await client.count_tokens("four" * 1000) == 3000
+        await manager.reload(config(openai=own))
+        assert await client.count_tokens("four" * 1000) == 3000
+        await manager.reload(config(openai={**own, "rate_limits": {"tokens_per_minute": 2999}}))
+        with pytest.raises(LLMRateLimitError, match="3000 total tokens"):
+            await client.chat("four" * 1000, max_tokens=10)
 
 
 async def test_tokens_are_counted_exactly_for_openai_and_estimated_elsewhere() -> None:

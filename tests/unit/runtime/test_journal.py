@@ -26,7 +26,7 @@ class Bench:
     """A manager of two keys on a virtual clock; `make` says what double stands behind each."""
 
     def __init__(self) -> None:
-        self.clock = FakeClock()
+        self.clock = FakeClock(start=500.0)
         self.make: Callable[[str], Provider] = lambda _: FakeProvider()
         self.fingerprints: dict[str, str] = {}
         self.config: dict[str, Any] = {}
