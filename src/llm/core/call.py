@@ -80,7 +80,7 @@ class LimitReport(NamedTuple):
         unit: Which part of a `Charge` it counts.
         limit: The number, in that unit, per period.
         remaining: What was left of it.
-        reset: Seconds, from when the answer came, until all of it is there again; None where it does not say.
+        reset: Seconds, from when the request was sent, until all of it is there again; None where it does not say.
         rounding: By how much `remaining` may be off, since some vendors round.
     """
 

@@ -6,12 +6,17 @@ import math
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
-from .base import GUARD, MOMENT, Hold
+from .base import BEFORE_ALL, GUARD, MOMENT, Hold
+from .reckoning import Reckoning
 
 if TYPE_CHECKING:
     from llm.core.exceptions import LimitScope
 
     from .base import Unit
+
+
+_REPORTS = 8
+_SECONDS = 2.0
 
 
 class _Peaks:
@@ -58,6 +63,37 @@ class _Peaks:
             place -= 1
 
 
+class _Rise:
+    """How much more the vendor has than we think, if all of several reports in a row say so over some seconds."""
+
+    __slots__ = ("_count", "_least", "_since")
+
+    def __init__(self) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Start again."""
+        self._count = 0
+        self._least = math.inf
+        self._since = 0.0
+
+    def seen(self, now: float, surplus: float) -> float:
+        """Note what a report has over; return what to give back now, which is half of the least of them."""
+        if surplus <= 0.0:
+            if self._count:
+                self.end()
+            return 0.0
+        if not self._count:
+            self._since = now
+        self._count += 1
+        self._least = min(self._least, surplus)
+        if self._count < _REPORTS or now - self._since < _SECONDS:
+            return 0.0
+        back = self._least / 2
+        self.end()
+        return back
+
+
 class TokenBucket:
     """`capacity` per `period` seconds; a `Limit`.
 
@@ -68,7 +104,7 @@ class TokenBucket:
     """
 
     __slots__ = (
-        "_draws", "_level", "_peaks", "_refills_from",
+        "_draws", "_level", "_peaks", "_reckoning", "_refills_from", "_rise",
         "capacity", "level", "name", "period", "refuses", "timed", "unit",
     )  # fmt: skip
 
@@ -87,12 +123,15 @@ class TokenBucket:
         self._refills_from = -math.inf
         self._draws = 0
         self._peaks = _Peaks(capacity)
+        self._reckoning = Reckoning()
+        self._rise = _Rise()
 
     def wait(self, now: float, amount: float) -> float:
         """Return seconds until the bucket holds `amount`."""
         if amount > self.capacity:
             return math.inf
-        missing = amount - self._refilled(now)
+        kept_back = self._reckoning.margin(now, self.period)
+        missing = min(amount + kept_back, self.capacity) - self._refilled(now)
         if missing <= 0.0:
             return 0.0
         seconds = missing * self.period / self.capacity + max(0.0, self._refills_from - now)
@@ -106,7 +145,8 @@ class TokenBucket:
         self._draws += 1
         self._lower(level, level - amount)
         self._refills_from = start + max(0.0, now + GUARD - full_at)
-        return Hold(now, amount, self._draws)
+        reckoning = self._reckoning
+        return Hold(now, amount, self._draws, reckoning.returned, reckoning.draw(now, amount))
 
     def settle(self, now: float, hold: Hold, used: float) -> None:
         """Put back what was not used, or take what was used beyond; the bucket may go below zero then.
@@ -122,11 +162,46 @@ class TokenBucket:
             back = max(0.0, min(back, room))
             self._peaks.lift(hold.number, back)
             self._level = level + back
+            self._reckoning.returned += hold.amount - used
         else:
             self._draws += 1
             self._lower(level, level + back)
+            self._reckoning.drawn -= back
         self._refills_from = max(now, self._refills_from)
         hold.amount = used
+
+    def learn(self, now: float, hold: Hold, left: float, doubt: float) -> None:
+        """Lower the level at once to what the vendor must have now; raise it when it has had more for a while."""
+        reckoning, epoch = self._reckoning, hold.epoch
+        rate = self.capacity / self.period
+        level = self._refilled(now)
+        highest = (
+            left + doubt + rate * (now - hold.at)
+            - reckoning.drawn_after(epoch) + reckoning.returned - hold.mark
+        )  # fmt: skip
+        if highest < level:
+            self._draws += 1
+            self._lower(level, highest)
+            self._refills_from = max(now, self._refills_from)
+            if epoch is not BEFORE_ALL:
+                reckoning.others_drew(now, level - highest, hold.at, self.period)
+            self._rise.end()
+        elif epoch is not BEFORE_ALL:
+            lowest = (
+                left - doubt + rate * (now - hold.at - GUARD)
+                - reckoning.drawn_around(epoch) + hold.amount + reckoning.returned_after(epoch)
+            )  # fmt: skip
+            self._raise(now, level, self._rise.seen(now, min(lowest, self.capacity) - level))
+        reckoning.told_at = max(reckoning.told_at, hold.at)
+
+    def resize(self, now: float, capacity: float) -> None:
+        """Go on with another capacity, and at most so much in the bucket."""
+        level = min(self._refilled(now), capacity)
+        self.capacity = capacity
+        self._peaks = _Peaks(capacity)
+        self._draws += 1
+        self._lower(level, level)
+        self._refills_from = max(now, self._refills_from)
 
     def saturation(self, now: float) -> float:
         """Return the share that is gone."""
@@ -135,6 +210,12 @@ class TokenBucket:
     def _refilled(self, now: float) -> float:
         elapsed = max(0.0, now - self._refills_from)
         return min(self.capacity, self._level + elapsed * self.capacity / self.period)
+
+    def _raise(self, now: float, level: float, amount: float) -> None:
+        if amount > 0.0:
+            self._peaks.lift(0, amount)
+            self._level = level + amount
+            self._refills_from = max(now, self._refills_from)
 
     def _lower(self, before: float, after: float) -> None:
         self._peaks.fell(self._draws, before)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
+from .auto import AutoLimit
 from .base import DAY
 from .bucket import TokenBucket
 from .concurrency import Concurrency
+from .learning import Learner
 from .window import SlidingWindow
 
 if TYPE_CHECKING:
@@ -16,7 +20,7 @@ if TYPE_CHECKING:
     from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
-    from .base import Holds, Limit, Unit
+    from .base import Holds, Learning, Limit, Unit
 
 _UNITS: dict[str, Unit] = {
     "requests": "requests",
@@ -34,13 +38,16 @@ def make_limits(stated: Mapping[str, object], *, level: LimitScope, bucket: bool
     Concurrency comes last, since it alone says nothing of when it will be free.
     """
     algorithm = stated.get("algorithm", "auto")
-    kind = TokenBucket if algorithm == "token_bucket" or (algorithm == "auto" and bucket) else SlidingWindow
+    plain = TokenBucket if algorithm == "token_bucket" or (algorithm == "auto" and bucket) else SlidingWindow
     limits: list[Limit] = []
     for name, value in stated.items():
         what, _, span = name.rpartition("_per_")
         if span in _PERIODS and isinstance(value, (int, float)):
             period = _PERIODS[span]
             refuses = period >= DAY or what == "cost"
+            # Of a day, and above the keys, nothing is ever proved.
+            learns = algorithm == "auto" and level == "key" and period < DAY
+            kind = partial(AutoLimit, bucket=bucket) if learns else plain
             limits.append(kind(name, _UNITS[what], float(value), period, level=level, refuses=refuses))
     running = stated.get("concurrent_requests")
     if isinstance(running, (int, float)):
@@ -52,32 +59,60 @@ class Account:
     """What limits are counted on: a quota group and a model family, a user, or the whole process.
 
     Attributes:
-        limits: Its limits.
+        limits: Its limits: those that are stated, and those that the provider told of.
+        version: Changes whenever limits come or go, change their number, or turn out to count otherwise.
         cooling_until: Monotonic seconds until which the provider asked not to be called.
         strikes: Refusals in a row that gave no time to wait.
     """
 
-    __slots__ = ("__weakref__", "_stated", "cooling_until", "limits", "strikes")
+    __slots__ = (
+        "__weakref__", "_explained_at", "_learner", "_stated", "_stated_limits",
+        "cooling_until", "limits", "strikes", "version",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         """Start without limits."""
         self.limits: tuple[Limit, ...] = ()
+        self.version: int = 0
         self.cooling_until: float = 0.0
         self.strikes: int = 0
         self._stated: tuple[dict[str, object], bool] | None = None
+        self._stated_limits: tuple[Limit, ...] = ()
+        self._learner: Learner | None = None
+        self._explained_at = -math.inf
 
     def state(self, now: float, stated: Mapping[str, object], *, level: LimitScope, bucket: bool) -> None:
-        """Hold to these limits from now on; those that change keep the share that is taken."""
+        """Hold to these limits from now on; those that change keep the share that is taken, and what was learned."""
         if self._stated == (dict(stated), bucket):
             return
+        told, _ = self._stated or ({}, bucket)
         before = {limit.name: limit for limit in self.limits}
+        same = stated.get("algorithm") == told.get("algorithm") and (self._stated is None or self._stated[1] == bucket)
         self._stated = (dict(stated), bucket)
-        self.limits = tuple(
-            _continue(before.get(limit.name), limit, now) for limit in make_limits(stated, level=level, bucket=bucket)
+        self._stated_limits = tuple(
+            before[limit.name]
+            if same and limit.name in before and told.get(limit.name) == stated[limit.name]
+            else _continue(before.get(limit.name), limit, now)
+            for limit in make_limits(stated, level=level, bucket=bucket)
         )
+        if self._learner is not None:
+            self._learner.restate(self._learning())
+        self._compose()
 
     def learn(self, now: float, holds: Holds, reports: Sequence[LimitReport]) -> None:
         """Level with what the provider said, as it admitted or refused a call that holds `holds`."""
+        learner = self._learner
+        if learner is None:
+            learner = self._learner = Learner(self._learning(), bucket=self._stated is not None and self._stated[1])
+        changed, refused = learner.learn(now, holds, reports)
+        if changed:
+            self._compose()
+        if refused:
+            self._explained_at = now
+
+    def succeeded(self, now: float) -> None:
+        """Know that the provider serves again."""
+        self.strikes = 0
 
     def cool(self, now: float, seconds: float | None) -> float:
         """Rest after a refusal, and return for how many seconds.
@@ -92,6 +127,19 @@ class Account:
             self.strikes += 1
         self.cooling_until = max(self.cooling_until, now + seconds)
         return seconds
+
+    def _compose(self) -> None:
+        learned = () if self._learner is None else self._learner.learned
+        timed = tuple(limit for limit in self._stated_limits if limit.timed)
+        self.limits = (*timed, *learned, *(limit for limit in self._stated_limits if not limit.timed))
+        self.version += 1
+
+    def _learning(self) -> list[tuple[Learning, float]]:
+        return [
+            (limit, float(self._stated[0][limit.name]))
+            for limit in self._stated_limits
+            if isinstance(limit, (AutoLimit, TokenBucket, SlidingWindow))
+        ]
 
 
 def _continue(old: Limit | None, new: Limit, now: float) -> Limit:

@@ -1,0 +1,84 @@
+"""From what was left when a request of ours was admitted, to what must be left now.
+
+A report is old when it comes, so it is carried forward by what we know we drew since. What we cannot know is the order
+in which requests that left within `GUARD` of each other arrived; so draws are counted by epochs of that length.
+"""
+
+from __future__ import annotations
+
+import math
+
+from .base import GUARD, Epoch
+
+
+class Reckoning:
+    """All that was drawn from a limit and came back, and what others turned out to draw.
+
+    Attributes:
+        drawn: All that was drawn.
+        returned: All that came back.
+        told_at: When the latest request was sent that a report told of.
+    """
+
+    __slots__ = ("_epoch", "_found_at", "_last", "_margin", "_recent", "drawn", "returned", "told_at")
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self.drawn: float = 0.0
+        self.returned: float = 0.0
+        self.told_at: float = -math.inf
+        self._epoch = self._last = Epoch(-math.inf, 0.0, 0.0)
+        self._recent = 0.0
+        self._margin = 0.0
+        self._found_at = -math.inf
+
+    def draw(self, now: float, amount: float) -> Epoch:
+        """Count `amount` and return its epoch."""
+        epoch = self._epoch
+        if now - epoch.start > GUARD:
+            epoch = self._begin(now)
+        self.drawn += amount
+        return epoch
+
+    def drawn_by(self, epoch: Epoch) -> float:
+        """Return what was drawn until nothing could arrive before the end of `epoch` any more."""
+        return self.drawn if epoch.until is None else epoch.until
+
+    def drawn_after(self, epoch: Epoch) -> float:
+        """Return what was drawn so late that it arrived after all of `epoch` for certain."""
+        return 0.0 if epoch.until is None else self.drawn - epoch.until
+
+    def drawn_around(self, epoch: Epoch) -> float:
+        """Return all that was drawn since, with what may have been under way as `epoch` began."""
+        return self.drawn - epoch.before
+
+    def returned_after(self, epoch: Epoch) -> float:
+        """Return what came back so late that no report about `epoch` can hold it."""
+        return 0.0 if epoch.until is None else self.returned - epoch.returned
+
+    def others_drew(self, now: float, amount: float, at: float, period: float) -> None:
+        """Know that somebody else drew `amount`, as a report about a request sent at `at` tells.
+
+        As much may have been drawn again before the next report comes. So that much is kept back: what others draw in
+        twice the time that a report takes. It halves with every period in which nothing is found.
+        """
+        since = min(period, max(GUARD, at - self.told_at))
+        age = max(GUARD, now - at)
+        self._margin = self.margin(now, period)
+        self._recent = amount * min(1.0, 2 * age / since) + self._recent * math.exp(-(now - self._found_at) / age)
+        self._found_at = now
+        self._margin = max(self._margin, self._recent)
+
+    def margin(self, now: float, period: float) -> float:
+        """Return what is to be kept back for others."""
+        if self._margin == 0.0:
+            return 0.0
+        return self._margin * 0.5 ** ((now - self._found_at) / period)
+
+    def _begin(self, now: float) -> Epoch:
+        last, current = self._last, self._epoch
+        last.until, last.returned = self.drawn, self.returned
+        under_way = now - current.start <= 2 * GUARD
+        self._last = current
+        self._epoch = Epoch(now, self.drawn, current.drawn if under_way else self.drawn)
+        return self._epoch
