@@ -134,10 +134,10 @@ class AutoLimit:
         for part, held in self._held(hold):
             part.settle(now, held, used)
 
-    def learn(self, now: float, hold: Hold, left: float, doubt: float) -> None:
+    def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
         """Be told what was left right after the provider admitted (or refused) `hold`."""
         for part, held in self._held(hold):
-            part.learn(now, held, left, doubt)
+            part.learn(now, held, report)
 
     def resize(self, now: float, capacity: float) -> None:
         """Go on with another capacity; what is taken stays taken."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from llm.core.call import Charge
+    from llm.core.call import Charge, LimitReport
     from llm.core.exceptions import LimitScope
 
 Unit = Literal["requests", "input_tokens", "output_tokens", "total_tokens", "cost"]
@@ -119,8 +119,8 @@ class Learning(Limit, Protocol):
 
     period: float
 
-    def learn(self, now: float, hold: Hold, left: float, doubt: float) -> None:
-        """Be told that the provider had `left`, give or take `doubt`, right after it admitted (or refused) `hold`."""
+    def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
+        """Be told what the provider had left right after it admitted (or refused) `hold`."""
         ...
 
     def resize(self, now: float, capacity: float) -> None:

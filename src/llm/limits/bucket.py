@@ -7,16 +7,13 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from .base import BEFORE_ALL, GUARD, MOMENT, Hold
-from .reckoning import Reckoning
+from .reckoning import Reckoning, Rise, told_level
 
 if TYPE_CHECKING:
+    from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
     from .base import Unit
-
-
-_REPORTS = 8
-_SECONDS = 2.0
 
 
 class _Peaks:
@@ -63,37 +60,6 @@ class _Peaks:
             place -= 1
 
 
-class _Rise:
-    """How much more the vendor has than we think, if all of several reports in a row say so over some seconds."""
-
-    __slots__ = ("_count", "_least", "_since")
-
-    def __init__(self) -> None:
-        self.end()
-
-    def end(self) -> None:
-        """Start again."""
-        self._count = 0
-        self._least = math.inf
-        self._since = 0.0
-
-    def seen(self, now: float, surplus: float) -> float:
-        """Note what a report has over; return what to give back now, which is half of the least of them."""
-        if surplus <= 0.0:
-            if self._count:
-                self.end()
-            return 0.0
-        if not self._count:
-            self._since = now
-        self._count += 1
-        self._least = min(self._least, surplus)
-        if self._count < _REPORTS or now - self._since < _SECONDS:
-            return 0.0
-        back = self._least / 2
-        self.end()
-        return back
-
-
 class TokenBucket:
     """`capacity` per `period` seconds; a `Limit`.
 
@@ -124,7 +90,7 @@ class TokenBucket:
         self._draws = 0
         self._peaks = _Peaks(capacity)
         self._reckoning = Reckoning()
-        self._rise = _Rise()
+        self._rise = Rise()
 
     def wait(self, now: float, amount: float) -> float:
         """Return seconds until the bucket holds `amount`."""
@@ -170,13 +136,14 @@ class TokenBucket:
         self._refills_from = max(now, self._refills_from)
         hold.amount = used
 
-    def learn(self, now: float, hold: Hold, left: float, doubt: float) -> None:
+    def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
         """Lower the level at once to what the vendor must have now; raise it when it has had more for a while."""
         reckoning, epoch = self._reckoning, hold.epoch
         rate = self.capacity / self.period
         level = self._refilled(now)
+        least, most = told_level(report, self.period)
         highest = (
-            left + doubt + rate * (now - hold.at)
+            most + rate * (now - hold.at)
             - reckoning.drawn_after(epoch) + reckoning.returned - hold.mark
         )  # fmt: skip
         if highest < level:
@@ -188,7 +155,7 @@ class TokenBucket:
             self._rise.end()
         elif epoch is not BEFORE_ALL:
             lowest = (
-                left - doubt + rate * (now - hold.at - GUARD)
+                least + rate * (now - hold.at - GUARD)
                 - reckoning.drawn_around(epoch) + hold.amount + reckoning.returned_after(epoch)
             )  # fmt: skip
             self._raise(now, level, self._rise.seen(now, min(lowest, self.capacity) - level))

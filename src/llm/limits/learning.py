@@ -111,7 +111,7 @@ class Learner:
             if hold is None and limit in self.learned:
                 hold = Hold(holds[0][1].at if holds else now, 0.0)  # sent before the limit was known
             if hold is not None:
-                limit.learn(now, hold, report.remaining, report.rounding)
+                limit.learn(now, hold, report)
                 refused |= hold.amount > report.remaining
         return changed, refused
 

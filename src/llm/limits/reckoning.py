@@ -7,8 +7,16 @@ in which requests that left within `GUARD` of each other arrived; so draws are c
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from .base import GUARD, Epoch
+
+if TYPE_CHECKING:
+    from llm.core.call import LimitReport
+
+_MILLISECOND = 0.001
+_REPORTS = 8
+_SECONDS = 2.0
 
 
 class Reckoning:
@@ -82,3 +90,49 @@ class Reckoning:
         self._last = current
         self._epoch = Epoch(now, self.drawn, current.drawn if under_way else self.drawn)
         return self._epoch
+
+
+class Rise:
+    """How much more the vendor has than we think, if all of several reports in a row say so over some seconds."""
+
+    __slots__ = ("_count", "_least", "_since")
+
+    def __init__(self) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Start again."""
+        self._count = 0
+        self._least = math.inf
+        self._since = 0.0
+
+    def seen(self, now: float, surplus: float) -> float:
+        """Note what a report has over; return what to give back now, which is half of the least of them."""
+        if surplus <= 0.0:
+            if self._count:
+                self.end()
+            return 0.0
+        if not self._count:
+            self._since = now
+        self._count += 1
+        self._least = min(self._least, surplus)
+        if self._count < _REPORTS or now - self._since < _SECONDS:
+            return 0.0
+        back = self._least / 2
+        self.end()
+        return back
+
+
+def told_level(report: LimitReport, period: float) -> tuple[float, float]:
+    """Return the least and the most that a bucket may have held when the report was made.
+
+    What is left comes in whole numbers, rounded down. How long the bucket takes to be full says it to the fraction,
+    where that comes in fractions of a second itself.
+    """
+    left, reset = report.remaining, report.reset
+    if reset is not None and reset % 1.0:
+        each = report.limit / period
+        level = report.limit - reset * each
+        if left - each * _MILLISECOND <= level < left + 1.0:
+            return level, level + each * _MILLISECOND
+    return left - report.rounding, left + report.rounding + 1.0

@@ -10,6 +10,7 @@ from .base import BEFORE_ALL, GUARD, MOMENT, Hold
 from .reckoning import Reckoning
 
 if TYPE_CHECKING:
+    from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
     from .base import Unit
@@ -76,14 +77,14 @@ class SlidingWindow:
             self._sum += used - hold.amount
         hold.amount = used
 
-    def learn(self, now: float, hold: Hold, left: float, doubt: float) -> None:
+    def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
         """Count what others took, as far as it is not counted yet; it is over with `hold`'s window.
 
         What the vendor has more than we think needs no correction: whatever it is, it is over within a period.
         """
         reckoning, epoch = self._reckoning, hold.epoch
         counted = hold.mark + reckoning.drawn_by(epoch) + self._others
-        missing = self.capacity - left - doubt - counted
+        missing = self.capacity - report.remaining - report.rounding - counted
         if missing > _EPSILON:
             self._others += missing
             self._count(Hold(hold.at, missing), now)

@@ -109,7 +109,7 @@ def _read(headers: Mapping[str, str], told: Told, several: tuple[_Names, ...]) -
         if seconds is not None and seconds > _SECONDS_SINCE_1970:
             if sent is None:
                 sent = _sent(headers, told)
-            seconds = max(0.0, seconds - sent)
+            seconds = max(0.0, seconds - sent) // 1  # dates are no better than that
         reset = seconds if seconds is not None and 0 <= seconds <= _LONGEST else None
         found.append(LimitReport(unit, limit, min(remaining, limit), reset, rounding))
     return tuple(found)
