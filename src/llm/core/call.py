@@ -82,6 +82,7 @@ class LimitReport(NamedTuple):
         remaining: What was left of it.
         reset: Seconds, from when the request was sent, until all of it is there again; None where it does not say.
         rounding: By how much `remaining` may be off, since some vendors round.
+        refused: Whether the request was refused for its limits, and so took nothing of them.
     """
 
     unit: ReportedUnit
@@ -89,6 +90,7 @@ class LimitReport(NamedTuple):
     remaining: float
     reset: float | None = None
     rounding: float = 0.0
+    refused: bool = False
 
 
 class Place(Protocol):

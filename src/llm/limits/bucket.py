@@ -139,6 +139,8 @@ class TokenBucket:
     def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
         """Lower the level at once to what the vendor must have now; raise it when it has had more for a while."""
         reckoning, epoch = self._reckoning, hold.epoch
+        if report.refused:
+            self._refused(now, hold)
         rate = self.capacity / self.period
         level = self._refilled(now)
         least, most = told_level(report, self.period)
@@ -177,6 +179,15 @@ class TokenBucket:
     def _refilled(self, now: float) -> float:
         elapsed = max(0.0, now - self._refills_from)
         return min(self.capacity, self._level + elapsed * self.capacity / self.period)
+
+    def _refused(self, now: float, hold: Hold) -> None:
+        """Put back what the vendor did not take."""
+        amount = hold.amount
+        self.settle(now, hold, 0.0)
+        if self._reckoning.undraw(hold.epoch, amount):
+            self._reckoning.returned -= amount
+        else:
+            hold.mark += amount  # it came back, but was not gone when the vendor looked
 
     def _raise(self, now: float, level: float, amount: float) -> None:
         if amount > 0.0:

@@ -92,9 +92,9 @@ class Learner:
         """Level the limits with what the provider said as it admitted or refused a call that holds `holds`.
 
         Returns:
-            Whether the limits changed otherwise than by their level; whether a report shows the call does not fit.
+            Whether the limits changed otherwise than by their level; whether a report tells why the call was refused.
         """
-        changed = refused = False
+        changed = explained = False
         for report in reports:
             subject = self._known.get((report.unit, report.limit))
             if subject is None or (report.reset is not None and report.reset > subject.longest):
@@ -110,10 +110,13 @@ class Learner:
             hold = next((hold for held, hold in holds if held is limit), None)
             if hold is None and limit in self.learned:
                 hold = Hold(holds[0][1].at if holds else now, 0.0)  # sent before the limit was known
-            if hold is not None:
-                limit.learn(now, hold, report)
-                refused |= hold.amount > report.remaining
-        return changed, refused
+            if hold is None:
+                continue
+            if report.refused:  # what was refused took nothing, so that there will be nothing to settle
+                explained |= hold.amount > report.remaining
+                holds[:] = [entry for entry in holds if entry[0] is not limit]
+            limit.learn(now, hold, report)
+        return changed, explained
 
     def _judge(self, report: LimitReport, period: float) -> bool:
         if period >= DAY:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from llm.core.call import LimitReport
 
 _MILLISECOND = 0.001
+_SPARE = 1.25
 _REPORTS = 8
 _SECONDS = 2.0
 
@@ -48,6 +49,18 @@ class Reckoning:
         self.drawn += amount
         return epoch
 
+    def undraw(self, epoch: Epoch, amount: float) -> bool:
+        """Know that `amount` was refused, so that nothing was drawn; return False where that is known too late."""
+        if epoch.until is not None:
+            return False
+        self.drawn -= amount
+        current = self._epoch
+        if epoch is not current:
+            current.drawn -= amount
+            if current.before != epoch.drawn:
+                current.before -= amount
+        return True
+
     def drawn_by(self, epoch: Epoch) -> float:
         """Return what was drawn until nothing could arrive before the end of `epoch` any more."""
         return self.drawn if epoch.until is None else epoch.until
@@ -67,21 +80,24 @@ class Reckoning:
     def others_drew(self, now: float, amount: float, at: float, period: float) -> None:
         """Know that somebody else drew `amount`, as a report about a request sent at `at` tells.
 
-        As much may have been drawn again before the next report comes. So that much is kept back: what others draw in
-        twice the time that a report takes. It halves with every period in which nothing is found.
+        As much may have been drawn again before the next report comes, and it comes in lumps. So a little more than
+        that is kept back: what others draw in the time that reports take, or in a twelfth of the period. Once nothing is
+        found for half a period it halves with every further one.
         """
-        since = min(period, max(GUARD, at - self.told_at))
         age = max(GUARD, now - at)
+        since = min(period, max(GUARD, at - self.told_at))
+        share = min(1.0, max(2 * age, period / 12) / since)
         self._margin = self.margin(now, period)
-        self._recent = amount * min(1.0, 2 * age / since) + self._recent * math.exp(-(now - self._found_at) / age)
+        self._recent = amount * share + self._recent * math.exp(-(now - self._found_at) / age)
         self._found_at = now
-        self._margin = max(self._margin, self._recent)
+        self._margin = max(self._margin, _SPARE * self._recent)
 
     def margin(self, now: float, period: float) -> float:
         """Return what is to be kept back for others."""
         if self._margin == 0.0:
             return 0.0
-        return self._margin * 0.5 ** ((now - self._found_at) / period)
+        quiet = (now - self._found_at) / period - 0.5
+        return self._margin * 0.5**quiet if quiet > 0.0 else self._margin
 
     def _begin(self, now: float) -> Epoch:
         last, current = self._last, self._epoch

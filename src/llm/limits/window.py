@@ -83,6 +83,10 @@ class SlidingWindow:
         What the vendor has more than we think needs no correction: whatever it is, it is over within a period.
         """
         reckoning, epoch = self._reckoning, hold.epoch
+        if report.refused:
+            if not reckoning.undraw(epoch, hold.amount):
+                hold.mark -= hold.amount  # it was not counted when the vendor looked
+            self.settle(now, hold, 0.0)
         counted = hold.mark + reckoning.drawn_by(epoch) + self._others
         missing = self.capacity - report.remaining - report.rounding - counted
         if missing > _EPSILON:

@@ -127,7 +127,8 @@ class HTTPProvider:
         sent = self._clock.now()
         reply = await self._send("POST", self._dialect.url, body)
         if request.call is not None:
-            told = Told(self._clock.wall(), self._clock.now() - sent)
+            refused = reply.status == HTTPStatus.TOO_MANY_REQUESTS
+            told = Told(self._clock.wall(), self._clock.now() - sent, refused)
             request.call.reports = self._dialect.reports(reply.headers, told)
         return reply
 

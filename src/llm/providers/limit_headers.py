@@ -34,10 +34,12 @@ class Told(NamedTuple):
     Attributes:
         wall: Seconds since 1970 on our clock, as it came.
         elapsed: Seconds since its request was sent.
+        refused: Whether it is a refusal for a limit.
     """
 
     wall: float
     elapsed: float
+    refused: bool = False
 
 
 class _Names(NamedTuple):
@@ -111,7 +113,7 @@ def _read(headers: Mapping[str, str], told: Told, several: tuple[_Names, ...]) -
                 sent = _sent(headers, told)
             seconds = max(0.0, seconds - sent) // 1  # dates are no better than that
         reset = seconds if seconds is not None and 0 <= seconds <= _LONGEST else None
-        found.append(LimitReport(unit, limit, min(remaining, limit), reset, rounding))
+        found.append(LimitReport(unit, limit, min(remaining, limit), reset, rounding, told.refused))
     return tuple(found)
 
 
