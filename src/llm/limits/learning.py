@@ -113,7 +113,7 @@ class Learner:
             if hold is None:
                 continue
             if report.refused:  # what was refused took nothing, so that there will be nothing to settle
-                explained |= hold.amount > report.remaining
+                explained |= report.remaining < max(1.0, hold.amount)
                 holds[:] = [entry for entry in holds if entry[0] is not limit]
             limit.learn(now, hold, report)
         return changed, explained

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from .base import DAY
 from .bucket import TokenBucket
 from .concurrency import Concurrency
 from .learning import Learner
+from .pace import Count, Pace
 from .window import SlidingWindow
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Account:
     """
 
     __slots__ = (
-        "__weakref__", "_explained_at", "_learner", "_stated", "_stated_limits",
+        "__weakref__", "_explained", "_learner", "_pace", "_served", "_stated", "_stated_limits",
         "cooling_until", "limits", "strikes", "version",
     )  # fmt: skip
 
@@ -79,7 +79,9 @@ class Account:
         self._stated: tuple[dict[str, object], bool] | None = None
         self._stated_limits: tuple[Limit, ...] = ()
         self._learner: Learner | None = None
-        self._explained_at = -math.inf
+        self._explained = False
+        self._served = Count()
+        self._pace: Pace | None = None
 
     def state(self, now: float, stated: Mapping[str, object], *, level: LimitScope, bucket: bool) -> None:
         """Hold to these limits from now on; those that change keep the share that is taken, and what was learned."""
@@ -104,22 +106,30 @@ class Account:
         learner = self._learner
         if learner is None:
             learner = self._learner = Learner(self._learning(), bucket=self._stated is not None and self._stated[1])
-        changed, refused = learner.learn(now, holds, reports)
+        changed, self._explained = learner.learn(now, holds, reports)
         if changed:
             self._compose()
-        if refused:
-            self._explained_at = now
 
     def succeeded(self, now: float) -> None:
         """Know that the provider serves again."""
         self.strikes = 0
+        self._served.add(now)
+        if self._pace is not None:
+            self._pace.succeeded(now)
+            if not self._pace.binds(now):
+                self._pace = None
+                self._compose()
 
     def cool(self, now: float, seconds: float | None) -> float:
         """Rest after a refusal, and return for how many seconds.
 
         `seconds` is what the provider asked for; where it asked for nothing, the rest doubles from a second to a
         minute with each refusal in a row. Calls that were under way together and are refused together count as one.
+        Where nothing that we know of the limits explains the refusal, calls leave at a slower pace afterwards.
         """
+        explained, self._explained = self._explained, False
+        if not explained and now >= self.cooling_until:
+            self._slow_down(now)
         if seconds is None:
             if now < self.cooling_until:
                 return self.cooling_until - now
@@ -128,10 +138,17 @@ class Account:
         self.cooling_until = max(self.cooling_until, now + seconds)
         return seconds
 
+    def _slow_down(self, now: float) -> None:
+        if self._pace is None:
+            self._pace = Pace()
+            self._compose()
+        self._pace.refused(now, self._served.last_minute(now))
+
     def _compose(self) -> None:
-        learned = () if self._learner is None else self._learner.learned
+        learned: tuple[Limit, ...] = () if self._learner is None else self._learner.learned
+        pace = () if self._pace is None else (self._pace,)
         timed = tuple(limit for limit in self._stated_limits if limit.timed)
-        self.limits = (*timed, *learned, *(limit for limit in self._stated_limits if not limit.timed))
+        self.limits = (*timed, *learned, *pace, *(limit for limit in self._stated_limits if not limit.timed))
         self.version += 1
 
     def _learning(self) -> list[tuple[Learning, float]]:

@@ -151,4 +151,6 @@ def told_level(report: LimitReport, period: float) -> tuple[float, float]:
         level = report.limit - reset * each
         if left - each * _MILLISECOND <= level < left + 1.0:
             return level, level + each * _MILLISECOND
+    if report.refused:
+        return left - report.rounding, left  # a refusal shows that the better half of the doubt was wrong
     return left - report.rounding, left + report.rounding + 1.0
