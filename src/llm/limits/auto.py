@@ -81,8 +81,8 @@ class AutoLimit:
     """
 
     __slots__ = (
-        "_alone", "_parts", "_ruling", "kind",
-        "capacity", "level", "name", "period", "refuses", "timed", "unit",
+        "_alone", "_parts", "_ruling",
+        "capacity", "kind", "level", "name", "period", "refuses", "timed", "unit",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - a limit's six facts, and what is taken for granted
@@ -108,7 +108,7 @@ class AutoLimit:
         self._alone: Learning | None = None
         in_bucket = TokenBucket(name, unit, capacity, period)
         self._parts: tuple[Learning, ...] = (in_bucket, SlidingWindow(name, unit, capacity, period))
-        self._ruling = (in_bucket,) if bucket else self._parts
+        self._ruling: tuple[Learning, ...] = (in_bucket,) if bucket else self._parts
 
     def decide(self, kind: Kind) -> None:
         """Go on as `kind` alone, from where that stands; the other is dropped."""

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from .auto import AutoLimit, Evidence
 from .base import DAY, Hold
+from .bucket import TokenBucket
+from .stating import PERIODS
+from .window import SlidingWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from llm.core.call import LimitReport, ReportedUnit
 
     from .auto import Kind
-    from .base import Holds, Learning
+    from .base import Holds, Learning, Limit
 
-_PERIODS: Final = {"minute": 60.0, "hour": 3600.0, "day": DAY}
+_LEARNING: Final = (AutoLimit, TokenBucket, SlidingWindow)
 _FIELDS: Final[dict[ReportedUnit, str]] = {
     "requests": "requests",
     "total_tokens": "tokens",
@@ -68,22 +72,21 @@ class Learner:
         learned: Limits that nobody stated, as the provider tells them.
     """
 
-    def __init__(self, stated: Iterable[tuple[Learning, float]], *, bucket: bool) -> None:
-        """Begin with the stated limits and their numbers; `bucket` is what limits that are learned start as."""
+    def __init__(self, *, bucket: bool) -> None:
+        """Know of no limit; `bucket` is what limits that are learned start as."""
         self.learned: tuple[Learning, ...] = ()
         self._bucket = bucket
         self._kind: Kind | None = None
         self._evidence = Evidence()
         self._subjects: list[_Subject] = []
         self._known: dict[tuple[str, float], _Subject] = {}
-        self.restate(stated)
 
-    def restate(self, stated: Iterable[tuple[Learning, float]]) -> None:
-        """Go on with other stated limits."""
-        self._subjects = [_Subject(limit, most) for limit, most in stated]
-        names = {subject.limit.name for subject in self._subjects}
+    def restate(self, stated: Iterable[Limit], numbers: Mapping[str, float]) -> None:
+        """Go on with these stated limits, and what the configuration says they are; what was learned stays."""
+        stating = [_Subject(limit, numbers[limit.name]) for limit in stated if isinstance(limit, _LEARNING)]
+        names = {subject.limit.name for subject in stating}
         self.learned = tuple(limit for limit in self.learned if limit.name not in names)
-        self._subjects += [_Subject(limit, float("inf")) for limit in self.learned]
+        self._subjects = stating + [_Subject(limit, math.inf) for limit in self.learned]
         self._known.clear()
         if self._kind is not None:
             self._decide(self._kind)
@@ -146,14 +149,19 @@ class Learner:
         return same[0], same[0] not in alike
 
     def _new(self, report: LimitReport, period: float) -> _Subject:
-        span = next(name for name, seconds in _PERIODS.items() if seconds == period)
+        span = next(name for name, seconds in PERIODS.items() if seconds == period)
         name = f"{_FIELDS[report.unit]}_per_{span}"
-        limit = AutoLimit(name, report.unit, report.limit, period, bucket=self._bucket)
-        subject = _Subject(limit, float("inf"))
+        limit: Learning
+        if period < DAY:
+            limit = AutoLimit(name, report.unit, report.limit, period, bucket=self._bucket)
+        else:  # nothing is proved of a day while it is counted
+            plain = TokenBucket if self._bucket or self._kind == "bucket" else SlidingWindow
+            limit = plain(name, report.unit, report.limit, period)
+        subject = _Subject(limit, math.inf)
         self._subjects.append(subject)
         self.learned += (limit,)
         if self._kind is not None:
-            limit.decide(self._kind)
+            self._decide(self._kind)
         return subject
 
 
@@ -166,8 +174,8 @@ def _period(report: LimitReport) -> float | None:
     if report.reset is None or used <= 0.0:
         return None
     refill = report.reset * report.limit / used
-    for period in _PERIODS.values():
+    for period in PERIODS.values():
         if abs(refill - period) <= _CLOSE * period:
             return period
     allowed = 1.1 if report.remaining > report.rounding else 2.0
-    return next((period for period in _PERIODS.values() if report.reset <= allowed * period), None)
+    return next((period for period in PERIODS.values() if report.reset <= allowed * period), None)

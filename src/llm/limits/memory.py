@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import threading
-from functools import partial
 from typing import TYPE_CHECKING
 
-from .auto import AutoLimit
-from .base import DAY
-from .bucket import TokenBucket
 from .concurrency import Concurrency
 from .learning import Learner
 from .pace import Count, Pace
-from .window import SlidingWindow
+from .stating import make_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -20,39 +16,7 @@ if TYPE_CHECKING:
     from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
-    from .base import Holds, Learning, Limit, Unit
-
-_UNITS: dict[str, Unit] = {
-    "requests": "requests",
-    "tokens": "total_tokens",
-    "input_tokens": "input_tokens",
-    "output_tokens": "output_tokens",
-    "cost": "cost",
-}
-_PERIODS = {"minute": 60.0, "hour": 3600.0, "day": DAY}
-
-
-def make_limits(stated: Mapping[str, object], *, level: LimitScope, bucket: bool) -> tuple[Limit, ...]:
-    """Make the limits that a section states by field name; `bucket` chooses the algorithm that `auto` stands for.
-
-    Concurrency comes last, since it alone says nothing of when it will be free.
-    """
-    algorithm = stated.get("algorithm", "auto")
-    plain = TokenBucket if algorithm == "token_bucket" or (algorithm == "auto" and bucket) else SlidingWindow
-    limits: list[Limit] = []
-    for name, value in stated.items():
-        what, _, span = name.rpartition("_per_")
-        if span in _PERIODS and isinstance(value, (int, float)):
-            period = _PERIODS[span]
-            refuses = period >= DAY or what == "cost"
-            # Of a day, and above the keys, nothing is ever proved.
-            learns = algorithm == "auto" and level == "key" and period < DAY
-            kind = partial(AutoLimit, bucket=bucket) if learns else plain
-            limits.append(kind(name, _UNITS[what], float(value), period, level=level, refuses=refuses))
-    running = stated.get("concurrent_requests")
-    if isinstance(running, (int, float)):
-        limits.append(Concurrency("concurrent_requests", float(running), level=level))
-    return tuple(limits)
+    from .base import Holds, Limit
 
 
 class Account:
@@ -66,7 +30,7 @@ class Account:
     """
 
     __slots__ = (
-        "__weakref__", "_explained", "_learner", "_pace", "_served", "_stated", "_stated_limits",
+        "__weakref__", "_explained", "_learner", "_numbers", "_pace", "_served", "_stated", "_stated_limits",
         "cooling_until", "limits", "strikes", "version",
     )  # fmt: skip
 
@@ -78,6 +42,7 @@ class Account:
         self.strikes: int = 0
         self._stated: tuple[dict[str, object], bool] | None = None
         self._stated_limits: tuple[Limit, ...] = ()
+        self._numbers: dict[str, float] = {}
         self._learner: Learner | None = None
         self._explained = False
         self._served = Count()
@@ -87,25 +52,28 @@ class Account:
         """Hold to these limits from now on; those that change keep the share that is taken, and what was learned."""
         if self._stated == (dict(stated), bucket):
             return
-        told, _ = self._stated or ({}, bucket)
+        told = {} if self._stated is None or self._stated[1] != bucket else self._stated[0]
+        if told.get("algorithm") != stated.get("algorithm"):
+            told = {}
         before = {limit.name: limit for limit in self.limits}
-        same = stated.get("algorithm") == told.get("algorithm") and (self._stated is None or self._stated[1] == bucket)
+        limits: list[Limit] = []
+        for limit in make_limits(stated, level=level, bucket=bucket):
+            old = before.get(limit.name)
+            same = old is not None and told.get(limit.name) == stated[limit.name]
+            limits.append(old if old is not None and same else _continue(old, limit, now))
+            self._numbers[limit.name] = limit.capacity
         self._stated = (dict(stated), bucket)
-        self._stated_limits = tuple(
-            before[limit.name]
-            if same and limit.name in before and told.get(limit.name) == stated[limit.name]
-            else _continue(before.get(limit.name), limit, now)
-            for limit in make_limits(stated, level=level, bucket=bucket)
-        )
+        self._stated_limits = tuple(limits)
         if self._learner is not None:
-            self._learner.restate(self._learning())
+            self._learner.restate(self._stated_limits, self._numbers)
         self._compose()
 
     def learn(self, now: float, holds: Holds, reports: Sequence[LimitReport]) -> None:
         """Level with what the provider said, as it admitted or refused a call that holds `holds`."""
         learner = self._learner
         if learner is None:
-            learner = self._learner = Learner(self._learning(), bucket=self._stated is not None and self._stated[1])
+            learner = self._learner = Learner(bucket=self._stated is not None and self._stated[1])
+            learner.restate(self._stated_limits, self._numbers)
         changed, self._explained = learner.learn(now, holds, reports)
         if changed:
             self._compose()
@@ -150,13 +118,6 @@ class Account:
         timed = tuple(limit for limit in self._stated_limits if limit.timed)
         self.limits = (*timed, *learned, *pace, *(limit for limit in self._stated_limits if not limit.timed))
         self.version += 1
-
-    def _learning(self) -> list[tuple[Learning, float]]:
-        return [
-            (limit, float(self._stated[0][limit.name]))
-            for limit in self._stated_limits
-            if isinstance(limit, (AutoLimit, TokenBucket, SlidingWindow))
-        ]
 
 
 def _continue(old: Limit | None, new: Limit, now: float) -> Limit:

@@ -1,6 +1,6 @@
 """A pace that is learned from refusals, where the provider says neither what its limits are nor what is left of them.
 
-Down at once, up slowly, and after a rest not all together: one call goes first, and each that succeeds lets two more go.
+Down at once, up slowly, and after a rest not all together: one call goes first, and each that succeeds lets two more.
 """
 
 from __future__ import annotations

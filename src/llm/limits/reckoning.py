@@ -81,8 +81,8 @@ class Reckoning:
         """Know that somebody else drew `amount`, as a report about a request sent at `at` tells.
 
         As much may have been drawn again before the next report comes, and it comes in lumps. So a little more than
-        that is kept back: what others draw in the time that reports take, or in a twelfth of the period. Once nothing is
-        found for half a period it halves with every further one.
+        that is kept back: what others draw in the time that reports take, or in a twelfth of the period. Once nothing
+        is found for half a period it halves with every further one.
         """
         age = max(GUARD, now - at)
         since = min(period, max(GUARD, at - self.told_at))
@@ -114,6 +114,7 @@ class Rise:
     __slots__ = ("_count", "_least", "_since")
 
     def __init__(self) -> None:
+        """Begin."""
         self.end()
 
     def end(self) -> None:

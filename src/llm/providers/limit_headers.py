@@ -166,7 +166,7 @@ def _moment(text: str) -> float | None:
         return None
 
 
-_MONTHS: Final = {name: i for i, name in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), start=1)}
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 @lru_cache(maxsize=16)
@@ -176,8 +176,8 @@ def _date(text: str) -> float | None:
     Source: RFC 9110, section 5.6.7; whoever sends a date sends this form.
     """
     try:
-        day, month, year = int(text[5:7]), _MONTHS[text[8:11]], int(text[12:16])
+        day, month, year = int(text[5:7]), _MONTHS.index(text[8:11]) + 1, int(text[12:16])
         hour, minute, second = int(text[17:19]), int(text[20:22]), int(text[23:25])
         return datetime(year, month, day, hour, minute, second, 500_000, UTC).timestamp()
-    except (ValueError, KeyError, OverflowError):
+    except (ValueError, OverflowError):
         return None
