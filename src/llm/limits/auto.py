@@ -110,8 +110,10 @@ class AutoLimit:
         self._parts: tuple[Learning, ...] = (in_bucket, SlidingWindow(name, unit, capacity, period))
         self._ruling: tuple[Learning, ...] = (in_bucket,) if bucket else self._parts
 
-    def decide(self, kind: Kind) -> None:
-        """Go on as `kind` alone, from where that stands; the other is dropped."""
+    def decide(self, kind: Kind | None = None) -> None:
+        """Go on as `kind` alone, from where that stands, and drop the other; None: as what holds until a proof."""
+        if kind is None:
+            kind = "window" if len(self._ruling) > 1 else "bucket"
         self._alone = self._parts[_PLACES[kind]]
         self._parts = self._ruling = (self._alone,)
         self.kind = kind
@@ -131,11 +133,17 @@ class AutoLimit:
 
     def settle(self, now: float, hold: Hold, used: float) -> None:
         """Correct what is counted for `hold` to `used`."""
+        if self._alone is not None and type(hold) is Hold:
+            self._alone.settle(now, hold, used)
+            return
         for part, held in self._held(hold):
             part.settle(now, held, used)
 
     def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
         """Be told what was left right after the provider admitted (or refused) `hold`."""
+        if self._alone is not None and type(hold) is Hold:
+            self._alone.learn(now, hold, report)
+            return
         for part, held in self._held(hold):
             part.learn(now, held, report)
 

@@ -110,7 +110,7 @@ class TokenBucket:
         full_at = start + (self.capacity - level) * self.period / self.capacity
         self._draws += 1
         self._lower(level, level - amount)
-        self._refills_from = start + max(0.0, now + GUARD - full_at)
+        self._refills_from = start if full_at >= now + GUARD else start + (now + GUARD - full_at)
         reckoning = self._reckoning
         return Hold(now, amount, self._draws, reckoning.returned, reckoning.draw(now, amount))
 
@@ -177,8 +177,11 @@ class TokenBucket:
         return min(1.0, max(0.0, 1.0 - self._refilled(now) / self.capacity))
 
     def _refilled(self, now: float) -> float:
-        elapsed = max(0.0, now - self._refills_from)
-        return min(self.capacity, self._level + elapsed * self.capacity / self.period)
+        elapsed = now - self._refills_from
+        if elapsed <= 0.0:
+            return self._level
+        level = self._level + elapsed * self.capacity / self.period
+        return level if level < self.capacity else self.capacity
 
     def _refused(self, now: float, hold: Hold) -> None:
         """Put back what the vendor did not take."""

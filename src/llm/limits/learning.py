@@ -77,6 +77,7 @@ class Learner:
         self.learned: tuple[Learning, ...] = ()
         self._bucket = bucket
         self._kind: Kind | None = None
+        self._undecided = False
         self._evidence = Evidence()
         self._subjects: list[_Subject] = []
         self._known: dict[tuple[str, float], _Subject] = {}
@@ -88,8 +89,7 @@ class Learner:
         self.learned = tuple(limit for limit in self.learned if limit.name not in names)
         self._subjects = stating + [_Subject(limit, math.inf) for limit in self.learned]
         self._known.clear()
-        if self._kind is not None:
-            self._decide(self._kind)
+        self._apply()
 
     def learn(self, now: float, holds: Holds, reports: Sequence[LimitReport]) -> tuple[bool, bool]:
         """Level the limits with what the provider said as it admitted or refused a call that holds `holds`.
@@ -108,13 +108,15 @@ class Learner:
             limit = subject.limit
             if limit.capacity != report.limit and subject.resize(now, report.limit):
                 changed = True
-            if self._kind is None and self._judge(report, limit.period):
+            if self._undecided and self._judge(report, limit.period):
                 changed = True
-            hold = next((hold for held, hold in holds if held is limit), None)
-            if hold is None and limit in self.learned:
+            for held, hold in holds:
+                if held is limit:
+                    break
+            else:
+                if limit not in self.learned:
+                    continue
                 hold = Hold(holds[0][1].at if holds else now, 0.0)  # sent before the limit was known
-            if hold is None:
-                continue
             if report.refused:  # what was refused took nothing, so that there will be nothing to settle
                 explained |= report.remaining < max(1.0, hold.amount)
                 holds[:] = [entry for entry in holds if entry[0] is not limit]
@@ -128,13 +130,15 @@ class Learner:
         if kind is None:
             return False
         self._kind = kind
-        return self._decide(kind)
+        self._apply()
+        return True
 
-    def _decide(self, kind: Kind) -> bool:
+    def _apply(self) -> None:
+        """Decide what is undecided as far as it is known how the provider counts."""
         undecided = [s.limit for s in self._subjects if isinstance(s.limit, AutoLimit) and s.limit.kind is None]
-        for limit in undecided:
-            limit.decide(kind)
-        return bool(undecided)
+        self._undecided = bool(undecided) and self._kind is None
+        for limit in undecided if self._kind is not None else ():
+            limit.decide(self._kind)
 
     def _subject(self, report: LimitReport) -> tuple[_Subject | None, bool]:
         """Return the limit that a report tells of, and whether it is new; None where that cannot be told."""
@@ -160,8 +164,7 @@ class Learner:
         subject = _Subject(limit, math.inf)
         self._subjects.append(subject)
         self.learned += (limit,)
-        if self._kind is not None:
-            self._decide(self._kind)
+        self._apply()
         return subject
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from .auto import AutoLimit
 from .concurrency import Concurrency
 from .learning import Learner
 from .pace import Count, Pace
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from .base import Holds, Limit
 
+_SILENT_ANSWERS: Final = 32
+
 
 class Account:
     """What limits are counted on: a quota group and a model family, a user, or the whole process.
@@ -30,7 +33,7 @@ class Account:
     """
 
     __slots__ = (
-        "__weakref__", "_explained", "_learner", "_numbers", "_pace", "_served", "_stated", "_stated_limits",
+        "__weakref__", "_explained", "_learner", "_numbers", "_pace", "_served", "_silence", "_stated", "_stated_limits",
         "cooling_until", "limits", "strikes", "version",
     )  # fmt: skip
 
@@ -46,6 +49,7 @@ class Account:
         self._learner: Learner | None = None
         self._explained = False
         self._served = Count()
+        self._silence = 0
         self._pace: Pace | None = None
 
     def state(self, now: float, stated: Mapping[str, object], *, level: LimitScope, bucket: bool) -> None:
@@ -63,6 +67,7 @@ class Account:
             limits.append(old if old is not None and same else _continue(old, limit, now))
             self._numbers[limit.name] = limit.capacity
         self._stated = (dict(stated), bucket)
+        self._silence = _SILENT_ANSWERS
         self._stated_limits = tuple(limits)
         if self._learner is not None:
             self._learner.restate(self._stated_limits, self._numbers)
@@ -82,6 +87,8 @@ class Account:
         """Know that the provider serves again."""
         self.strikes = 0
         self._served.add(now)
+        if self._silence:
+            self._wait_for_proof()
         if self._pace is not None:
             self._pace.succeeded(now)
             if not self._pace.binds(now):
@@ -105,6 +112,15 @@ class Account:
             self.strikes += 1
         self.cooling_until = max(self.cooling_until, now + seconds)
         return seconds
+
+    def _wait_for_proof(self) -> None:
+        """Count an answer; after several that say nothing, stop counting both ways what no answer will decide."""
+        self._silence -= 1
+        if self._silence or self._learner is not None:
+            return
+        for limit in self._stated_limits:
+            if isinstance(limit, AutoLimit) and limit.kind is None:
+                limit.decide()
 
     def _slow_down(self, now: float) -> None:
         if self._pace is None:
