@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from llm.core.call import LimitReport
 
 _MILLISECOND = 0.001
+_DATES = 1.5  # seconds that whole seconds, by another clock, may be off
 _SPARE = 1.25
 _REPORTS = 8
 _SECONDS = 2.0
@@ -143,15 +144,17 @@ class Rise:
 def told_level(report: LimitReport, period: float) -> tuple[float, float]:
     """Return the least and the most that a bucket may have held when the report was made.
 
-    What is left comes in whole numbers, rounded down. How long the bucket takes to be full says it to the fraction,
-    where that comes in fractions of a second itself.
+    What is left comes in whole numbers, rounded down, and never below nothing. How long the bucket takes to be full
+    tells more, as far as the two agree: to the fraction, where it comes in fractions of a second itself.
     """
     left, reset = report.remaining, report.reset
-    if reset is not None and reset % 1.0:
+    least = left - report.rounding
+    # That it did not suffice shows that the better half of the doubt was wrong.
+    most = left if report.refused else left + report.rounding + 1.0
+    if reset is not None:
         each = report.limit / period
-        level = report.limit - reset * each
-        if left - each * _MILLISECOND <= level < left + 1.0:
-            return level, level + each * _MILLISECOND
-    if report.refused:
-        return left - report.rounding, left  # a refusal shows that the better half of the doubt was wrong
-    return left - report.rounding, left + report.rounding + 1.0
+        sooner, later = (0.0, _MILLISECOND) if reset % 1.0 else (_DATES, _DATES)
+        low, high = report.limit - (reset + sooner) * each, report.limit - (reset - later) * each
+        if low <= most and (high >= least or left <= 0.0):
+            return min(max(low, least), high), min(high, most)
+    return least, most

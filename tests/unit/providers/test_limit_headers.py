@@ -163,6 +163,16 @@ async def test_a_whole_answer_leaves_its_reports_on_the_calls_record(
     assert call.reports == (LimitReport("requests", 3.0, 2.0, 20.0),)
 
 
+async def test_a_stream_leaves_them_as_soon_as_its_head_is_there(
+    settings: ProviderSettings, server: Server, wire: Callable[[str], bytes]
+) -> None:
+    call = Call(0.0)
+    server.says(wire("openai/stream.sse"), type="text/event-stream", **SAID)
+    request = LLMRequest("Hi", model="m", call=call, stream=True)
+    async with await HTTPProvider(settings, OpenAIDialect(server.url)).stream(request):
+        assert call.reports == (LimitReport("requests", 3.0, 2.0, 20.0),)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_refusal_leaves_its_reports_too(settings: ProviderSettings, server: Server, *, stream: bool) -> None:
     call = Call(0.0)
