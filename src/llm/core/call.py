@@ -83,8 +83,9 @@ class LimitReport(NamedTuple):
         unit: Which part of a `Charge` it counts.
         limit: The number, in that unit, per period.
         remaining: What was left of it.
-        reset: Seconds, from when the answer came, until all of it is there again; None where it does not say.
+        reset: Seconds, from when the request was sent, until all of it is there again; None where it does not say.
         rounding: By how much `remaining` may be off, since some vendors round.
+        refused: Whether the request was refused for its limits, and so took nothing of them.
     """
 
     unit: ReportedUnit
@@ -92,6 +93,7 @@ class LimitReport(NamedTuple):
     remaining: float
     reset: float | None = None
     rounding: float = 0.0
+    refused: bool = False
 
 
 class Place(Protocol):

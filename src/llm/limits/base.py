@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from llm.core.call import Charge
+    from llm.core.call import Charge, LimitReport
     from llm.core.exceptions import LimitScope
 
 Unit = Literal["requests", "input_tokens", "output_tokens", "total_tokens", "cost"]
@@ -23,6 +23,32 @@ MOMENT = 1e-7
 DAY = 86400.0
 
 
+class Epoch:
+    """A time of `GUARD` seconds in which draws may have overtaken each other.
+
+    Attributes:
+        start: Monotonic seconds of its first draw.
+        drawn: All that was drawn before it.
+        before: What had been drawn when it began, less what may have arrived only later.
+        until: What had been drawn by when no later draw can have arrived earlier; None while that is now.
+        returned: What had come back by then.
+    """
+
+    __slots__ = ("before", "drawn", "returned", "start", "until")
+
+    def __init__(self, start: float, drawn: float, before: float, until: float | None = None) -> None:
+        """Begin."""
+        self.start: float = start
+        self.drawn: float = drawn
+        self.before: float = before
+        self.until: float | None = until
+        self.returned: float = 0.0
+
+
+BEFORE_ALL = Epoch(-math.inf, 0.0, 0.0, 0.0)
+"""The epoch of a request that was sent before its limit was known."""
+
+
 class Hold:
     """An amount taken from a limit, until it is settled.
 
@@ -30,15 +56,19 @@ class Hold:
         at: Monotonic seconds at which it was taken.
         amount: What is counted for it now, in the limit's unit.
         number: Which of the limit's holds it is, for limits that ask.
+        mark: Where the limit stood right after it, for limits that are told what was left then.
+        epoch: When that was, among the other draws.
     """
 
-    __slots__ = ("amount", "at", "number")
+    __slots__ = ("amount", "at", "epoch", "mark", "number")
 
-    def __init__(self, at: float, amount: float, number: int = 0) -> None:
-        """Keep time, amount and number."""
+    def __init__(self, at: float, amount: float, number: int = 0, mark: float = 0.0, epoch: Epoch = BEFORE_ALL) -> None:
+        """Keep time, amount, number and place."""
         self.at: float = at
         self.amount: float = amount
         self.number: int = number
+        self.mark: float = mark
+        self.epoch: Epoch = epoch
 
 
 class Limit(Protocol):
@@ -78,6 +108,24 @@ class Limit(Protocol):
 
 
 Holds: TypeAlias = "list[tuple[Limit, Hold]]"
+
+
+class Learning(Limit, Protocol):
+    """A limit in a time, which levels itself with what the provider says is left.
+
+    Attributes:
+        period: Seconds in which the capacity is there once.
+    """
+
+    period: float
+
+    def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
+        """Be told what the provider had left right after it admitted (or refused) `hold`."""
+        ...
+
+    def resize(self, now: float, capacity: float) -> None:
+        """Go on with another capacity; what is taken stays taken."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,11 @@ import math
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
-from .base import GUARD, MOMENT, Hold
+from .base import BEFORE_ALL, GUARD, MOMENT, Hold
+from .reckoning import Reckoning, Rise, told_level
 
 if TYPE_CHECKING:
+    from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
     from .base import Unit
@@ -68,7 +70,7 @@ class TokenBucket:
     """
 
     __slots__ = (
-        "_draws", "_level", "_peaks", "_refills_from",
+        "_draws", "_level", "_peaks", "_reckoning", "_refills_from", "_rise",
         "capacity", "level", "name", "period", "refuses", "timed", "unit",
     )  # fmt: skip
 
@@ -87,12 +89,15 @@ class TokenBucket:
         self._refills_from = -math.inf
         self._draws = 0
         self._peaks = _Peaks(capacity)
+        self._reckoning = Reckoning()
+        self._rise = Rise()
 
     def wait(self, now: float, amount: float) -> float:
         """Return seconds until the bucket holds `amount`."""
         if amount > self.capacity:
             return math.inf
-        missing = amount - self._refilled(now)
+        kept_back = self._reckoning.margin(now, self.period)
+        missing = min(amount + kept_back, self.capacity) - self._refilled(now)
         if missing <= 0.0:
             return 0.0
         seconds = missing * self.period / self.capacity + max(0.0, self._refills_from - now)
@@ -105,8 +110,9 @@ class TokenBucket:
         full_at = start + (self.capacity - level) * self.period / self.capacity
         self._draws += 1
         self._lower(level, level - amount)
-        self._refills_from = start + max(0.0, now + GUARD - full_at)
-        return Hold(now, amount, self._draws)
+        self._refills_from = start if full_at >= now + GUARD else start + (now + GUARD - full_at)
+        reckoning = self._reckoning
+        return Hold(now, amount, self._draws, reckoning.returned, reckoning.draw(now, amount))
 
     def settle(self, now: float, hold: Hold, used: float) -> None:
         """Put back what was not used, or take what was used beyond; the bucket may go below zero then.
@@ -122,19 +128,75 @@ class TokenBucket:
             back = max(0.0, min(back, room))
             self._peaks.lift(hold.number, back)
             self._level = level + back
+            self._reckoning.returned += hold.amount - used
         else:
             self._draws += 1
             self._lower(level, level + back)
+            self._reckoning.drawn -= back
         self._refills_from = max(now, self._refills_from)
         hold.amount = used
+
+    def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
+        """Lower the level at once to what the vendor must have now; raise it when it has had more for a while."""
+        reckoning, epoch = self._reckoning, hold.epoch
+        if report.refused:
+            self._refused(now, hold)
+        rate = self.capacity / self.period
+        level = self._refilled(now)
+        least, most = told_level(report, self.period)
+        highest = (
+            most + rate * (now - hold.at)
+            - reckoning.drawn_after(epoch) + reckoning.returned - hold.mark
+        )  # fmt: skip
+        if highest < level:
+            self._draws += 1
+            self._lower(level, highest)
+            self._refills_from = max(now, self._refills_from)
+            if epoch is not BEFORE_ALL:
+                reckoning.others_drew(now, level - highest, hold.at, self.period)
+            self._rise.end()
+        elif epoch is not BEFORE_ALL:
+            lowest = (
+                least + rate * (now - hold.at - GUARD)
+                - reckoning.drawn_around(epoch) + hold.amount + reckoning.returned_after(epoch)
+            )  # fmt: skip
+            self._raise(now, level, self._rise.seen(now, min(lowest, self.capacity) - level))
+        reckoning.told_at = max(reckoning.told_at, hold.at)
+
+    def resize(self, now: float, capacity: float) -> None:
+        """Go on with another capacity, and at most so much in the bucket."""
+        level = min(self._refilled(now), capacity)
+        self.capacity = capacity
+        self._peaks = _Peaks(capacity)
+        self._draws += 1
+        self._lower(level, level)
+        self._refills_from = max(now, self._refills_from)
 
     def saturation(self, now: float) -> float:
         """Return the share that is gone."""
         return min(1.0, max(0.0, 1.0 - self._refilled(now) / self.capacity))
 
     def _refilled(self, now: float) -> float:
-        elapsed = max(0.0, now - self._refills_from)
-        return min(self.capacity, self._level + elapsed * self.capacity / self.period)
+        elapsed = now - self._refills_from
+        if elapsed <= 0.0:
+            return self._level
+        level = self._level + elapsed * self.capacity / self.period
+        return min(self.capacity, level)
+
+    def _refused(self, now: float, hold: Hold) -> None:
+        """Put back what the vendor did not take."""
+        amount = hold.amount
+        self.settle(now, hold, 0.0)
+        if self._reckoning.undraw(hold.epoch, amount):
+            self._reckoning.returned -= amount
+        else:
+            hold.mark += amount  # it came back, but was not gone when the vendor looked
+
+    def _raise(self, now: float, level: float, amount: float) -> None:
+        if amount > 0.0:
+            self._peaks.lift(0, amount)
+            self._level = level + amount
+            self._refills_from = max(now, self._refills_from)
 
     def _lower(self, before: float, after: float) -> None:
         self._peaks.fell(self._draws, before)

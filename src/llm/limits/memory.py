@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from .base import DAY
-from .bucket import TokenBucket
+from .auto import AutoLimit
 from .concurrency import Concurrency
-from .window import SlidingWindow
+from .learning import Learner
+from .pace import Count, Pace
+from .stating import make_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -17,80 +18,96 @@ if TYPE_CHECKING:
     from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
-    from .base import Holds, Limit, Unit
+    from .base import Holds, Limit
 
     Wake: TypeAlias = Callable[[Iterable[Limit]], None]
 
-_UNITS: dict[str, Unit] = {
-    "requests": "requests",
-    "tokens": "total_tokens",
-    "input_tokens": "input_tokens",
-    "output_tokens": "output_tokens",
-    "cost": "cost",
-}
-_PERIODS = {"minute": 60.0, "hour": 3600.0, "day": DAY}
-
-
-def make_limits(stated: Mapping[str, object], *, level: LimitScope, bucket: bool) -> tuple[Limit, ...]:
-    """Make the limits that a section states by field name; `bucket` chooses the algorithm that `auto` stands for.
-
-    Concurrency comes last, since it alone says nothing of when it will be free.
-    """
-    algorithm = stated.get("algorithm", "auto")
-    kind = TokenBucket if algorithm == "token_bucket" or (algorithm == "auto" and bucket) else SlidingWindow
-    limits: list[Limit] = []
-    for name, value in stated.items():
-        what, _, span = name.rpartition("_per_")
-        if span in _PERIODS and isinstance(value, (int, float)):
-            period = _PERIODS[span]
-            refuses = period >= DAY or what == "cost"
-            limits.append(kind(name, _UNITS[what], float(value), period, level=level, refuses=refuses))
-    running = stated.get("concurrent_requests")
-    if isinstance(running, (int, float)):
-        limits.append(Concurrency("concurrent_requests", float(running), level=level))
-    return tuple(limits)
+_SILENT_ANSWERS: Final = 32
 
 
 class Account:
     """What limits are counted on: a quota group and a model family, a user, or the whole process.
 
     Attributes:
-        limits: Its limits.
+        limits: Its limits: those that are stated, and those that the provider told of.
+        version: Changes whenever limits come or go, change their number, or turn out to count otherwise.
         cooling_until: Monotonic seconds until which the provider asked not to be called.
         strikes: Refusals in a row that gave no time to wait.
-        version: Changes with the limits.
     """
 
-    __slots__ = ("__weakref__", "_stated", "cooling_until", "limits", "strikes", "version")
+    __slots__ = (
+        "__weakref__", "_explained", "_learner", "_numbers", "_pace", "_served", "_silence", "_stated", "_stated_limits",
+        "cooling_until", "limits", "strikes", "version",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         """Start without limits."""
         self.limits: tuple[Limit, ...] = ()
+        self.version: int = 0
         self.cooling_until: float = 0.0
         self.strikes: int = 0
-        self.version: int = 0
         self._stated: tuple[dict[str, object], bool] | None = None
+        self._stated_limits: tuple[Limit, ...] = ()
+        self._numbers: dict[str, float] = {}
+        self._learner: Learner | None = None
+        self._explained = False
+        self._served = Count()
+        self._silence = 0
+        self._pace: Pace | None = None
 
     def state(self, now: float, stated: Mapping[str, object], *, level: LimitScope, bucket: bool) -> None:
-        """Hold to these limits from now on; those that change keep the share that is taken."""
+        """Hold to these limits from now on; those that change keep the share that is taken, and what was learned."""
         if self._stated == (dict(stated), bucket):
             return
+        told = {} if self._stated is None or self._stated[1] != bucket else self._stated[0]
+        if told.get("algorithm") != stated.get("algorithm"):
+            told = {}
         before = {limit.name: limit for limit in self.limits}
+        limits: list[Limit] = []
+        for limit in make_limits(stated, level=level, bucket=bucket):
+            old = before.get(limit.name)
+            same = old is not None and told.get(limit.name) == stated[limit.name]
+            limits.append(old if old is not None and same else _continue(old, limit, now))
+            self._numbers[limit.name] = limit.capacity
         self._stated = (dict(stated), bucket)
-        self.version += 1
-        self.limits = tuple(
-            _continue(before.get(limit.name), limit, now) for limit in make_limits(stated, level=level, bucket=bucket)
-        )
+        self._silence = _SILENT_ANSWERS
+        self._stated_limits = tuple(limits)
+        if self._learner is not None:
+            self._learner.restate(self._stated_limits, self._numbers)
+        self._compose()
 
     def learn(self, now: float, holds: Holds, reports: Sequence[LimitReport]) -> None:
         """Level with what the provider said, as it admitted or refused a call that holds `holds`."""
+        learner = self._learner
+        if learner is None:
+            learner = self._learner = Learner(bucket=self._stated is not None and self._stated[1])
+            learner.restate(self._stated_limits, self._numbers)
+        changed, self._explained = learner.learn(now, holds, reports)
+        if changed:
+            self._compose()
+
+    def succeeded(self, now: float) -> None:
+        """Know that the provider serves again."""
+        self.strikes = 0
+        self._served.add(now)
+        if self._silence:
+            self._wait_for_proof()
+        if self._pace is not None:
+            self._pace.succeeded(now)
+            if not self._pace.binds(now):
+                self._pace = None
+                self._compose()
 
     def cool(self, now: float, seconds: float | None) -> float:
         """Rest after a refusal, and return for how many seconds.
 
         `seconds` is what the provider asked for; where it asked for nothing, the rest doubles from a second to a
         minute with each refusal in a row. Calls that were under way together and are refused together count as one.
+        Where nothing that we know of the limits explains the refusal, calls leave at a slower pace afterwards.
         """
+        explained, self._explained = self._explained, False
+        if not explained and now >= self.cooling_until:
+            self._slow_down(now)
         if seconds is None:
             if now < self.cooling_until:
                 return self.cooling_until - now
@@ -98,6 +115,28 @@ class Account:
             self.strikes += 1
         self.cooling_until = max(self.cooling_until, now + seconds)
         return seconds
+
+    def _wait_for_proof(self) -> None:
+        """Count an answer; after several that say nothing, stop counting both ways what no answer will decide."""
+        self._silence -= 1
+        if self._silence or self._learner is not None:
+            return
+        for limit in self._stated_limits:
+            if isinstance(limit, AutoLimit) and limit.kind is None:
+                limit.decide()
+
+    def _slow_down(self, now: float) -> None:
+        if self._pace is None:
+            self._pace = Pace()
+            self._compose()
+        self._pace.refused(now, self._served.last_minute(now))
+
+    def _compose(self) -> None:
+        learned: tuple[Limit, ...] = () if self._learner is None else self._learner.learned
+        pace = () if self._pace is None else (self._pace,)
+        timed = tuple(limit for limit in self._stated_limits if limit.timed)
+        self.limits = (*timed, *learned, *pace, *(limit for limit in self._stated_limits if not limit.timed))
+        self.version += 1
 
 
 def _continue(old: Limit | None, new: Limit, now: float) -> Limit:

@@ -134,7 +134,7 @@ class Rotation:
 
     def succeeded(self, slot: Slot) -> None:
         """Know that the slot's account is served again."""
-        self._accounts[slot].strikes = 0
+        self._accounts[slot].succeeded(self._clock.now())
 
     def usable(self, model: str) -> bool:
         """Return whether a key is left for `model`."""

@@ -6,9 +6,11 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING
 
-from .base import GUARD, MOMENT, Hold
+from .base import BEFORE_ALL, GUARD, MOMENT, Hold
+from .reckoning import Reckoning
 
 if TYPE_CHECKING:
+    from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
     from .base import Unit
@@ -19,7 +21,10 @@ _EPSILON = 1e-9  # of an amount: sums of dollars are off by less
 class SlidingWindow:
     """`capacity` in any `period` seconds; a `Limit`. Memory grows with the requests of one period."""
 
-    __slots__ = ("_holds", "_span", "_sum", "capacity", "level", "name", "period", "refuses", "timed", "unit")
+    __slots__ = (
+        "_holds", "_others", "_reckoning", "_span", "_sum",
+        "capacity", "level", "name", "period", "refuses", "timed", "unit",
+    )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - a limit's six facts
         self, name: str, unit: Unit, capacity: float, period: float, *, level: LimitScope = "key", refuses: bool = False
@@ -35,13 +40,16 @@ class SlidingWindow:
         self._span = period + GUARD
         self._holds: deque[Hold] = deque()
         self._sum = 0.0
+        self._others = 0.0
+        self._reckoning = Reckoning()
 
     def wait(self, now: float, amount: float) -> float:
         """Return seconds until so much has left the window that `amount` fits."""
         if amount > self.capacity:
             return math.inf
         self._expire(now)
-        excess = self._sum + amount - self.capacity
+        kept_back = self._reckoning.margin(now, self.period)
+        excess = self._sum + min(amount + kept_back, self.capacity) - self.capacity
         due = now
         for hold in self._holds:
             if excess <= _EPSILON:
@@ -54,9 +62,12 @@ class SlidingWindow:
         """Count `amount` from now on."""
         self._expire(now)
         newest = self._holds[-1].at if self._holds else now
-        hold = Hold(max(now, newest), amount)  # in order, though threads may come with times that are not
-        self._holds.append(hold)
+        at = max(now, newest)  # in order, though threads may come with times that are not
+        reckoning = self._reckoning
         self._sum += amount
+        epoch = reckoning.draw(now, amount)
+        hold = Hold(at, amount, 0, self._sum - self._others - reckoning.drawn, epoch)
+        self._holds.append(hold)
         return hold
 
     def settle(self, now: float, hold: Hold, used: float) -> None:
@@ -66,10 +77,46 @@ class SlidingWindow:
             self._sum += used - hold.amount
         hold.amount = used
 
+    def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
+        """Count what others took, as far as it is not counted yet; it is over with `hold`'s window.
+
+        What the vendor has more than we think needs no correction: whatever it is, it is over within a period.
+        """
+        reckoning, epoch = self._reckoning, hold.epoch
+        if report.refused:
+            if not reckoning.undraw(epoch, hold.amount):
+                hold.mark -= hold.amount  # it was not counted when the vendor looked
+            self.settle(now, hold, 0.0)
+        counted = hold.mark + reckoning.drawn_by(epoch) + self._others
+        missing = self.capacity - report.remaining - report.rounding - counted
+        if missing > _EPSILON:
+            self._others += missing
+            self._count(Hold(hold.at, missing), now)
+            if epoch is not BEFORE_ALL:
+                reckoning.others_drew(now, missing, hold.at, self.period)
+        reckoning.told_at = max(reckoning.told_at, hold.at)
+
+    def resize(self, now: float, capacity: float) -> None:  # noqa: ARG002 - a limit's signature
+        """Go on with another capacity; what is counted stays counted."""
+        self.capacity = capacity
+
     def saturation(self, now: float) -> float:
         """Return the share that is taken."""
         self._expire(now)
         return min(1.0, max(0.0, self._sum / self.capacity))
+
+    def _count(self, foreign: Hold, now: float) -> None:
+        """Put what somebody else took at its place in time."""
+        self._expire(now)
+        if self._over(foreign, now):
+            return
+        later = 0
+        for hold in reversed(self._holds):
+            if hold.at <= foreign.at:
+                break
+            later += 1
+        self._holds.insert(len(self._holds) - later, foreign)
+        self._sum += foreign.amount
 
     def _expire(self, now: float) -> None:
         holds = self._holds

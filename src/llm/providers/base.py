@@ -14,6 +14,7 @@ from llm.utils.redact import redact
 from .errors import error_for
 from .failure import read_failure, retry_after
 from .frames import bare
+from .limit_headers import Told
 from .source import ReplyChunks
 from .wire import senseless
 
@@ -102,7 +103,7 @@ class HTTPProvider:
     async def _whole(self, request: LLMRequest) -> LLMResponse:
         reply: Reply | None = None
         try:
-            reply = await self._send("POST", self._dialect.url, self._dialect.encode(request, stream=False))
+            reply = await self._ask(request, stream=False)
             return self._dialect.decode(await self._answer(reply), provider=self._name, key=self._key)
         except LLMException as error:
             self._tell(error, request.model, reply)
@@ -111,7 +112,7 @@ class HTTPProvider:
     async def _begun(self, request: LLMRequest) -> LLMStream:
         reply: Reply | None = None
         try:
-            reply = await self._send("POST", self._dialect.url, self._dialect.encode(request, stream=True))
+            reply = await self._ask(request, stream=True)
             if reply.status != HTTPStatus.OK or not _is_stream(reply):
                 raise await self._no_stream(reply)
             source = ReplyChunks(reply, self._dialect.events(), self._clock, self._teller(request.model, reply))
@@ -119,6 +120,17 @@ class HTTPProvider:
         except LLMException as error:
             self._tell(error, request.model, reply)
             raise
+
+    async def _ask(self, request: LLMRequest, *, stream: bool) -> Reply:
+        """Send a call, and note on its record what the answer's head says of the limits, however the answer goes on."""
+        body = self._dialect.encode(request, stream=stream)
+        sent = self._clock.now()
+        reply = await self._send("POST", self._dialect.url, body)
+        if request.call is not None:
+            refused = reply.status == HTTPStatus.TOO_MANY_REQUESTS
+            told = Told(self._clock.wall(), self._clock.now() - sent, refused)
+            request.call.reports = self._dialect.reports(reply.headers, told)
+        return reply
 
     async def _send(self, method: str, url: str, body: bytes | None = None) -> Reply:
         return await self._transport.request(method, url, headers=self._headers, body=body)

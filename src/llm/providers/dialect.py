@@ -9,10 +9,12 @@ from urllib.parse import urlsplit
 from llm.core.exceptions import LLMConfigurationError
 
 if TYPE_CHECKING:
-    from llm.core.call import Charge
+    from llm.core.call import Charge, LimitReport
     from llm.core.types import LLMRequest, LLMResponse, StreamChunk, TokenUsage
     from llm.utils.redact import Secret
     from llm.utils.sse import Event
+
+    from .limit_headers import Told
 
 
 class EventReader(Protocol):
@@ -82,6 +84,10 @@ class Dialect(Protocol):
 
     def events(self) -> EventReader:
         """Return a reader for one stream."""
+        ...
+
+    def reports(self, headers: Mapping[str, str], told: Told) -> tuple[LimitReport, ...]:
+        """Read what an answer's headers say of the vendor's limits; nothing where they say nothing of use."""
         ...
 
     def charge(self, request: LLMRequest, expected_output: int) -> Charge:

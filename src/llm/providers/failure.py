@@ -99,7 +99,7 @@ def _sensible(seconds: float | None) -> float | None:
 
 def _number(value: str | None) -> float | None:
     try:
-        return None if value is None else float(value)
+        return None if value is None or "_" in value else float(value)
     except ValueError:
         return None
 

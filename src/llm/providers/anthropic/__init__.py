@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from llm.core.call import Charge
 from llm.providers.dialect import Headers, root_of
 from llm.providers.estimate import prompt_tokens
+from llm.providers.limit_headers import anthropic_reports
 
 from .answer import read_answer
 from .body import DEFAULT_MAX_TOKENS, write_body
@@ -29,7 +30,9 @@ from .events import AnthropicEvents
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from llm.core.call import LimitReport
     from llm.core.types import LLMRequest, LLMResponse, TokenUsage
+    from llm.providers.limit_headers import Told
     from llm.utils.redact import Secret
 
 BASE_URL: Final = "https://api.anthropic.com"
@@ -73,6 +76,10 @@ class AnthropicDialect:
     def events(self) -> AnthropicEvents:
         """Return a reader for one stream."""
         return AnthropicEvents()
+
+    def reports(self, headers: Mapping[str, str], told: Told) -> tuple[LimitReport, ...]:
+        """Read `anthropic-ratelimit-*`."""
+        return anthropic_reports(headers, told)
 
     def charge(self, request: LLMRequest, expected_output: int) -> Charge:  # noqa: ARG002 - the seam's, see below
         """Charge the prompt's estimate and the most output, each by itself.

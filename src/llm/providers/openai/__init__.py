@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from llm.core.call import Charge
 from llm.providers.dialect import Headers, root_of
 from llm.providers.estimate import prompt_tokens
+from llm.providers.limit_headers import openai_reports
 
 from .answer import read_answer
 from .body import Flavor, write_body
@@ -23,7 +24,9 @@ from .events import OpenAIEvents
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from llm.core.call import LimitReport
     from llm.core.types import LLMRequest, LLMResponse, TokenUsage
+    from llm.providers.limit_headers import Told
     from llm.utils.redact import Secret
 
 BASE_URL: Final = "https://api.openai.com/v1"
@@ -72,6 +75,10 @@ class OpenAIDialect:
     def events(self) -> OpenAIEvents:
         """Return a reader for one stream."""
         return OpenAIEvents()
+
+    def reports(self, headers: Mapping[str, str], told: Told) -> tuple[LimitReport, ...]:
+        """Read `x-ratelimit-*`."""
+        return openai_reports(headers, told)
 
     def charge(self, request: LLMRequest, expected_output: int) -> Charge:
         """Charge the larger of the prompt's estimate and the most output.

@@ -1,0 +1,51 @@
+"""From what a section states to limits."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from .auto import AutoLimit
+from .base import DAY
+from .bucket import TokenBucket
+from .concurrency import Concurrency
+from .window import SlidingWindow
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llm.core.exceptions import LimitScope
+
+    from .base import Limit, Unit
+
+_UNITS: Final[dict[str, Unit]] = {
+    "requests": "requests",
+    "tokens": "total_tokens",
+    "input_tokens": "input_tokens",
+    "output_tokens": "output_tokens",
+    "cost": "cost",
+}
+PERIODS: Final = {"minute": 60.0, "hour": 3600.0, "day": DAY}
+
+
+def make_limits(stated: Mapping[str, object], *, level: LimitScope, bucket: bool) -> tuple[Limit, ...]:
+    """Make the limits that a section states by field name; `bucket` chooses the algorithm that `auto` stands for.
+
+    Concurrency comes last, since it alone says nothing of when it will be free.
+    """
+    algorithm = stated.get("algorithm", "auto")
+    plain = TokenBucket if algorithm == "token_bucket" or (algorithm == "auto" and bucket) else SlidingWindow
+    limits: list[Limit] = []
+    for name, value in stated.items():
+        what, _, span = name.rpartition("_per_")
+        if span in PERIODS and isinstance(value, (int, float)):
+            period = PERIODS[span]
+            refuses = period >= DAY or what == "cost"
+            # Of a day, and above the keys, nothing is ever proved.
+            learns = algorithm == "auto" and level == "key" and period < DAY
+            kind = partial(AutoLimit, bucket=bucket) if learns else plain
+            limits.append(kind(name, _UNITS[what], float(value), period, level=level, refuses=refuses))
+    running = stated.get("concurrent_requests")
+    if isinstance(running, (int, float)):
+        limits.append(Concurrency("concurrent_requests", float(running), level=level))
+    return tuple(limits)
