@@ -18,7 +18,7 @@ run: ## a real model answers: installs, fetches the small model, runs examples/l
 
 test: check ## all checks and tests that need Python alone
 	@$(PY) -m llm models fetch smollm2-135m --quiet
-	@$(PY) -m pytest --cov
+	@$(PY) -m pytest --cov -n 2 --dist loadgroup --max-worker-restart 0
 
 test-all: ## what `make test` leaves out: Node, a browser, Ray, a long soak
 	@.ci/venv test

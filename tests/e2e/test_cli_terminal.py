@@ -10,6 +10,7 @@ import sys
 import termios
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm.testing import Fault, MockUpstream
@@ -17,7 +18,6 @@ from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-    from pathlib import Path
 
 CTRL_C, CTRL_D = "\x03", "\x04"
 SETTING = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -40,6 +40,12 @@ class Terminal:
             while text not in self.seen:
                 assert await self._read(), f"it ended before it said {text!r}: {self.seen}"
 
+    async def until_it_waits(self) -> None:
+        """Wait for it to wait: Python misses a Ctrl-C that comes after its prompt and before it looks for a key."""
+        async with SystemClock().timeout(30):
+            while runs(self.program.pid):
+                await SystemClock().sleep(0.01)
+
     async def end(self) -> int:
         """Read to the end and return the exit status."""
         async with SystemClock().timeout(30):
@@ -59,6 +65,12 @@ class Terminal:
         finally:
             loop.remove_reader(self.side)
         return True
+
+
+def runs(process: int) -> bool:
+    """Tell whether it has work to do; only Linux can say."""
+    told = Path(f"/proc/{process}/stat")
+    return told.exists() and told.read_text(encoding="ascii").rpartition(") ")[2][0] == "R"
 
 
 @asynccontextmanager
@@ -123,6 +135,7 @@ async def test_ctrl_c_at_the_prompt_is_130_without_a_traceback(root: Path, tmp_p
     configure(tmp_path, "http://127.0.0.1:9/v1")
     async with terminal(root, tmp_path, "chat") as person:
         await person.until("> ")
+        await person.until_it_waits()
         person.type(CTRL_C)
         assert await person.end() == 130
         assert "Traceback" not in person.seen

@@ -325,8 +325,11 @@ LONG = "a text of many words " * 40
 def config(address):
     return {"providers": {"openai": {"base_url": address, "api_keys": ["sk-life"], "models": ["gpt-4o-mini"]}}}
 
-async def client_of(address):
+def be_patient():
     asyncio.get_running_loop().slow_callback_duration = 60  # a busy machine is no fault of ours
+
+async def client_of(address):
+    be_patient()
     return (await get_llm_manager(config(address))).get_client()
 """
 
@@ -370,6 +373,7 @@ asyncio.run(main())
 """,
     "an_independent_manager_in_two_loops": """
 async def main():
+    be_patient()
     manager = await LLMManager.open(config(FAST))
     print(await manager.get_client().chat("done"), end="")
 
@@ -411,6 +415,7 @@ print("done")
 import gc
 
 async def main():
+    be_patient()
     for _ in range(3):
         manager = await LLMManager.open(config(FAST))
         await manager.get_client().chat("hello")
@@ -477,7 +482,8 @@ def test_leaving_without_closing_gives_no_warning_no_delay_and_exit_code_0(
     said = done.stdout.split()
     assert said[0] in {"done", "donedone"}
     if program != "sys_exit":
-        assert ended - float(said[-1]) < 2.0  # from the last statement to the end of the process
+        # From the last statement to the end of the process; a delay would be the 8 seconds of a slow answer, or more.
+        assert ended - float(said[-1]) < 5.0
 
 
 async def test_a_call_that_fails_to_connect_is_a_typed_error() -> None:

@@ -34,7 +34,12 @@ FAULTS = [
 def config(upstream: MockUpstream, dialect: str) -> dict[str, Any]:
     model = "gpt-4o-mini" if dialect == "openai" else "claude-3-5-haiku-20241022"
     provider = {"base_url": upstream.base_url, "api_keys": KEYS, "models": [model]}
-    return {"retry": {"max_attempts": 12, "initial_delay": 0.02, "max_delay": 0.2}, "providers": {dialect: provider}}
+    patient = {"timeouts": {"connect": 60.0}}  # a slow machine is none of the faults: an attempt that never arrived
+    return {
+        "global": patient,
+        "retry": {"max_attempts": 12, "initial_delay": 0.02, "max_delay": 0.2},
+        "providers": {dialect: provider},
+    }
 
 
 async def ask(client: LLMClient, number: int, *, stream: bool) -> tuple[str, str]:

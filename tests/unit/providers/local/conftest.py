@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gguf
@@ -18,7 +19,14 @@ from llm.providers.local.model import LoadedModel, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+
+_HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == _HERE:
+            item.add_marker(pytest.mark.xdist_group("local"))  # one worker loads torch and the model, not each
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +84,12 @@ def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coverage would double what it costs to start torch in another interpreter; one test measures a conversion."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
 
 
 @pytest.fixture

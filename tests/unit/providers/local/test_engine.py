@@ -308,7 +308,7 @@ print("left")
 def test_leaving_the_interpreter_in_mid_generation_is_quick_and_silent(model_folder: Path) -> None:
     left = subprocess.run(  # noqa: S603 - our own interpreter
         [sys.executable, "-W", "always", "-c", AT_EXIT],
-        env={"PYTHONPATH": "src", "LLM_MODELS_DIR": str(model_folder.parent)},
+        env={"PYTHONPATH": "src", "LLM_MODELS_DIR": str(model_folder.parent), "OMP_NUM_THREADS": "1"},
         check=False,
         capture_output=True,
         encoding="utf-8",
