@@ -115,6 +115,9 @@ def _limits(scenario: Scenario, pattern: _Pattern, dice: Random, times: float) -
         weights = [weight * dice.uniform(1 - pattern.jitter, 1 + pattern.jitter) for weight in pattern.weights]
         for group, weight in zip(groups, weights, strict=True):
             per_minute[group][resource] = max(1, round(whole * weight / sum(weights)))
+        # A few jobs would make small limits: the last group's take any of them.
+        largest = max(scenario.charge(job)[resource] for job in scenario.jobs)
+        per_minute[groups[-1]][resource] = max(largest, per_minute[groups[-1]][resource])
     modes: tuple[Mode, ...] = pattern.modes or tuple("bucket" for _ in groups)
     return {
         group: GroupLimits(mode, per_minute[group], round(dice.uniform(10, 50), 1) if mode == "fixed" else 0.0)
