@@ -53,7 +53,9 @@ class Client:
 CLIENTS: Final = (
     Client("llm-manifold", sys.executable, (f"{_CLIENTS}.manifold",)),
     Client("litellm Router, simple-shuffle", str(OTHER_PYTHON), (f"{_CLIENTS}.litellm_router", "simple-shuffle")),
-    Client("litellm Router, usage-based", str(OTHER_PYTHON), (f"{_CLIENTS}.litellm_router", "usage-based-routing-v2")),
+    Client(
+        "litellm Router, usage-based-v2", str(OTHER_PYTHON), (f"{_CLIENTS}.litellm_router", "usage-based-routing-v2")
+    ),
     Client("openai SDK, 32 at once per key", sys.executable, (f"{_CLIENTS}.openai_sdk",)),
 )
 
