@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -14,8 +15,8 @@ from rich.progress import track
 from . import report
 from .generate import SCENARIOS
 from .run import HOSTS, TARGETS
+from .sockets import OTHER_PYTHON, ROOT, compare
 from .sockets import SCENARIOS as SOCKET_SCENARIOS
-from .sockets import compare
 from .variation import VARIATIONS
 from .virtual import Case, run_all
 from .workload import STORED_SEED
@@ -39,10 +40,13 @@ def main(arguments: Sequence[str]) -> int:
     compared = _compare(asked.scenario, asked.seeds[0]) if asked.sockets else []
     if compared:
         report.show_compared(compared)
+    figures = json.dumps({"virtual": _rows(outcomes), "sockets": _rows(compared)})
     if asked.json is not None:
-        _write(asked.json, outcomes, compared)
-    if asked.markdown is not None:
-        report.write(asked.markdown, outcomes, compared)
+        asked.json.parent.mkdir(parents=True, exist_ok=True)
+        asked.json.write_text(figures)
+    if asked.results is not None:
+        report.write(asked.results, outcomes, compared)
+        _draw(asked.results, figures)
     return 0 if all(outcome.met for outcome in outcomes) else 1
 
 
@@ -52,11 +56,14 @@ def _compare(scenarios: Sequence[str], seed: int) -> list[SocketOutcome]:
     return list(track(runs, "Over sockets, up to a minute each", total=None, transient=True))
 
 
-def _write(path: Path, outcomes: list[Outcome], compared: list[SocketOutcome]) -> None:
-    virtual = [{**asdict(outcome), "ratio": outcome.ratio, "met": outcome.met} for outcome in outcomes]
-    sockets = [{**asdict(outcome), "ratio": outcome.ratio} for outcome in compared]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"virtual": virtual, "sockets": sockets}))
+def _rows(outcomes: Sequence[Outcome | SocketOutcome]) -> list[dict[str, Any]]:
+    return [{**asdict(outcome), "ratio": outcome.ratio} for outcome in outcomes]
+
+
+def _draw(folder: Path, figures: str) -> None:
+    if OTHER_PYTHON.exists():
+        command = [str(OTHER_PYTHON), "-m", "benchmarks.limits.picture", str(folder.resolve())]
+        subprocess.run(command, cwd=ROOT, input=figures, text=True, check=True)  # noqa: S603 - our own program
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -107,5 +114,5 @@ def _parser() -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
     )
     option("--json", None, "write all figures there", type=Path, metavar="FILE")
-    option("--markdown", None, "write the tables there", type=Path, metavar="FILE")
+    option("--results", None, "write tables and pictures there", type=Path, metavar="FOLDER")
     return parser

@@ -29,6 +29,15 @@ class _Table:
 
 
 _VIRTUAL: Final = ("scenario", "host", "besides", "finish s", "x bound", "refused", "lost", "CPU s", "target")
+_SOCKETS_SAY: Final = """## Beside other clients, over sockets
+
+600 jobs, submitted at once, for four keys of one server that refills continuously: the limits let them end in about
+half a minute at the earliest. Each client runs alone, in a process of its own; after twice the least possible time it is
+stopped. litellm's caller repeats what its router gives up, after a random pause; the SDK's own retries are on."""
+_VIRTUAL_SAY: Final = """## All scenarios, on a virtual clock
+
+The limits let the jobs end in about two minutes at the earliest, and the client is told them, but not how the server
+counts. `vendor`: by its address the server is the vendor's own. `unknown`: it is any other, and the client learns."""
 _WORDS: Final = ("scenario", "host", "besides", "client", "target")
 _SOCKETS: Final = ("scenario", "client", "finish s", "x bound", "refused", "lost", "CPU s")
 
@@ -43,11 +52,16 @@ def show_compared(outcomes: Iterable[SocketOutcome]) -> None:
     _print(_sockets(outcomes))
 
 
-def write(path: Path, outcomes: Iterable[Outcome], compared: Sequence[SocketOutcome]) -> None:
-    """Write the tables as Markdown, with the machine and the day."""
-    tables = [_virtual(outcomes), *([_sockets(compared)] if compared else [])]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n\n".join(["# Filling rate limits", _made(), *map(_markdown, tables)]) + "\n")
+def write(folder: Path, outcomes: Iterable[Outcome], compared: Sequence[SocketOutcome]) -> None:
+    """Write the tables into `limits.md` in a folder, with the machine, the day, and a place for each picture."""
+    parts = ["# Filling rate limits", _made()]
+    if compared:
+        parts += [_SOCKETS_SAY, "![Finish time and refusals of each client](limits-clients.png)"]
+        parts.append(_markdown(_sockets(compared)))
+    parts += [_VIRTUAL_SAY, "![Finish time in each scenario](limits-scenarios.png)", _markdown(_virtual(outcomes))]
+    parts.append("![How full each key is over time](limits-saturation.png)")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "limits.md").write_text("\n\n".join(parts) + "\n")
 
 
 def _virtual(outcomes: Iterable[Outcome]) -> _Table:
@@ -106,7 +120,7 @@ def _print(table: _Table) -> None:
 def _markdown(table: _Table) -> str:
     rule = tuple("---" if name in _WORDS else "---:" for name in table.head)
     lines = [table.head, rule, *table.rows]
-    return "\n".join([f"## {table.title}", "", *(f"| {' | '.join(line)} |" for line in lines)])
+    return "\n".join([f"{table.title}:", "", *(f"| {' | '.join(line)} |" for line in lines)])
 
 
 def _made() -> str:
