@@ -65,7 +65,8 @@ def _scenarios(rows: list[_Row]) -> Figure:
     axes.axvline(1.0, color="black", linewidth=1.5)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set_xlim(0.98, 0.02 + max([1.1, *(row["ratio"] for row in plain)]))
+    farthest = max(row["ratio"] for row in plain)
+    axes.set_xlim(0.98, max(farthest, 1.1) + 0.02)
     axes.set_xlabel("finish time as a multiple of the least possible (black line); a mark for each seed")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
     _plain(axes)
@@ -78,7 +79,7 @@ def _clients(rows: list[_Row]) -> Figure:
     figure = Figure(figsize=(_WIDE, 0.8 + 1.75 * len(scenarios)), dpi=_DPI, layout="constrained")
     panels = figure.subplots(len(scenarios), 2, squeeze=False, sharey=True, width_ratios=[1.25, 1.0])
     widest = 1.32 * max(row["ratio"] for row in rows)
-    most = 1.22 * max(max(row["tally"]["refused"] for row in rows), 10)
+    most = 1.22 * max(10, *(row["tally"]["refused"] for row in rows))
     for (time, refusals), name in zip(panels, scenarios, strict=True):
         mine = [row for row in rows if row["scenario"] == name]
         _finish_bars(time, mine)

@@ -32,8 +32,8 @@ _VIRTUAL: Final = ("scenario", "host", "besides", "finish s", "x bound", "refuse
 _SOCKETS_SAY: Final = """## Beside other clients, over sockets
 
 600 jobs, submitted at once, for four keys of one server that refills continuously: the limits let them end in about
-half a minute at the earliest. Each client runs alone, in a process of its own; after twice the least possible time it is
-stopped. litellm's caller repeats what its router gives up, after a random pause; the SDK's own retries are on."""
+half a minute at the earliest. Each client runs alone, in a process of its own; after twice the least possible time it
+is stopped. litellm's caller repeats what its router gives up, after a random pause; the SDK's own retries are on."""
 _VIRTUAL_SAY: Final = """## All scenarios, on a virtual clock
 
 The limits let the jobs end in about two minutes at the earliest, and the client is told them, but not how the server

@@ -83,6 +83,12 @@ def test_what_somebody_else_takes_is_not_there_for_us() -> None:
     assert bound_s(ours, {"small": [_job(tokens=500)] * 2}) == pytest.approx(90 + 0.5)
 
 
+def test_what_somebody_else_takes_from_a_large_key_leaves_a_small_one_as_it_is() -> None:
+    limits = {"small": _tokens_a_minute(100), "large": _tokens_a_minute(1000)}
+    ours = _of_two_keys(limits, [_job(tokens=50)] * 2)
+    assert bound_s(ours, {"large": [_job(tokens=500)] * 4}) == pytest.approx(60 + 0.5)
+
+
 def _greedy(scenario: Scenario, order: list[Job]) -> float:
     """Send each job, in this order, to the first key that takes it, knowing all that the server knows."""
     accounts = [Account(limits.enforced(), start=0.0, mode="bucket") for limits in scenario.limits.values()]
@@ -123,7 +129,7 @@ def _streams(scenario: Scenario) -> int:
 
 
 def _tokens_a_minute(most: int) -> GroupLimits:
-    return GroupLimits("bucket", {"tokens": most})
+    return GroupLimits("bucket", {"requests": 1000, "tokens": most})
 
 
 def _job(*, tokens: int) -> Job:
