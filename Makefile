@@ -1,15 +1,16 @@
 # Two commands matter: `make run` and `make test`. Each makes the .venv it needs; only Python 3.11 or newer must be there.
-.PHONY: help run test test-all check format clean
+.PHONY: help run test test-all check format bench-limits bench-overhead clean
 .NOTPARALLEL:
 
 export PYTHON
 # no look-up of newer versions
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 PY := .venv/bin/python
+BENCH_VENV := .cache/bench-venv
 LEFT_OUT := node or browser or ray or soak
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 16
 
 run: ## a real model answers: installs, fetches the small model, runs examples/llm_usage.py
 	@.ci/venv run
@@ -35,6 +36,22 @@ format: ## ruff's fixes and layout
 	@.ci/venv test
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
+
+bench-limits: $(BENCH_VENV)/.done ## how soon limited keys are filled, beside other clients: into benchmarks/results (ten minutes)
+	@$(PY) -m benchmarks.limits --variation plain streams cancelled shared --sockets \
+		--json .cache/bench-limits.json --results benchmarks/results
+
+bench-overhead: ## CPU time of a call, with and without limits, beside a bare one
+	@.ci/venv run
+	@$(PY) -m benchmarks.overhead --profile --json .cache/bench-overhead.json
+
+# What only benchmarks use, apart from .venv: litellm brings other versions of what we test with.
+$(BENCH_VENV)/.done: benchmarks/requirements.txt
+	@.ci/venv run
+	@echo "==> Installing what is compared into $(BENCH_VENV) (first time only: about 500 MB on disk)"
+	@$(PY) -m venv --clear $(BENCH_VENV)
+	@$(BENCH_VENV)/bin/python -m pip install -qq --disable-pip-version-check -r $<
+	@touch $@
 
 clean: ## remove all that was made here, .venv and caches included
 	rm -rf .venv .cache .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist htmlcov

@@ -1,0 +1,1 @@
+"""Public benchmarks: `make bench-limits` and `make bench-overhead`."""

@@ -1,0 +1,26 @@
+"""The server as a program: says its address on stdout, and what it saw when its stdin ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from dataclasses import asdict
+
+from llm.utils.clock import SystemClock
+
+from .generate import generate
+from .server import serve, tally
+
+
+async def main(name: str, seed: int, times: float) -> None:
+    """Serve a scenario until stdin ends."""
+    scenario = generate(name, seed, times=times)
+    async with serve(scenario, SystemClock()) as upstream:
+        print(upstream.base_url, flush=True)  # noqa: T201 - the way to tell it
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    print(json.dumps(asdict(tally(scenario.jobs, upstream.requests))))  # noqa: T201 - the way to tell it
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))

@@ -1,0 +1,1 @@
+"""What a call costs in CPU time, in multiples of a bare one."""

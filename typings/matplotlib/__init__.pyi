@@ -1,0 +1,3 @@
+"""What `benchmarks` relies on of matplotlib 3.11."""
+
+rcParams: dict[str, object]
