@@ -386,7 +386,6 @@ async def test_two_managers_that_hold_the_same_keys_share_their_limits() -> None
     assert w.answered() == dict.fromkeys(range(JOBS), 1)
 
 
-@pytest.mark.xfail(strict=True, reason="nothing is learned from headers yet: 10 and 22 refusals")
 @pytest.mark.parametrize("pushing", [False, True], ids=["gives up", "pushes"])
 async def test_while_somebody_else_uses_a_key_at_most_5_calls_are_refused(*, pushing: bool) -> None:
     w = await run("equal", make_jobs(17, streams=True), somebody_else=partial(use, share=0.3, pushing=pushing))

@@ -232,8 +232,12 @@ class LLMManager:
             self._refuse_if_closed()
             old = self._routes.swap(parts)
         self._source = source
-        for chain in old.chains.values():
-            chain.pool.queue.keys_changed()  # who waits there is bound by other limits now
+        for name, chain in old.chains.items():
+            heir = parts.chains.get(name)
+            if heir is not None:
+                chain.pool.follow(heir.pool)
+            else:
+                chain.pool.queue.keys_changed()  # who waits there is bound by other limits now
 
         async def retire() -> None:
             await self._routes.calls.wait()

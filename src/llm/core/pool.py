@@ -6,6 +6,7 @@ One attempt, never more. Whatever happens, the lease goes back: nothing sent is 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
@@ -54,6 +55,13 @@ class Grant(Protocol):
     def learn(self, reports: Sequence[LimitReport]) -> None:
         """Level its limits with what the provider said of them."""
 
+    def succeeded(self) -> None:
+        """Know that the slot's account is served again."""
+
+    def refused(self, seconds: float | None) -> float:
+        """Rest the slot's account, and return for how many seconds; None: the provider named no time."""
+        ...
+
 
 class Admitting(Protocol):
     """What the pool needs of the queue; `llm.limits.admission` has it."""
@@ -83,13 +91,6 @@ class Admitting(Protocol):
         """Wait until a slot can pay, and pay."""
         ...
 
-    def cool(self, slot: Slot, seconds: float | None) -> float:
-        """Rest the slot's account."""
-        ...
-
-    def succeeded(self, slot: Slot) -> None:
-        """Know that the slot's account is served again."""
-
     def keys_changed(self) -> None:
         """Look again who can go."""
 
@@ -113,8 +114,8 @@ class Admitting(Protocol):
         """Return seconds that the account still rests."""
         ...
 
-    def close(self, error: LLMException) -> None:
-        """End all waiting."""
+    def close(self, error: Exception) -> None:
+        """End all waiting, in order."""
 
 
 class Timeouts(Protocol):
@@ -134,6 +135,10 @@ class Timeouts(Protocol):
     def attempt(self) -> float:
         """A whole unary attempt."""
         ...
+
+
+class ReplacedError(Exception):
+    """Ends the wait for keys in whose place others came; who waits goes on there."""
 
 
 class Pool:
@@ -163,6 +168,7 @@ class Pool:
         """
         self.provider: str = provider
         self.queue: Admitting = queue
+        self._slots = queue.slots
         self._clock = clock
         self._timeouts = timeouts
         self._acquire_timeout = acquire_timeout
@@ -182,7 +188,7 @@ class Pool:
             call.ticketed(self._clock.now(), Ticket(Charge(), model, call.user, call.priority, call.deadline))
         grant: Grant | None = None
         try:
-            grant = await self.queue.pay(call, timeout=self._acquire_timeout)
+            grant = await self._paid(call)
             return await self._attempt(request, call, model, grant)
         except BaseException as error:
             now = self._clock.now()
@@ -194,6 +200,15 @@ class Pool:
             if call.state in _LEASED:
                 call.attempted(now, None if grant is None else self._in_vain(grant.charge, model, error))
             raise
+
+    def follow(self, heir: Pool) -> None:
+        """Have those who wait, and all who come, paid by the keys of the pool that takes this one's place."""
+        old, self.queue = self.queue, heir.queue
+        old.close(ReplacedError())
+
+    def rest(self, model: str) -> float:
+        """Return seconds until a key is not cooling, of those that the pool has today."""
+        return self.queue.rest(model)
 
     def provider_for(self, model: str) -> Provider:
         """Return the provider of a key that serves `model`, for what takes no part in the limits.
@@ -241,12 +256,17 @@ class Pool:
 
     async def close(self) -> None:
         """Close every key's client."""
-        clients = {slot.key.client for slot in self.queue.slots}
+        clients = {slot.key.client for slot in self._slots}
         for client in clients:
             await client.provider.close()
 
+    async def _paid(self, call: Call) -> Grant:
+        while True:
+            with suppress(ReplacedError):
+                return await self.queue.pay(call, timeout=self._acquire_timeout)
+
     async def _attempt(self, request: LLMRequest, call: Call, model: str, grant: Grant) -> LLMResult:
-        slot, key = grant.slot, grant.slot.key
+        key = grant.slot.key
         with _FOREIGN_AS_OURS:
             client, retired = key.borrow()
         self._close(retired)
@@ -257,7 +277,7 @@ class Pool:
                     await client.prepare()
             call.sent(self._clock.now())
             result = await self._send(client.provider, request)
-            self.queue.succeeded(slot)
+            grant.succeeded()
             if call.reports:
                 grant.learn(call.reports)
             if isinstance(result, LLMStream):
@@ -268,7 +288,7 @@ class Pool:
         except LLMException as error:
             if call.reports:
                 grant.learn(call.reports)
-            self._learn(error, slot, call, model)
+            self._learn(error, grant, call, model)
             raise
         finally:
             if stream is None:  # else its end gives the client back
@@ -295,7 +315,7 @@ class Pool:
         def ended(_: object, error: BaseException | None) -> None:
             model = request.model or ""
             if isinstance(error, LLMException):  # first, so that who waits is not let go to a key that must rest
-                self._learn(error, grant.slot, call, model)
+                self._learn(error, grant, call, model)
             if call.state is CallState.ANSWERING:
                 usage, paid = stream.usage, grant.charge
                 used = self._cut(paid, model, stream.text) if usage is None else self._used(client, usage, model)
@@ -305,8 +325,9 @@ class Pool:
         stream.on_end(ended)
         return stream
 
-    def _learn(self, error: LLMException, slot: Slot, call: Call, model: str) -> None:
+    def _learn(self, error: LLMException, grant: Grant, call: Call, model: str) -> None:
         """Note where it failed, and take out of the rotation what the provider refuses."""
+        slot = grant.slot
         error.provider = error.provider or self.provider
         error.model = error.model or model
         error.key = error.key or slot.key.fingerprint
@@ -315,7 +336,7 @@ class Pool:
         match error:
             case LLMRateLimitError():
                 slot.key.refusal = error.message
-                seconds = self.queue.cool(slot, error.retry_after)
+                seconds = grant.refused(error.retry_after)
                 call.note(self._clock.now(), "refused", (slot.key.fingerprint, seconds))
                 return
             case LLMQuotaExceededError():

@@ -350,7 +350,8 @@ class Admission:
 
     Attributes:
         admitted: Whether it would be sent at once.
-        wait_seconds: Seconds until it could be sent, if nothing else came; infinite where it never fits.
+        wait_seconds: Seconds until it could be sent, after those who wait already and if nothing else came; infinite
+            where it never fits.
         level: Level of the binding limit: `global`, `provider`, `user` or `key`; None where nothing binds.
         limit: Its field's name in the configuration.
         key: Fingerprint of the key that would be taken.

@@ -19,7 +19,8 @@ from llm.core.exceptions import LLMInvalidRequestError
 from llm.core.types import Admission
 
 from . import refusals
-from .base import binding
+from .backlog import behind, behind_keys
+from .base import FREE, binding
 from .flow import Waiter
 from .grant import Grant
 from .lanes import Lanes
@@ -29,11 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
 
     from llm.core.call import Call, Charge, LimitReport, Ticket
-    from llm.core.exceptions import LLMException
     from llm.core.keys import Slot
     from llm.utils.clock import Clock, Timer
 
-    from .base import Holds, Limit
+    from .base import Binding, Holds, Limit
     from .memory import Account, AccountBook
 
 __all__ = ["AdmissionQueue", "Levels"]
@@ -138,6 +138,7 @@ class AdmissionQueue(Rotation):
         user = self._user(ticket.user)
         with self._lock:
             slot, bound, _ = self._look(ticket, user, now)
+            bound = max(bound, *self._behind(ticket, user, now), key=lambda bound: bound.seconds)
             limit = bound.limit
             saturation = limit.saturation(now) if limit is not None else 0.0
         return Admission(
@@ -154,7 +155,9 @@ class AdmissionQueue(Rotation):
         """Take a waiter out that gave up, or was told why there is no grant."""
         self._count(-1)
         waiter.future.cancel()
-        self._lanes.leave(waiter)
+        if self._lanes.leave(waiter) and self.waiting:
+            now = self._clock.now()
+            self._wake_by(now, now)  # those behind it may be smaller; once for all who leave together
 
     def move(self, waiter: Waiter) -> None:
         """Place a waiter anew, whose priority changed."""
@@ -163,9 +166,9 @@ class AdmissionQueue(Rotation):
             self._lanes.place(waiter)
             self._pump(self._clock.now())
 
-    def close(self, error: LLMException) -> None:
-        """End all waiting with `error`."""
-        for waiter in self._lanes.clear():
+    def close(self, error: Exception) -> None:
+        """End all waiting with `error`, in order."""
+        for waiter in sorted(self._lanes.clear(), key=lambda waiter: (-waiter.call.priority, waiter.order)):
             waiter.future.set_exception(copy(error))
         self._wake_at(self._clock.now(), math.inf)
 
@@ -190,6 +193,20 @@ class AdmissionQueue(Rotation):
         if outer.seconds <= choice.bound.seconds:
             return choice
         return Choice(choice.slot, outer, outer.seconds if outer.timed else math.inf)
+
+    def _behind(self, ticket: Ticket, user: Account | None, now: float) -> list[Binding]:
+        """Return what those before the ticket in the queue still have to take from each level, and it after them."""
+        before = [waiter for waiter in self._lanes if waiter.call.priority >= ticket.priority]
+        if not before:
+            return [FREE]
+        charges = [*(waiter.ticket.charge for waiter in before), ticket.charge]
+        of_user = [*(w.ticket.charge for w in before if w.user is user), ticket.charge]
+        of_keys = [account.limits for slot, account in self._ring(ticket.model).entries if slot.serves(ticket.model)]
+        return [
+            behind(self._shared(), charges, now),
+            behind(() if user is None else user.limits, of_user, now),
+            behind_keys(list(dict.fromkeys(of_keys)), charges, now),
+        ]
 
     def _grant(  # noqa: PLR0913 - what a grant depends on
         self,
@@ -283,6 +300,10 @@ class AdmissionQueue(Rotation):
         return due
 
     # --- when to look again ------------------------------------------------------------------------------------------
+
+    def _wake_by(self, now: float, due: float) -> None:
+        if due < self._due:
+            self._wake_at(now, due)
 
     def _wake_at(self, now: float, due: float) -> None:
         if due == self._due:

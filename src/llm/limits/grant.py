@@ -26,6 +26,13 @@ class Ledger(Protocol):
     def learn(self, slot: Slot, holds: Holds, reports: Sequence[LimitReport]) -> None:
         """Level the slot's account with what the provider said as it admitted or refused what holds `holds`."""
 
+    def succeeded(self, slot: Slot) -> None:
+        """Know that the slot's account is served again."""
+
+    def cool(self, slot: Slot, seconds: float | None) -> float:
+        """Rest the slot's account, and return for how many seconds; None: the provider named no time."""
+        ...
+
 
 class Grant:
     """A slot and what was paid for one attempt on it; a `Lease`."""
@@ -55,6 +62,14 @@ class Grant:
     def learn(self, reports: Sequence[LimitReport]) -> None:
         """Level the limits with what the provider said of them."""
         self._ledger.learn(self.slot, self._holds, reports)
+
+    def succeeded(self) -> None:
+        """Know that the slot's account is served again."""
+        self._ledger.succeeded(self.slot)
+
+    def refused(self, seconds: float | None) -> float:
+        """Rest the slot's account, and return for how many seconds; None: the provider named no time."""
+        return self._ledger.cool(self.slot, seconds)
 
     def _settle(self, used: Charge) -> None:
         holds, self._holds = self._holds, []

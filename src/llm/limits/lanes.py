@@ -56,12 +56,15 @@ class Lanes:
             lane.serve(waiter.flow)
             self._drop_if_empty(lane)
 
-    def leave(self, waiter: Waiter) -> None:
-        """Take out anyone."""
+    def leave(self, waiter: Waiter) -> bool:
+        """Take out anyone; returns whether it was the first of its lane."""
         lane = self._lane(waiter)
-        if lane is not None and waiter.flow is not None:
-            lane.leave(waiter.flow, waiter)
-            self._drop_if_empty(lane)
+        if lane is None or waiter.flow is None:
+            return False
+        first = lane.head() is waiter
+        lane.leave(waiter.flow, waiter)
+        self._drop_if_empty(lane)
+        return first
 
     def clear(self) -> list[Waiter]:
         """Take all out, and return them."""

@@ -233,7 +233,7 @@ class Composition:
             return layer
         makers: dict[str, Callable[[], Middleware | None]] = {
             "rate_limit": lambda: opener,
-            "retry": lambda: RetryMiddleware(self._retry_policy(), clock=self.clock, rest=pool.queue.rest),
+            "retry": lambda: RetryMiddleware(self._retry_policy(), clock=self.clock, rest=pool.rest),
             "cache": lambda: self._cache_layer(provider),
             "logging": lambda: self._logging(provider),
             "metrics": lambda: MetricsMiddleware(self._metrics, self.clock, price=partial(self.cost, provider)),

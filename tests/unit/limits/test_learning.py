@@ -192,7 +192,10 @@ class Bench:
         self.refused += refused
         taken = None if refused else self.vendor.take(now, hold.amount)
         said = report(
-            math.floor(self.vendor.remaining(now)), limit=self.vendor.limit, reset=self.vendor.reset(now), refused=refused
+            math.floor(self.vendor.remaining(now)),
+            limit=self.vendor.limit,
+            reset=self.vendor.reset(now),
+            refused=refused,
         )
         ends = now if refused else now + self.random.uniform(0.0, 3.0)
         if taken is not None:

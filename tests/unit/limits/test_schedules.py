@@ -618,6 +618,4 @@ async def opened(opening: Any) -> LLMManager:
 Schedules.TestCase.settings = settings(
     max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-TestSchedules = pytest.mark.xfail(strict=False, reason="who leaves the queue lets nobody look again")(
-    Schedules.TestCase
-)
+TestSchedules = Schedules.TestCase
