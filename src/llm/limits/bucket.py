@@ -164,8 +164,8 @@ class TokenBucket:
         reckoning.told_at = max(reckoning.told_at, hold.at)
 
     def resize(self, now: float, capacity: float) -> None:
-        """Go on with another capacity, and at most so much in the bucket."""
-        level = min(self._refilled(now), capacity)
+        """Go on with another capacity; what is taken stays taken, and a larger bucket fills in time."""
+        level = self._refilled(now) + min(0.0, capacity - self.capacity)
         self.capacity = capacity
         self._peaks = _Peaks(capacity)
         self._draws += 1
@@ -181,7 +181,7 @@ class TokenBucket:
         if elapsed <= 0.0:
             return self._level
         level = self._level + elapsed * self.capacity / self.period
-        return level if level < self.capacity else self.capacity
+        return min(self.capacity, level)
 
     def _refused(self, now: float, hold: Hold) -> None:
         """Put back what the vendor did not take."""

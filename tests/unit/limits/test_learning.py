@@ -6,7 +6,7 @@ import heapq
 import math
 from itertools import count
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 MINUTE = 60.0
 
 
-def report(remaining: float, *, limit: float = 60.0, reset: float | None = None, **kw: Any) -> LimitReport:
-    return LimitReport("requests", limit, remaining, reset, **kw)
+def report(
+    remaining: float, *, limit: float = 60.0, reset: float | None = None, rounding: float = 0.0, refused: bool = False
+) -> LimitReport:
+    return LimitReport("requests", limit, remaining, reset, rounding, refused)
 
 
 def bucket(capacity: float = 60.0) -> TokenBucket:
@@ -49,7 +51,7 @@ def room(limit: Limit, now: float) -> float:
     return max((amount for amount in range(1, 61) if limit.wait(now, float(amount)) == 0.0), default=0)
 
 
-# --- one limit, one report ----------------------------------------------------------------------------------------------
+# --- one limit, one report ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [bucket, window])
@@ -161,7 +163,7 @@ def test_one_report_that_has_no_more_starts_the_count_anew() -> None:
     assert free(limit, 8.0) <= 8.0
 
 
-# --- beside a vendor ------------------------------------------------------------------------------------------------------
+# --- beside a vendor ------------------------------------------------------------------------------------------------
 
 
 class Bench:
@@ -170,7 +172,7 @@ class Bench:
     def __init__(self, limit: TokenBucket | SlidingWindow, vendor: Allowance, seed: int) -> None:
         self.limit = limit
         self.vendor = vendor
-        self.random = Random(seed)
+        self.random = Random(seed)  # noqa: S311 - a network's delays
         self.refused = 0
         self.events: list[tuple[float, int, Callable[[float], None]]] = []
         self.order = count()
@@ -191,9 +193,8 @@ class Bench:
         refused = self.vendor.wait(now, hold.amount) > 0.0
         self.refused += refused
         taken = None if refused else self.vendor.take(now, hold.amount)
-        said = report(
-            math.floor(self.vendor.remaining(now)), limit=self.vendor.limit, reset=self.vendor.reset(now), refused=refused
-        )
+        left, reset = math.floor(self.vendor.remaining(now)), self.vendor.reset(now)
+        said = report(left, limit=self.vendor.limit, reset=reset, refused=refused)
         ends = now if refused else now + self.random.uniform(0.0, 3.0)
         if taken is not None:
             self.at(ends, lambda then: self.vendor.settle(then, taken, used))
@@ -261,7 +262,7 @@ def test_with_somebody_else_on_the_key_it_is_refused_almost_never(seed: int) -> 
     assert bench.refused <= 0.04 * sent
 
 
-# --- an account -----------------------------------------------------------------------------------------------------------
+# --- an account -----------------------------------------------------------------------------------------------------
 
 
 def account(*, bucket: bool = True, **stated: float | str) -> Account:
@@ -290,6 +291,16 @@ def test_a_lower_number_is_believed_at_once_and_a_higher_one_after_several_repor
         assert told(made) == {"requests_per_minute": 40.0}
         tell(made, 1.0 + place, report(90.0, limit=100.0, reset=6.0))
     assert told(made) == {"requests_per_minute": 60.0}
+
+
+@pytest.mark.parametrize("make", [bucket, window])
+def test_what_is_taken_stays_taken_when_the_number_changes(make: Callable[[], TokenBucket | SlidingWindow]) -> None:
+    limit = make()
+    limit.take(0.0, 30.0)
+    limit.resize(0.0, 40.0)
+    assert free(limit, 0.0) == pytest.approx(10.0)
+    limit.resize(0.0, 60.0)
+    assert free(limit, 0.0) == pytest.approx(10.0 if make is bucket else 30.0)
 
 
 def test_a_report_of_another_period_does_not_touch_the_limit_of_a_minute() -> None:
