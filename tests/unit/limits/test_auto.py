@@ -34,7 +34,7 @@ def auto(capacity: float = 60.0, *, bucket: bool = False) -> AutoLimit:
 
 def proved(*reports: LimitReport) -> Kind | None:
     evidence = Evidence()
-    kinds = [evidence.see(one, MINUTE) for one in reports]
+    kinds: list[Kind | None] = [evidence.see(one, MINUTE) for one in reports]
     return next((kind for kind in kinds if kind is not None), None)
 
 
@@ -84,11 +84,12 @@ def test_what_is_not_said_proves_nothing() -> None:
 def test_nothing_false_is_ever_proved(  # noqa: PLR0913 - what a vendor may be
     seed: int, kind: str, limit: float, rate: float, phase: float, *, whole: bool
 ) -> None:
-    vendor: Allowance = {
+    vendors: dict[str, Allowance] = {
         "bucket": BucketAllowance(limit, MINUTE, 0.0),
         "fixed": FixedAllowance(limit, MINUTE, 0.0, phase),
         "sliding": SlidingAllowance(limit, MINUTE),
-    }[kind]
+    }
+    vendor = vendors[kind]
     random, evidence, now = Random(seed), Evidence(), 0.0  # noqa: S311 - a vendor's customers
     for _ in range(100):
         now += random.expovariate(rate * limit / MINUTE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from functools import partial
 from itertools import count
 from random import Random
 from typing import TYPE_CHECKING
@@ -231,7 +232,7 @@ def test_alone_it_is_never_lowered_and_never_refused(kind: str, seed: int, pace:
         now += bench.random.expovariate(1.0 / pace) * (bench.random.random() < 0.7)
         most = bench.random.randrange(1, 200)
         used = bench.random.randrange(1, most + 1)
-        bench.at(now, lambda then, most=most, used=used: bench.send(then, most, used))
+        bench.at(now, partial(bench.send, amount=most, used=used))
     bench.run()
     assert bench.refused == 0
 

@@ -12,6 +12,7 @@ import pytest
 
 from llm import LLMManager
 from llm.testing import FakeClock, MockUpstream
+from llm.testing.in_process import InProcessReply
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -30,7 +31,8 @@ class Quiet:
         self.dropped = dropped
 
     async def request(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None) -> Reply:
-        reply: Any = await self.inner.request(method, url, headers=headers, body=body)
+        reply = await self.inner.request(method, url, headers=headers, body=body)
+        assert isinstance(reply, InProcessReply)
         reply.headers = {name: value for name, value in reply.headers.items() if not name.startswith(self.dropped)}
         return reply
 

@@ -61,7 +61,7 @@ def test_a_refusal_long_after_the_last_one_sets_none() -> None:
 def test_the_rate_rises_by_a_tenth_in_a_minute_and_faster_the_longer_nothing_is_refused() -> None:
     pace = refused_twice(admitted=10.0)
     rates = list[float]()
-    now = 0.0
+    now = before = 0.0
     for _ in range(5):
         end = now + 60.0
         while now < end:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from email.utils import formatdate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -151,7 +151,11 @@ def test_no_text_breaks_the_reading(limit: str, remaining: str, reset: str, date
 
 # --- on the way through a provider ----------------------------------------------------------------------------------
 
-SAID = {"x_ratelimit_limit_requests": "3", "x_ratelimit_remaining_requests": "2", "x_ratelimit_reset_requests": "20s"}
+SAID: dict[str, Any] = {
+    "x_ratelimit_limit_requests": "3",
+    "x_ratelimit_remaining_requests": "2",
+    "x_ratelimit_reset_requests": "20s",
+}
 
 
 async def test_a_whole_answer_leaves_its_reports_on_the_calls_record(
