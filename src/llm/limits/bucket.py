@@ -164,8 +164,8 @@ class TokenBucket:
         reckoning.told_at = max(reckoning.told_at, hold.at)
 
     def resize(self, now: float, capacity: float) -> None:
-        """Go on with another capacity, and at most so much in the bucket."""
-        level = min(self._refilled(now), capacity)
+        """Go on with another capacity; what is taken stays taken, and a larger bucket fills in time."""
+        level = self._refilled(now) + min(0.0, capacity - self.capacity)
         self.capacity = capacity
         self._peaks = _Peaks(capacity)
         self._draws += 1

@@ -110,10 +110,8 @@ class Learner:
                 changed = True
             if self._undecided and self._judge(report, limit.period):
                 changed = True
-            for held, hold in holds:
-                if held is limit:
-                    break
-            else:
+            hold = _hold(holds, limit)
+            if hold is None:
                 if limit not in self.learned:
                     continue
                 hold = Hold(holds[0][1].at if holds else now, 0.0)  # sent before the limit was known
@@ -166,6 +164,13 @@ class Learner:
         self.learned += (limit,)
         self._apply()
         return subject
+
+
+def _hold(holds: Holds, limit: Learning) -> Hold | None:
+    for held, hold in holds:
+        if held is limit:
+            return hold
+    return None
 
 
 def _period(report: LimitReport) -> float | None:

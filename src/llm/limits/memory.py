@@ -36,8 +36,8 @@ class Account:
     """
 
     __slots__ = (
-        "__weakref__", "_explained", "_learner", "_numbers", "_pace", "_served", "_silence", "_stated", "_stated_limits",
-        "cooling_until", "limits", "strikes", "version",
+        "__weakref__", "_explained", "_learner", "_numbers", "_pace", "_served", "_silence", "_stated",
+        "_stated_limits", "cooling_until", "limits", "strikes", "version",
     )  # fmt: skip
 
     def __init__(self) -> None:

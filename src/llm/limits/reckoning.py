@@ -102,8 +102,11 @@ class Reckoning:
 
     def _begin(self, now: float) -> Epoch:
         last, current = self._last, self._epoch
-        last.until, last.returned = self.drawn, self.returned
+        if last.until is None:
+            last.until, last.returned = self.drawn, self.returned
         under_way = now - current.start <= 2 * GUARD
+        if not under_way:
+            current.until, current.returned = self.drawn, self.returned
         self._last = current
         self._epoch = Epoch(now, self.drawn, current.drawn if under_way else self.drawn)
         return self._epoch

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import heapq
 import math
+from functools import partial
 from itertools import count
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 MINUTE = 60.0
 
 
-def report(remaining: float, *, limit: float = 60.0, reset: float | None = None, **kw: Any) -> LimitReport:
-    return LimitReport("requests", limit, remaining, reset, **kw)
+def report(
+    remaining: float, *, limit: float = 60.0, reset: float | None = None, rounding: float = 0.0, refused: bool = False
+) -> LimitReport:
+    return LimitReport("requests", limit, remaining, reset, rounding, refused)
 
 
 def bucket(capacity: float = 60.0) -> TokenBucket:
@@ -49,7 +52,7 @@ def room(limit: Limit, now: float) -> float:
     return max((amount for amount in range(1, 61) if limit.wait(now, float(amount)) == 0.0), default=0)
 
 
-# --- one limit, one report ----------------------------------------------------------------------------------------------
+# --- one limit, one report ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [bucket, window])
@@ -74,6 +77,18 @@ def test_an_old_report_is_carried_forward_by_what_came_back_since() -> None:
     hold = limit.take(0.0, 60.0)
     limit.learn(30.0, hold, report(0.0))
     assert free(limit, 30.0) == pytest.approx(30.0, abs=2 * GUARD)
+
+
+@pytest.mark.parametrize("make", [bucket, window])
+def test_an_old_report_is_carried_forward_by_what_we_drew_since(
+    make: Callable[[], TokenBucket | SlidingWindow],
+) -> None:
+    limit = make()
+    hold = limit.take(0.0, 1.0)
+    for now in (1.0, 2.0, 3.0):
+        limit.take(now, 10.0)
+    limit.learn(3.5, hold, report(39.0))
+    assert free(limit, 3.5) == pytest.approx(9.0 if make is window else 9.0 + 3.5, abs=1.2)
 
 
 def test_requests_that_may_have_overtaken_each_other_lower_nothing() -> None:
@@ -128,7 +143,8 @@ def test_as_much_as_others_took_is_kept_back_for_them_and_comes_free_once_they_s
             left = free(limit, now) - 3.0
             limit.learn(now + 0.5, hold, report(math.floor(left)))
         assert room(limit, now + 1.0) <= free(limit, now + 1.0) - 3.0
-        assert room(limit, now + 20 * MINUTE) == 60
+        limit.take(now + 20 * MINUTE, 30.0)
+        assert room(limit, now + 20 * MINUTE) >= 29
 
 
 def test_use_of_long_ago_is_no_reason_to_keep_much_back() -> None:
@@ -151,6 +167,17 @@ def test_more_than_we_thought_is_believed_by_half_and_after_several_reports_over
     assert levels[8] == pytest.approx(15.0, abs=1.0)
 
 
+def test_what_may_be_rounding_is_not_believed_to_be_more() -> None:
+    limit = bucket(100_000.0)
+    limit.take(0.0, 50_500.0)
+    for place in range(12):
+        now = 0.01 + place / 4
+        hold = limit.take(now, 0.0)
+        left = 50_000.0 + now * 100_000.0 / MINUTE
+        limit.learn(now, hold, report(round(left, -3), limit=100_000.0, rounding=1000.0))
+    assert free(limit, 2.8) <= 49_500.0 + 2.8 * 100_000.0 / MINUTE
+
+
 def test_one_report_that_has_no_more_starts_the_count_anew() -> None:
     limit = bucket()
     limit.take(0.0, 60.0)
@@ -161,7 +188,7 @@ def test_one_report_that_has_no_more_starts_the_count_anew() -> None:
     assert free(limit, 8.0) <= 8.0
 
 
-# --- beside a vendor ------------------------------------------------------------------------------------------------------
+# --- beside a vendor ------------------------------------------------------------------------------------------------
 
 
 class Bench:
@@ -170,7 +197,7 @@ class Bench:
     def __init__(self, limit: TokenBucket | SlidingWindow, vendor: Allowance, seed: int) -> None:
         self.limit = limit
         self.vendor = vendor
-        self.random = Random(seed)
+        self.random = Random(seed)  # noqa: S311 - a network's delays
         self.refused = 0
         self.events: list[tuple[float, int, Callable[[float], None]]] = []
         self.order = count()
@@ -191,12 +218,8 @@ class Bench:
         refused = self.vendor.wait(now, hold.amount) > 0.0
         self.refused += refused
         taken = None if refused else self.vendor.take(now, hold.amount)
-        said = report(
-            math.floor(self.vendor.remaining(now)),
-            limit=self.vendor.limit,
-            reset=self.vendor.reset(now),
-            refused=refused,
-        )
+        left, reset = math.floor(self.vendor.remaining(now)), self.vendor.reset(now)
+        said = report(left, limit=self.vendor.limit, reset=reset, refused=refused)
         ends = now if refused else now + self.random.uniform(0.0, 3.0)
         if taken is not None:
             self.at(ends, lambda then: self.vendor.settle(then, taken, used))
@@ -233,7 +256,7 @@ def test_alone_it_is_never_lowered_and_never_refused(kind: str, seed: int, pace:
         now += bench.random.expovariate(1.0 / pace) * (bench.random.random() < 0.7)
         most = bench.random.randrange(1, 200)
         used = bench.random.randrange(1, most + 1)
-        bench.at(now, lambda then, most=most, used=used: bench.send(then, most, used))
+        bench.at(now, partial(bench.send, amount=most, used=used))
     bench.run()
     assert bench.refused == 0
 
@@ -264,7 +287,7 @@ def test_with_somebody_else_on_the_key_it_is_refused_almost_never(seed: int) -> 
     assert bench.refused <= 0.04 * sent
 
 
-# --- an account -----------------------------------------------------------------------------------------------------------
+# --- an account -----------------------------------------------------------------------------------------------------
 
 
 def account(*, bucket: bool = True, **stated: float | str) -> Account:
@@ -293,6 +316,16 @@ def test_a_lower_number_is_believed_at_once_and_a_higher_one_after_several_repor
         assert told(made) == {"requests_per_minute": 40.0}
         tell(made, 1.0 + place, report(90.0, limit=100.0, reset=6.0))
     assert told(made) == {"requests_per_minute": 60.0}
+
+
+@pytest.mark.parametrize("make", [bucket, window])
+def test_what_is_taken_stays_taken_when_the_number_changes(make: Callable[[], TokenBucket | SlidingWindow]) -> None:
+    limit = make()
+    limit.take(0.0, 30.0)
+    limit.resize(0.0, 40.0)
+    assert free(limit, 0.0) == pytest.approx(10.0)
+    limit.resize(0.0, 60.0)
+    assert free(limit, 0.0) == pytest.approx(10.0 if make is bucket else 30.0)
 
 
 def test_a_report_of_another_period_does_not_touch_the_limit_of_a_minute() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from llm.limits.auto import AutoLimit
 from llm.limits.base import DAY, GUARD
 from llm.limits.bucket import TokenBucket
 from llm.limits.concurrency import Concurrency
-from llm.limits.memory import Account, AccountBook, make_limits
+from llm.limits.memory import Account, AccountBook
+from llm.limits.stating import make_limits
 from llm.limits.window import SlidingWindow
 
 
@@ -43,22 +45,18 @@ def test_each_field_becomes_a_limit_of_its_unit_and_period_concurrency_last() ->
     assert [getattr(limit, "period", None) for limit in limits] == [60.0, 3600.0, 60.0, DAY, DAY, DAY, None]
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "bucket", "kind"),
-    [
-        ("auto", True, TokenBucket),
-        ("auto", False, SlidingWindow),
-        ("token_bucket", False, TokenBucket),
-        ("sliding_window", True, SlidingWindow),
-    ],
-)
-def test_auto_is_what_the_host_does_and_a_named_algorithm_is_itself(
-    algorithm: str,
-    bucket: bool,
-    kind: type[object],
-) -> None:
-    limits = make_limits({"requests_per_minute": 5, "algorithm": algorithm}, level="key", bucket=bucket)
-    assert [type(limit) for limit in limits] == [kind]
+@pytest.mark.parametrize("bucket", [True, False])
+def test_a_named_algorithm_is_itself_and_auto_is_decided_later(bucket: bool) -> None:
+    for algorithm, kind in (("auto", AutoLimit), ("token_bucket", TokenBucket), ("sliding_window", SlidingWindow)):
+        limits = make_limits({"requests_per_minute": 5, "algorithm": algorithm}, level="key", bucket=bucket)
+        assert [type(limit) for limit in limits] == [kind]
+
+
+@pytest.mark.parametrize(("bucket", "kind"), [(True, TokenBucket), (False, SlidingWindow)])
+def test_auto_is_what_the_host_does_where_nothing_is_ever_proved(kind: type[object], *, bucket: bool) -> None:
+    (of_a_day,) = make_limits({"requests_per_day": 5}, level="key", bucket=bucket)
+    (of_a_user,) = make_limits({"requests_per_minute": 5}, level="user", bucket=bucket)
+    assert [type(limit) for limit in (of_a_day, of_a_user)] == [kind, kind]
 
 
 def test_it_rests_as_long_as_the_provider_asked_and_never_shorter_than_before() -> None:

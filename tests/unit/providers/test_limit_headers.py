@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from email.utils import formatdate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -127,8 +127,8 @@ def test_a_refusals_reports_say_so() -> None:
 
 @pytest.mark.parametrize(
     ("limit", "remaining"),
-    [("500", "501"), ("0", "0"), ("-5", "-6"), ("500", "-1"), ("nan", "1"), ("500", "nan"), ("inf", "1"), ("1e300", "1"),
-     ("many", "1"), ("500", "few"), ("", ""), ("500", "")],
+    [("500", "501"), ("0", "0"), ("-5", "-6"), ("500", "-1"), ("nan", "1"), ("500", "nan"), ("inf", "1"),
+     ("1e300", "1"), ("many", "1"), ("500", "few"), ("", ""), ("500", "")],
 )  # fmt: skip
 def test_what_makes_no_sense_is_passed_over(limit: str, remaining: str) -> None:
     assert openai_reports(openai(limit, remaining), TOLD) == ()
@@ -149,9 +149,13 @@ def test_no_text_breaks_the_reading(limit: str, remaining: str, reset: str, date
         assert report.reset is None or report.reset >= 0
 
 
-# --- on the way through a provider --------------------------------------------------------------------------------------
+# --- on the way through a provider ----------------------------------------------------------------------------------
 
-SAID = {"x_ratelimit_limit_requests": "3", "x_ratelimit_remaining_requests": "2", "x_ratelimit_reset_requests": "20s"}
+SAID: dict[str, Any] = {
+    "x_ratelimit_limit_requests": "3",
+    "x_ratelimit_remaining_requests": "2",
+    "x_ratelimit_reset_requests": "20s",
+}
 
 
 async def test_a_whole_answer_leaves_its_reports_on_the_calls_record(
