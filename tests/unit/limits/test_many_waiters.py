@@ -90,7 +90,7 @@ OF_NOBODY = pytest.param(0, marks=pytest.mark.soak, id="of nobody")
 
 @pytest.mark.parametrize("users", [pytest.param(MANY // 10, id="of 10000 users"), OF_NOBODY])
 async def test_each_of_100000_waiters_costs_what_each_of_1000_does_to_come_and_to_leave(
-    bench: Bench, users: int, record_property: Callable[[str, object], None]
+    bench: Bench, users: int
 ) -> None:
     queue = await full_queue(bench)
 
@@ -98,8 +98,6 @@ async def test_each_of_100000_waiters_costs_what_each_of_1000_does_to_come_and_t
         return wait_in(queue, bench.clock, user=f"user-{number % users}" if users else None)
 
     ours, tasks_alone = await growth(works), await growth(bare)
-    record_property("growth", ours)
-    record_property("growth of bare tasks", tasks_alone)
     # The cyclic collector makes tasks that only wait dearer too, the more there are.
     assert ours.enter <= ALLOWED * max(1.0, tasks_alone.enter), (ours, tasks_alone)
     assert ours.leave <= ALLOWED, (ours, tasks_alone)
