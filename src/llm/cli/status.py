@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llm.core.types import HealthStatus
 
 
-_COLUMNS: Final = ("provider", "health", "latency", "key", "state", "fullest limit", "models", "reason")
+_COLUMNS: Final = ("provider", "health", "latency", "key", "state", "models")
 
 
 def status(
@@ -35,6 +35,8 @@ def status(
     for name, answer in health.items():
         if answer.error is not None:
             shell.error(f"{name}: {answer.error}")
+    for reason in reasons(snapshot):
+        shell.remark(reason)
     if not all(health.values()):
         raise typer.Exit(ExitStatus.UNREACHABLE)
 
@@ -50,20 +52,19 @@ def rows(health: dict[str, HealthStatus], snapshot: dict[str, Any]) -> Iterator[
         word = "healthy" if answer.healthy else "down"
         latency = "" if answer.latency is None else f"{answer.latency:.3f} s"
         for key in snapshot["providers"][name]["keys"]:
-            yield name, word, latency, key["key"], _state(key), _fullest(key), _models(key), key["reason"] or ""
+            yield name, word, latency, key["key"], _state(key), _models(key)
+
+
+def reasons(snapshot: dict[str, Any]) -> Iterator[str]:
+    """Go over the keys that may not be used, or not for all their models, and say why."""
+    for name, provider in snapshot["providers"].items():
+        for key in provider["keys"]:
+            if key["reason"] is not None:
+                yield f"{name}, {key['key']}: {key['reason']}"
 
 
 def _state(key: dict[str, Any]) -> str:
     return f"cooling {key['cooling_seconds']:.0f} s" if key["state"] == "cooling" else str(key["state"])
-
-
-def _fullest(key: dict[str, Any]) -> str:
-    """Return the limit that is nearest to its end; empty where the key has none."""
-    shares = [(share, name) for limits in key["models"].values() for name, share in limits.items()]
-    if not shares:
-        return ""
-    share, name = max(shares)
-    return f"{name} {share:.0%}"
 
 
 def _models(key: dict[str, Any]) -> str:

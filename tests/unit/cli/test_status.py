@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llm.cli.status import rows
+from llm.cli.status import reasons, rows
 from llm.core.types import HealthStatus
 
 AVAILABLE: dict[str, Any] = {
@@ -23,20 +23,21 @@ AVAILABLE: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("key", "cells"),
     [
-        ({}, ("available", "", "a, b", "")),
-        (
-            {"models": {"a": {"requests_per_minute": 0.5, "tokens_per_day": 0.126}, "b": {"requests_per_day": 0.1}}},
-            ("available", "requests_per_minute 50%", "a, b", ""),
-        ),
-        ({"state": "cooling", "cooling_seconds": 12.4, "reason": "slow"}, ("cooling 12 s", "", "a, b", "slow")),
-        ({"state": "rejected", "reason": "wrong key"}, ("rejected", "", "a, b", "wrong key")),
-        ({"forbidden_models": ["b"], "reason": "no access"}, ("available", "", "a, b (forbidden)", "no access")),
+        ({}, ("available", "a, b")),
+        ({"state": "cooling", "cooling_seconds": 12.4}, ("cooling 12 s", "a, b")),
+        ({"state": "rejected"}, ("rejected", "a, b")),
+        ({"forbidden_models": ["b"]}, ("available", "a, b (forbidden)")),
     ],
 )
-def test_a_row_tells_state_fullest_limit_models_and_reason(key: dict[str, Any], cells: tuple[str, ...]) -> None:
+def test_a_row_tells_state_and_models(key: dict[str, Any], cells: tuple[str, ...]) -> None:
     snapshot = {"providers": {"openai": {"keys": [AVAILABLE | key]}}}
     (row,) = rows({"openai": HealthStatus(healthy=True, latency=0.25)}, snapshot)
     assert row == ("openai", "healthy", "0.250 s", "key-1", *cells)
+
+
+def test_a_reason_is_told_of_each_key_that_has_one() -> None:
+    keys = [AVAILABLE, AVAILABLE | {"key": "key-2", "state": "rejected", "reason": "wrong key"}]
+    assert list(reasons({"providers": {"openai": {"keys": keys}}})) == ["openai, key-2: wrong key"]
 
 
 def test_a_provider_that_was_not_reached_has_no_latency() -> None:
