@@ -38,6 +38,7 @@ format: ## ruff's fixes and layout
 	@$(PY) -m ruff format .
 
 bench-limits: $(BENCH_VENV)/.done ## how soon limited keys are filled, beside other clients: into benchmarks/results (ten minutes)
+	@.ci/venv run
 	@$(PY) -m benchmarks.limits --variation plain streams cancelled shared --sockets \
 		--json .cache/bench-limits.json --results benchmarks/results
 

@@ -33,6 +33,7 @@ _TARGETS: Final = ", ".join(f"{kind}: {ratio} x the bound, {most} refusals" for 
 def main(arguments: Sequence[str]) -> int:
     """Run what is asked for, print the tables, and return the exit status: 1 where a target is missed."""
     asked = _parser().parse_args(arguments)
+    made = report.made()
     hosts = HOSTS if asked.host == "both" else (asked.host,)
     cases = [Case(*case) for case in product(asked.scenario, asked.seeds, hosts, asked.variation)]
     outcomes = list(track(run_all(cases), "On a virtual clock", total=len(cases), transient=True))
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         asked.json.parent.mkdir(parents=True, exist_ok=True)
         asked.json.write_text(figures)
     if asked.results is not None:
-        report.write(asked.results, outcomes, compared)
+        report.write(asked.results, outcomes, compared, made=made)
         _draw(asked.results, figures)
     return 0 if all(outcome.met for outcome in outcomes) else 1
 
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
 def _compare(scenarios: Sequence[str], seed: int) -> list[SocketOutcome]:
     names = [name for name in SOCKET_SCENARIOS if name in scenarios]
     runs = compare(names, seed)
-    return list(track(runs, "Over sockets, up to a minute each", total=None, transient=True))
+    return list(track(runs, "Over sockets, up to two minutes each", total=None, transient=True))
 
 
 def _rows(outcomes: Sequence[Outcome | SocketOutcome]) -> list[dict[str, Any]]:
@@ -110,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     option(
         "--sockets",
         False,  # noqa: FBT003 - the switch's default
-        "also compare clients over sockets, in real time: about six minutes (default: no)",
+        "also compare clients over sockets, in real time: about seven minutes (default: no)",
         action=argparse.BooleanOptionalAction,
     )
     option("--json", None, "write all figures there", type=Path, metavar="FILE")

@@ -107,7 +107,8 @@ def _finish_bars(axes: Axes, rows: list[_Row]) -> None:
             hatch=None if whole else "////",
             edgecolor=color,
         )
-        words = f"{row['ratio']:.2f}" if whole else f"{answered} of {jobs} answered"
+        ending = "stopped" if row["result"]["stopped"] else "gave up"
+        words = f"{row['ratio']:.2f}" if whole else f"{answered} of {jobs}, {ending}"
         axes.text(row["ratio"] + 0.03, place, words, va="center")
     axes.axvline(1.0, color="black", linewidth=1.5)
     _plain(axes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from os import cpu_count
+from os import cpu_count, getloadavg
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
@@ -28,18 +28,21 @@ class _Table:
     rows: list[tuple[str, ...]]
 
 
-_VIRTUAL: Final = ("scenario", "host", "besides", "finish s", "x bound", "refused", "lost", "CPU s", "target")
+_VIRTUAL: Final = ("scenario", "host", "besides", "finish s", "x bound", "refused", "missing", "CPU s", "target")
 _SOCKETS_SAY: Final = """## Beside other clients, over sockets
 
 600 jobs, submitted at once, for four keys of one server that refills continuously: the limits let them end in about
-half a minute at the earliest. Each client runs alone, in a process of its own; after twice the least possible time it
-is stopped. litellm's caller repeats what its router gives up, after a random pause; the SDK's own retries are on."""
+half a minute at the earliest. Each client runs alone, in a process of its own; after three times the least possible
+time it is stopped. litellm's router has 32 callers for each key, who repeat what it gives up after a random pause that
+doubles up to 8 s; the openai SDK has a client for each key, 32 requests at once on each, and its own retries as they
+come, after which it gives a job up. Missing jobs have no answer. So short a run weighs a client's last seconds more
+than a long one."""
 _VIRTUAL_SAY: Final = """## All scenarios, on a virtual clock
 
 The limits let the jobs end in about two minutes at the earliest, and the client is told them, but not how the server
 counts. `vendor`: by its address the server is the vendor's own. `unknown`: it is any other, and the client learns."""
 _WORDS: Final = ("scenario", "host", "besides", "client", "target")
-_SOCKETS: Final = ("scenario", "client", "finish s", "x bound", "refused", "lost", "CPU s")
+_SOCKETS: Final = ("scenario", "client", "finish s", "x bound", "refused", "missing", "CPU s")
 
 
 def show(outcomes: Iterable[Outcome]) -> None:
@@ -52,9 +55,9 @@ def show_compared(outcomes: Iterable[SocketOutcome]) -> None:
     _print(_sockets(outcomes))
 
 
-def write(folder: Path, outcomes: Iterable[Outcome], compared: Sequence[SocketOutcome]) -> None:
-    """Write the tables into `limits.md` in a folder, with the machine, the day, and a place for each picture."""
-    parts = ["# Filling rate limits", _made()]
+def write(folder: Path, outcomes: Iterable[Outcome], compared: Sequence[SocketOutcome], *, made: str) -> None:
+    """Write the tables into `limits.md` in a folder, with how they were made, and a place for each picture."""
+    parts = ["# Filling rate limits", made]
     if compared:
         parts += [_SOCKETS_SAY, "![Finish time and refusals of each client](limits-clients.png)"]
         parts.append(_markdown(_sockets(compared)))
@@ -62,6 +65,16 @@ def write(folder: Path, outcomes: Iterable[Outcome], compared: Sequence[SocketOu
     parts.append("![How full each key is over time](limits-saturation.png)")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "limits.md").write_text("\n\n".join(parts) + "\n")
+
+
+def made() -> str:
+    """Return where and when something is measured: day, machine, Python, and how busy the machine is already."""
+    day = datetime.fromtimestamp(SystemClock().wall(), UTC).date()
+    return (
+        f"Measured on {day} with `python -m benchmarks.limits`: {cpu_count()} cores ({platform.machine()}), "
+        f"{platform.python_implementation()} {platform.python_version()}, {platform.system()}; "
+        f"load average when it began: {getloadavg()[0]:.1f}."
+    )
 
 
 def _virtual(outcomes: Iterable[Outcome]) -> _Table:
@@ -99,8 +112,8 @@ def _row_compared(outcome: SocketOutcome) -> tuple[str, ...]:
     return (
         outcome.scenario,
         outcome.client,
-        f"{result.finish_s:.1f}" if whole else "never",
-        f"{outcome.ratio:.2f}" if whole else "",
+        f"{result.finish_s:.1f}" if whole else "stopped" if result.stopped else "gave up",
+        f"{outcome.ratio:.2f}" if whole else f"> {outcome.ratio:.2f}" if result.stopped else "",
         str(outcome.tally.refused),
         str(outcome.jobs - result.answered),
         f"{result.cpu_s:.2f}",
@@ -121,11 +134,3 @@ def _markdown(table: _Table) -> str:
     rule = tuple("---" if name in _WORDS else "---:" for name in table.head)
     lines = [table.head, rule, *table.rows]
     return "\n".join([f"{table.title}:", "", *(f"| {' | '.join(line)} |" for line in lines)])
-
-
-def _made() -> str:
-    day = datetime.fromtimestamp(SystemClock().wall(), UTC).date()
-    return (
-        f"Measured on {day} by `make bench-limits`: {cpu_count()} cores ({platform.machine()}), "
-        f"{platform.python_implementation()} {platform.python_version()}, {platform.system()}."
-    )

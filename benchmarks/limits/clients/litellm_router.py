@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # its price list is not fetched from the network
 import litellm
+from litellm.types.router import RouterRateLimitError
 
 _AT_ONCE: Final = 32  # for each key
 _SHORTEST: Final = 1.0  # seconds
@@ -46,7 +47,7 @@ async def connect(work: Work, strategy: str) -> AsyncGenerator[Ask]:
             while True:
                 try:
                     return await once(task)
-                except litellm.RateLimitError:
+                except (litellm.RateLimitError, RouterRateLimitError):  # the server's, and "all are cooling down"
                     await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - spreads the callers
                     pause = min(_LONGEST, 2 * pause)
 
