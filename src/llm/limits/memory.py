@@ -107,7 +107,7 @@ class Account:
         """
         explained, self._explained = self._explained, False
         if not explained and now >= self.cooling_until:
-            self._slow_down(now)
+            self._slow_down(now, seconds)
         if seconds is None:
             if now < self.cooling_until:
                 return self.cooling_until - now
@@ -125,11 +125,11 @@ class Account:
             if isinstance(limit, AutoLimit) and limit.kind is None:
                 limit.decide()
 
-    def _slow_down(self, now: float) -> None:
+    def _slow_down(self, now: float, seconds: float | None) -> None:
         if self._pace is None:
             self._pace = Pace()
             self._compose()
-        self._pace.refused(now, self._served.last_minute(now))
+        self._pace.refused(now, self._served.last_minute(now), seconds)
 
     def _compose(self) -> None:
         learned: tuple[Limit, ...] = () if self._learner is None else self._learner.learned

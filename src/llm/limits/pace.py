@@ -71,10 +71,16 @@ class Pace:
         self._free = 0
         self._next = self._sent_at = self._cut_at = self._bound_at = -math.inf
 
-    def refused(self, now: float, admitted: float) -> None:
-        """Slow down; `admitted` is how many requests were served in the last minute."""
+    def refused(self, now: float, admitted: float, seconds: float | None = None) -> None:
+        """Slow down.
+
+        `admitted` is how many requests were served in the last minute; `seconds` is what the provider asked to wait,
+        if it did: at least one request in so long it will take.
+        """
         if now - self._cut_at < _MEMORY:
             self._rate = _FACTOR * max(admitted, 1.0) / _MINUTE
+            if seconds is not None:
+                self._rate = max(self._rate, 1.0 / max(seconds, MOMENT))
         self._cut_at = self._bound_at = now
         self._free = 1
 

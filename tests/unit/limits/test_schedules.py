@@ -528,7 +528,7 @@ class Schedules(RuleBasedStateMachine):
         return [
             name
             for name, key in zip(self.groups, shown, strict=True)
-            if key["state"] == "available" and not key["cooling"] and not self.keys[self.groups[name]].unsure
+            if key["state"] == "available" and not key["cooling_seconds"] and not self.keys[self.groups[name]].unsure
         ]
 
     def _free(self, key: str, job: Job, now: float) -> bool:
