@@ -125,6 +125,16 @@ def test_at_the_vendors_hosts_the_bucket_holds_until_a_window_is_proved() -> Non
 
 
 @pytest.mark.parametrize("kind", ["bucket", "window"])
+def test_what_was_taken_before_the_proof_is_learned_from_after_it(kind: Kind) -> None:
+    limit = auto()
+    limit.settle(0.5, limit.take(0.0, 20.0), 10.0)
+    early = limit.take(1.0, 1.0)
+    limit.decide(kind)
+    limit.learn(1.1, early, report(31, None))
+    assert limit.saturation(1.1) == pytest.approx(31 / 60, abs=0.03)
+
+
+@pytest.mark.parametrize("kind", ["bucket", "window"])
 def test_what_was_taken_before_the_proof_settles_after_it(kind: Kind) -> None:
     limit = auto()
     early = limit.take(0.0, 60.0)

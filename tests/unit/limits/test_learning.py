@@ -169,13 +169,22 @@ def test_more_than_we_thought_is_believed_by_half_and_after_several_reports_over
 
 def test_what_may_be_rounding_is_not_believed_to_be_more() -> None:
     limit = bucket(100_000.0)
-    limit.take(0.0, 50_500.0)
+    limit.take(0.0, 50_000.0)
     for place in range(12):
-        now = 0.01 + place / 4
+        now = 1.0 + place / 4
         hold = limit.take(now, 0.0)
-        left = 50_000.0 + now * 100_000.0 / MINUTE
-        limit.learn(now, hold, report(round(left, -3), limit=100_000.0, rounding=1000.0))
-    assert free(limit, 2.8) <= 49_500.0 + 2.8 * 100_000.0 / MINUTE
+        ours = free(limit, now)
+        limit.learn(now + 0.01, hold, report(ours + 900.0, limit=100_000.0, rounding=1000.0))
+        assert free(limit, now + 0.01) == pytest.approx(ours, abs=20.0)
+
+
+def test_refusals_together_hide_nobodys_use() -> None:
+    limit = window()
+    limit.take(0.0, 50.0)
+    burst = [limit.take(1.0, 1.0) for _ in range(10)]  # somebody else took five: the half of them is refused
+    for place, hold in enumerate(burst):
+        limit.learn(1.1, hold, report(max(0.0, 4.0 - place), refused=place >= 5))
+    assert free(limit, 1.1) == pytest.approx(0.0)
 
 
 def test_one_report_that_has_no_more_starts_the_count_anew() -> None:
