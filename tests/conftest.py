@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -87,6 +88,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and is_async_test(item):
             item.fixturenames[:0] = ["no_task_left", "no_blocking_call"]  # first in, so last out
+
+
+def pytest_collection_finish() -> None:
+    # What the collection has loaded, torch among it, stays to the end: each later pass for garbage need not look at it.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)
