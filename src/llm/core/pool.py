@@ -362,10 +362,11 @@ class Pool:
     def _in_vain(self, paid: Charge, model: str, error: BaseException) -> Charge:
         """Return what a request took that was sent and brought nothing.
 
-        Where the provider answered with a failure, no tokens; else its prompt, since nobody knows how far it came.
+        Where the provider did not take it up, no tokens; else its prompt, since nobody knows how far it came.
         """
+        status = error.status if isinstance(error, LLMException) else None
         refused = isinstance(error, LLMRateLimitError) or (
-            isinstance(error, LLMException) and (error.status or 0) >= HTTPStatus.BAD_REQUEST
+            status is not None and HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
         )
         return Charge() if refused else self._came(paid, model, 0)
 

@@ -121,7 +121,7 @@ PROMPT = "four" * 100
     [
         (LLMConnectionError("cut", sent=True), 100),
         (LLMServerError("a senseless answer", status=200), 100),
-        (LLMServerError("down", status=500), 0),
+        (LLMServerError("down", status=500), 100),
         (LLMRateLimitError("slow down", status=429), 0),
         (LLMRateLimitError("slow down"), 0),
     ],
