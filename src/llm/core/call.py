@@ -99,6 +99,9 @@ class Place(Protocol):
     def give_back(self) -> None:
         """Leave the queue, in constant time."""
 
+    def move(self) -> None:
+        """Take the place that the call's priority, which changed, gives it."""
+
 
 class Lease(Protocol):
     """A slot and the capacity paid for one attempt on it."""
@@ -190,6 +193,13 @@ class Call:
         """Whether it waited for a key when it was last seen to do anything but give back."""
         marks = [entry.event for entry in self.log if entry.event in _MARKS]
         return bool(marks) and marks[-1] == CallState.QUEUED
+
+    def urge(self, priority: int) -> None:
+        """Raise the priority, where it is lower, also of a call that waits already."""
+        if priority > self.priority:
+            self.priority = priority
+            if self._place is not None:
+                self._place.move()
 
     def note(self, now: float, event: str, detail: str = "") -> None:
         """Add to the decision log."""

@@ -310,6 +310,7 @@ class Pool:
         match error:
             case LLMRateLimitError():
                 self.queue.cool(slot, error.retry_after)
+                return
             case LLMQuotaExceededError():
                 slot.key.refuse(error, state=KeyState.OUT_OF_CREDIT)
             case LLMAuthenticationError():
@@ -317,8 +318,7 @@ class Pool:
             case _:
                 return
         self.queue.keys_changed()
-        if error.retryable or not isinstance(error, LLMRateLimitError):
-            error.retryable = self.queue.usable(model)  # another key may serve where this one cannot
+        error.retryable = self.queue.usable(model)  # another key may serve where this one cannot
 
     def _signed(self, response: LLMResponse, key: Key) -> LLMResponse:
         if response.provider == self.provider and response.key == key.fingerprint:

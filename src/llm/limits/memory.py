@@ -12,12 +12,15 @@ from .pace import Count, Pace
 from .stating import make_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+    from typing import TypeAlias
 
     from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
     from .base import Holds, Limit
+
+    Wake: TypeAlias = Callable[[Iterable[Limit]], None]
 
 _SILENT_ANSWERS: Final = 32
 
@@ -162,7 +165,7 @@ class AccountBook:
     def __init__(self) -> None:
         """Start empty."""
         self.lock: threading.RLock = threading.RLock()
-        self.sleepers: set[Callable[[], None]] = set()
+        self.sleepers: set[Wake] = set()
         self._accounts: dict[Hashable, Account] = {}
 
     def account(self, name: Hashable) -> Account:
@@ -175,8 +178,8 @@ class AccountBook:
         with self.lock:
             self._accounts.pop(name, None)
 
-    def wake_others(self, caller: Callable[[], None]) -> None:
-        """Have all queues but the caller's look again, since they may count on the same accounts."""
+    def wake_others(self, caller: Wake, given_back: Iterable[Limit]) -> None:
+        """Have all queues but the caller's look again: something was given back to these limits, or others changed."""
         for wake in tuple(self.sleepers):
             if wake != caller:
-                wake()
+                wake(given_back)
