@@ -130,11 +130,13 @@ class Rotation:
 
     def cool(self, slot: Slot, seconds: float | None) -> float:
         """Rest the slot's account, and return for how many seconds; None: the provider named no time."""
-        return self._accounts[slot].cool(self._clock.now(), seconds)
+        with self._lock:
+            return self._accounts[slot].cool(self._clock.now(), seconds)
 
     def succeeded(self, slot: Slot) -> None:
         """Know that the slot's account is served again."""
-        self._accounts[slot].succeeded(self._clock.now())
+        with self._lock:
+            self._accounts[slot].succeeded(self._clock.now())
 
     def usable(self, model: str) -> bool:
         """Return whether a key is left for `model`."""

@@ -332,8 +332,8 @@ async def test_a_reload_keeps_levels_cooling_counts_and_what_is_cached() -> None
         client = manager.get_client(user="alice")
         for text in ("one", "two"):
             await client.chat(text)
-        slots = manager._routes.parts.chains["openai"].pool.queue  # pyright: ignore[reportPrivateUsage]
-        slots.cool(slots.slots[0], 30.0)
+        queue: Any = manager._routes.parts.chains["openai"].pool.queue  # pyright: ignore[reportPrivateUsage]
+        queue.cool(queue.slots[0], 30.0)
         wider = {"global": {"requests_per_day": 20}, "users": {"default": {"requests_per_day": 8}}}
         await manager.reload(config(openai={"rate_limits": {"requests_per_minute": 20}}, limits=wider, cache={}))
         status = manager.get_status()
