@@ -117,8 +117,11 @@ class Lease(Protocol):
     def refund(self) -> None:
         """Give everything back: nothing was sent."""
 
-    def settle(self, used: Charge | None) -> None:
-        """Correct the tokens to what was used; None keeps what was paid, where that is unknown."""
+    def settle(self, used: Charge | None, most: Charge | None = None) -> None:
+        """Correct the tokens to what was used; None keeps what was paid, where that is unknown.
+
+        `most` is what the provider may have used, where nobody knows: so much its own limits keep.
+        """
 
 
 class IllegalTransitionError(RuntimeError):
@@ -244,15 +247,15 @@ class Call:
         """Have a stream's first chunk in hand: no retry and no fallback any more."""
         self._move(now, CallState.ANSWERING, CallState.SENT, "answering")
 
-    def attempted(self, now: float, used: Charge | None = None) -> None:
+    def attempted(self, now: float, used: Charge | None = None, most: Charge | None = None) -> None:
         """End an attempt: the lease goes back, and the call keeps its ticket.
 
         Nothing sent is refunded whole; what was sent stays charged and settles to `used`, or where that is None to
-        what was paid.
+        what was paid; at the provider's own limits to `most`, where it may have used more than is known.
         """
         if self.state not in _LEASED:
             raise IllegalTransitionError(f"call {self.number}: an attempt ends while {self.state}")
-        self._release(now, used)
+        self._release(now, used, most)
         self.state = CallState.TICKETED
 
     def ended(self, now: float, error: BaseException | None = None) -> None:
@@ -274,7 +277,7 @@ class Call:
         self.state = to
         self.decisions.note(now, event, detail)
 
-    def _release(self, now: float, used: Charge | None) -> None:
+    def _release(self, now: float, used: Charge | None, most: Charge | None = None) -> None:
         place, self._place = self._place, None
         lease, self._lease = self._lease, None
         if place is not None:
@@ -287,7 +290,7 @@ class Call:
             lease.refund()
         else:
             self.decisions.note(now, "settled", (reserved, used))
-            lease.settle(used)
+            lease.settle(used, most)
 
 
 def _name(error: BaseException) -> str:

@@ -154,6 +154,7 @@ class Pool:
         acquire_timeout: float | None,
         spawn: Callable[[Coroutine[object, object, None]], None],
         cost: Callable[[str, TokenUsage], float] | None = None,
+        expected: Callable[[str], int] | None = None,
     ) -> None:
         """Make the pool.
 
@@ -165,6 +166,7 @@ class Pool:
             acquire_timeout: Seconds that a call may wait for a key; None for as long as its deadline allows.
             spawn: Runs what must not delay a call, such as closing a retired client.
             cost: US dollars of an answer of a model, where a budget counts them.
+            expected: How long a model's answers are, in tokens; None where nobody knows.
         """
         self.provider: str = provider
         self.queue: Admitting = queue
@@ -174,6 +176,7 @@ class Pool:
         self._acquire_timeout = acquire_timeout
         self._spawn = spawn
         self._cost = cost
+        self._expected = expected
 
     async def __call__(self, request: LLMRequest) -> LLMResult:
         """Make one attempt.
@@ -198,7 +201,8 @@ class Pool:
             if (unsent or unwritten) and call.state is CallState.SENT:
                 call.unsent(now, tried=not unwritten)
             if call.state in _LEASED:
-                call.attempted(now, None if grant is None else self._in_vain(grant.charge, model, error))
+                used, most = (None, None) if grant is None else self._in_vain(grant.charge, model, error)
+                call.attempted(now, used, most)
             raise
 
     def follow(self, heir: Pool) -> None:
@@ -318,8 +322,11 @@ class Pool:
                 self._learn(error, grant, call, model)
             if call.state is CallState.ANSWERING:
                 usage, paid = stream.usage, grant.charge
-                used = self._cut(paid, model, stream.text) if usage is None else self._used(client, usage, model)
-                call.attempted(self._clock.now(), used)
+                if usage is not None:
+                    call.attempted(self._clock.now(), self._used(client, usage, model))
+                else:  # it did not end well: only its chunks tell what was used
+                    came = -(-len(stream.text) // CHARACTERS_PER_TOKEN)
+                    call.attempted(self._clock.now(), self._came(paid, model, came), self._usual(paid, model, came))
             self._close(grant.slot.key.give_back(client))
 
         stream.on_end(ended)
@@ -359,20 +366,22 @@ class Pool:
             return used
         return replace(used, cost=self._cost(model, usage))
 
-    def _in_vain(self, paid: Charge, model: str, error: BaseException) -> Charge:
-        """Return what a request took that was sent and brought nothing.
+    def _in_vain(self, paid: Charge, model: str, error: BaseException) -> tuple[Charge, Charge | None]:
+        """Return what a request took that was sent and brought nothing, and the most that the provider may have used.
 
-        Where the provider did not take it up, no tokens; else its prompt, since nobody knows how far it came.
+        Where it did not take the request up: no tokens. Else the prompt, and where we left, or the way back broke, it
+        may go on to the end of the answer: after a break to one of this model's usual length.
         """
         status = error.status if isinstance(error, LLMException) else None
-        refused = isinstance(error, LLMRateLimitError) or (
-            status is not None and HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
-        )
-        return Charge() if refused else self._came(paid, model, 0)
+        if isinstance(error, LLMRateLimitError) or (status is not None and status in _REFUSED):
+            return Charge(), None
+        if isinstance(error, LLMException):
+            return self._came(paid, model, 0), self._usual(paid, model, 0) if status is None else None
+        return self._came(paid, model, 0), paid
 
-    def _cut(self, paid: Charge, model: str, text: str) -> Charge:
-        # Of a stream that did not end well only its chunks tell what was used.
-        return self._came(paid, model, -(-len(text) // CHARACTERS_PER_TOKEN))
+    def _usual(self, paid: Charge, model: str, output: int) -> Charge:
+        usual = output if self._expected is None else max(output, min(self._expected(model), paid.output_tokens))
+        return self._came(paid, model, usual)
 
     def _came(self, paid: Charge, model: str, output: int) -> Charge:
         cost = 0.0 if self._cost is None else self._cost(model, TokenUsage(paid.input_tokens, output))
@@ -383,6 +392,7 @@ class Pool:
             self._spawn(client.provider.close())
 
 
+_REFUSED = range(HTTPStatus.BAD_REQUEST, HTTPStatus.INTERNAL_SERVER_ERROR)
 _LEASED = frozenset({CallState.PAID, CallState.SENT, CallState.ANSWERING})
 
 

@@ -55,8 +55,16 @@ class Grant:
         """Give everything back: nothing was sent."""
         self._settle(_NOTHING)
 
-    def settle(self, used: Charge | None) -> None:
-        """Correct the tokens to what was used; None keeps what was paid."""
+    def settle(self, used: Charge | None, most: Charge | None = None) -> None:
+        """Correct the tokens to what was used; None keeps what was paid.
+
+        The key's own limits keep `most`, where the provider may have used more than is known; what is too much there
+        the headers of later answers bring back.
+        """
+        if most is not None:
+            theirs = [held for held in self._holds if held[0].level == "key"]
+            self._holds = [held for held in self._holds if held[0].level != "key"]
+            self._ledger.settle(theirs, most)
         self._settle(self.charge if used is None else used)
 
     def learn(self, reports: Sequence[LimitReport]) -> None:

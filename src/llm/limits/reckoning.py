@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 _MILLISECOND = 0.001
 _DATES = 1.5  # seconds that whole seconds, by another clock, may be off
 _SPARE = 1.25
-_REPORTS = 8
-_SECONDS = 2.0
+_REPORTS = 5
+_SECONDS = 1.0
+_CARE = 0.9
 
 
 class Reckoning:
@@ -128,7 +129,7 @@ class Rise:
         self._since = 0.0
 
     def seen(self, now: float, surplus: float) -> float:
-        """Note what a report has over; return what to give back now, which is half of the least of them."""
+        """Note what a report has over; return what to give back now, most of the least of them."""
         if surplus <= 0.0:
             if self._count:
                 self.end()
@@ -139,7 +140,7 @@ class Rise:
         self._least = min(self._least, surplus)
         if self._count < _REPORTS or now - self._since < _SECONDS:
             return 0.0
-        back = self._least / 2
+        back = _CARE * self._least
         self.end()
         return back
 

@@ -203,6 +203,7 @@ class Composition:
             acquire_timeout=config.pool.acquire_timeout,
             spawn=self._outbox.spawn,
             cost=partial(self._spent, name) if self._accounts.counts_dollars(section) else None,
+            expected=self._output.expected,
         )
 
     def _make_key(

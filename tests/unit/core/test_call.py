@@ -33,7 +33,7 @@ class CountingLease:
     def refund(self) -> None:
         self.ends.append(("refund", None))
 
-    def settle(self, used: Charge | None) -> None:
+    def settle(self, used: Charge | None, most: Charge | None = None) -> None:
         self.ends.append(("settle", used))
 
 

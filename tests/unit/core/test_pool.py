@@ -119,7 +119,7 @@ PROMPT = "four" * 100
 @pytest.mark.parametrize(
     ("error", "tokens"),
     [
-        (LLMConnectionError("cut", sent=True), 100),
+        (LLMConnectionError("cut", sent=True), 598),  # the provider may go on to the end
         (LLMServerError("a senseless answer", status=200), 100),
         (LLMServerError("down", status=500), 100),
         (LLMRateLimitError("slow down", status=429), 0),
@@ -137,14 +137,14 @@ async def test_what_was_sent_in_vain_stays_charged_as_a_request_and_its_prompt_u
 
 
 @CALLS
-async def test_a_call_that_was_cancelled_upstream_gives_back_what_it_reserved_for_an_answer(
+async def test_of_a_call_that_was_cancelled_upstream_its_key_keeps_what_the_provider_may_go_on_to_use(
     bench: Bench, call: Any
 ) -> None:
     bench.make = lambda _: FakeProvider(latency=60.0, clock=bench.clock)
     await bench.open()
     with pytest.raises(asyncio.CancelledError):
         await bench.run(call(bench.once, text=PROMPT, max_tokens=500), 30.0)
-    assert bench.taken(0) == {"tokens_per_minute": 0.1, "requests_per_minute": 0.1}
+    assert bench.taken(0) == {"tokens_per_minute": 0.6, "requests_per_minute": 0.1}
 
 
 @CALLS
@@ -155,7 +155,7 @@ async def test_an_answer_settles_to_what_was_used(bench: Bench, call: Any) -> No
     assert bench.taken(0)["requests_per_minute"] == 0.1
 
 
-async def test_a_stream_that_was_left_settles_to_the_chunks_that_came(bench: Bench) -> None:
+async def test_a_stream_that_was_left_settles_to_no_more_than_an_answer_of_the_usual_length(bench: Bench) -> None:
     bench.make = lambda _: FakeProvider("x" * 4000)
     await bench.open()
 
@@ -164,7 +164,7 @@ async def test_a_stream_that_was_left_settles_to_the_chunks_that_came(bench: Ben
             await anext(stream)
 
     await bench.run(leave())
-    assert 0.0 < bench.taken(0)["tokens_per_minute"] < 0.05
+    assert 0.5 < bench.taken(0)["tokens_per_minute"] < 0.55  # of 900 that were reserved
     assert bench.key(0)["calls"] == 0
 
 

@@ -32,7 +32,7 @@ class Lease:
     def refund(self) -> None:
         """Nothing was taken."""
 
-    def settle(self, used: Charge | None) -> None:
+    def settle(self, used: Charge | None, most: Charge | None = None) -> None:
         """Nothing was taken."""
 
 

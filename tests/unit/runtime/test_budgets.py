@@ -323,7 +323,7 @@ async def test_a_stream_that_is_left_pays_for_what_came() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "tokens"), [("server_error", 0), ("rate_limit", 0), ("invalid", 0), ("reset_before", 25)]
+    ("fault", "tokens"), [("server_error", 25), ("rate_limit", 0), ("invalid", 0), ("reset_before", 25)]
 )
 async def test_a_call_that_fails_pays_its_request_and_the_prompt_only_where_nobody_knows(
     fault: Any, tokens: int
