@@ -275,6 +275,8 @@ class AdmissionQueue(Rotation):
         kept: set[Account] = set()
         due = math.inf
         for waiter in self._lanes.heads():
+            if self._steps_aside(waiter, now):
+                return None
             found = self._grant(waiter.call, waiter.ticket, waiter.user, now, fits=waiter.size.fits, kept=kept)
             if isinstance(found, Grant):
                 self._lanes.serve(waiter)
@@ -289,15 +291,21 @@ class AdmissionQueue(Rotation):
                 self._lanes.leave(waiter)
                 waiter.future.set_exception(never)
                 return None
-            level = "key" if bound.limit is None else bound.limit.level
-            if bound.limit is not None and level == "user":
-                self._lanes.step_aside(waiter, bound.limit, now + look)
-                return None
             due = min(due, now + look)
-            if level != "key":
+            if bound.limit is not None and bound.limit.level != "key":
                 break
             kept.add(self._accounts[slot])
         return due
+
+    def _steps_aside(self, waiter: Waiter, now: float) -> bool:
+        """Let others go before one whose user is at a limit of its own, whatever else it waits for."""
+        if waiter.user is None:
+            return False
+        own = binding(waiter.user.limits, waiter.ticket.charge, now)
+        if own.limit is None or own.limit.refuses:
+            return False
+        self._lanes.step_aside(waiter, own.limit, now + own.seconds if own.timed else math.inf)
+        return True
 
     # --- when to look again ------------------------------------------------------------------------------------------
 
