@@ -12,10 +12,12 @@ from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+ReportedUnit: TypeAlias = Literal["requests", "input_tokens", "output_tokens", "total_tokens"]
 
 _LOG_LENGTH = 64
 _ids = count(1)
@@ -71,11 +73,32 @@ class Ticket:
     deadline: float | None = None
 
 
+class LimitReport(NamedTuple):
+    """What a provider's answer says about one of its limits, as it stood when the request was admitted.
+
+    Attributes:
+        unit: Which part of a `Charge` it counts.
+        limit: The number, in that unit, per period.
+        remaining: What was left of it.
+        reset: Seconds, from when the answer came, until all of it is there again; None where it does not say.
+        rounding: By how much `remaining` may be off, since some vendors round.
+    """
+
+    unit: ReportedUnit
+    limit: float
+    remaining: float
+    reset: float | None = None
+    rounding: float = 0.0
+
+
 class Place(Protocol):
     """A place in the queue."""
 
     def give_back(self) -> None:
         """Leave the queue, in constant time."""
+
+    def move(self) -> None:
+        """Take the place that the call's priority, which changed, gives it."""
 
 
 class Lease(Protocol):
@@ -124,12 +147,13 @@ class Call:
         ticket: What it asks of the limits, while it has one.
         sends: How often it was sent.
         retryable: False once an answer was given elsewhere (by the leader of its flight): no retry here.
+        reports: What the last answer said of the provider's limits; empty where it said nothing.
         error: How it failed; None while it runs and where it succeeded.
     """
 
     __slots__ = (
-        "_ends", "_lease", "_log", "_place", "deadline", "error", "number", "priority", "retryable", "sends",
-        "started", "state", "ticket", "user",
+        "_ends", "_lease", "_log", "_place", "deadline", "error", "number", "priority", "reports", "retryable",
+        "sends", "started", "state", "ticket", "user",
     )  # fmt: skip
 
     def __init__(
@@ -145,6 +169,7 @@ class Call:
         self.ticket: Ticket | None = None
         self.sends: int = 0
         self.retryable: bool = True
+        self.reports: tuple[LimitReport, ...] = ()
         self.error: BaseException | None = None
         self._place: Place | None = None
         self._lease: Lease | None = None
@@ -166,6 +191,13 @@ class Call:
         """Whether it waited for a key when it was last seen to do anything but give back."""
         marks = [entry.event for entry in self.log if entry.event in _MARKS]
         return bool(marks) and marks[-1] == CallState.QUEUED
+
+    def urge(self, priority: int) -> None:
+        """Raise the priority, where it is lower, also of a call that waits already."""
+        if priority > self.priority:
+            self.priority = priority
+            if self._place is not None:
+                self._place.move()
 
     def note(self, now: float, event: str, detail: str = "") -> None:
         """Add to the decision log."""
@@ -210,6 +242,7 @@ class Call:
         """Know that the first byte may have left."""
         self._move(now, CallState.SENT, CallState.PAID)
         self.sends += 1
+        self.reports = ()
 
     def unsent(self, now: float, *, tried: bool = True) -> None:
         """Know for certain that no byte left after all: no connection was made, or (not even tried) nothing written."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from llm.utils.clock import Clock
 
+    from .call import LimitReport
     from .keys import Client, Key, Slot
     from .protocols import Provider
     from .stream import LLMResult
@@ -47,6 +48,9 @@ class Grant(Protocol):
     def charge(self) -> Charge:
         """What was paid."""
         ...
+
+    def learn(self, reports: Sequence[LimitReport]) -> None:
+        """Level its limits with what the provider said of them."""
 
 
 class Admitting(Protocol):
@@ -251,12 +255,16 @@ class Pool:
             call.sent(self._clock.now())
             result = await self._send(client.provider, request)
             self.queue.succeeded(slot)
+            if call.reports:
+                grant.learn(call.reports)
             if isinstance(result, LLMStream):
                 stream = result
                 return self._streaming(stream, request, call, grant, client)
             call.attempted(self._clock.now(), self._used(client, result.usage, model))
             return self._signed(result, key)
         except LLMException as error:
+            if call.reports:
+                grant.learn(call.reports)
             self._learn(error, slot, model)
             raise
         finally:
@@ -302,6 +310,7 @@ class Pool:
         match error:
             case LLMRateLimitError():
                 self.queue.cool(slot, error.retry_after)
+                return
             case LLMQuotaExceededError():
                 slot.key.refuse(error, state=KeyState.OUT_OF_CREDIT)
             case LLMAuthenticationError():
@@ -309,8 +318,7 @@ class Pool:
             case _:
                 return
         self.queue.keys_changed()
-        if error.retryable or not isinstance(error, LLMRateLimitError):
-            error.retryable = self.queue.usable(model)  # another key may serve where this one cannot
+        error.retryable = self.queue.usable(model)  # another key may serve where this one cannot
 
     def _signed(self, response: LLMResponse, key: Key) -> LLMResponse:
         if response.provider == self.provider and response.key == key.fingerprint:

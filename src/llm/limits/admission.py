@@ -1,8 +1,9 @@
 """The queue in front of a provider's keys: who may send now, with which key, and who waits for what.
 
 The shell around the pure limits: it asks all limits of a call in one step and takes all or none, and owns the only
-futures and the only timer. Waiters stand in lanes, one per model and limited user, so that a call that waits for its
-user's limit holds up nobody else; in a lane a higher priority goes first, then who came first.
+futures and the only timer. Waiters stand in lanes, one per model and set of keys that can ever pay them, so a call that
+only the largest key can pay holds up nobody whom another key can serve; and a key that somebody waits for is kept from
+all who come after.
 """
 
 from __future__ import annotations
@@ -18,19 +19,21 @@ from llm.core.exceptions import LLMInvalidRequestError
 from llm.core.types import Admission
 
 from . import refusals
+from .base import binding
+from .flow import Waiter
 from .grant import Grant
-from .lanes import Lane, Waiter
+from .lanes import Lanes
 from .rotation import Choice, Levels, Rotation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Iterable, Sequence
 
-    from llm.core.call import Call, Charge, Ticket
+    from llm.core.call import Call, Charge, LimitReport, Ticket
     from llm.core.exceptions import LLMException
     from llm.core.keys import Slot
     from llm.utils.clock import Clock, Timer
 
-    from .grant import Holds
+    from .base import Holds, Limit
     from .memory import Account, AccountBook
 
 __all__ = ["AdmissionQueue", "Levels"]
@@ -54,7 +57,8 @@ class AdmissionQueue(Rotation):
         self.waiting: int = 0
         self._book = book
         self._max_waiting = max_waiting
-        self._lanes: dict[tuple[str, int], Lane] = {}
+        self._lanes = Lanes()
+        self._fitted = self._version()
         self._timer: Timer | None = None
         self._due = math.inf
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -76,16 +80,11 @@ class AdmissionQueue(Rotation):
             raise LLMInvalidRequestError("a call without a ticket cannot be paid")
         now = self._clock.now()
         user = self._user(ticket.user)
-        lane = self._lanes.get((ticket.model, id(user)))
-        head = lane.head() if lane is not None else None
-        first = head is None or (-call.priority, call.number) < head.key[:2]
-        found = self._grant(call, ticket, user, now) if first else self._look(ticket, user, now)
+        found = self._look(ticket, user, now) if self.waiting else self._grant(call, ticket, user, now)
         if isinstance(found, Grant):
             return found
         self._refuse_to_wait(ticket, found, now)
-        waiter = self._enqueue(call, ticket, user, refusals.told(found.bound), now)
-        if first:
-            self._wake_by(now, now + found.look)
+        waiter = self._enqueue(call, ticket, user, found, now)
         try:
             async with self._clock.timeout(timeout):
                 return await waiter.future
@@ -101,12 +100,37 @@ class AdmissionQueue(Rotation):
         with self._lock:
             for limit, hold in holds:
                 limit.settle(now, hold, getattr(used, limit.unit))
-        self._pump(now)
-        self._book.wake_others(self._look_again_soon)
+        if self.waiting:
+            self._lanes.recall([limit for limit, _ in holds])
+            self._pump(now)
+        if self._book.sleepers:
+            self._book.wake_others(self._look_again_soon, [limit for limit, _ in holds])
+
+    def learn(self, slot: Slot, holds: Holds, reports: Sequence[LimitReport]) -> None:
+        """Level the slot's account with what the provider said as it admitted or refused what holds `holds`."""
+        account = self._accounts[slot]
+        with self._lock:
+            version = account.version
+            account.learn(self._clock.now(), holds, reports)
+        if account.version != version:
+            self.keys_changed()
+            self._book.wake_others(self._look_again_soon, ())
 
     def keys_changed(self) -> None:
-        """Look again: a key left the rotation or came back."""
-        self._pump(self._clock.now())
+        """Place all anew: a key left the rotation or came back, or limits changed."""
+        now = self._clock.now()
+        self._fitted = self._version()
+        for waiter in self._lanes.clear():
+            waiter.size = self._size(waiter.ticket)
+            if waiter.size.fits:
+                self._lanes.place(waiter)
+            else:
+                found = self._look(waiter.ticket, waiter.user, now)
+                waiter.future.set_exception(
+                    self._never(waiter.ticket, found.bound)
+                    or refusals.no_key_left(self.provider, waiter.ticket.model, self.slots)
+                )
+        self._pump(now)
 
     def explain(self, ticket: Ticket) -> Admission:
         """Return what would happen to the ticket now; takes nothing."""
@@ -130,36 +154,65 @@ class AdmissionQueue(Rotation):
         """Take a waiter out that gave up, or was told why there is no grant."""
         self._count(-1)
         waiter.future.cancel()
-        if waiter.future.cancelled():  # else it was taken out, and told
-            waiter.lane.forget()
-            self._drop_if_empty(waiter.lane)
+        self._lanes.leave(waiter)
+
+    def move(self, waiter: Waiter) -> None:
+        """Place a waiter anew, whose priority changed."""
+        if waiter.flow is not None:
+            self._lanes.leave(waiter)
+            self._lanes.place(waiter)
+            self._pump(self._clock.now())
 
     def close(self, error: LLMException) -> None:
         """End all waiting with `error`."""
-        for lane in list(self._lanes.values()):
-            while lane.head() is not None:
-                lane.pop().future.set_exception(copy(error))
-            self._drop_if_empty(lane)
+        for waiter in self._lanes.clear():
+            waiter.future.set_exception(copy(error))
         self._wake_at(self._clock.now(), math.inf)
 
     # --- who can pay ------------------------------------------------------------------------------------------------
 
     def _look(self, ticket: Ticket, user: Account | None, now: float) -> Choice:
         with self._lock:
-            return self._choose(ticket.model, self._shared(user), ticket.charge, now)
+            return self._choose(ticket, self._shared(user), now)
 
-    def _grant(self, call: Call, ticket: Ticket, user: Account | None, now: float) -> Grant | Choice:
+    def _choose(
+        self,
+        ticket: Ticket,
+        shared: Sequence[Limit],
+        now: float,
+        *,
+        fits: frozenset[int] | None = None,
+        kept: Container[Account] = (),
+    ) -> Choice:
+        """Return the next slot in turn that can pay now, else the one that will first, and what binds it."""
+        choice = self._first(ticket.model, ticket.charge, now, fits, kept)
+        outer = binding(shared, ticket.charge, now)
+        if outer.seconds <= choice.bound.seconds:
+            return choice
+        return Choice(choice.slot, outer, outer.seconds if outer.timed else math.inf)
+
+    def _grant(  # noqa: PLR0913 - what a grant depends on
+        self,
+        call: Call,
+        ticket: Ticket,
+        user: Account | None,
+        now: float,
+        *,
+        fits: frozenset[int] | None = None,
+        kept: Container[Account] = (),
+    ) -> Grant | Choice:
         """Pay at all levels in one step, or tell what binds."""
-        shared = self._shared(user)
+        charge = ticket.charge
         with self._lock:
-            choice = self._choose(ticket.model, shared, ticket.charge, now)
+            shared = self._shared(user)
+            choice = self._choose(ticket, shared, now, fits=fits, kept=kept)
             slot = choice.slot
             if slot is None or choice.bound.seconds > 0.0:
                 return choice
             limits = (*shared, *self._accounts[slot].limits)
-            holds = [(limit, limit.take(now, getattr(ticket.charge, limit.unit))) for limit in limits]
-        self._took(slot, ticket.model)
-        grant = Grant(slot, ticket.charge, holds, self.settle)
+            holds = [(limit, limit.take(now, getattr(charge, limit.unit))) for limit in limits]
+        self._ring(ticket.model).took(slot)
+        grant = Grant(slot, charge, holds, self)
         call.paid(now, grant)
         return grant
 
@@ -175,13 +228,13 @@ class AdmissionQueue(Rotation):
 
     # --- who waits ---------------------------------------------------------------------------------------------------
 
-    def _enqueue(self, call: Call, ticket: Ticket, user: Account | None, reason: str, now: float) -> Waiter:
-        lane = self._lanes.setdefault((ticket.model, id(user)), Lane(ticket.model, user))
+    def _enqueue(self, call: Call, ticket: Ticket, user: Account | None, found: Choice, now: float) -> Waiter:
         self._loop = asyncio.get_running_loop()
-        waiter = Waiter(call, ticket, lane, self._loop.create_future(), self.leave)
-        call.queued(now, waiter, reason)
-        lane.push(waiter)
+        waiter = Waiter(call, ticket, user=user, size=self._size(ticket), future=self._loop.create_future(), queue=self)
+        call.queued(now, waiter, refusals.told(found.bound, found.slot))
         self._count(1)
+        if self._lanes.place(waiter):
+            self._pump(now)
         return waiter
 
     def _count(self, more: int) -> None:
@@ -194,37 +247,42 @@ class AdmissionQueue(Rotation):
 
     def _pump(self, now: float) -> None:
         """Let all go who can, and set the timer for the next who will."""
-        if not self.waiting:
-            return
-        heads = [(head.key, lane) for lane in self._lanes.values() if (head := lane.head()) is not None]
-        heads.sort(key=lambda entry: entry[0][:2])
-        self._wake_at(now, min([self._pump_lane(lane, now) for _, lane in heads], default=math.inf))
+        if self._lanes:
+            while (due := self._let_one_go(now)) is None:
+                pass
+            self._wake_at(now, min(due, self._lanes.due()))
 
-    def _pump_lane(self, lane: Lane, now: float) -> float:
-        """Let go who can; return when the first who cannot may be looked at again."""
-        while (waiter := lane.head()) is not None:
-            found = self._grant(waiter.call, waiter.ticket, lane.user, now)
+    def _let_one_go(self, now: float) -> float | None:
+        """Let the first go who can, or step aside, or be refused; else return when time may change that."""
+        self._lanes.recall_due(now)
+        kept: set[Account] = set()
+        due = math.inf
+        for waiter in self._lanes.heads():
+            found = self._grant(waiter.call, waiter.ticket, waiter.user, now, fits=waiter.size.fits, kept=kept)
             if isinstance(found, Grant):
-                lane.pop().future.set_result(found)
+                self._lanes.serve(waiter)
+                waiter.future.set_result(found)
                 self._count(-1)
+                return None
+            slot, bound, look = found
+            if slot is None:  # those before it wait for all the keys that it could take
                 continue
-            never = self._never(waiter.ticket, found.bound)
-            if never is None:
-                return now + found.look
-            lane.pop().future.set_exception(never)
-        self._drop_if_empty(lane)
-        return math.inf
-
-    def _drop_if_empty(self, lane: Lane) -> None:
-        place = (lane.model, id(lane.user))
-        if not lane.heap and self._lanes.get(place) is lane:
-            del self._lanes[place]
+            never = self._never(waiter.ticket, bound)
+            if never is not None:
+                self._lanes.leave(waiter)
+                waiter.future.set_exception(never)
+                return None
+            level = "key" if bound.limit is None else bound.limit.level
+            if bound.limit is not None and level == "user":
+                self._lanes.step_aside(waiter, bound.limit, now + look)
+                return None
+            due = min(due, now + look)
+            if level != "key":
+                break
+            kept.add(self._accounts[slot])
+        return due
 
     # --- when to look again ------------------------------------------------------------------------------------------
-
-    def _wake_by(self, now: float, due: float) -> None:
-        if due < self._due:
-            self._wake_at(now, due)
 
     def _wake_at(self, now: float, due: float) -> None:
         if due == self._due:
@@ -234,14 +292,21 @@ class AdmissionQueue(Rotation):
             self._timer = None
         self._due = due
         if due < math.inf:
-            self._timer = self._clock.call_later(max(0.0, due - now), self._look_again)
+            self._timer = self._clock.call_later(max(0.0, due - now), self._time_has_come)
 
-    def _look_again(self) -> None:
+    def _time_has_come(self) -> None:
         self._timer, self._due = None, math.inf
-        self._pump(self._clock.now())
+        self._look_again(())
 
-    def _look_again_soon(self) -> None:
+    def _look_again(self, given_back: Iterable[Limit]) -> None:
+        if self._version() != self._fitted:
+            self.keys_changed()
+        else:
+            self._lanes.recall(given_back)
+            self._pump(self._clock.now())
+
+    def _look_again_soon(self, given_back: Iterable[Limit]) -> None:
         """Look again on the queue's own loop; called from any thread."""
         if self._loop is not None:
             with suppress(RuntimeError):  # its loop is closed, and nobody waits any more
-                self._loop.call_soon_threadsafe(self.keys_changed)
+                self._loop.call_soon_threadsafe(self._look_again, given_back)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,6 +75,9 @@ class Limit(Protocol):
     def saturation(self, now: float) -> float:
         """Return how full it is, 0 to 1."""
         ...
+
+
+Holds: TypeAlias = "list[tuple[Limit, Hold]]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,95 +1,119 @@
-"""Who waits, in order, and cheap to leave."""
+"""All who wait for a provider's keys, in their lanes, and who stands aside for a limit of their own."""
 
 from __future__ import annotations
 
 import heapq
+import math
 from itertools import count
 from typing import TYPE_CHECKING
 
+from .fair import Lane, Turns
+
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable
+    from collections.abc import Iterable, Iterator
 
-    from llm.core.call import Call, Ticket
-
-    from .grant import Grant
-    from .memory import Account
+    from .base import Limit
+    from .flow import Flow, Waiter
 
 
-class Waiter:
-    """A call's place in a lane.
+class Lanes:
+    """One lane for each model and set of slots that can ever pay: each knows its first, in the order of all."""
 
-    Attributes:
-        call: Who waits.
-        ticket: What it waits to pay.
-        lane: Where.
-        future: Is given the grant, or the reason why there is none.
-        key: Its order in the lane: the smallest is first.
-    """
-
-    __slots__ = ("_leave", "call", "future", "key", "lane", "ticket")
-
-    def __init__(
-        self, call: Call, ticket: Ticket, lane: Lane, future: asyncio.Future[Grant], leave: Callable[[Waiter], None]
-    ) -> None:
-        """Stand nowhere yet; `leave` is told when the call gives up."""
-        self.call: Call = call
-        self.ticket: Ticket = ticket
-        self.lane: Lane = lane
-        self.future: asyncio.Future[Grant] = future
-        self.key: tuple[int, int, int] = (0, 0, 0)
-        self._leave = leave
-
-    def give_back(self) -> None:
-        """Leave the queue."""
-        self._leave(self)
-
-
-class Lane:
-    """Waiters that the same slots can serve, under the same limits.
-
-    A higher priority goes first, then who came first. Leaving costs O(1): who left is dropped as it comes up, or with
-    all others when they are the larger part.
-    """
-
-    __slots__ = ("_entries", "_left", "heap", "model", "user")
-
-    def __init__(self, model: str, user: Account | None) -> None:
+    def __init__(self) -> None:
         """Start empty."""
-        self.model: str = model
-        self.user: Account | None = user
-        self.heap: list[tuple[tuple[int, int, int], Waiter]] = []
+        self._lanes: dict[tuple[str, frozenset[int]], Lane] = {}
+        self._turns: dict[int, Turns] = {}
+        self._aside: dict[Limit, dict[Flow, tuple[float, Lane]]] = {}
+        self._dues: list[tuple[float, int, Limit, Flow]] = []
         self._entries = count()
-        self._left = 0
 
-    def push(self, waiter: Waiter) -> None:
-        """Add a waiter at its place."""
-        # A call's number is its arrival, also when it comes back after a refusal: then it is first of its priority.
-        waiter.key = (-waiter.call.priority, waiter.call.number, next(self._entries))
-        heapq.heappush(self.heap, (waiter.key, waiter))
+    def __bool__(self) -> bool:
+        """Return whether anybody waits."""
+        return bool(self._lanes)
 
-    def head(self) -> Waiter | None:
-        """Return the first who still waits."""
-        while self.heap:
-            waiter = self.heap[0][1]
-            if waiter.future.done():
-                heapq.heappop(self.heap)
-                self._left -= 1
-            elif waiter.key[0] != -waiter.call.priority:  # somebody more urgent waits for this call's answer now
-                heapq.heappop(self.heap)
-                self.push(waiter)
-            else:
-                return waiter
-        return None
+    def __iter__(self) -> Iterator[Waiter]:
+        """Return those who wait, in no order."""
+        return (waiter for lane in self._lanes.values() for waiter in lane)
 
-    def forget(self) -> None:
-        """Count one that left, and whose future is done."""
-        self._left += 1
-        if self._left * 2 > len(self.heap):
-            self.heap = [entry for entry in self.heap if not entry[1].future.done()]
-            heapq.heapify(self.heap)
-            self._left = 0
+    def place(self, waiter: Waiter) -> bool:
+        """Put a waiter in its lane; returns whether it is the first there."""
+        name = (waiter.ticket.model, waiter.size.fits)
+        lane = self._lanes.get(name)
+        if lane is None:
+            lane = self._lanes[name] = Lane(*name, self._turns)
+        lane.push(waiter)
+        return lane.head() is waiter
 
-    def pop(self) -> Waiter:
-        """Take the first out."""
-        return heapq.heappop(self.heap)[1]
+    def heads(self) -> list[Waiter]:
+        """Return the first of each lane, in order."""
+        found = [(waiter.flow.rank, waiter) for lane in self._lanes.values() if (waiter := lane.head()) and waiter.flow]
+        return [waiter for _, waiter in sorted(found, key=lambda entry: entry[0] or (0, 0.0, (0.0, 0)))]
+
+    def serve(self, waiter: Waiter) -> None:
+        """Take out the first of a lane, which goes."""
+        lane = self._lane(waiter)
+        if lane is not None and waiter.flow is not None:
+            lane.serve(waiter.flow)
+            self._drop_if_empty(lane)
+
+    def leave(self, waiter: Waiter) -> None:
+        """Take out anyone."""
+        lane = self._lane(waiter)
+        if lane is not None and waiter.flow is not None:
+            lane.leave(waiter.flow, waiter)
+            self._drop_if_empty(lane)
+
+    def clear(self) -> list[Waiter]:
+        """Take all out, and return them."""
+        waiters = list(self)
+        for waiter in waiters:
+            waiter.flow = None
+        self._lanes.clear()
+        self._aside.clear()
+        self._dues.clear()
+        return waiters
+
+    # --- who stands aside ---------------------------------------------------------------------------------------------
+
+    def step_aside(self, waiter: Waiter, limit: Limit, due: float) -> None:
+        """Let others go before the waiter's user, who waits for `limit`: until `due`, or something is given back."""
+        lane, flow = self._lane(waiter), waiter.flow
+        if lane is not None and flow is not None:
+            flow.rank = None
+            self._aside.setdefault(limit, {})[flow] = (due, lane)
+            if due < math.inf:
+                heapq.heappush(self._dues, (due, next(self._entries), limit, flow))
+
+    def due(self) -> float:
+        """Return when the first who stands aside may come back by time alone, in monotonic seconds."""
+        dues = self._dues
+        while dues:
+            due, _, limit, flow = dues[0]
+            if self._aside.get(limit, {}).get(flow, (None,))[0] == due:
+                return due
+            heapq.heappop(dues)
+        return math.inf
+
+    def recall_due(self, now: float) -> None:
+        """Bring back those whose time has come."""
+        while self.due() <= now:
+            _, _, limit, flow = heapq.heappop(self._dues)
+            flows = self._aside[limit]
+            _, lane = flows.pop(flow)
+            if not flows:
+                del self._aside[limit]
+            lane.stand(flow)
+
+    def recall(self, limits: Iterable[Limit]) -> None:
+        """Bring back those who wait for one of these limits, to which something was given back."""
+        if self._aside:
+            for limit in limits:
+                for flow, (_, lane) in self._aside.pop(limit, {}).items():
+                    lane.stand(flow)
+
+    def _lane(self, waiter: Waiter) -> Lane | None:
+        return self._lanes.get((waiter.ticket.model, waiter.size.fits))
+
+    def _drop_if_empty(self, lane: Lane) -> None:
+        if not lane.flows:
+            self._lanes.pop((lane.model, lane.fits), None)

@@ -11,11 +11,15 @@ from .concurrency import Concurrency
 from .window import SlidingWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+    from typing import TypeAlias
 
+    from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
-    from .base import Limit, Unit
+    from .base import Holds, Limit, Unit
+
+    Wake: TypeAlias = Callable[[Iterable[Limit]], None]
 
 _UNITS: dict[str, Unit] = {
     "requests": "requests",
@@ -54,15 +58,17 @@ class Account:
         limits: Its limits.
         cooling_until: Monotonic seconds until which the provider asked not to be called.
         strikes: Refusals in a row that gave no time to wait.
+        version: Changes with the limits.
     """
 
-    __slots__ = ("__weakref__", "_stated", "cooling_until", "limits", "strikes")
+    __slots__ = ("__weakref__", "_stated", "cooling_until", "limits", "strikes", "version")
 
     def __init__(self) -> None:
         """Start without limits."""
         self.limits: tuple[Limit, ...] = ()
         self.cooling_until: float = 0.0
         self.strikes: int = 0
+        self.version: int = 0
         self._stated: tuple[dict[str, object], bool] | None = None
 
     def state(self, now: float, stated: Mapping[str, object], *, level: LimitScope, bucket: bool) -> None:
@@ -71,9 +77,13 @@ class Account:
             return
         before = {limit.name: limit for limit in self.limits}
         self._stated = (dict(stated), bucket)
+        self.version += 1
         self.limits = tuple(
             _continue(before.get(limit.name), limit, now) for limit in make_limits(stated, level=level, bucket=bucket)
         )
+
+    def learn(self, now: float, holds: Holds, reports: Sequence[LimitReport]) -> None:
+        """Level with what the provider said, as it admitted or refused a call that holds `holds`."""
 
     def cool(self, now: float, seconds: float | None) -> float:
         """Rest after a refusal, and return for how many seconds.
@@ -116,7 +126,7 @@ class AccountBook:
     def __init__(self) -> None:
         """Start empty."""
         self.lock: threading.RLock = threading.RLock()
-        self.sleepers: set[Callable[[], None]] = set()
+        self.sleepers: set[Wake] = set()
         self._accounts: dict[Hashable, Account] = {}
 
     def account(self, name: Hashable) -> Account:
@@ -129,8 +139,8 @@ class AccountBook:
         with self.lock:
             self._accounts.pop(name, None)
 
-    def wake_others(self, caller: Callable[[], None]) -> None:
-        """Have all queues but the caller's look again, since they may count on the same accounts."""
+    def wake_others(self, caller: Wake, given_back: Iterable[Limit]) -> None:
+        """Have all queues but the caller's look again: something was given back to these limits, or others changed."""
         for wake in tuple(self.sleepers):
             if wake != caller:
-                wake()
+                wake(given_back)

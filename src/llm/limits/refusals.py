@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from .base import Binding, Limit
 
 
-def told(bound: Binding) -> str:
-    """Return what is waited for, in words."""
+def told(bound: Binding, slot: Slot | None = None) -> str:
+    """Return what is waited for, in words; `slot` is the one whose key is meant."""
+    of_key = "" if slot is None else f" of the key {slot.key.fingerprint}"
     if bound.limit is None:
-        return "the pause that the provider asked for" if bound.seconds > 0 else "its turn"
-    return f"{bound.limit.name} of the {bound.limit.level}"
+        return f"the pause{of_key} that the provider asked for" if bound.seconds > 0 else "its turn"
+    level = bound.limit.level
+    return bound.limit.name + (of_key if level == "key" and of_key else f" of the {level}")
 
 
 def no_such_model(provider: str, model: str, models: Sequence[str]) -> LLMInvalidRequestError:

@@ -12,10 +12,12 @@ from llm.core.exceptions import LLMInvalidRequestError
 
 from . import refusals
 from .base import FREE, MOMENT, Binding, binding, never_fits
+from .flow import Size
 from .memory import Account
+from .ring import Ring
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from llm.core.call import Ticket
     from llm.core.exceptions import LLMException
@@ -65,13 +67,14 @@ class Rotation:
         self.provider: str = provider
         self.slots: tuple[Slot, ...] = tuple(slot for slot, _ in slots)
         self._accounts: dict[Slot, Account] = dict(slots)
+        self._counted: tuple[Account, ...] = tuple(dict.fromkeys((*levels.shared, *self._accounts.values())))
         self._clock = clock
         self._lock = book.lock
         self._levels = levels
-        self._serving: dict[str, tuple[Slot, ...]] = {
-            model: tuple(slot for slot in self.slots if slot.model in (model, _ANY)) for model in (*self.models(), _ANY)
+        self._rings: dict[str, Ring] = {
+            model: Ring(tuple(entry for entry in slots if entry[0].model in (model, _ANY)))
+            for model in (*self.models(), _ANY)
         }
-        self._turns: dict[str, int] = {}
         self._model_turn = 0
 
     def models(self) -> tuple[str, ...]:
@@ -93,7 +96,7 @@ class Rotation:
             )
         turn = self._model_turn % len(models)
         ordered = models[turn:] + models[:turn]
-        free = (m for m in ordered if len(ordered) > 1 and self._choose(m, (), Charge(), now).bound is FREE)
+        free = (m for m in ordered if len(ordered) > 1 and self._first(m, Charge(), now).bound is FREE)
         chosen = next(free, models[turn])
         self._model_turn = models.index(chosen) + 1
         return chosen
@@ -105,11 +108,14 @@ class Rotation:
             LLMInvalidRequestError: No slot has the model; names those there are.
             LLMRateLimitError: The request is larger than a limit, or a limit per day or in dollars is used up.
         """
-        slots = self._having(ticket.model)
-        if not slots:
+        ring, user = self._ring(ticket.model), self._user(ticket.user)
+        entries = ring.entries
+        if not entries:
             raise refusals.no_such_model(self.provider, ticket.model, self.models())
-        shared = self._shared(self._user(ticket.user))
-        of_keys = [self._accounts[slot].limits for slot in slots if slot.serves(ticket.model)]
+        if user is None and ring.is_harmless(ticket.charge, self._shared, self._version()):
+            return
+        shared = self._shared(user)
+        of_keys = [account.limits for slot, account in entries if slot.serves(ticket.model)]
         over = never_fits(shared, ticket.charge) or _over_all(of_keys, ticket.charge)
         if over is not None:
             raise refusals.too_large(self.provider, ticket, over)
@@ -132,11 +138,11 @@ class Rotation:
 
     def usable(self, model: str) -> bool:
         """Return whether a key is left for `model`."""
-        return any(slot.serves(model) for slot in self._having(model))
+        return any(slot.serves(model) for slot, _ in self._ring(model).entries)
 
     def rest(self, model: str) -> float:
         """Return seconds until one of the model's keys is not cooling; infinite where no key is left."""
-        rests = [self.cooling(slot) for slot in self._having(model) if slot.serves(model)]
+        rests = [self.cooling(slot) for slot, _ in self._ring(model).entries if slot.serves(model)]
         return min(rests, default=math.inf)
 
     def saturation(self, slot: Slot) -> dict[str, float]:
@@ -149,65 +155,83 @@ class Rotation:
         """Return seconds that the slot's account still rests."""
         return max(0.0, self._accounts[slot].cooling_until - self._clock.now())
 
-    def _having(self, model: str) -> tuple[Slot, ...]:
-        return self._serving[self._group(model)]
+    def _version(self) -> int:
+        """Return a number that changes with the limits of any account but the users'."""
+        version = 0
+        for account in self._counted:
+            version += account.version
+        return version
 
-    def _group(self, model: str) -> str:
-        return model if model in self._serving else _ANY
+    def _ring(self, model: str) -> Ring:
+        return self._rings.get(model) or self._rings[_ANY]
 
     def _user(self, user: str | None) -> Account | None:
         return self._levels.user(user) if user is not None and self._levels.user is not None else None
 
-    def _shared(self, user: Account | None) -> tuple[Limit, ...]:
-        accounts = (*self._levels.shared, user) if user is not None else self._levels.shared
-        return tuple(limit for account in accounts for limit in account.limits)
+    def _shared(self, user: Account | None = None) -> list[Limit]:
+        limits: list[Limit] = []
+        for account in self._levels.shared:
+            limits += account.limits
+        if user is not None:
+            limits += user.limits
+        return limits
 
-    def _choose(self, model: str, shared: tuple[Limit, ...], charge: Charge, now: float) -> Choice:
-        """Return the next slot in turn that can pay now, else the one that will first, and what binds it."""
-        slot, bound, look = self._first(model, charge, now)
-        outer = binding(shared, charge, now)
-        if outer.seconds <= bound.seconds:
-            return Choice(slot, bound, look)
-        return Choice(slot, outer, outer.seconds if outer.timed else math.inf)
-
-    def _first(self, model: str, charge: Charge, now: float) -> Choice:
-        found = Choice(None, Binding(math.inf), math.inf)
-        slots = self._having(model)
-        turn = self._turns.get(self._group(model), 0)
-        for slot in (*slots[turn:], *slots[:turn]):
-            if not slot.serves(model):
+    def _size(self, ticket: Ticket) -> Size:
+        """Return which slots can ever pay the ticket, and how large it is for the largest of them."""
+        charge, fits = ticket.charge, list[int]()
+        tokens = share = math.inf
+        for slot, account in self._ring(ticket.model).entries:
+            if not slot.serves(ticket.model) or never_fits(account.limits, charge) is not None:
                 continue
-            bound = self._bound(slot, charge, now)
+            fits.append(slot.index)
+            parts = [(limit.unit, getattr(charge, limit.unit) / limit.capacity) for limit in account.limits]
+            share = min(share, max([part for _, part in parts], default=0.0))
+            tokens = min(tokens, max([part for unit, part in parts if unit != "requests"], default=0.0))
+        return Size(frozenset(fits), tokens, share) if fits else Size(frozenset(), 0.0, 0.0)
+
+    def _first(
+        self, model: str, charge: Charge, now: float, fits: frozenset[int] | None = None, kept: Container[Account] = ()
+    ) -> Choice:
+        """Return the next slot in turn that can pay now, else the one that will first.
+
+        Only slots that are in `fits` are asked, and none of the accounts that are `kept` for somebody else.
+        """
+        ring = self._ring(model)
+        entries, turn, look = ring.entries, ring.turn, math.inf
+        nearest: Slot | None = None
+        soonest = Binding(math.inf)
+        for place in range(turn, turn + len(entries)):
+            slot, account = entries[place % len(entries)]
+            if (fits is not None and slot.index not in fits) or account in kept or not slot.serves(model):
+                continue
+            bound = _bound(account, charge, now)
             if bound.seconds <= 0.0:
                 return Choice(slot, bound, 0.0)
-            look = min(found.look, bound.seconds if bound.timed else math.inf)
-            nearer = found.slot is None or bound.seconds < found.bound.seconds
-            found = Choice(slot, bound, look) if nearer else found._replace(look=look)
-        return found
-
-    def _bound(self, slot: Slot, charge: Charge, now: float) -> Binding:
-        account = self._accounts[slot]
-        bound = binding(account.limits, charge, now)
-        rest = account.cooling_until - now
-        return Binding(rest) if rest > max(bound.seconds, MOMENT) else bound
-
-    def _took(self, slot: Slot, model: str) -> None:
-        slots = self._having(model)
-        self._turns[self._group(model)] = (slots.index(slot) + 1) % len(slots)
+            if bound.timed:
+                look = min(look, bound.seconds)
+            if nearest is None or bound.seconds < soonest.seconds:
+                nearest, soonest = slot, bound
+        return Choice(nearest, soonest, look)
 
     def _never(self, ticket: Ticket, bound: Binding) -> LLMException | None:
         """Return why waiting for `bound` is no use, or None."""
         limit = bound.limit
-        slots = self._having(ticket.model)
-        if not slots:
+        entries = self._ring(ticket.model).entries
+        if not entries:
             return refusals.no_such_model(self.provider, ticket.model, self.models())
         if not self.usable(ticket.model):
-            return refusals.no_key_left(self.provider, ticket.model, slots)
+            return refusals.no_key_left(self.provider, ticket.model, [slot for slot, _ in entries])
         if limit is not None and bound.seconds == math.inf:
             return refusals.too_large(self.provider, ticket, limit)
         if limit is not None and limit.refuses:
             return refusals.used_up(self.provider, ticket, bound)
         return None
+
+
+def _bound(account: Account, charge: Charge, now: float) -> Binding:
+    bound = binding(account.limits, charge, now)
+    rest = account.cooling_until - now
+    return Binding(rest) if rest > max(bound.seconds, MOMENT) else bound
 
 
 def _over_all(of_keys: Iterable[tuple[Limit, ...]], charge: Charge) -> Limit | None:

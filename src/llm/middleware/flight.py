@@ -142,8 +142,8 @@ class Flight:
         return [seat for seat in self._seats if not seat.told.done()]
 
     def _raise_priority(self, seat: _Seat) -> None:
-        if self._leader is not None and seat.priority > self._leader.priority:
-            self._leader.priority = seat.priority
+        if self._leader is not None:
+            self._leader.urge(seat.priority)
 
     def _share(self, outcome: Answer | Broadcast) -> Answer | Reader:
         return outcome.reader() if isinstance(outcome, Broadcast) else outcome

@@ -20,6 +20,9 @@ class CountingPlace:
     def give_back(self) -> None:
         self.given_back += 1
 
+    def move(self) -> None:
+        raise NotImplementedError
+
 
 class CountingLease:
     key = "key-1"

@@ -1,0 +1,74 @@
+"""The slots that have a model, in turn, and what is known of all of them at once."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from llm.core.call import Charge
+    from llm.core.keys import Slot
+
+    from .base import Limit
+    from .memory import Account
+
+
+class Most(NamedTuple):
+    """The largest amounts that fit every limit."""
+
+    requests: float
+    input_tokens: float
+    output_tokens: float
+    total_tokens: float
+    cost: float
+
+    def covers(self, charge: Charge) -> bool:
+        """Return whether a charge fits."""
+        return (
+            charge.requests <= self.requests
+            and charge.total_tokens <= self.total_tokens
+            and charge.input_tokens <= self.input_tokens
+            and charge.output_tokens <= self.output_tokens
+            and charge.cost <= self.cost
+        )
+
+
+class Ring:
+    """The slots that have a model, and whose turn it is.
+
+    Attributes:
+        entries: The slots with their accounts, in the order of the configuration.
+        turn: Place of the slot that is next.
+    """
+
+    __slots__ = ("_harmless", "_places", "_version", "entries", "turn")
+
+    def __init__(self, entries: tuple[tuple[Slot, Account], ...]) -> None:
+        """Start with the first."""
+        self.entries: tuple[tuple[Slot, Account], ...] = entries
+        self.turn: int = 0
+        self._places = {slot: place for place, (slot, _) in enumerate(entries)}
+        self._version = -1
+        self._harmless: Most | None = None
+
+    def took(self, slot: Slot) -> None:
+        """Pass the turn on from a slot that was taken."""
+        self.turn = (self._places[slot] + 1) % len(self.entries)
+
+    def is_harmless(self, charge: Charge, shared: Callable[[], Iterable[Limit]], version: int) -> bool:
+        """Return whether no limit, `shared` ones included, can refuse a charge at once; `version` is the limits'."""
+        if self._version != version:
+            of_keys = [limit for _, account in self.entries for limit in account.limits]
+            self._version, self._harmless = version, _harmless([*shared(), *of_keys])
+        return self._harmless is not None and self._harmless.covers(charge)
+
+
+def _harmless(limits: Iterable[Limit]) -> Most | None:
+    least = dict.fromkeys(Most._fields, math.inf)
+    for limit in limits:
+        if limit.refuses:
+            return None
+        least[limit.unit] = min(least[limit.unit], limit.capacity)
+    return Most(**least)
