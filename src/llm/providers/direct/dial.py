@@ -7,7 +7,7 @@ import socket
 import ssl
 from typing import TYPE_CHECKING, Final
 
-from aiohappyeyeballs import start_connection
+from aiohappyeyeballs import start_connection  # pyright: ignore[reportUnknownVariableType]  # an address is any tuple
 
 from llm.core.exceptions import LLMConnectionError, LLMTimeoutError
 
@@ -107,9 +107,7 @@ class Dialer:
             raise ConnectionResetError
         connection.connection_made(inner)
 
-    async def _join(
-        self, protocol: asyncio.Protocol, host: str, port: int, *, secure: bool
-    ) -> asyncio.Transport:
+    async def _join(self, protocol: asyncio.Protocol, host: str, port: int, *, secure: bool) -> asyncio.Transport:
         context = await tls_context() if secure else None
         joined = await start_connection(
             await self._names.find(host, port),

@@ -187,7 +187,6 @@ class Incoming:
         """End the answer, unless it is an interim one."""
         self._ended = self._headed and self._broken is None
 
-
     def _fail(self, reason: str) -> None:
         self._surplus = True
         if not self._ended and self._broken is None:

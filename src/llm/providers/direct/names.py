@@ -8,9 +8,11 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from llm.utils.clock import Clock
 
-Address: TypeAlias = "tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int]]"
+Address: TypeAlias = "tuple[int, int, int, str, tuple[str | int | bytes, ...]]"
 """What `socket.getaddrinfo` gives."""
 
 _FRESH: Final = 10.0
@@ -23,10 +25,10 @@ class Names:
     def __init__(self, clock: Clock) -> None:
         """Start with nothing known."""
         self._clock = clock
-        self._known: dict[tuple[str, int], tuple[float, list[Address]]] = {}
-        self._asked: dict[tuple[str, int], asyncio.Future[list[Address]]] = {}
+        self._known: dict[tuple[str, int], tuple[float, Sequence[Address]]] = {}
+        self._asked: dict[tuple[str, int], asyncio.Future[Sequence[Address]]] = {}
 
-    async def find(self, host: str, port: int) -> list[Address]:
+    async def find(self, host: str, port: int) -> Sequence[Address]:
         """Return the addresses of a host.
 
         Raises:
@@ -36,26 +38,26 @@ class Names:
         if literal is not None:
             return [literal]
         key = host, port
-        until, known = self._known.get(key, (0.0, []))
+        until, known = self._known.get(key, (0.0, ()))
         if until > self._clock.now():
             return known
         # Shielded: others may wait for the same answer when this one leaves.
         return await asyncio.shield(self._asked.get(key) or self._ask(key))
 
-    def _ask(self, key: tuple[str, int]) -> asyncio.Future[list[Address]]:
+    def _ask(self, key: tuple[str, int]) -> asyncio.Future[Sequence[Address]]:
         looking = asyncio.get_running_loop().run_in_executor(None, _look_up, *key)
         self._asked[key] = looking
         looking.add_done_callback(lambda done: self._answered(key, done))
         return looking
 
-    def _answered(self, key: tuple[str, int], done: asyncio.Future[list[Address]]) -> None:
+    def _answered(self, key: tuple[str, int], done: asyncio.Future[Sequence[Address]]) -> None:
         del self._asked[key]
         if not done.cancelled() and done.exception() is None:
             self._known = {name: known for name, known in self._known.items() if known[0] > self._clock.now()}
             self._known[key] = self._clock.now() + _FRESH, done.result()
 
 
-def _look_up(host: str, port: int) -> list[Address]:
+def _look_up(host: str, port: int) -> Sequence[Address]:
     return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
 
 

@@ -82,7 +82,9 @@ def place_of(url: str, *, trust_env: bool) -> Place:
 def _origin_of(host: str, port: int, secure: bool, proxy: str | None) -> Origin:  # noqa: FBT001 - part of the cache's key
     if proxy is None:
         return Origin(host, port, None, secure=secure)
-    parts, proxy_host, proxy_port = _read(proxy if "://" in proxy else f"http://{proxy}", "the proxy of the environment")
+    parts, proxy_host, proxy_port = _read(
+        proxy if "://" in proxy else f"http://{proxy}", "the proxy of the environment"
+    )
     through = Proxy(proxy_host, proxy_port, _basic(parts), secure=parts.scheme == "https")
     return Origin(host, port, through, secure=secure)
 
@@ -90,11 +92,10 @@ def _origin_of(host: str, port: int, secure: bool, proxy: str | None) -> Origin:
 def _read(url: str, what: str) -> tuple[SplitResult, str, int]:
     # urlsplit takes line ends out of an address without a word.
     try:
-        if not url.isprintable() or " " in url:
-            raise ValueError
-        parts = urlsplit(url)
+        parts = urlsplit(url if url.isprintable() and " " not in url else "")
         host = (parts.hostname or "").encode("idna").decode("ascii")
-        port = parts.port or _PORTS[parts.scheme]
+        usual = _PORTS[parts.scheme]
+        port = usual if parts.port is None else parts.port
     except (ValueError, KeyError):
         host, port, parts = "", 0, urlsplit("")
     if not host:
@@ -120,7 +121,7 @@ def _basic(parts: SplitResult) -> bytes:
 
 
 def _proxy_for(scheme: str, host: str, port: int) -> str | None:
-    from urllib.request import getproxies, proxy_bypass  # noqa: PLC0415 - heavy, and only once per address
+    from urllib.request import getproxies, proxy_bypass
 
     if proxy_bypass(_authority(host, port)):
         return None

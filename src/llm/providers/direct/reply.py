@@ -138,4 +138,3 @@ class DirectReply(Incoming):
         self._pieces.clear()
         self._held = 0
         self._unpacker = None
-

@@ -13,8 +13,8 @@ from aiohttp import web
 
 from llm.core.exceptions import LLMConnectionError, LLMException, LLMServerError, LLMTimeoutError
 from llm.providers.dialect import Headers
-from llm.providers.direct.transport import DirectTransport
 from llm.providers.direct.place import place_of
+from llm.providers.direct.transport import DirectTransport
 from llm.utils.clock import SystemClock
 from llm.utils.redact import Secret
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from llm.core.protocols import Reply
 
-    from .conftest import Server
+    from ..conftest import Server
 
 CLOCK = SystemClock()
 KEY = Secret("sk-test-0123456789abcdef")
