@@ -121,7 +121,7 @@ async def test_the_last_used_connection_serves_first(transport: DirectTransport,
     assert len(peer.heads) == 15
 
 
-@pytest.mark.parametrize("end", [lambda writer: writer.close(), reset], ids=["closed", "reset"])
+@pytest.mark.parametrize("end", [asyncio.StreamWriter.close, reset], ids=["closed", "reset"])
 async def test_a_connection_closed_while_idle_is_noticed_before_use(
     transport: DirectTransport, peer: Peer, end: Callable[[asyncio.StreamWriter], None]
 ) -> None:

@@ -18,7 +18,7 @@ from llm.providers.direct.transport import DirectTransport
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
 CLOCK = SystemClock()
 PEM = Path(__file__).parent / "tls" / "localhost.pem"
@@ -120,7 +120,7 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 @asynccontextmanager
-async def proxied(to: int) -> AsyncIterator[Proxy]:
+async def proxied(to: int) -> AsyncGenerator[Proxy]:
     proxy = Proxy(to)
     server = await asyncio.start_server(proxy.handle, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
@@ -132,7 +132,7 @@ async def proxied(to: int) -> AsyncIterator[Proxy]:
 
 
 @asynccontextmanager
-async def opened(connect_timeout: float = 2.0) -> AsyncIterator[DirectTransport]:
+async def opened(connect_timeout: float = 2.0) -> AsyncGenerator[DirectTransport]:
     transport = DirectTransport(connect_timeout=connect_timeout)
     try:
         yield transport
@@ -234,8 +234,10 @@ async def test_tls_goes_through_a_tunnel_of_the_proxy(secure: Secure, environmen
         for _ in range(3):
             assert await ask(transport, "https://vendor.test/v1") == b"{}"
         assert proxy.heads == [
-            b"CONNECT vendor.test:443 HTTP/1.1\r\nhost: vendor.test:443\r\n"
-            b"proxy-authorization: Basic YW5uOnBhc3M=\r\n\r\n"
+            (
+                b"CONNECT vendor.test:443 HTTP/1.1\r\nhost: vendor.test:443\r\n"
+                b"proxy-authorization: Basic YW5uOnBhc3M=\r\n\r\n"
+            )
         ]
         assert not any(b"proxy-authorization" in sent for sent in secure.sent)
         assert secure.protocols == ["http/1.1"]

@@ -22,22 +22,20 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 
 @pytest.mark.parametrize(
-    ("url", "host", "port", "secure", "target", "host_field"),
+    ("url", "origin", "target", "host_field"),
     [
-        ("https://api.example.com/v1/chat", "api.example.com", 443, True, b"/v1/chat", b"api.example.com"),
-        ("http://127.0.0.1:8000/v1", "127.0.0.1", 8000, False, b"/v1", b"127.0.0.1:8000"),
-        ("http://localhost:80", "localhost", 80, False, b"/", b"localhost"),
-        ("http://[::1]:8000/v1", "::1", 8000, False, b"/v1", b"[::1]:8000"),
-        ("https://example.com/a?b=c%20d&e=/?f", "example.com", 443, True, b"/a?b=c%20d&e=/?f", b"example.com"),
-        ("https://example.com/caf\xe9", "example.com", 443, True, b"/caf%C3%A9", b"example.com"),
-        ("https://b\xfccher.example/", "xn--bcher-kva.example", 443, True, b"/", b"xn--bcher-kva.example"),
+        ("https://api.example.com/v1/chat", ("api.example.com", 443, True), b"/v1/chat", b"api.example.com"),
+        ("http://127.0.0.1:8000/v1", ("127.0.0.1", 8000, False), b"/v1", b"127.0.0.1:8000"),
+        ("http://localhost:80", ("localhost", 80, False), b"/", b"localhost"),
+        ("http://[::1]:8000/v1", ("::1", 8000, False), b"/v1", b"[::1]:8000"),
+        ("https://example.com/a?b=c%20d&e=/?f", ("example.com", 443, True), b"/a?b=c%20d&e=/?f", b"example.com"),
+        ("https://example.com/caf\xe9", ("example.com", 443, True), b"/caf%C3%A9", b"example.com"),
+        ("https://b\xfccher.example/", ("xn--bcher-kva.example", 443, True), b"/", b"xn--bcher-kva.example"),
     ],
 )
-def test_an_address_is_taken_apart(
-    url: str, host: str, port: int, secure: bool, target: bytes, host_field: bytes
-) -> None:
+def test_an_address_is_taken_apart(url: str, origin: tuple[str, int, bool], target: bytes, host_field: bytes) -> None:
     place = place_of(url, trust_env=True)
-    assert (place.origin.host, place.origin.port, place.origin.secure) == (host, port, secure)
+    assert (place.origin.host, place.origin.port, place.origin.secure) == origin
     assert (place.target, place.host_field) == (target, host_field)
     assert place.origin.proxy is None
 

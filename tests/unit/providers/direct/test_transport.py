@@ -21,9 +21,9 @@ from llm.utils.redact import Secret
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from llm.core.protocols import Reply
+    from tests.unit.providers.conftest import Server
 
-    from ..conftest import Server
+    from llm.core.protocols import Reply
 
 CLOCK = SystemClock()
 KEY = Secret("sk-test-0123456789abcdef")

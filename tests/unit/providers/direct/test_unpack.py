@@ -27,7 +27,7 @@ def unpacked(unpacker: Unpacker, *pieces: bytes) -> bytes:
 
 @given(st.binary(max_size=2000), st.integers(0, 3000), st.sampled_from(["gzip", "zlib", "raw"]))
 def test_bytes_come_out_as_they_went_in_however_they_are_cut(data: bytes, cut: int, kind: str) -> None:
-    packed = {"gzip": gzip.compress, "zlib": zlib.compress, "raw": raw}[kind](data)
+    packed = gzip.compress(data) if kind == "gzip" else zlib.compress(data) if kind == "zlib" else raw(data)
     unpacker = Unpacker(b"gzip" if kind == "gzip" else b"deflate")
     assert unpacked(unpacker, packed[:cut], packed[cut:]) == data
     assert unpacker.whole
