@@ -22,10 +22,11 @@ _JOINED: Final = 64 * 1024
 """Bytes of a body that leave in one write with the head, and of a piece of a larger one."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """A connection to an origin, with one exchange at a time."""
 
     __slots__ = (
+        "_buffer",
         "_free",
         "_full",
         "_lost",
@@ -40,11 +41,19 @@ class Connection(asyncio.Protocol):
     )
 
     def __init__(
-        self, origin: Origin, free: Callable[[Connection, float], None], lost: Callable[[Connection], None]
+        self,
+        origin: Origin,
+        buffer: memoryview,
+        free: Callable[[Connection, float], None],
+        lost: Callable[[Connection], None],
     ) -> None:
-        """Tell `free` when it can serve again, and for how many seconds, and `lost` when it never can."""
+        """Tell `free` when it can serve again, and for how many seconds, and `lost` when it never can.
+
+        What comes is read into `buffer`, which all connections of an event loop share: it is taken out at once.
+        """
         self.origin: Origin = origin
         self.idle_until: float = 0.0
+        self._buffer = buffer
         self._free = free
         self._lost = lost
         self._transport: asyncio.Transport | None = None
@@ -134,12 +143,17 @@ class Connection(asyncio.Protocol):
         self._poll = select.poll()
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Say where to put what comes."""
+        del sizehint
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Hand on what came; nothing may come that nobody asked for."""
         if self._reply is None:
             self.abort()
         else:
-            self._reply.feed(data)
+            self._reply.feed(self._buffer[:nbytes])
 
     def eof_received(self) -> None:
         """End: whoever has sent all will not answer what is still on its way to him."""

@@ -107,7 +107,7 @@ class Dialer:
             raise ConnectionResetError
         connection.connection_made(inner)
 
-    async def _join(self, protocol: asyncio.Protocol, host: str, port: int, *, secure: bool) -> asyncio.Transport:
+    async def _join(self, protocol: asyncio.BaseProtocol, host: str, port: int, *, secure: bool) -> asyncio.Transport:
         context = await tls_context() if secure else None
         joined = await start_connection(
             await self._names.find(host, port),

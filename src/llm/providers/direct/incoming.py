@@ -95,8 +95,8 @@ class Incoming:
         # One each, so that nothing of an answer is left over for the next.
         self._parser: HttpResponseParser | None = HttpResponseParser(self)
 
-    def feed(self, data: bytes) -> None:
-        """Take what came."""
+    def feed(self, data: bytes | memoryview) -> None:
+        """Take what came; it is not needed any more on return."""
         self._quiet += len(data)
         parser = self._parser
         if parser is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from llm.core.exceptions import LLMConnectionError
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from .place import Origin
 
+_BUFFER_BYTES: Final = 256 * 1024
+
 
 class Pool:
     """Idle connections by origin; the one that was used last serves first, so that those not needed grow old."""
@@ -23,6 +25,8 @@ class Pool:
         self._clock = clock
         self._idle: dict[Origin, dict[Connection, None]] = {}
         self._all: set[Connection] = set()
+        # Memory for what comes is asked of the system once, not with each read, which costs more than the reading.
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._timer: Timer | None = None
         self._closed = False
 
@@ -41,7 +45,7 @@ class Pool:
 
     def make(self, origin: Origin) -> Connection:
         """Return a new one, which the pool closes when it closes itself."""
-        connection = Connection(origin, self._free, self._lost)
+        connection = Connection(origin, self._buffer, self._free, self._lost)
         self._all.add(connection)
         return connection
 
