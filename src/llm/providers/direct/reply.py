@@ -89,8 +89,7 @@ class DirectReply(Incoming):
         self._closed = True
         self._drop()
         if not self._ended and self._broken is None:
-            self._wire.abort()
-        self._wake()
+            self._wire.abort()  # which wakes who reads
 
     async def _news(self) -> None:
         if self._waiter is not None:

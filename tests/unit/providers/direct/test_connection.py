@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -134,6 +136,7 @@ async def test_a_connection_closed_while_idle_is_noticed_before_use(
 
 def test_an_end_that_the_loop_has_not_seen_yet_is_noticed_too() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(2.0)
 
         async def scenario() -> int:
             transport = DirectTransport(trust_env=False)
@@ -187,6 +190,19 @@ async def test_a_request_that_may_have_arrived_is_not_repeated(transport: Direct
     assert len(peer.heads) == 2
 
 
+async def test_a_request_of_which_nothing_left_goes_to_a_new_connection(transport: DirectTransport, peer: Peer) -> None:
+    await ask(transport, peer.url)
+    home = transport._homes[asyncio.get_running_loop()]  # pyright: ignore[reportPrivateUsage]  # the socket is nowhere else
+    [connection] = home.pool._all  # pyright: ignore[reportPrivateUsage]
+    own = connection._transport  # pyright: ignore[reportPrivateUsage]
+    assert own is not None
+    with socket.socket(fileno=os.dup(own.get_extra_info("socket").fileno())) as same:
+        same.shutdown(socket.SHUT_WR)  # what is written now fails at once, before anything has come from the peer
+    assert await ask(transport, peer.url) == b"{}"
+    assert len(peer.open) == 2
+    assert len(peer.heads) == 2
+
+
 async def test_the_servers_own_bound_on_idle_connections_is_kept(transport: DirectTransport, peer: Peer) -> None:
     async def brief(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -217,15 +233,18 @@ async def test_a_body_larger_than_the_sockets_buffer_arrives_whole(transport: Di
 async def test_a_refusal_in_the_middle_of_the_body_is_read_and_the_rest_not_sent(
     transport: DirectTransport, peer: Peer
 ) -> None:
-    taken: list[int] = []
+    taken: list[int] = [0]
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\n\r\n{}")
+        writer.write(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\n\r\n{")
         await CLOCK.sleep(0.1)
-        taken.append(0)
-        while data := await reader.read(1 << 20):
-            taken[0] += len(data)
+        with suppress(TimeoutError):
+            async with CLOCK.timeout(0.2):
+                while data := await reader.read(1 << 20):
+                    taken[0] += len(data)
+        writer.write(b"}")
+        await reader.read()
 
     peer.act = refuse
     reply = await post(transport, peer.url, LARGE)
@@ -303,15 +322,21 @@ async def test_an_end_in_any_phase_is_a_typed_error_and_never_a_hang(
 async def test_a_half_closed_socket_does_not_wait_for_a_body_that_nobody_takes(
     transport: DirectTransport, peer: Peer
 ) -> None:
+    taken: list[int] = [0]
+
     async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write_eof()
         await CLOCK.sleep(0.5)
+        while data := await reader.read(1 << 20):
+            taken[0] += len(data)
 
     peer.act = deaf
     started = CLOCK.now()
     assert (await fails(transport, peer.url, LARGE)).sent
     assert CLOCK.now() - started < 0.4
+    await until(lambda: peer.ended == 1)
+    assert taken[0] < len(LARGE)
 
 
 async def test_leaving_while_the_head_is_awaited_closes_upstream_within_a_second(
@@ -371,7 +396,8 @@ async def test_a_slow_reader_holds_the_server_up_and_gets_all_in_the_end(
         held = sent[0]
         await CLOCK.sleep(0.1)
     assert held < 3 * len(LARGE)
-    body = await reply.read()
+    async with CLOCK.timeout(5.0):
+        body = await reply.read()
     assert body == LARGE * 4
     assert await ask(transport, peer.url) == b"{}"
     assert len(peer.open) == 1

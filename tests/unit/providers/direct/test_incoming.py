@@ -217,6 +217,18 @@ def test_bytes_at_random_never_raise_what_is_not_ours(data: bytes, begun: bool) 
         assert error.sent  # noqa: PT017 - either is right, what else comes is not
 
 
+def test_what_comes_before_the_answer_is_no_part_of_its_head() -> None:
+    assert dict(FakeWire().takes(FRAMED["hints"]).headers) == {"content-length": str(len(BODY))}
+
+
+def test_another_protocol_is_refused_at_once() -> None:
+    wire = FakeWire()
+    wire.takes(NONSENSE["other protocol"])
+    assert wire.asked == ["cut"]
+    with pytest.raises(LLMConnectionError, match="another protocol"):
+        result(whole(wire.reply))
+
+
 # --- floods
 
 

@@ -18,6 +18,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 class Counted(asyncio.Protocol):
     """Answers whatever comes, and counts connections."""
 
+    answer = ANSWER
     made = 0
     now = 0
 
@@ -29,7 +30,7 @@ class Counted(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         del data
-        self.transport.write(ANSWER)
+        self.transport.write(self.answer)
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
@@ -39,6 +40,7 @@ class Counted(asyncio.Protocol):
 @pytest.fixture
 async def url() -> AsyncIterator[str]:
     Counted.made = Counted.now = 0
+    Counted.answer = ANSWER
     server = await asyncio.get_running_loop().create_server(Counted, "127.0.0.1", 0)
     yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     server.close()
@@ -69,6 +71,20 @@ async def test_a_connection_idle_for_too_long_is_closed_and_not_used(url: str) -
     await ask(transport, url)
     assert Counted.made == 1
     await clock.advance(31.0)
+    await ask(transport, url)
+    assert Counted.made == 2
+    await transport.close()
+
+
+async def test_a_connection_that_the_server_keeps_for_less_is_not_used_after_that(url: str) -> None:
+    clock = FakeClock()
+    transport = DirectTransport(trust_env=False, clock=clock)
+    Counted.answer = ANSWER.replace(b"\r\n\r\n", b"\r\nKeep-Alive: timeout=6, max=100\r\n\r\n")
+    await ask(transport, url)
+    await clock.advance(4.5)
+    await ask(transport, url)
+    assert Counted.made == 1
+    await clock.advance(5.5)
     await ask(transport, url)
     assert Counted.made == 2
     await transport.close()
