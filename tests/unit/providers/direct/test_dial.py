@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import ssl
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from llm.providers.direct.transport import DirectTransport
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 
 CLOCK = SystemClock()
 PEM = Path(__file__).parent / "tls" / "localhost.pem"
@@ -313,6 +313,48 @@ async def test_another_address_is_tried_where_the_first_refuses(environment: pyt
         assert await ask(transport, f"http://vendor.test:{port}/") == b"{}"
     server.close()
     await server.wait_closed()
+
+
+async def test_another_address_is_tried_where_the_first_says_nothing(environment: pytest.MonkeyPatch) -> None:
+    async with proxied(0) as there:
+        there.answer = ANSWER
+        with full_at("127.0.0.9", there.port):
+
+            def addresses(*_: object, **__: object) -> list[object]:
+                hosts = ("127.0.0.9", "127.0.0.1")
+                return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, there.port)) for host in hosts]
+
+            environment.setattr(socket, "getaddrinfo", addresses)
+            async with opened() as transport:
+                started = CLOCK.now()
+                assert await ask(transport, f"http://vendor.test:{there.port}/") == b"{}"
+                assert CLOCK.now() - started < 1.0
+
+
+@contextmanager
+def full_at(host: str, port: int) -> Generator[None]:
+    """An address that takes no connection, and does not say so."""
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind((host, port))
+        listening.listen(0)
+        for _ in range(3):
+            filler = stack.enter_context(socket.socket())
+            filler.settimeout(0)
+            filler.connect_ex((host, port))
+        yield
+
+
+async def test_the_system_watches_over_silent_connections() -> None:
+    async with opened() as transport, proxied(0) as there:
+        there.answer = ANSWER
+        await ask(transport, f"http://127.0.0.1:{there.port}/")
+        home = transport._homes[asyncio.get_running_loop()]  # pyright: ignore[reportPrivateUsage]
+        [connection] = home.pool._all  # pyright: ignore[reportPrivateUsage]
+        own = connection._transport  # pyright: ignore[reportPrivateUsage]
+        assert own is not None
+        assert own.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        await transport.close()
 
 
 async def test_a_name_that_is_slow_to_look_up_times_out_in_the_connects_phase(environment: pytest.MonkeyPatch) -> None:

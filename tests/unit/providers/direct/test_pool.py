@@ -106,7 +106,9 @@ async def test_closing_leaves_no_connection_and_no_timer(url: str) -> None:
     clock = FakeClock()
     transport = DirectTransport(trust_env=False, clock=clock)
     await crowd(transport, url, 5)
+    home = transport._homes[asyncio.get_running_loop()]  # pyright: ignore[reportPrivateUsage]
     await transport.close()
+    assert not home.pool._all  # pyright: ignore[reportPrivateUsage]  # on return, and not some time later
     await turns()
     assert Counted.now == 0
     assert clock.timers == 0

@@ -19,7 +19,7 @@ from llm.utils.clock import SystemClock
 from llm.utils.redact import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from tests.unit.providers.conftest import Server
 
@@ -269,6 +269,59 @@ async def test_a_header_that_http_refuses_shows_no_key(transport: DirectTranspor
     assert not leaks(caught.value)
     assert not caught.value.retryable
     assert not caught.value.sent
+
+
+def test_a_forked_child_takes_nothing_from_its_parent(fresh_python: Callable[[str], str]) -> None:
+    said = fresh_python("""
+import asyncio, os, sys, threading, warnings
+sys.path.insert(0, "src")
+from llm.providers.direct.transport import DirectTransport
+warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
+
+go = asyncio.Event()
+
+async def serve(reader, writer):
+    await reader.readuntil(b"{}")
+    writer.write(b"HTTP/1.1 200 OK\\r\\ncontent-length: 4\\r\\n\\r\\n{1")
+    await go.wait()
+    writer.write(b"2}")
+    await reader.read()
+    writer.close()
+
+async def begin():
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    transport = DirectTransport(trust_env=False)
+    port = server.sockets[0].getsockname()[1]
+    reply = await transport.request("POST", f"http://127.0.0.1:{port}/", headers={}, body=b"{}")
+    await reply.chunk()
+    return server, transport, reply
+
+async def end(server, transport, reply):
+    go.set()
+    async with asyncio.timeout(2.0):
+        print(await reply.read())
+    await transport.close()
+    server.close()
+    await asyncio.sleep(0.1)
+
+loop = asyncio.new_event_loop()
+thread = threading.Thread(target=loop.run_forever)
+thread.start()
+parts = asyncio.run_coroutine_threadsafe(begin(), loop).result()
+child = os.fork()
+if child == 0:
+    parts[2].close()
+    asyncio.run(parts[1].close())
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+try:
+    asyncio.run_coroutine_threadsafe(end(*parts), loop).result()
+finally:
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+loop.close()
+""")
+    assert said == "b'2}'\n"
 
 
 async def test_a_closed_transport_opens_no_more(transport: DirectTransport, server: Server) -> None:
