@@ -41,8 +41,8 @@ class DirectReply(Incoming):
         """Return the whole body.
 
         Raises:
-            LLMConnectionError: It broke off.
-            LLMServerError: It is larger than any answer may be, or packed in a way that was not asked for.
+            LLMConnectionError: It broke off, or cannot be unpacked.
+            LLMServerError: It is larger than any answer may be.
         """
         pieces: list[bytes] = []
         while data := await self.chunk():
@@ -59,14 +59,14 @@ class DirectReply(Incoming):
         """Return the next bytes as they come; empty at the orderly end of the body.
 
         Raises:
-            LLMConnectionError: It broke off, or `close` was called.
-            LLMServerError: It is packed in a way that was not asked for.
+            LLMConnectionError: It broke off, cannot be unpacked, or `close` was called.
         """
         while True:
             if self._closed:
                 raise LLMConnectionError("the answer was closed before its end", sent=True)
             if self._held or self.waiting():
-                data = self._next()
+                unpacker = self._unpacker
+                data = self._next() if unpacker is None else self._next_unpacked(unpacker)
                 if data:
                     self._taken += len(data)
                     return data
@@ -105,15 +105,13 @@ class DirectReply(Incoming):
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         self._held = 0
-        unpacker = self._unpacker
-        if unpacker is not None:
-            data = self._unpacked(unpacker, data)
         if not self._ended:
             self._wire.resume()
         return data
 
-    def _unpacked(self, unpacker: Unpacker, data: bytes) -> bytes:
-        unpacker.take(data)
+    def _next_unpacked(self, unpacker: Unpacker) -> bytes:
+        if not unpacker.waiting:  # or what is packed would pile up, for it comes faster than it is read unpacked
+            unpacker.take(self._next())
         try:
             return unpacker.step()
         except PackingError as error:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+from hashlib import sha256
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
@@ -378,6 +379,22 @@ def test_a_few_packed_bytes_never_fill_the_memory() -> None:
         assert len(data) <= HIGH_WATER
         pieces += len(data)
     assert pieces == 50_000_000
+
+
+def test_packed_bytes_do_not_pile_up_while_they_are_unpacked() -> None:
+    noise = b"".join(sha256(b"%d" % number).digest() for number in range(HIGH_WATER // 32))  # which cannot be packed
+    packed = gzip.compress(noise + b"0" * 10_000_000)
+    wire = FakeWire()
+    reply = wire.takes(OK + b"content-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n")
+    for _ in range(2):
+        reply.feed(b"%x\r\n%b\r\n" % (len(packed), packed))
+        result(reply.chunk())
+    assert wire.asked == ["pause", "resume", "pause"]
+    read = 2 * HIGH_WATER
+    while reply.waiting():
+        read += len(result(reply.chunk()))
+    assert wire.asked == ["pause", "resume", "pause", "resume"]
+    assert read == 2 * (HIGH_WATER + 10_000_000)
 
 
 def test_what_came_before_a_break_is_read_first() -> None:
