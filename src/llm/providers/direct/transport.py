@@ -76,11 +76,8 @@ class DirectTransport:
     async def close(self) -> None:
         """Close all connections."""
         self._closed = True
-        homes, self._homes = self._homes, {}
-        here = homes.pop(asyncio.get_running_loop(), None)
-        for loop, home in homes.items():
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(home.pool.abort)
+        here = self._homes.pop(asyncio.get_running_loop(), None)
+        self._homes.clear()  # a loop closes the hook that nobody holds any more, and with it its connections
         if here is not None:
             await here.hook.aclose()
 

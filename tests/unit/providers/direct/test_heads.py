@@ -3,7 +3,7 @@ from __future__ import annotations
 import traceback
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.core.exceptions import LLMConnectionError
@@ -52,6 +52,7 @@ def test_the_length_is_stated_where_there_is_a_body_or_should_be(
     assert stated == ([] if length is None else [b"content-length: " + length])
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["\r", "\n", "\r\n", "\x00", "\x7f", "\x1b", "\x85", "\u2028"]), st.booleans(), st.booleans())
 def test_no_field_can_add_another(end: str, in_name: bool, known: bool) -> None:
     text = f"a{end}x-injected: yes"

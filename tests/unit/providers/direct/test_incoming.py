@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.core.exceptions import LLMConnectionError, LLMServerError
@@ -102,6 +102,7 @@ def pieces_of(data: bytes, cuts: list[int]) -> list[bytes]:
 # --- every answer, cut anywhere
 
 
+@settings(deadline=None)
 @given(st.sampled_from([*FRAMED.values()]), st.lists(st.integers(0, 10_000), max_size=12))
 def test_an_answer_is_the_same_however_the_network_cuts_it(answer: bytes, cuts: list[int]) -> None:
     reply = FakeWire().takes(*pieces_of(answer, cuts))
@@ -207,6 +208,7 @@ def test_what_makes_no_sense_is_an_error_and_no_answer(answer: bytes, step: int)
     assert "hello" not in str(caught.value)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400), st.booleans())
 def test_bytes_at_random_never_raise_what_is_not_ours(data: bytes, begun: bool) -> None:
     wire = FakeWire()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,7 @@ from llm.providers.direct.transport import DirectTransport
 from llm.testing import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 
@@ -164,3 +165,33 @@ def test_each_event_loop_has_connections_of_its_own() -> None:
 
     assert [asyncio.run(scenario()) for _ in range(3)] == [1, 1, 1]
     asyncio.run(transport.close())
+
+
+async def test_closing_ends_the_connections_of_other_loops_too(url: str) -> None:
+    transport = DirectTransport(trust_env=False)
+    other = asyncio.new_event_loop()
+    thread = threading.Thread(target=other.run_forever)
+    thread.start()
+    try:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(ask(transport, url), other))
+        await ask(transport, url)
+        assert Counted.now == 2
+        await transport.close()
+        await turns()
+        assert Counted.now == 0
+    finally:
+        other.call_soon_threadsafe(other.stop)
+        await asyncio.to_thread(thread.join)
+        other.close()
+
+
+def test_what_the_first_request_needs_can_be_loaded_before(fresh_python: Callable[[str], str]) -> None:
+    said = fresh_python("""
+import sys
+sys.path.insert(0, "src")
+from llm.providers.direct.transport import DirectTransport
+print("httptools" in sys.modules)
+DirectTransport().warm()
+print("httptools" in sys.modules)
+""")
+    assert said.split() == ["False", "True"]

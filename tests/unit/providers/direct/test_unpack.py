@@ -4,7 +4,7 @@ import gzip
 import zlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.providers.direct.unpack import PIECE, PackingError, Unpacker, unpacker_for
@@ -25,6 +25,7 @@ def unpacked(unpacker: Unpacker, *pieces: bytes) -> bytes:
     return out
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=2000), st.integers(0, 3000), st.sampled_from(["gzip", "zlib", "raw"]))
 def test_bytes_come_out_as_they_went_in_however_they_are_cut(data: bytes, cut: int, kind: str) -> None:
     packed = gzip.compress(data) if kind == "gzip" else zlib.compress(data) if kind == "zlib" else raw(data)
@@ -33,6 +34,7 @@ def test_bytes_come_out_as_they_went_in_however_they_are_cut(data: bytes, cut: i
     assert unpacker.whole
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=2000), st.data())
 def test_no_part_is_whole(data: bytes, draw: st.DataObject) -> None:
     packed = gzip.compress(data)
