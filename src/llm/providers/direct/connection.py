@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import select
-import ssl
 from typing import TYPE_CHECKING, Final, cast
 
 from .fields import seconds_kept
+from .tls import is_orderly_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,7 +159,7 @@ class Connection(asyncio.BufferedProtocol):
         """End: whoever has sent all will not answer what is still on its way to him."""
         reply, self._reply = self._reply, None
         if reply is not None:
-            if _is_orderly(self._transport):
+            if is_orderly_end(self._transport):
                 reply.eof()
             else:
                 reply.lose("it ended without TLS's word of its end")
@@ -187,18 +187,6 @@ class Connection(asyncio.BufferedProtocol):
             piece, rest = self._rest[:_JOINED], self._rest[_JOINED:]
             self._rest = rest if len(rest) else None
             self._transport.write(piece)
-
-
-def _is_orderly(transport: asyncio.Transport | None) -> bool:
-    """Return whether an end is the other side's own, for which TLS has a message, and nobody's in between.
-
-    Source: RFC 9112, section 9.8.
-    """
-    secured: ssl.SSLObject | None = None if transport is None else transport.get_extra_info("ssl_object")
-    try:
-        return secured is None or not secured.read(1)
-    except ssl.SSLError:  # it waits for more
-        return False
 
 
 def words(error: Exception) -> str:

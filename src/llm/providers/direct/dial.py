@@ -13,7 +13,7 @@ from llm.core.exceptions import LLMConnectionError, LLMTimeoutError
 
 from .connection import words
 from .names import Names
-from .trust import tls_context
+from .tls import tls_context
 from .tunnel import Tunnel
 
 if TYPE_CHECKING:

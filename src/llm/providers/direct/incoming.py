@@ -23,6 +23,7 @@ _MAX_FIELD_BYTES: Final = 16 * 1024
 _BODILESS: Final = frozenset({204, 304})
 _FIRST_FINAL: Final = 200
 _FIRST_REFUSAL: Final = 300
+_NO_FIELDS: Final = Fields({})
 
 
 class Wire(Protocol):
@@ -196,6 +197,3 @@ class Incoming:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
-
-
-_NO_FIELDS: Final = Fields({})

@@ -1,4 +1,4 @@
-"""Whose certificates are trusted, as the environment says."""
+"""TLS: whose certificates are trusted, as the environment says, and whose word ends a connection."""
 
 from __future__ import annotations
 
@@ -24,6 +24,18 @@ async def tls_context() -> ssl.SSLContext:
         make = partial(_context, stated[0] or stated[1])
         _contexts[stated] = await asyncio.get_running_loop().run_in_executor(None, make)
     return _contexts[stated]
+
+
+def is_orderly_end(transport: asyncio.Transport | None) -> bool:
+    """Return whether an end is the other side's own, for which TLS has a message, and nobody's in between.
+
+    Source: RFC 9112, section 9.8.
+    """
+    secured: ssl.SSLObject | None = None if transport is None else transport.get_extra_info("ssl_object")
+    try:
+        return secured is None or not secured.read(1)
+    except ssl.SSLError:  # it waits for more
+        return False
 
 
 def _context(bundle: str | None) -> ssl.SSLContext:
