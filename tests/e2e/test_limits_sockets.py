@@ -8,8 +8,9 @@ import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from llm import LLMManager, LLMRequest, LLMResponse, TokenUsage
 from llm.providers.transport import AiohttpTransport
+
+from llm import LLMManager, LLMRequest, LLMResponse, TokenUsage
 from llm.testing import MockUpstream
 from llm.utils.clock import SystemClock
 

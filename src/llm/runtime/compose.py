@@ -23,7 +23,7 @@ from llm.middleware.logging import LoggingMiddleware
 from llm.middleware.metrics import Metrics, MetricsMiddleware
 from llm.middleware.rate_limiter import RateLimitMiddleware
 from llm.middleware.retry import RetryMiddleware, RetryPolicy
-from llm.providers.transport import AiohttpTransport
+from llm.providers.direct.transport import DirectTransport
 
 from .accounts import Accounts
 from .charges import Charges
@@ -72,7 +72,7 @@ class Composition:
         self.default_provider: str = config.default_provider
         self._outbox = outbox
         self._given_transport = transport
-        self._own_transport: AiohttpTransport | None = None if transport is not None else self._connections(before)
+        self._own_transport: DirectTransport | None = None if transport is not None else self._connections(before)
         self._transport: Transport = cast("Transport", transport or self._own_transport)
         self._accounts: Accounts = Accounts(config, clock, None if before is None else before._accounts)
         self._prices = PriceBook(config.prices)
@@ -303,11 +303,11 @@ class Composition:
         self._caches.append(layer)
         return layer
 
-    def _connections(self, before: Composition | None) -> AiohttpTransport:
+    def _connections(self, before: Composition | None) -> DirectTransport:
         bound = self.config.global_.timeouts.connect
         if before is not None and before._own_transport is not None and before.config.global_.timeouts.connect == bound:
             return before._own_transport
-        return AiohttpTransport(connect_timeout=bound)
+        return DirectTransport(connect_timeout=bound)
 
     def _answers(self, before: Composition | None) -> CacheBackend | None:
         stated = self.config.cache

@@ -34,7 +34,7 @@ class CountingLease:
         self.ends.append(("refund", None))
 
     def settle(self, used: Charge | None, most: Charge | None = None) -> None:
-        self.ends.append(("settle", used))
+        self.ends.append(("settle", used if most is None else most))
 
 
 class CallMachine(RuleBasedStateMachine):

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from llm.core.protocols import ProviderSettings
-from llm.providers.transport import AiohttpTransport
+from llm.providers.direct.transport import DirectTransport
 from llm.utils.clock import SystemClock
 from llm.utils.redact import Secret
 
@@ -71,8 +71,8 @@ async def server() -> AsyncIterator[Server]:
 
 
 @pytest.fixture
-async def transport() -> AsyncIterator[AiohttpTransport]:
-    transport = AiohttpTransport(connect_timeout=2.0, trust_env=False)
+async def transport() -> AsyncIterator[DirectTransport]:
+    transport = DirectTransport(connect_timeout=2.0, trust_env=False)
     yield transport
     await transport.close()
 
@@ -83,7 +83,7 @@ def key() -> Secret:
 
 
 @pytest.fixture
-def settings(server: Server, transport: AiohttpTransport, key: Secret) -> ProviderSettings:
+def settings(server: Server, transport: DirectTransport, key: Secret) -> ProviderSettings:
     return ProviderSettings(
         name="section", models=("m",), clock=SystemClock(), transport=transport, key=key, base_url=server.url
     )
