@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 HEAVY = (
-    "openai", "anthropic", "torch", "transformers", "fastapi", "redis", "prometheus_client", "aiohttp", "httptools", "httpx2",
+    "openai", "anthropic", "torch", "transformers", "fastapi", "redis", "prometheus_client", "aiohttp",
+    "httptools", "httpx2",
     "pydantic", "yaml", "rich", "typer", "tenacity",
 )  # fmt: skip
 DOORS = [

@@ -8,9 +8,8 @@ import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from llm.providers.transport import AiohttpTransport
-
 from llm import LLMManager, LLMRequest, LLMResponse, TokenUsage
+from llm.providers.direct.transport import DirectTransport
 from llm.testing import MockUpstream
 from llm.utils.clock import SystemClock
 
@@ -95,7 +94,7 @@ async def test_500_sends_at_once_at_200_a_second_are_refused_at_most_5_times() -
 
 async def use(upstream: MockUpstream) -> None:
     """Send 20 a second through the key as soon as it is empty, without a look at any limit."""
-    transport = AiohttpTransport(connect_timeout=5.0)
+    transport = DirectTransport(connect_timeout=5.0)
     headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json", "x-somebody-else": "yes"}
     body = b'{"model":"gpt-4o-mini","max_tokens":%d,"messages":[{"role":"user","content":"x"}]}' % TOKENS
     try:
