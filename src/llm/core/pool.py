@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import replace
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 
 from .call import Call, CallState, Charge, Ticket
@@ -24,8 +23,7 @@ from .exceptions import (
 )
 from .keys import KeyState
 from .stream import LLMStream
-from .tokens import CHARACTERS_PER_TOKEN
-from .types import HealthStatus, TokenUsage
+from .types import HealthStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
     from .call import LimitReport
     from .keys import Client, Key, Slot
     from .protocols import Provider
+    from .settlement import Settlement
     from .stream import LLMResult
     from .types import Admission, LLMRequest, LLMResponse
 
@@ -153,8 +152,7 @@ class Pool:
         timeouts: Timeouts,
         acquire_timeout: float | None,
         spawn: Callable[[Coroutine[object, object, None]], None],
-        cost: Callable[[str, TokenUsage], float] | None = None,
-        expected: Callable[[str], int] | None = None,
+        settlement: Settlement,
     ) -> None:
         """Make the pool.
 
@@ -165,8 +163,7 @@ class Pool:
             timeouts: Seconds of one attempt.
             acquire_timeout: Seconds that a call may wait for a key; None for as long as its deadline allows.
             spawn: Runs what must not delay a call, such as closing a retired client.
-            cost: US dollars of an answer of a model, where a budget counts them.
-            expected: How long a model's answers are, in tokens; None where nobody knows.
+            settlement: What an attempt took in the end.
         """
         self.provider: str = provider
         self.queue: Admitting = queue
@@ -175,8 +172,7 @@ class Pool:
         self._timeouts = timeouts
         self._acquire_timeout = acquire_timeout
         self._spawn = spawn
-        self._cost = cost
-        self._expected = expected
+        self._settlement = settlement
 
     async def __call__(self, request: LLMRequest) -> LLMResult:
         """Make one attempt.
@@ -201,7 +197,7 @@ class Pool:
             if (unsent or unwritten) and call.state is CallState.SENT:
                 call.unsent(now, tried=not unwritten)
             if call.state in _LEASED:
-                used, most = (None, None) if grant is None else self._in_vain(grant.charge, model, error)
+                used, most = (None, None) if grant is None else self._settlement.in_vain(grant.charge, model, error)
                 call.attempted(now, used, most)
             raise
 
@@ -287,7 +283,8 @@ class Pool:
             if isinstance(result, LLMStream):
                 stream = result
                 return self._streaming(stream, request, call, grant, client)
-            call.attempted(self._clock.now(), self._used(client, result.usage, model))
+            used = self._settlement.answered(client.used(result.usage), result.usage, model)
+            call.attempted(self._clock.now(), used)
             return self._signed(result, key)
         except LLMException as error:
             if call.reports:
@@ -323,10 +320,9 @@ class Pool:
             if call.state is CallState.ANSWERING:
                 usage, paid = stream.usage, grant.charge
                 if usage is not None:
-                    call.attempted(self._clock.now(), self._used(client, usage, model))
-                else:  # it did not end well: only its chunks tell what was used
-                    came = -(-len(stream.text) // CHARACTERS_PER_TOKEN)
-                    call.attempted(self._clock.now(), self._came(paid, model, came), self._usual(paid, model, came))
+                    call.attempted(self._clock.now(), self._settlement.answered(client.used(usage), usage, model))
+                else:
+                    call.attempted(self._clock.now(), *self._settlement.cut(paid, model, stream.text))
             self._close(grant.slot.key.give_back(client))
 
         stream.on_end(ended)
@@ -360,39 +356,11 @@ class Pool:
             return response
         return replace(response, provider=self.provider, key=key.fingerprint)
 
-    def _used(self, client: Client, usage: TokenUsage, model: str) -> Charge | None:
-        used = client.used(usage)
-        if used is None or self._cost is None:
-            return used
-        return replace(used, cost=self._cost(model, usage))
-
-    def _in_vain(self, paid: Charge, model: str, error: BaseException) -> tuple[Charge, Charge | None]:
-        """Return what a request took that was sent and brought nothing, and the most that the provider may have used.
-
-        Where it did not take the request up: no tokens. Else the prompt, and where we left, or the way back broke, it
-        may go on to the end of the answer: after a break to one of this model's usual length.
-        """
-        status = error.status if isinstance(error, LLMException) else None
-        if isinstance(error, LLMRateLimitError) or (status is not None and status in _REFUSED):
-            return Charge(), None
-        if isinstance(error, LLMException):
-            return self._came(paid, model, 0), self._usual(paid, model, 0) if status is None else None
-        return self._came(paid, model, 0), paid
-
-    def _usual(self, paid: Charge, model: str, output: int) -> Charge:
-        usual = output if self._expected is None else max(output, min(self._expected(model), paid.output_tokens))
-        return self._came(paid, model, usual)
-
-    def _came(self, paid: Charge, model: str, output: int) -> Charge:
-        cost = 0.0 if self._cost is None else self._cost(model, TokenUsage(paid.input_tokens, output))
-        return Charge(paid.input_tokens, output, paid.input_tokens + output, cost)
-
     def _close(self, client: Client | None) -> None:
         if client is not None:
             self._spawn(client.provider.close())
 
 
-_REFUSED = range(HTTPStatus.BAD_REQUEST, HTTPStatus.INTERNAL_SERVER_ERROR)
 _LEASED = frozenset({CallState.PAID, CallState.SENT, CallState.ANSWERING})
 
 

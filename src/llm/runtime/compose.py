@@ -13,6 +13,7 @@ from llm.core.models import PriceBook
 from llm.core.parts import Chain
 from llm.core.pool import Pool
 from llm.core.protocols import CallObserver, Provider, ProviderSettings
+from llm.core.settlement import Settlement
 from llm.core.tokens import OutputEstimate, PromptCalibration, count_tokens
 from llm.core.types import TokenUsage
 from llm.core.upkeep import Upkeep
@@ -202,8 +203,10 @@ class Composition:
             timeouts=config.global_.timeouts,
             acquire_timeout=config.pool.acquire_timeout,
             spawn=self._outbox.spawn,
-            cost=partial(self._spent, name) if self._accounts.counts_dollars(section) else None,
-            expected=self._output.expected,
+            settlement=Settlement(
+                cost=partial(self._spent, name) if self._accounts.counts_dollars(section) else None,
+                expected=self._output.expected,
+            ),
         )
 
     def _make_key(
