@@ -549,6 +549,10 @@ class Schedules(RuleBasedStateMachine):
             and other.tokens <= job.tokens
         ):
             return False
+        if other.user == job.user:
+            return (
+                True  # one user's calls keep their order, also where only the first is too large for the user's limit
+            )
         return other.user is None or not self.users[other.user].blocks(now, other.tokens)
 
     # --- the end ------------------------------------------------------------------------------------------------------
