@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from .base import Hold
+from .base import Hold, Timed
 from .bucket import TokenBucket
 from .window import SlidingWindow
 
@@ -71,7 +71,7 @@ class _Both(Hold):
         self.holds = (of_bucket, of_window)
 
 
-class AutoLimit:
+class AutoLimit(Timed):
     """`capacity` per `period` seconds, counted both ways until one is proved; a `Limit`.
 
     Until then both hold, or with `bucket` the bucket alone: at the hosts that are known to have them.
@@ -80,10 +80,7 @@ class AutoLimit:
         kind: What was proved.
     """
 
-    __slots__ = (
-        "_alone", "_parts", "_ruling",
-        "capacity", "kind", "level", "name", "period", "refuses", "timed", "unit",
-    )  # fmt: skip
+    __slots__ = ("_alone", "_parts", "_ruling", "kind")
 
     def __init__(  # noqa: PLR0913 - a limit's six facts, and what is taken for granted
         self,
@@ -97,13 +94,7 @@ class AutoLimit:
         bucket: bool = False,
     ) -> None:
         """Start undecided."""
-        self.name: str = name
-        self.unit: Unit = unit
-        self.capacity: float = capacity
-        self.period: float = period
-        self.level: LimitScope = level
-        self.refuses: bool = refuses
-        self.timed: bool = True
+        super().__init__(name, unit, capacity, period, level=level, refuses=refuses)
         self.kind: Kind | None = None
         self._alone: Learning | None = None
         in_bucket = TokenBucket(name, unit, capacity, period)

@@ -128,6 +128,24 @@ class Learning(Limit, Protocol):
         ...
 
 
+class Timed:
+    """What all limits have that hold so much in a period."""
+
+    __slots__ = ("capacity", "level", "name", "period", "refuses", "timed", "unit")
+
+    def __init__(  # noqa: PLR0913 - a limit's six facts
+        self, name: str, unit: Unit, capacity: float, period: float, *, level: LimitScope = "key", refuses: bool = False
+    ) -> None:
+        """Keep the limit's facts."""
+        self.name: str = name
+        self.unit: Unit = unit
+        self.capacity: float = capacity
+        self.period: float = period
+        self.level: LimitScope = level
+        self.refuses: bool = refuses
+        self.timed: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class Binding:
     """The limit that keeps a charge waiting longest.

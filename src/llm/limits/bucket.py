@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
-from .base import BEFORE_ALL, GUARD, MOMENT, Hold
+from .base import BEFORE_ALL, GUARD, MOMENT, Hold, Timed
 from .reckoning import Reckoning, Rise, told_level
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class _Peaks:
             place -= 1
 
 
-class TokenBucket:
+class TokenBucket(Timed):
     """`capacity` per `period` seconds; a `Limit`.
 
     The vendor's bucket starts to refill when a request arrives there, up to `GUARD` seconds after ours saw it leave.
@@ -69,22 +69,13 @@ class TokenBucket:
     Source: https://docs.anthropic.com/en/api/rate-limits names the algorithm and its continuous refill.
     """
 
-    __slots__ = (
-        "_draws", "_level", "_peaks", "_reckoning", "_refills_from", "_rise",
-        "capacity", "level", "name", "period", "refuses", "timed", "unit",
-    )  # fmt: skip
+    __slots__ = ("_draws", "_level", "_peaks", "_reckoning", "_refills_from", "_rise")
 
     def __init__(  # noqa: PLR0913 - a limit's six facts
         self, name: str, unit: Unit, capacity: float, period: float, *, level: LimitScope = "key", refuses: bool = False
     ) -> None:
         """Start full."""
-        self.name: str = name
-        self.unit: Unit = unit
-        self.capacity: float = capacity
-        self.period: float = period
-        self.level: LimitScope = level
-        self.refuses: bool = refuses
-        self.timed: bool = True
+        super().__init__(name, unit, capacity, period, level=level, refuses=refuses)
         self._level = capacity
         self._refills_from = -math.inf
         self._draws = 0

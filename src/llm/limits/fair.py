@@ -101,6 +101,13 @@ class Lane:
                 self.stand(flow)
         return None
 
+    def may_be_first(self, waiter: Waiter) -> bool:
+        """Return whether a waiter may be the first; open while those who left before it are not dropped. O(1)."""
+        if not self._heap:
+            return False
+        rank, _, flow = self._heap[0]
+        return rank is not flow.rank or flow is waiter.flow
+
     def stand(self, flow: Flow) -> None:
         """Put a flow where its first call belongs."""
         first = flow.first()

@@ -57,11 +57,11 @@ class Lanes:
             self._drop_if_empty(lane)
 
     def leave(self, waiter: Waiter) -> bool:
-        """Take out anyone; returns whether it was the first of its lane."""
+        """Take out anyone; returns whether it may have been the first of its lane."""
         lane = self._lane(waiter)
         if lane is None or waiter.flow is None:
             return False
-        first = lane.head() is waiter
+        first = lane.may_be_first(waiter)
         lane.leave(waiter.flow, waiter)
         self._drop_if_empty(lane)
         return first

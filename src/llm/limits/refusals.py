@@ -35,8 +35,8 @@ def no_such_model(provider: str, model: str, models: Sequence[str]) -> LLMInvali
     )
 
 
-def no_key_left(provider: str, model: str, slots: Iterable[Slot]) -> LLMException:
-    """Every key that had the model left the rotation; tells why the first of them did."""
+def no_key_left(provider: str, model: str, slots: Iterable[Slot], *, needed: str = "") -> LLMException:
+    """Every key that had the model (and is as `needed`) left the rotation; tells why the first of them did."""
     error = next((slot.key.error for slot in slots if slot.key.error is not None), None)
     if error is None:
         return LLMPoolExhaustedError(
@@ -45,7 +45,7 @@ def no_key_left(provider: str, model: str, slots: Iterable[Slot]) -> LLMExceptio
             model=model,
         )
     return type(error)(
-        f"no key of {provider!r} is left for {model!r}: {error.message}",
+        f"no key of {provider!r} is left for {model!r}{needed}: {error.message}",
         provider=provider,
         model=model,
         key=error.key,

@@ -118,7 +118,7 @@ class Rotation:
         of_keys = [account.limits for slot, account in entries if slot.serves(ticket.model)]
         over = never_fits(shared, ticket.charge) or _over_all(of_keys, ticket.charge)
         if over is not None:
-            raise refusals.too_large(self.provider, ticket, over)
+            raise self._too_large(ticket, over)
         now = self._clock.now()
         with self._lock:
             used_up = _binding_daily(shared, ticket.charge, now)
@@ -215,6 +215,18 @@ class Rotation:
                 nearest, soonest = slot, bound
         return Choice(nearest, soonest, look)
 
+    def _too_large(self, ticket: Ticket, limit: Limit) -> LLMException:
+        """Return why a charge fits no key: since a key left that it fits, or since it exceeds `limit`."""
+        entries = self._ring(ticket.model).entries if limit.level == "key" else ()
+        left = [
+            slot
+            for slot, account in entries
+            if not slot.serves(ticket.model) and never_fits(account.limits, ticket.charge) is None
+        ]
+        if left:
+            return refusals.no_key_left(self.provider, ticket.model, left, needed=" that is large enough")
+        return refusals.too_large(self.provider, ticket, limit)
+
     def _never(self, ticket: Ticket, bound: Binding) -> LLMException | None:
         """Return why waiting for `bound` is no use, or None."""
         limit = bound.limit
@@ -224,7 +236,7 @@ class Rotation:
         if not self.usable(ticket.model):
             return refusals.no_key_left(self.provider, ticket.model, [slot for slot, _ in entries])
         if limit is not None and bound.seconds == math.inf:
-            return refusals.too_large(self.provider, ticket, limit)
+            return self._too_large(ticket, limit)
         if limit is not None and limit.refuses:
             return refusals.used_up(self.provider, ticket, bound)
         return None

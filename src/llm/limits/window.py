@@ -6,7 +6,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING
 
-from .base import BEFORE_ALL, GUARD, MOMENT, Hold
+from .base import BEFORE_ALL, GUARD, MOMENT, Hold, Timed
 from .reckoning import Reckoning
 
 if TYPE_CHECKING:
@@ -18,25 +18,16 @@ if TYPE_CHECKING:
 _EPSILON = 1e-9  # of an amount: sums of dollars are off by less
 
 
-class SlidingWindow:
+class SlidingWindow(Timed):
     """`capacity` in any `period` seconds; a `Limit`. Memory grows with the requests of one period."""
 
-    __slots__ = (
-        "_holds", "_others", "_reckoning", "_span", "_sum",
-        "capacity", "level", "name", "period", "refuses", "timed", "unit",
-    )  # fmt: skip
+    __slots__ = ("_holds", "_others", "_reckoning", "_span", "_sum")
 
     def __init__(  # noqa: PLR0913 - a limit's six facts
         self, name: str, unit: Unit, capacity: float, period: float, *, level: LimitScope = "key", refuses: bool = False
     ) -> None:
         """Start empty."""
-        self.name: str = name
-        self.unit: Unit = unit
-        self.capacity: float = capacity
-        self.period: float = period
-        self.level: LimitScope = level
-        self.refuses: bool = refuses
-        self.timed: bool = True
+        super().__init__(name, unit, capacity, period, level=level, refuses=refuses)
         self._span = period + GUARD
         self._holds: deque[Hold] = deque()
         self._sum = 0.0

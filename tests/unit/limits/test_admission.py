@@ -387,12 +387,14 @@ async def test_what_no_remaining_key_can_ever_pay_does_not_wait_for_ever(bench: 
     slots_by_key(queue)["key-1"].key.refuse(LLMAuthenticationError("revoked"))
     queue.keys_changed()
     await bench.settle()
-    with pytest.raises(LLMRateLimitError, match="can never fit"):
+    with pytest.raises(LLMAuthenticationError, match="that is large enough: revoked"):
         await task
-    with pytest.raises(LLMRateLimitError, match="can never fit"):
+    with pytest.raises(LLMAuthenticationError, match="that is large enough: revoked"):
         await bench.pay(queue, "c", tokens=150)
-    with pytest.raises(LLMRateLimitError, match="can never fit"):
+    with pytest.raises(LLMAuthenticationError, match="that is large enough: revoked"):
         queue.check(Ticket(Charge(0, 0, 150), "m"))
+    with pytest.raises(LLMRateLimitError, match="can never fit"):  # no key ever could
+        queue.check(Ticket(Charge(0, 0, 250), "m"))
 
 
 @pytest.mark.parametrize(("limits", "paid"), [({"requests_per_day": 1}, {}), ({"cost_per_day": 1.0}, {"cost": 0.9})])
