@@ -10,6 +10,8 @@ from .base import BEFORE_ALL, GUARD, MOMENT, Hold, Timed
 from .reckoning import Reckoning
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
@@ -36,11 +38,15 @@ class SlidingWindow(Timed):
 
     def wait(self, now: float, amount: float) -> float:
         """Return seconds until so much has left the window that `amount` fits."""
-        if amount > self.capacity:
+        capacity, reckoning = self.capacity, self._reckoning
+        if amount > capacity:
             return math.inf
+        if reckoning.kept_back:
+            amount = min(amount + reckoning.margin(now, self.period), capacity)
+        if self._sum + amount <= capacity:  # what has left the window meanwhile only makes more room
+            return 0.0
         self._expire(now)
-        kept_back = self._reckoning.margin(now, self.period)
-        excess = self._sum + min(amount + kept_back, self.capacity) - self.capacity
+        excess = self._sum + amount - capacity
         due = now
         for hold in self._holds:
             if excess <= _EPSILON:
@@ -51,20 +57,24 @@ class SlidingWindow(Timed):
 
     def take(self, now: float, amount: float) -> Hold:
         """Count `amount` from now on."""
-        self._expire(now)
-        newest = self._holds[-1].at if self._holds else now
-        at = max(now, newest)  # in order, though threads may come with times that are not
-        reckoning = self._reckoning
+        holds, reckoning = self._holds, self._reckoning
+        if holds:
+            if holds[0].at + self._span - now <= MOMENT:
+                self._expire(now)
+            at = now if not holds or now > holds[-1].at else holds[-1].at  # in order, though threads' times may not be
+        else:
+            at = now
         self._sum += amount
         epoch = reckoning.draw(now, amount)
         hold = Hold(at, amount, 0, self._sum - self._others - reckoning.drawn, epoch)
-        self._holds.append(hold)
+        holds.append(hold)
         return hold
 
     def settle(self, now: float, hold: Hold, used: float) -> None:
         """Count `used` in place of what was taken, where its window still runs."""
-        self._expire(now)
-        if not self._over(hold, now):
+        if hold.at + self._span - now <= MOMENT:
+            self._expire(now)
+        else:
             self._sum += used - hold.amount
         hold.amount = used
 
@@ -95,6 +105,11 @@ class SlidingWindow(Timed):
         """Return the share that is taken."""
         self._expire(now)
         return min(1.0, max(0.0, self._sum / self.capacity))
+
+    @property
+    def holds(self) -> Iterable[Hold]:
+        """What it remembers, in order of time."""
+        return self._holds
 
     def _count(self, foreign: Hold, now: float) -> None:
         """Put what somebody else took at its place in time."""
