@@ -141,14 +141,14 @@ class Call:
         ticket: What it asks of the limits, while it has one.
         sends: How often it was sent.
         retryable: False once an answer was given elsewhere (by the leader of its flight): no retry here.
-        reports: What the last answer said of the provider's limits; empty where it said nothing.
+        heard: Reads what the last answer said of the provider's limits; None where none came.
         error: How it failed; None while it runs and where it succeeded.
         waited: Whether it ever stood in a queue.
         decisions: Its decision log; `log` has it in words.
     """
 
     __slots__ = (
-        "_ends", "_lease", "_place", "deadline", "decisions", "error", "number", "priority", "reports", "retryable",
+        "_ends", "_lease", "_place", "deadline", "decisions", "error", "heard", "number", "priority", "retryable",
         "sends", "started", "state", "ticket", "user", "waited",
     )  # fmt: skip
 
@@ -165,7 +165,7 @@ class Call:
         self.ticket: Ticket | None = None
         self.sends: int = 0
         self.retryable: bool = True
-        self.reports: tuple[LimitReport, ...] = ()
+        self.heard: Callable[[], tuple[LimitReport, ...]] | None = None
         self.error: BaseException | None = None
         self.waited: bool = False
         self.decisions: Decisions = Decisions()
@@ -177,6 +177,11 @@ class Call:
     def log(self) -> tuple[Decision, ...]:
         """The last decisions about this call, oldest first."""
         return self.decisions.read()
+
+    @property
+    def reports(self) -> tuple[LimitReport, ...]:
+        """What the last answer said of the provider's limits; empty where it said nothing."""
+        return () if self.heard is None else self.heard()
 
     @property
     def key(self) -> str | None:
@@ -236,7 +241,7 @@ class Call:
         """Know that the first byte may have left."""
         self._move(now, CallState.SENT, CallState.PAID, "sent")
         self.sends += 1
-        self.reports = ()
+        self.heard = None
 
     def unsent(self, now: float, *, tried: bool = True) -> None:
         """Know for certain that no byte left after all: no connection was made, or (not even tried) nothing written."""

@@ -92,9 +92,7 @@ class AutoLimit(Timed):
         self.kind: Kind | None = None
         self._heirs: dict[Hold, Hold] = {}
         self._history: deque[Hold] = deque()
-        self._count_in((TokenBucket if bucket else SlidingWindow)(name, unit, capacity, period))
-        if bucket:  # which forgets when it was drawn from
-            self.take = self._take_and_remember
+        self._count_in((TokenBucket if bucket else SlidingWindow)(name, unit, capacity, period), remember=bucket)
 
     def decide(self, kind: Kind | None = None) -> None:
         """Go on as `kind`, from where that would stand; None: as what holds until a proof."""
@@ -121,11 +119,12 @@ class AutoLimit(Timed):
         self.capacity = capacity
         self._counted.resize(now, capacity)
 
-    def _count_in(self, counted: TokenBucket | SlidingWindow) -> None:
+    def _count_in(self, counted: TokenBucket | SlidingWindow, *, remember: bool = False) -> None:
         self._counted = counted
         # Asked for every call, so without a step in between.
         self.wait: Callable[[float, float], float] = counted.wait
-        self.take: Callable[[float, float], Hold] = counted.take
+        # A bucket by itself forgets when it was drawn from.
+        self.take: Callable[[float, float], Hold] = self._take_and_remember if remember else counted.take
         self.saturation: Callable[[float], float] = counted.saturation
 
     def _take_and_remember(self, now: float, amount: float) -> Hold:

@@ -102,7 +102,7 @@ class TokenBucket(Timed):
     def take(self, now: float, amount: float) -> Hold:
         """Take `amount` out."""
         level, reckoning = self._refilled(now), self._reckoning
-        start = now if now > self._refills_from else self._refills_from
+        start = max(now, self._refills_from)
         full_at = start + (self.capacity - level) * self.period / self.capacity
         self._draws += 1
         self._lower(level, level - amount)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -129,7 +130,7 @@ class HTTPProvider:
         if request.call is not None:
             refused = reply.status == HTTPStatus.TOO_MANY_REQUESTS
             told = Told(self._clock.wall(), self._clock.now() - sent, refused)
-            request.call.reports = self._dialect.reports(reply.headers, told)
+            request.call.heard = partial(self._dialect.reports, reply.headers, told)
         return reply
 
     async def _send(self, method: str, url: str, body: bytes | None = None) -> Reply:
