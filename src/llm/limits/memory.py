@@ -39,9 +39,22 @@ class Account:
     """
 
     __slots__ = (
-        "__weakref__", "_explained", "_learner", "_numbers", "_pace", "_served", "_silence", "_stated",
-        "_stated_limits", "_told_at", "_most", "_most_of", "cooling_until", "limits",
-        "strikes", "version",
+        "__weakref__",
+        "_explained",
+        "_learner",
+        "_most",
+        "_most_of",
+        "_numbers",
+        "_pace",
+        "_served",
+        "_silence",
+        "_stated",
+        "_stated_limits",
+        "_told_at",
+        "cooling_until",
+        "limits",
+        "strikes",
+        "version",
     )  # fmt: skip
 
     def __init__(self) -> None:
