@@ -10,9 +10,9 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from .base import GUARD, Timed
+from .base import GUARD, Hold, Timed
 from .bucket import TokenBucket
-from .window import SlidingWindow
+from .window import Drawn, SlidingWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
-    from .base import Hold, Unit
+    from .base import Unit
+    from .window import Grain
 
 Kind: TypeAlias = Literal["bucket", "window"]
 
@@ -74,7 +75,7 @@ class AutoLimit(Timed):
         saturation: Returns the share that is taken.
     """
 
-    __slots__ = ("_counted", "_heirs", "_history", "kind", "saturation", "take", "wait")
+    __slots__ = ("_counted", "_drawn", "_heirs", "_history", "kind", "saturation", "take", "wait")
 
     def __init__(  # noqa: PLR0913 - a limit's six facts, and what is taken for granted
         self,
@@ -91,28 +92,32 @@ class AutoLimit(Timed):
         super().__init__(name, unit, capacity, period, level=level, refuses=refuses)
         self.kind: Kind | None = None
         self._heirs: dict[Hold, Hold] = {}
+        self._drawn: dict[Grain, Hold] = {}
         self._history: deque[Hold] = deque()
         self._count_in((TokenBucket if bucket else SlidingWindow)(name, unit, capacity, period), remember=bucket)
 
     def decide(self, kind: Kind | None = None) -> None:
         """Go on as `kind`, from where that would stand; None: as what holds until a proof."""
         counted = self._counted
-        counts = {"bucket": TokenBucket, "window": SlidingWindow, None: type(counted)}[kind]
-        if not isinstance(counted, counts):
-            holds = counted.holds if isinstance(counted, SlidingWindow) else self._history
-            counted = counts(self.name, self.unit, self.capacity, self.period)
-            self._heirs = {hold: counted.take(hold.at, hold.amount) for hold in holds}
+        if kind == "bucket" and isinstance(counted, SlidingWindow):
+            bucket = TokenBucket(self.name, self.unit, self.capacity, self.period)
+            self._drawn = {grain: bucket.take(grain.at, grain.amount) for grain in counted.grains}
+            counted = bucket
+        elif kind == "window" and isinstance(counted, TokenBucket):
+            window = SlidingWindow(self.name, self.unit, self.capacity, self.period)
+            self._heirs = {hold: window.take(hold.at, hold.amount) for hold in self._history}
+            counted = window
         self._count_in(counted)
         self._history.clear()
         self.kind = "bucket" if isinstance(counted, TokenBucket) else "window"
 
     def settle(self, now: float, hold: Hold, used: float) -> None:
         """Correct what is counted for `hold` to `used`."""
-        self._counted.settle(now, self._heirs.get(hold, hold) if self._heirs else hold, used)
+        self._counted.settle(now, self._heir(hold) if self._drawn or self._heirs else hold, used)
 
     def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
         """Be told what was left right after the provider admitted (or refused) `hold`."""
-        self._counted.learn(now, self._heirs.get(hold, hold) if self._heirs else hold, report)
+        self._counted.learn(now, self._heir(hold), report)
 
     def resize(self, now: float, capacity: float) -> None:
         """Go on with another capacity; what is taken stays taken."""
@@ -133,3 +138,10 @@ class AutoLimit(Timed):
         while history[0].at < now - self.period - GUARD:
             history.popleft()
         return hold
+
+    def _heir(self, hold: Hold) -> Hold:
+        """Return what stands for `hold` in what is counted now."""
+        if isinstance(hold, Drawn) and hold.grain in self._drawn:
+            drawn = self._drawn[hold.grain]
+            return Hold(hold.at, hold.amount, drawn.number, drawn.mark, drawn.epoch)
+        return self._heirs.get(hold, hold)

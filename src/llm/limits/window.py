@@ -15,15 +15,53 @@ if TYPE_CHECKING:
     from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
-    from .base import Unit
+    from .base import Epoch, Unit
 
 _EPSILON = 1e-9  # of an amount: sums of dollars are off by less
+_GRAINS = 6000  # of a period: ten milliseconds of a minute
+
+
+class Grain:
+    """What was taken within a moment; all of it leaves the window with the last of it.
+
+    Attributes:
+        at: Monotonic seconds of the last that it holds.
+        amount: What it holds, in the limit's unit.
+        start: Monotonic seconds of the first.
+    """
+
+    __slots__ = ("amount", "at", "start")
+
+    def __init__(self, at: float, amount: float = 0.0) -> None:
+        """Begin at `at`."""
+        self.start: float = at
+        self.at: float = at
+        self.amount: float = amount
+
+
+class Drawn(Hold):
+    """An amount taken from a window.
+
+    Attributes:
+        grain: Where it is counted.
+    """
+
+    __slots__ = ("grain",)
+
+    def __init__(self, at: float, amount: float, mark: float, epoch: Epoch, grain: Grain) -> None:
+        """Keep time, amount and place."""
+        self.at: float = at
+        self.amount: float = amount
+        self.number: int = 0
+        self.mark: float = mark
+        self.epoch: Epoch = epoch
+        self.grain: Grain = grain
 
 
 class SlidingWindow(Timed):
-    """`capacity` in any `period` seconds; a `Limit`. Memory grows with the requests of one period."""
+    """`capacity` in any `period` seconds; a `Limit`. It remembers at most 6000 moments of a period."""
 
-    __slots__ = ("_holds", "_others", "_reckoning", "_span", "_sum")
+    __slots__ = ("_grain", "_grains", "_others", "_reckoning", "_span", "_sum")
 
     def __init__(  # noqa: PLR0913 - a limit's six facts
         self, name: str, unit: Unit, capacity: float, period: float, *, level: LimitScope = "key", refuses: bool = False
@@ -31,7 +69,8 @@ class SlidingWindow(Timed):
         """Start empty."""
         super().__init__(name, unit, capacity, period, level=level, refuses=refuses)
         self._span = period + GUARD
-        self._holds: deque[Hold] = deque()
+        self._grain = period / _GRAINS
+        self._grains: deque[Grain] = deque()
         self._sum = 0.0
         self._others = 0.0
         self._reckoning = Reckoning()
@@ -48,34 +87,37 @@ class SlidingWindow(Timed):
         self._expire(now)
         excess = self._sum + amount - capacity
         due = now
-        for hold in self._holds:
+        for grain in self._grains:
             if excess <= _EPSILON:
                 break
-            excess -= hold.amount
-            due = hold.at + self._span
+            excess -= grain.amount
+            due = grain.at + self._span
         return due - now
 
-    def take(self, now: float, amount: float) -> Hold:
+    def take(self, now: float, amount: float) -> Drawn:
         """Count `amount` from now on."""
-        holds, reckoning = self._holds, self._reckoning
-        if holds:
-            if holds[0].at + self._span - now <= MOMENT:
-                self._expire(now)
-            at = now if not holds or now > holds[-1].at else holds[-1].at  # in order, though threads' times may not be
-        else:
-            at = now
+        grains, reckoning = self._grains, self._reckoning
+        grain = grains[-1] if grains else None
+        if grain is None or now - grain.start > self._grain:
+            self._expire(now)
+            grain = Grain(now)
+            grains.append(grain)
+        elif now > grain.at:
+            grain.at = now
+        grain.amount += amount
         self._sum += amount
         epoch = reckoning.draw(now, amount)
-        hold = Hold(at, amount, 0, self._sum - self._others - reckoning.drawn, epoch)
-        holds.append(hold)
-        return hold
+        return Drawn(now, amount, self._sum - self._others - reckoning.drawn, epoch, grain)
 
     def settle(self, now: float, hold: Hold, used: float) -> None:
         """Count `used` in place of what was taken, where its window still runs."""
-        if hold.at + self._span - now <= MOMENT:
-            self._expire(now)
-        else:
-            self._sum += used - hold.amount
+        if isinstance(hold, Drawn):
+            grain, more = hold.grain, used - hold.amount
+            if grain.at + self._span - now <= MOMENT:
+                self._expire(now)
+            else:
+                grain.amount += more
+                self._sum += more
         hold.amount = used
 
     def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
@@ -92,7 +134,7 @@ class SlidingWindow(Timed):
         missing = self.capacity - report.remaining - report.rounding - counted
         if missing > _EPSILON:
             self._others += missing
-            self._count(Hold(hold.at, missing), now)
+            self._count(hold.at, missing, now)
             if epoch is not BEFORE_ALL:
                 reckoning.others_drew(now, missing, hold.at, self.period)
         reckoning.told_at = max(reckoning.told_at, hold.at)
@@ -107,29 +149,25 @@ class SlidingWindow(Timed):
         return min(1.0, max(0.0, self._sum / self.capacity))
 
     @property
-    def holds(self) -> Iterable[Hold]:
+    def grains(self) -> Iterable[Grain]:
         """What it remembers, in order of time."""
-        return self._holds
+        return self._grains
 
-    def _count(self, foreign: Hold, now: float) -> None:
-        """Put what somebody else took at its place in time."""
+    def _count(self, at: float, amount: float, now: float) -> None:
+        """Count what somebody else took at its place in time, or a little after it."""
         self._expire(now)
-        if self._over(foreign, now):
+        if at + self._span - now <= MOMENT:
             return
-        later = 0
-        for hold in reversed(self._holds):
-            if hold.at <= foreign.at:
-                break
-            later += 1
-        self._holds.insert(len(self._holds) - later, foreign)
-        self._sum += foreign.amount
+        self._sum += amount
+        place = next((grain for grain in self._grains if grain.at >= at), None)
+        if place is None:
+            self._grains.append(Grain(at, amount))
+        else:
+            place.amount += amount
 
     def _expire(self, now: float) -> None:
-        holds = self._holds
-        while holds and self._over(holds[0], now):
-            self._sum -= holds.popleft().amount
-        if not holds:
+        grains = self._grains
+        while grains and grains[0].at + self._span - now <= MOMENT:
+            self._sum -= grains.popleft().amount
+        if not grains:
             self._sum = 0.0  # sums of floats drift; an empty window is exactly empty
-
-    def _over(self, hold: Hold, now: float) -> bool:
-        return hold.at + self._span - now <= MOMENT
