@@ -8,7 +8,6 @@ through it: `ended` releases what is still held, whatever the state, exactly onc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
@@ -38,8 +37,7 @@ class CallState(StrEnum):
     ENDED = "ended"
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """What an attempt takes from the limits.
 
     Attributes:
@@ -57,8 +55,7 @@ class Charge:
     requests: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(NamedTuple):
     """What a call asks of the limits; paid anew by each attempt.
 
     Attributes:

@@ -60,10 +60,14 @@ class HTTPProvider:
         Raises:
             LLMException: The one failure there was; nothing is repeated.
         """
+        reply: Reply | None = None
         try:
-            return await self._whole(request)
+            reply = await self._ask(request, stream=False)
+            return self._dialect.decode(await self._answer(reply), provider=self._name, key=self._key)
         except LLMException as error:
+            self._tell(error, request.model, reply)
             failure = bare(error)
+        reply = None  # what came may repeat a key, and a traceback may show it
         raise failure
 
     async def stream(self, request: LLMRequest) -> LLMStream:
@@ -100,15 +104,6 @@ class HTTPProvider:
     def used(self, usage: TokenUsage) -> Charge:
         """Return what an answer of this usage takes in the end."""
         return self._dialect.used(usage)
-
-    async def _whole(self, request: LLMRequest) -> LLMResponse:
-        reply: Reply | None = None
-        try:
-            reply = await self._ask(request, stream=False)
-            return self._dialect.decode(await self._answer(reply), provider=self._name, key=self._key)
-        except LLMException as error:
-            self._tell(error, request.model, reply)
-            raise
 
     async def _begun(self, request: LLMRequest) -> LLMStream:
         reply: Reply | None = None
