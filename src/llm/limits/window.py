@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 _EPSILON = 1e-9  # of an amount: sums of dollars are off by less
 _GRAINS = 6000  # of a period: ten milliseconds of a minute
+_SILENT = 1 / 4  # of a period
+_UNSURE = 1 / 4  # of the capacity
+_PATIENCE = 2.0  # seconds
 
 
 class Grain:
@@ -59,9 +62,13 @@ class Drawn(Hold):
 
 
 class SlidingWindow(Timed):
-    """`capacity` in any `period` seconds; a `Limit`. It remembers at most 6000 moments of a period."""
+    """`capacity` in any `period` seconds; a `Limit`. It remembers at most 6000 moments of a period.
 
-    __slots__ = ("_grain", "_grains", "_others", "_reckoning", "_span", "_sum")
+    A full window sends nothing, so it is told nothing, while others may take what they like. After such a silence a
+    quarter stays back until all answers have told what was left, or two seconds have passed.
+    """
+
+    __slots__ = ("_asked_until", "_grain", "_grains", "_others", "_reckoning", "_span", "_sum", "_untold")
 
     def __init__(  # noqa: PLR0913 - a limit's six facts
         self, name: str, unit: Unit, capacity: float, period: float, *, level: LimitScope = "key", refuses: bool = False
@@ -74,6 +81,8 @@ class SlidingWindow(Timed):
         self._sum = 0.0
         self._others = 0.0
         self._reckoning = Reckoning()
+        self._asked_until = -math.inf
+        self._untold = 0
 
     def wait(self, now: float, amount: float) -> float:
         """Return seconds until so much has left the window that `amount` fits."""
@@ -82,17 +91,11 @@ class SlidingWindow(Timed):
             return math.inf
         if reckoning.kept_back:
             amount = min(amount + reckoning.margin(now, self.period), capacity)
-        if self._sum + amount <= capacity:  # what has left the window meanwhile only makes more room
-            return 0.0
+        asking = now < self._asked_until
+        if self._sum + amount <= (capacity * (1 - _UNSURE) if asking else capacity):
+            return 0.0  # what has left the window meanwhile only makes more room
         self._expire(now)
-        excess = self._sum + amount - capacity
-        due = now
-        for grain in self._grains:
-            if excess <= _EPSILON:
-                break
-            excess -= grain.amount
-            due = grain.at + self._span
-        return due - now
+        return self._due(now, amount) or (self._asked_until - now if asking else 0.0)
 
     def take(self, now: float, amount: float) -> Drawn:
         """Count `amount` from now on."""
@@ -107,6 +110,10 @@ class SlidingWindow(Timed):
         grain.amount += amount
         self._sum += amount
         epoch = reckoning.draw(now, amount)
+        if now < self._asked_until:
+            self._untold += 1
+        elif now - reckoning.told_at > self.period * _SILENT and -math.inf < reckoning.told_at > self._asked_until:
+            self._asked_until, self._untold = now + _PATIENCE, 1
         return Drawn(now, amount, self._sum - self._others - reckoning.drawn, epoch, grain)
 
     def settle(self, now: float, hold: Hold, used: float) -> None:
@@ -138,6 +145,10 @@ class SlidingWindow(Timed):
             if epoch is not BEFORE_ALL:
                 reckoning.others_drew(now, missing, hold.at, self.period)
         reckoning.told_at = max(reckoning.told_at, hold.at)
+        if hold.at >= self._asked_until - _PATIENCE:
+            self._untold -= 1
+            if not self._untold:
+                self._asked_until = -math.inf
 
     def resize(self, now: float, capacity: float) -> None:  # noqa: ARG002 - a limit's signature
         """Go on with another capacity; what is counted stays counted."""
@@ -152,6 +163,16 @@ class SlidingWindow(Timed):
     def grains(self) -> Iterable[Grain]:
         """What it remembers, in order of time."""
         return self._grains
+
+    def _due(self, now: float, amount: float) -> float:
+        """Return seconds until time alone has made room for `amount`."""
+        excess, due = self._sum + amount - self.capacity, now
+        for grain in self._grains:
+            if excess <= _EPSILON:
+                break
+            excess -= grain.amount
+            due = grain.at + self._span
+        return due - now
 
     def _count(self, at: float, amount: float, now: float) -> None:
         """Count what somebody else took at its place in time, or a little after it."""
