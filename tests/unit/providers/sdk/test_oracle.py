@@ -1,0 +1,176 @@
+"""Both transports, and the vendor's client left as it is, send the same and make the same of what comes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anthropic
+import httpx2
+import openai
+import pytest
+
+from llm.core.exceptions import LLMException, LLMStreamInterruptedError
+from llm.core.types import LLMRequest, ToolDefinition
+from llm.providers.anthropic import AnthropicDialect
+from llm.providers.base import HTTPProvider
+from llm.providers.openai import OpenAIDialect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.unit.providers.conftest import Server
+
+    from llm.core.protocols import ProviderSettings
+    from llm.utils.redact import Secret
+
+    from .conftest import Through
+
+WIRE = Path(__file__).parents[3] / "wire"
+RECORDED = [f"{kind}/{path.name}" for kind in ("openai", "anthropic") for path in sorted((WIRE / kind).iterdir())]
+DIALECTS = {"openai": OpenAIDialect, "anthropic": AnthropicDialect}
+PATHS = {"openai": "/chat/completions", "anthropic": "/v1/messages"}
+REQUEST = LLMRequest(
+    "Grüße\u2028 an 東京",
+    model="m",
+    temperature=1e-05,
+    max_tokens=7,
+    tools=(ToolDefinition("look_up", "Looks it up.", {"type": "object", "properties": {"at": {"type": "string"}}}),),
+)
+
+ERRORS: list[tuple[str, int, bytes, dict[str, str]]] = [
+    ("openai", 401, b'{"error":{"message":"Incorrect API key","type":"invalid_request_error","code":"invalid_api_key"}}', {}),
+    ("openai", 404, b'{"error":{"message":"no model","type":"invalid_request_error","code":"model_not_found"}}', {}),
+    ("openai", 429, b'{"error":{"message":"slow","code":"rate_limit_exceeded"}}', {"retry_after": "7", "x_request_id": "r1"}),
+    ("openai", 429, b'{"error":{"message":"slow","code":"rate_limit_exceeded"}}', {"retry_after_ms": "1500"}),
+    ("openai", 429, b'{"error":{"message":"no credit","code":"insufficient_quota"}}', {}),
+    ("openai", 500, b"<html>oh no</html>", {"x_request_id": "r2"}),
+    ("openai", 503, b'{"error":{"message":"busy"}}', {"retry_after": "Wed, 21 Oct 2015 07:28:00 GMT"}),
+    ("openai", 307, b"", {"location": "http://elsewhere.test/v1"}),
+    ("openai", 200, b"<html>hello</html>", {}),
+    ("openai", 204, b"", {}),
+    ("openai", 200, b'{"error":{"message":"late","code":"rate_limit_exceeded"}}', {}),
+    ("anthropic", 400, b'{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 9 tokens > 8 maximum"}}', {}),
+    ("anthropic", 401, b'{"type":"error","error":{"type":"authentication_error","message":"invalid x-api-key"}}', {}),
+    ("anthropic", 403, b'{"type":"error","error":{"type":"permission_error","message":"not this model"}}', {"request_id": "q1"}),
+    ("anthropic", 429, b'{"type":"error","error":{"type":"rate_limit_error","message":"slow"}}', {"retry_after": "12"}),
+    ("anthropic", 529, b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}', {}),
+]  # fmt: skip
+
+
+@pytest.fixture
+def pair(settings: ProviderSettings, through: Through) -> Callable[[str], tuple[HTTPProvider, HTTPProvider]]:
+    return lambda kind: (HTTPProvider.factory(DIALECTS[kind])(settings), through(kind))
+
+
+async def outcome(provider: HTTPProvider, *, stream: bool) -> object:
+    """Return all that a caller gets to see."""
+    try:
+        if not stream:
+            return await provider.complete(REQUEST)
+        begun = await provider.stream(REQUEST)
+        chunks = [chunk async for chunk in begun]
+        return chunks, await begun.response()
+    except LLMException as error:
+        return facts(error)
+
+
+def facts(error: LLMException) -> tuple[object, ...]:
+    partial = error.partial if isinstance(error, LLMStreamInterruptedError) else None
+    told = (error.status, error.retry_after, error.request_id, error.retryable, error.provider, error.model, error.key)
+    return type(error), error.message, *told, getattr(error, "sent", None), partial
+
+
+@pytest.mark.parametrize("name", RECORDED)
+async def test_both_make_the_same_of_every_recorded_exchange(
+    server: Server, pair: Callable[[str], tuple[HTTPProvider, HTTPProvider]], name: str
+) -> None:
+    body, stream, kind = (WIRE / name).read_bytes(), name.endswith(".sse"), name.partition("/")[0]
+    server.says(body, type="text/event-stream" if stream else "application/json", x_request_id="r")
+    direct, sdk = pair(kind)
+    expected = await outcome(direct, stream=stream)
+    assert await outcome(sdk, stream=stream) == expected
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])
+@pytest.mark.parametrize(("kind", "status", "body", "headers"), ERRORS)
+async def test_both_make_the_same_of_a_failure_and_neither_sends_twice(  # noqa: PLR0913 - the case, and where it runs
+    server: Server,
+    pair: Callable[[str], tuple[HTTPProvider, HTTPProvider]],
+    kind: str,
+    status: int,
+    body: bytes,
+    headers: dict[str, str],
+    stream: bool,
+) -> None:
+    server.says(body, status=status, **headers)
+    direct, sdk = pair(kind)
+    expected = await outcome(direct, stream=stream)
+    assert isinstance(expected, tuple)
+    assert await outcome(sdk, stream=stream) == expected
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+async def test_both_make_the_same_of_a_stream_that_is_cut(
+    server: Server, pair: Callable[[str], tuple[HTTPProvider, HTTPProvider]], wire: Callable[[str], bytes], kind: str
+) -> None:
+    recorded = wire(f"{kind}/stream.sse")
+    for pieces, cut in (([recorded[:-40]], True), ([recorded[:-40]], False), ([], True)):
+        server.streams(*pieces, cut=cut)
+        direct, sdk = pair(kind)
+        expected = await outcome(direct, stream=True)
+        assert await outcome(sdk, stream=True) == expected
+        assert isinstance(expected, tuple)
+        assert expected[0] is LLMStreamInterruptedError
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+async def test_all_three_send_the_same(
+    server: Server,
+    pair: Callable[[str], tuple[HTTPProvider, HTTPProvider]],
+    key: Secret,
+    wire: Callable[[str], bytes],
+    kind: str,
+) -> None:
+    server.says(wire(f"{kind}/answer.json"))
+    for provider in pair(kind):
+        await provider.complete(REQUEST)
+    untouched = await as_the_vendor_has_it(kind, server.url, key, DIALECTS[kind](server.url).encode(REQUEST, stream=False))
+    assert untouched == wire(f"{kind}/answer.json")
+    direct, sdk, vendor = server.requests
+    assert direct.path == sdk.path == vendor.path
+    assert await direct.read() == await sdk.read() == await vendor.read()
+    assert len({request.headers["content-type"] for request in server.requests}) == 1
+    assert direct.headers.get("anthropic-version") == sdk.headers.get("anthropic-version")
+    assert sdk.headers["authorization"] == vendor.headers["authorization"] == f"Bearer {key.reveal()}"
+    assert sdk.headers["user-agent"] == vendor.headers["user-agent"]
+    # Anthropic's client of today sends the key as a bearer token, which the API takes as well as the header of its own.
+    own = "authorization" if kind == "openai" else "x-api-key"
+    assert direct.headers[own].removeprefix("Bearer ") == key.reveal()
+
+
+async def as_the_vendor_has_it(kind: str, url: str, key: Secret, body: bytes) -> bytes:
+    client: Any
+    if kind == "openai":
+        client = openai.AsyncOpenAI(api_key=key.reveal(), base_url=f"{url}/v1", max_retries=0)
+    else:
+        client = anthropic.AsyncAnthropic(api_key=key.reveal(), base_url=url, max_retries=0)
+    async with client:
+        answer = await client.post(PATHS[kind], cast_to=httpx2.Response, content=body)
+    assert isinstance(answer, httpx2.Response)
+    return answer.content
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+async def test_both_ask_the_same_for_their_health(
+    server: Server, pair: Callable[[str], tuple[HTTPProvider, HTTPProvider]], kind: str
+) -> None:
+    server.says(b'{"data":[]}')
+    for provider in pair(kind):
+        assert await provider.health_check()
+    assert [(request.method, request.path) for request in server.requests] == [("GET", "/v1/models")] * 2
+    server.says(b"", status=404)
+    for provider in pair(kind):
+        assert not await provider.health_check()
