@@ -52,8 +52,6 @@ def sdk_transport(name: str, section: ProviderConfig, key: Secret | None, carrie
     common = {"http_client": client_on(carrier), "max_retries": 0}
     try:
         return SDKTransport(make(section, sdk, None if key is None else key.reveal(), common))
-    except LLMConfigurationError:
-        raise
     except Exception as error:  # noqa: BLE001 - whatever the client's constructor, and what it asks, may raise
         reason = redact(" ".join(str(error).split()), secrets)
     raise LLMConfigurationError(f"providers.{name}: the vendor's client cannot be made: {reason}")
@@ -110,6 +108,7 @@ def _bedrock(section: ProviderConfig, sdk: SDKConfig, key: str | None, common: d
     from anthropic import AnthropicError
     from anthropic.lib.bedrock import AsyncAnthropicBedrock
 
+    importlib.import_module("botocore.eventstream")  # now, for a stream that waits for it would stop the others
     client = AsyncAnthropicBedrock(
         api_key=key, aws_region=sdk.aws_region, aws_profile=sdk.aws_profile, base_url=section.base_url, **common
     )

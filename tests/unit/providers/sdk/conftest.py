@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 
@@ -26,16 +29,16 @@ Through: TypeAlias = Callable[..., HTTPProvider]
 
 
 @pytest.fixture
-def no_ambient(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:  # noqa: ANN401 - a path
+def no_ambient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing that the vendors' clients would find by themselves."""
-    found = ("OPENAI", "ANTHROPIC", "AZURE", "AWS", "GOOGLE", "CLOUD_ML")
-    for name in tuple(__import__("os").environ):
+    found = ("OPENAI", "ANTHROPIC", "AZURE", "AWS", "GOOGLE", "CLOUD_ML", "XDG_CONFIG")
+    for name in tuple(os.environ):
         if name.startswith(found):
             monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("ANTHROPIC_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
 
 
 @pytest.fixture
@@ -55,7 +58,8 @@ async def through(
                 "sdk": sdk or None,
             }
         )
-        way = sdk_transport("section", section, key if with_key else None, transport)
+        # In a thread, as a manager does it: the vendors' clients load their parts when they are asked for.
+        way = thread.submit(sdk_transport, "section", section, key if with_key else None, transport).result()
         made.append(way)
         settings = ProviderSettings(
             name="section",
@@ -68,6 +72,7 @@ async def through(
         return HTTPProvider.factory(DIALECTS[kind])(settings)
 
     assert no_ambient is None
-    yield make
+    with ThreadPoolExecutor(1) as thread:
+        yield make
     for each in made:
         await each.close()
