@@ -23,7 +23,11 @@ if TYPE_CHECKING:
         ("type: openai, base_url: 'http://h', sdk: ^{client: azure}", "sdk", "transport: sdk"),
         ("type: openrouter, transport: ^sdk, sdk: {}", "transport", "openai and anthropic"),
         ("type: anthropic, api_keys: ^k, transport: sdk, sdk: {client: vertex}", "api_keys", "no keys"),
-        ("type: anthropic, api_keys: k, transport: sdk, sdk: {client: bedrock, aws_profile: ^x}", "sdk.aws_profile", "second"),
+        (
+            "type: anthropic, api_keys: k, transport: sdk, sdk: {client: bedrock, aws_profile: ^x}",
+            "sdk.aws_profile",
+            "second way",
+        ),
         (
             "type: openai, api_keys: k, transport: sdk, sdk: {client: azure, azure_ad_token_provider: ^'a:b'}",
             "sdk.azure_ad_token_provider",
@@ -35,7 +39,7 @@ if TYPE_CHECKING:
             "package.module:name",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_in_the_vendors_client_is_told_with_its_place(
     section: str, field: str, said: str, tmp_path: Path
 ) -> None:

@@ -51,9 +51,7 @@ class ProviderConfig(fields.Section):
         default="direct",
         description="direct: our own; sdk: through the vendor's client, for Azure, Bedrock and Vertex.",
     )
-    sdk: SDKConfig | None = Field(
-        default=None, description="Which of the vendor's clients `transport: sdk` means."
-    )
+    sdk: SDKConfig | None = Field(default=None, description="Which of the vendor's clients `transport: sdk` means.")
     device: fields.Text = Field(default="auto", description="Where a local model runs: auto, cpu, cuda, cuda:1, mps.")
 
     @property

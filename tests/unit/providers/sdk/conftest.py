@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
@@ -14,16 +13,19 @@ from llm.providers.anthropic import AnthropicDialect
 from llm.providers.base import HTTPProvider
 from llm.providers.openai import OpenAIDialect
 from llm.providers.sdk.clients import sdk_transport
-from llm.providers.sdk.transport import SDKTransport
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.unit.providers.conftest import Server
 
+    from llm.providers.dialect import Dialect
     from llm.providers.direct.transport import DirectTransport
+    from llm.providers.sdk.transport import SDKTransport
     from llm.utils.redact import Secret
 
-DIALECTS = {"openai": OpenAIDialect, "anthropic": AnthropicDialect}
+DIALECTS: dict[str, Callable[[str | None], Dialect]] = {"openai": OpenAIDialect, "anthropic": AnthropicDialect}
 
 Through: TypeAlias = Callable[..., HTTPProvider]
 
@@ -42,9 +44,7 @@ def no_ambient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-async def through(
-    server: Server, transport: DirectTransport, key: Secret, no_ambient: None
-) -> AsyncIterator[Through]:
+async def through(server: Server, transport: DirectTransport, key: Secret, no_ambient: None) -> AsyncIterator[Through]:
     """Makes a provider of a type whose calls go through the vendor's client to the test's server."""
     made: list[SDKTransport] = []
 
@@ -69,7 +69,7 @@ async def through(
             key=key if with_key else None,
             base_url=section.address,
         )
-        return HTTPProvider.factory(DIALECTS[kind])(settings)
+        return HTTPProvider(settings, DIALECTS[kind](settings.base_url))
 
     assert no_ambient is None
     with ThreadPoolExecutor(1) as thread:

@@ -46,9 +46,7 @@ def test_what_bedrock_lacks_is_told_in_its_clients_words() -> None:
 
 
 @pytest.mark.parametrize(("client", "module"), [("bedrock", "boto3"), ("vertex", "google.auth")])
-def test_a_missing_package_is_told_with_what_to_type(
-    monkeypatch: pytest.MonkeyPatch, client: str, module: str
-) -> None:
+def test_a_missing_package_is_told_with_what_to_type(monkeypatch: pytest.MonkeyPatch, client: str, module: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     message = told("anthropic", client=client)
     assert module in message
@@ -67,15 +65,15 @@ def test_a_path_that_leads_to_no_function_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, reason: str
 ) -> None:
     (tmp_path / "number_auth.py").write_text("number = 7\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    message = told("anthropic", **VERTEX, credentials=path)
+    monkeypatch.syspath_prepend(str(tmp_path))  # pyright: ignore[reportUnknownMemberType] # bare in pytest
+    message = told("anthropic", None, **VERTEX, credentials=path)
     assert "sdk.credentials" in message
     assert reason in message
 
 
 def test_a_client_that_repeats_its_key_is_told_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "loud_auth.py").write_text(f"def f():\n    raise RuntimeError('no luck with {KEY.reveal()}')\n")
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))  # pyright: ignore[reportUnknownMemberType] # bare in pytest
     message = told("anthropic", KEY, **VERTEX, credentials="loud_auth:f")
     assert "no luck" in message
     assert KEY.reveal() not in message

@@ -63,7 +63,7 @@ async def test_a_stream_of_frames_is_the_stream_of_events_that_it_holds(
 ) -> None:
     recorded = wire("anthropic/stream.sse")
     server.streams(recorded)
-    expected = await HTTPProvider.factory(AnthropicDialect)(settings).stream(REQUEST)
+    expected = await HTTPProvider(settings, AnthropicDialect(settings.base_url)).stream(REQUEST)
     chunks = [chunk async for chunk in expected]
     data = framed(recorded)
     server.streams(*[data[at : at + size] for at in range(0, len(data), size)], type=FRAMED)
@@ -80,21 +80,26 @@ async def fails(provider: HTTPProvider) -> LLMException:
     return caught.value
 
 
+def exception(name: str) -> bytes:
+    return frame(b'{"message":"oh"}', message_type="exception", exception_type=name)
+
+
 @pytest.mark.parametrize(
     ("last", "kind"),
     [
-        (frame(b'{"message":"slow"}', message_type="exception", exception_type="throttlingException"), LLMRateLimitError),
-        (frame(b'{"message":"busy"}', message_type="exception", exception_type="serviceUnavailableException"), LLMOverloadedError),
-        (frame(b'{"message":"oh"}', message_type="exception", exception_type="modelStreamErrorException"), LLMServerError),
+        (exception("throttlingException"), LLMRateLimitError),
+        (exception("serviceUnavailableException"), LLMOverloadedError),
+        (exception("modelStreamErrorException"), LLMServerError),
+        (exception("unheardOfException"), LLMServerError),
         (frame(b"", message_type="error", error_code="InternalFailure", error_message="oh"), LLMServerError),
-        (frame(b'{"message":"new"}', message_type="exception", exception_type="unheardOfException"), LLMServerError),
         (b"", LLMStreamInterruptedError),
         (b"\0" * 40, LLMStreamInterruptedError),
         (chunk(b"{}")[:-1] + b"\0", LLMStreamInterruptedError),
         (frame(b"{}", message_type="event", event_type="chunk")[:20], LLMStreamInterruptedError),
         (frame(b'{"bytes":7}', message_type="event", event_type="chunk"), LLMStreamInterruptedError),
     ],
-)  # fmt: skip
+    ids=["throttled", "unavailable", "model", "unheard", "error", "cut", "zeros", "checksum", "part", "no bytes"],
+)
 async def test_a_stream_that_ends_otherwise_is_never_whole(
     server: Server, through: Through, wire: Callable[[str], bytes], last: bytes, kind: type[LLMException]
 ) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import anthropic
 import httpx2
 import openai
+import orjson
 import pytest
 
 from llm.core.exceptions import LLMException, LLMStreamInterruptedError
@@ -17,18 +19,18 @@ from llm.providers.base import HTTPProvider
 from llm.providers.openai import OpenAIDialect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.unit.providers.conftest import Server
 
     from llm.core.protocols import ProviderSettings
+    from llm.providers.dialect import Dialect
     from llm.utils.redact import Secret
 
     from .conftest import Through
 
+Pair: TypeAlias = Callable[[str], tuple[HTTPProvider, HTTPProvider]]
 WIRE = Path(__file__).parents[3] / "wire"
 RECORDED = [f"{kind}/{path.name}" for kind in ("openai", "anthropic") for path in sorted((WIRE / kind).iterdir())]
-DIALECTS = {"openai": OpenAIDialect, "anthropic": AnthropicDialect}
+DIALECTS: dict[str, Callable[[str | None], Dialect]] = {"openai": OpenAIDialect, "anthropic": AnthropicDialect}
 PATHS = {"openai": "/chat/completions", "anthropic": "/v1/messages"}
 REQUEST = LLMRequest(
     "Grüße\u2028 an 東京",
@@ -38,29 +40,48 @@ REQUEST = LLMRequest(
     tools=(ToolDefinition("look_up", "Looks it up.", {"type": "object", "properties": {"at": {"type": "string"}}}),),
 )
 
-ERRORS: list[tuple[str, int, bytes, dict[str, str]]] = [
-    ("openai", 401, b'{"error":{"message":"Incorrect API key","type":"invalid_request_error","code":"invalid_api_key"}}', {}),
-    ("openai", 404, b'{"error":{"message":"no model","type":"invalid_request_error","code":"model_not_found"}}', {}),
-    ("openai", 429, b'{"error":{"message":"slow","code":"rate_limit_exceeded"}}', {"retry_after": "7", "x_request_id": "r1"}),
-    ("openai", 429, b'{"error":{"message":"slow","code":"rate_limit_exceeded"}}', {"retry_after_ms": "1500"}),
-    ("openai", 429, b'{"error":{"message":"no credit","code":"insufficient_quota"}}', {}),
-    ("openai", 500, b"<html>oh no</html>", {"x_request_id": "r2"}),
-    ("openai", 503, b'{"error":{"message":"busy"}}', {"retry_after": "Wed, 21 Oct 2015 07:28:00 GMT"}),
-    ("openai", 307, b"", {"location": "http://elsewhere.test/v1"}),
-    ("openai", 200, b"<html>hello</html>", {}),
-    ("openai", 204, b"", {}),
-    ("openai", 200, b'{"error":{"message":"late","code":"rate_limit_exceeded"}}', {}),
-    ("anthropic", 400, b'{"type":"error","error":{"type":"invalid_request_error","message":"prompt is too long: 9 tokens > 8 maximum"}}', {}),
-    ("anthropic", 401, b'{"type":"error","error":{"type":"authentication_error","message":"invalid x-api-key"}}', {}),
-    ("anthropic", 403, b'{"type":"error","error":{"type":"permission_error","message":"not this model"}}', {"request_id": "q1"}),
-    ("anthropic", 429, b'{"type":"error","error":{"type":"rate_limit_error","message":"slow"}}', {"retry_after": "12"}),
-    ("anthropic", 529, b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}', {}),
-]  # fmt: skip
+
+class Case(NamedTuple):
+    kind: str
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = {}
+
+    def __str__(self) -> str:
+        return f"{self.kind}-{self.status}-{self.body[:40].decode()}"
+
+
+def openai_says(message: str, code: str | None = None) -> bytes:
+    return orjson.dumps({"error": {"message": message, "type": "invalid_request_error", "code": code}})
+
+
+def anthropic_says(message: str, kind: str) -> bytes:
+    return orjson.dumps({"type": "error", "error": {"type": kind, "message": message}})
+
+
+ERRORS = [
+    Case("openai", 401, openai_says("Incorrect API key", "invalid_api_key")),
+    Case("openai", 404, openai_says("no model", "model_not_found")),
+    Case("openai", 429, openai_says("slow", "rate_limit_exceeded"), {"retry_after": "7", "x_request_id": "r1"}),
+    Case("openai", 429, openai_says("slow", "rate_limit_exceeded"), {"retry_after_ms": "1500"}),
+    Case("openai", 429, openai_says("no credit", "insufficient_quota")),
+    Case("openai", 500, b"<html>oh no</html>", {"x_request_id": "r2"}),
+    Case("openai", 503, openai_says("busy"), {"retry_after": "Wed, 21 Oct 2015 07:28:00 GMT"}),
+    Case("openai", 307, b"", {"location": "http://elsewhere.test/v1"}),
+    Case("openai", 200, b"<html>hello</html>"),
+    Case("openai", 204, b""),
+    Case("openai", 200, openai_says("late", "rate_limit_exceeded")),
+    Case("anthropic", 400, anthropic_says("prompt is too long: 9 tokens > 8 maximum", "invalid_request_error")),
+    Case("anthropic", 401, anthropic_says("invalid x-api-key", "authentication_error")),
+    Case("anthropic", 403, anthropic_says("not this model", "permission_error"), {"request_id": "q1"}),
+    Case("anthropic", 429, anthropic_says("slow", "rate_limit_error"), {"retry_after": "12"}),
+    Case("anthropic", 529, anthropic_says("Overloaded", "overloaded_error")),
+]
 
 
 @pytest.fixture
-def pair(settings: ProviderSettings, through: Through) -> Callable[[str], tuple[HTTPProvider, HTTPProvider]]:
-    return lambda kind: (HTTPProvider.factory(DIALECTS[kind])(settings), through(kind))
+def pair(settings: ProviderSettings, through: Through) -> Pair:
+    return lambda kind: (HTTPProvider(settings, DIALECTS[kind](settings.base_url)), through(kind))
 
 
 async def outcome(provider: HTTPProvider, *, stream: bool) -> object:
@@ -82,9 +103,7 @@ def facts(error: LLMException) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("name", RECORDED)
-async def test_both_make_the_same_of_every_recorded_exchange(
-    server: Server, pair: Callable[[str], tuple[HTTPProvider, HTTPProvider]], name: str
-) -> None:
+async def test_both_make_the_same_of_every_recorded_exchange(server: Server, pair: Pair, name: str) -> None:
     body, stream, kind = (WIRE / name).read_bytes(), name.endswith(".sse"), name.partition("/")[0]
     server.says(body, type="text/event-stream" if stream else "application/json", x_request_id="r")
     direct, sdk = pair(kind)
@@ -94,18 +113,12 @@ async def test_both_make_the_same_of_every_recorded_exchange(
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])
-@pytest.mark.parametrize(("kind", "status", "body", "headers"), ERRORS)
-async def test_both_make_the_same_of_a_failure_and_neither_sends_twice(  # noqa: PLR0913 - the case, and where it runs
-    server: Server,
-    pair: Callable[[str], tuple[HTTPProvider, HTTPProvider]],
-    kind: str,
-    status: int,
-    body: bytes,
-    headers: dict[str, str],
-    stream: bool,
+@pytest.mark.parametrize("case", ERRORS, ids=str)
+async def test_both_make_the_same_of_a_failure_and_neither_sends_twice(
+    server: Server, pair: Pair, case: Case, stream: bool
 ) -> None:
-    server.says(body, status=status, **headers)
-    direct, sdk = pair(kind)
+    server.says(case.body, status=case.status, **case.headers)
+    direct, sdk = pair(case.kind)
     expected = await outcome(direct, stream=stream)
     assert isinstance(expected, tuple)
     assert await outcome(sdk, stream=stream) == expected
@@ -114,7 +127,7 @@ async def test_both_make_the_same_of_a_failure_and_neither_sends_twice(  # noqa:
 
 @pytest.mark.parametrize("kind", ["openai", "anthropic"])
 async def test_both_make_the_same_of_a_stream_that_is_cut(
-    server: Server, pair: Callable[[str], tuple[HTTPProvider, HTTPProvider]], wire: Callable[[str], bytes], kind: str
+    server: Server, pair: Pair, wire: Callable[[str], bytes], kind: str
 ) -> None:
     recorded = wire(f"{kind}/stream.sse")
     for pieces, cut in (([recorded[:-40]], True), ([recorded[:-40]], False), ([], True)):
@@ -129,7 +142,7 @@ async def test_both_make_the_same_of_a_stream_that_is_cut(
 @pytest.mark.parametrize("kind", ["openai", "anthropic"])
 async def test_all_three_send_the_same(
     server: Server,
-    pair: Callable[[str], tuple[HTTPProvider, HTTPProvider]],
+    pair: Pair,
     key: Secret,
     wire: Callable[[str], bytes],
     kind: str,
@@ -137,7 +150,9 @@ async def test_all_three_send_the_same(
     server.says(wire(f"{kind}/answer.json"))
     for provider in pair(kind):
         await provider.complete(REQUEST)
-    untouched = await as_the_vendor_has_it(kind, server.url, key, DIALECTS[kind](server.url).encode(REQUEST, stream=False))
+    untouched = await as_the_vendor_has_it(
+        kind, server.url, key, DIALECTS[kind](server.url).encode(REQUEST, stream=False)
+    )
     assert untouched == wire(f"{kind}/answer.json")
     direct, sdk, vendor = server.requests
     assert direct.path == sdk.path == vendor.path
@@ -164,9 +179,7 @@ async def as_the_vendor_has_it(kind: str, url: str, key: Secret, body: bytes) ->
 
 
 @pytest.mark.parametrize("kind", ["openai", "anthropic"])
-async def test_both_ask_the_same_for_their_health(
-    server: Server, pair: Callable[[str], tuple[HTTPProvider, HTTPProvider]], kind: str
-) -> None:
+async def test_both_ask_the_same_for_their_health(server: Server, pair: Pair, kind: str) -> None:
     server.says(b'{"data":[]}')
     for provider in pair(kind):
         assert await provider.health_check()

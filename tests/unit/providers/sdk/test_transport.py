@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 CLOCK = SystemClock()
 REQUEST = LLMRequest("Hi", model="m")
 AZURE = {"client": "azure", "api_version": "2024-10-21"}
+ENTRA = {"azure_ad_token_provider": "own_auth:entra"}
+ENTRA_AWAY = {"azure_ad_token_provider": "own_auth:entra_is_away"}
 BEDROCK = {"client": "bedrock", "aws_region": "eu-west-1"}
 VERTEX = {"client": "vertex", "region": "us-east5", "project_id": "p-1", "credentials": "own_auth:credentials"}
 MODEL = "anthropic.claude-3-5-haiku-20241022-v1:0"
@@ -62,7 +64,7 @@ def entra_is_away():
 @pytest.fixture(autouse=True)
 def own_auth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_auth.py").write_text(OWN_AUTH)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))  # pyright: ignore[reportUnknownMemberType] # bare in pytest
 
 
 @pytest.fixture
@@ -81,31 +83,31 @@ async def fails(provider: HTTPProvider, request: LLMRequest = REQUEST) -> LLMExc
 # --- Azure
 
 
-@pytest.mark.parametrize(("deployment", "path"), [(None, "m"), ("mine", "mine")])
-async def test_azure_gets_its_deployment_in_the_path_and_its_key_in_its_header(  # noqa: PLR0913 - the case, and where it runs
-    server: Server,
-    through: Through,
-    key: Secret,
-    wire: Callable[[str], bytes],
-    deployment: str | None,
-    path: str,
+@pytest.mark.parametrize("deployment", [None, "mine"])
+async def test_azure_gets_its_deployment_in_the_path_and_its_key_in_its_header(
+    server: Server, through: Through, key: Secret, wire: Callable[[str], bytes], deployment: str | None
 ) -> None:
     server.says(wire("openai/answer.json"))
     provider = through("openai", **AZURE, **({"azure_deployment": deployment} if deployment else {}))
     assert str(await provider.complete(REQUEST)) == "Hello! How can I help?"
     (sent,) = server.requests
-    assert sent.path_qs == f"/openai/deployments/{path}/chat/completions?api-version=2024-10-21"
+    assert sent.path_qs == f"/openai/deployments/{deployment or 'm'}/chat/completions?api-version=2024-10-21"
     assert sent.headers["api-key"] == key.reveal()
     assert "authorization" not in sent.headers
-    # OpenAI's models are behind it, so it takes what OpenAI takes.
     assert server.bodies == [{"model": "m", "messages": [{"role": "user", "content": "Hi"}]}]
+
+
+async def test_azure_takes_what_openai_takes(server: Server, through: Through, wire: Callable[[str], bytes]) -> None:
+    server.says(wire("openai/answer.json"))
+    await through("openai", **AZURE).complete(LLMRequest("Hi", model="m", max_tokens=5))
+    assert server.bodies[0]["max_completion_tokens"] == 5
 
 
 async def test_azure_takes_a_token_from_a_function_for_each_call(
     server: Server, through: Through, wire: Callable[[str], bytes]
 ) -> None:
     server.streams(wire("openai/stream.sse"))
-    provider = through("openai", with_key=False, **AZURE, azure_ad_token_provider="own_auth:entra")
+    provider = through("openai", with_key=False, **AZURE, **ENTRA)
     async for _ in await provider.stream(REQUEST):
         pass
     assert server.requests[0].headers["authorization"] == "Bearer token-of-entra"
@@ -114,7 +116,7 @@ async def test_azure_takes_a_token_from_a_function_for_each_call(
 async def test_a_function_that_fails_is_told_without_its_words_and_nothing_is_sent(
     server: Server, through: Through
 ) -> None:
-    provider = through("openai", with_key=False, **AZURE, azure_ad_token_provider="own_auth:entra_is_away")
+    provider = through("openai", with_key=False, **AZURE, **ENTRA_AWAY)
     error = await fails(provider)
     assert isinstance(error, LLMConnectionError)
     assert (error.sent, error.retryable) == (False, True)
@@ -185,7 +187,7 @@ async def test_what_the_vendors_client_refuses_is_an_invalid_request_in_its_word
     server: Server, through: Through
 ) -> None:
     way = through("anthropic", **BEDROCK)._transport  # pyright: ignore[reportPrivateUsage]
-    with pytest.raises(LLMInvalidRequestError, match="AsyncAnthropicBedrock does not send .*Token counting"):
+    with pytest.raises(LLMInvalidRequestError, match=r"AsyncAnthropicBedrock does not send .*Token counting"):
         await way.request("POST", "https://api.anthropic.com/v1/messages/count_tokens", headers={}, body=b"{}")
     assert server.requests == []
 
@@ -283,7 +285,7 @@ async def test_a_stream_that_is_left_closes_its_socket_within_a_second(
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
     silent.says = head + wire("openai/stream.sse").partition(b"data: [DONE]")[0]
     stream = await through("openai", base_url=silent.url).stream(REQUEST)
-    assert await anext(stream)
+    assert str(await anext(stream)) == "Hello"
     await stream.aclose()
     async with CLOCK.timeout(1.0):
         await silent.left.wait()
@@ -327,7 +329,7 @@ async def test_no_key_stands_in_a_log_or_in_what_a_traceback_shows(
         through("anthropic", **BEDROCK),
         through("anthropic", with_key=False, **BEDROCK),
         through("anthropic", with_key=False, **VERTEX),
-        through("openai", with_key=False, **AZURE, azure_ad_token_provider="own_auth:entra"),
+        through("openai", with_key=False, **AZURE, **ENTRA),
     ]
     shown: list[str] = [caplog.text, repr(ways)]
     for provider in ways:
