@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import inspect
 import re
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ async def test_the_sections_on_transports_are_read_and_their_clients_made(root: 
     assert len(blocks) == 3
     for block in blocks:
         (tmp_path / "llm.yaml").write_text(block, encoding="utf-8")
-        config = load_config(tmp_path / "llm.yaml", environ={"AZURE_OPENAI_API_KEY": "k"})
+        config = await asyncio.to_thread(load_config, tmp_path / "llm.yaml", environ={"AZURE_OPENAI_API_KEY": "k"})
         (section,) = config.providers.values()
         assert section.transport == "sdk"
         if section.sdk is not None and section.sdk.client != "vertex":  # which needs a package that not everybody has
