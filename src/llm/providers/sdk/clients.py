@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
@@ -98,7 +99,7 @@ def _plain_anthropic(section: ProviderConfig, _: SDKConfig, key: str | None, com
     from anthropic import AnthropicError, AsyncAnthropic
 
     root = root_of(section.base_url or anthropic_dialect.BASE_URL, version="").removesuffix("/v1")
-    client = AsyncAnthropic(api_key=key, base_url=root, **common)
+    client = AsyncAnthropic(api_key=key, base_url=root, **common, **_untraced(AsyncAnthropic))
     if client.api_key is None and client.auth_token is None and client.credentials is None:
         raise LLMConfigurationError("no key; give api_keys, or what AsyncAnthropic finds by itself: ANTHROPIC_API_KEY")
     return Vendor(client, AnthropicError, root)
@@ -109,9 +110,13 @@ def _bedrock(section: ProviderConfig, sdk: SDKConfig, key: str | None, common: d
     from anthropic.lib.bedrock import AsyncAnthropicBedrock
 
     importlib.import_module("botocore.eventstream")  # now, for a stream that waits for it would stop the others
-    client = AsyncAnthropicBedrock(
-        api_key=key, aws_region=sdk.aws_region, aws_profile=sdk.aws_profile, base_url=section.base_url, **common
-    )
+    stated: dict[str, Any] = {
+        "api_key": key,
+        "aws_region": sdk.aws_region,
+        "aws_profile": sdk.aws_profile,
+        "base_url": section.base_url,
+    }
+    client = AsyncAnthropicBedrock(**stated, **common, **_untraced(AsyncAnthropicBedrock))
     return Vendor(
         client, AnthropicError, anthropic_dialect.BASE_URL, rewrites=True, version=_BEDROCK, frames=True, lists=False
     )
@@ -124,8 +129,14 @@ def _vertex(section: ProviderConfig, sdk: SDKConfig, _: str | None, common: dict
     found = _function("credentials", sdk.credentials)
     stated: dict[str, Any] = {"region": sdk.region, "project_id": sdk.project_id, "base_url": section.base_url}
     given = {name: value for name, value in stated.items() if value is not None}
-    client = AsyncAnthropicVertex(credentials=None if found is None else found(), **given, **common)
+    signed: dict[str, Any] = {"credentials": None if found is None else found()}
+    client = AsyncAnthropicVertex(**given, **signed, **common, **_untraced(AsyncAnthropicVertex))
     return Vendor(client, AnthropicError, anthropic_dialect.BASE_URL, rewrites=True, version=_VERTEX, lists=False)
+
+
+def _untraced(client: type) -> dict[str, Any]:
+    # Its spans would tell of what it sees, and it sees no failure. The first versions have none.
+    return {"open_telemetry": False} if "open_telemetry" in inspect.signature(client).parameters else {}
 
 
 _MAKERS: Final[

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from llm.core.protocols import Reply
 
 _CREDENTIALS: Final = frozenset({"authorization", "x-api-key"})
+_VERSION: Final = "anthropic-version"
 
 
 class Vendor(NamedTuple):
@@ -72,7 +73,7 @@ class SDKTransport:
             raise LLMConnectionError("the transport is closed already; open a new manager", sent=False, retryable=False)
         failure: BaseException
         try:
-            response = await self._write(method, url.removeprefix(self._vendor.root), _without_key(headers), body)
+            response = await self._write(method, url.removeprefix(self._vendor.root), self._passed_on(headers), body)
             return self._reply(method, outcome_of(response))
         except LLMException as error:
             failure = bare(error)
@@ -102,6 +103,11 @@ class SDKTransport:
             read.setdefault("anthropic_version", self._vendor.version)
         return read
 
+    def _passed_on(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Return what our dialect says that the client does not say itself, and better."""
+        left = _CREDENTIALS if self._vendor.version is None else _CREDENTIALS | {_VERSION}
+        return {name: headers[name] for name in headers if name.lower() not in left}
+
     def _reply(self, method: str, reply: Reply) -> Reply:
         vendor = self._vendor
         if method == "GET" and not vendor.lists and reply.status == HTTPStatus.NOT_FOUND:
@@ -117,7 +123,3 @@ class SDKTransport:
             "who gives them",
             sent=False,
         )
-
-
-def _without_key(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: headers[name] for name in headers if name.lower() not in _CREDENTIALS}

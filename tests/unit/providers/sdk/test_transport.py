@@ -149,6 +149,7 @@ async def test_bedrock_gets_the_model_in_the_path_and_a_signature_over_what_arri
     assert server.bodies[0]["anthropic_version"] == "bedrock-2023-05-31"
     assert {"model", "stream"} & set(server.bodies[0]) == set()
     assert server.bodies[0]["top_k"] == 3
+    assert "anthropic-version" not in sent.headers
     assert sent.headers["authorization"].rpartition("Signature=")[2] == signature(sent, await sent.read())
 
 
@@ -352,3 +353,9 @@ async def test_nothing_but_the_key_is_left_to_the_vendors_client(server: Server,
     (sent,) = server.requests
     assert "x-api-key" not in sent.headers
     assert (sent.headers["anthropic-beta"], sent.headers["anthropic-version"]) == ("b-1", "2023-06-01")
+
+
+@pytest.mark.parametrize("sdk", [{}, BEDROCK, VERTEX], ids=["plain", "bedrock", "vertex"])
+def test_the_vendors_client_traces_nothing_for_it_sees_no_failure(through: Through, sdk: dict[str, str]) -> None:
+    way: Any = through("anthropic", with_key=sdk is not VERTEX, **sdk)._transport  # pyright: ignore[reportPrivateUsage]
+    assert way._vendor.client._tracer is None
