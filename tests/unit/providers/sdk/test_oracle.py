@@ -201,6 +201,17 @@ async def test_both_make_the_same_of_a_failure_and_neither_sends_twice(
         assert await outcome(untouched(case.kind), stream=stream) == expected
 
 
+@pytest.mark.parametrize("name", [name for name in RECORDED if name.endswith(".sse")])
+async def test_all_three_make_the_same_of_a_stream_that_comes_slowly_in_odd_pieces(
+    server: Server, pair: Pair, untouched: Callable[[str], HTTPProvider], name: str
+) -> None:
+    recorded, kind = (WIRE / name).read_bytes(), name.partition("/")[0]
+    server.streams(*[recorded[at : at + 97] for at in range(0, len(recorded), 97)])
+    direct, sdk = pair(kind)
+    expected = await outcome(direct, stream=True)
+    assert await outcome(sdk, stream=True) == await outcome(untouched(kind), stream=True) == expected
+
+
 @pytest.mark.parametrize("kind", ["openai", "anthropic"])
 async def test_both_make_the_same_of_a_stream_that_is_cut(
     server: Server, pair: Pair, wire: Callable[[str], bytes], kind: str

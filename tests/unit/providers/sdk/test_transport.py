@@ -292,15 +292,18 @@ async def test_a_stream_that_is_left_closes_its_socket_within_a_second(
         await silent.left.wait()
 
 
-async def test_a_reset_may_have_been_sent_and_a_refused_connection_was_not(silent: Silent, through: Through) -> None:
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+async def test_a_reset_may_have_been_sent_and_a_refused_connection_was_not(
+    silent: Silent, through: Through, kind: str
+) -> None:
     silent.resets = True
-    error = await fails(through("openai", base_url=silent.url))
+    error = await fails(through(kind, base_url=silent.url))
     assert isinstance(error, LLMConnectionError)
     assert error.sent
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    error = await fails(through("openai", base_url=f"http://127.0.0.1:{port}"))
+    error = await fails(through(kind, base_url=f"http://127.0.0.1:{port}"))
     assert isinstance(error, LLMConnectionError)
     assert not error.sent
 
