@@ -135,7 +135,7 @@ def _vertex(section: ProviderConfig, sdk: SDKConfig, _: str | None, common: dict
 
 
 def _untraced(client: type) -> dict[str, Any]:
-    # Its spans would tell of what it sees, and it sees no failure. The first versions have none.
+    # Its spans would tell of what it sees, and it sees no failure. A version that makes none takes no such option.
     return {"open_telemetry": False} if "open_telemetry" in inspect.signature(client).parameters else {}
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Pair: TypeAlias = Callable[[str], tuple[HTTPProvider, HTTPProvider]]
 WIRE = Path(__file__).parents[3] / "wire"
-RECORDED = [f"{kind}/{path.name}" for kind in ("openai", "anthropic") for path in sorted((WIRE / kind).iterdir())]
+RECORDED = [f"{kind}/{path.name}" for kind in ("openai", "anthropic") for path in sorted((WIRE / kind).glob("*.*"))]
 DIALECTS: dict[str, Callable[[str | None], Dialect]] = {"openai": OpenAIDialect, "anthropic": AnthropicDialect}
 PATHS = {"openai": "/chat/completions", "anthropic": "/v1/messages"}
 REQUEST = LLMRequest(
