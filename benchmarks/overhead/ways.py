@@ -80,4 +80,7 @@ ALL_LIMITS: Final = Way(
     "default chain, limits of key, user and global",
     partial(_ours, key=_KEY, above=_ABOVE, middleware=None, user="alice"),
 )
-WAYS: Final = (BARE, NO_CHAIN, NO_LIMITS, KEY_LIMITS, ALL_LIMITS)
+SDK: Final = Way(
+    "default chain, transport: sdk", partial(_ours, key={"transport": "sdk"}, above={}, middleware=None, user=None)
+)
+WAYS: Final = (BARE, NO_CHAIN, NO_LIMITS, KEY_LIMITS, ALL_LIMITS, SDK)

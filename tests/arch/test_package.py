@@ -29,6 +29,7 @@ DISTRIBUTIONS = {
 # Where a package of an extra may be imported; everywhere else only the core dependencies are sure to be there.
 EXTRAS = {
     "providers/local/": "local",
+    "providers/sdk/frames": "bedrock",
     "cache/redis": "redis",
     "limits/redis": "redis",
     "gateway/": "gateway",

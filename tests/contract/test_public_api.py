@@ -316,7 +316,6 @@ async def test_embeddings_are_answered(llm: ModuleType, manager: Any) -> None:
     assert await quietly(llm, manager.get_client().embed("Hello"))
 
 
-@pytest.mark.planned("issue 5")
 async def test_the_vendors_own_client_may_carry_the_bytes(
     llm: ModuleType, upstream: Any, serving: Callable[..., dict[str, Any]]
 ) -> None:

@@ -30,6 +30,7 @@ from .accounts import Accounts
 from .charges import Charges
 from .journal import Journal
 from .registry import provider_factory
+from .vendors import Vendors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -75,6 +76,7 @@ class Composition:
         self._given_transport = transport
         self._own_transport: DirectTransport | None = None if transport is not None else self._connections(before)
         self._transport: Transport = cast("Transport", transport or self._own_transport)
+        self._vendors = Vendors(self._transport)
         self._accounts: Accounts = Accounts(config, clock, None if before is None else before._accounts)
         self._prices = PriceBook(config.prices)
         self._cache: CacheBackend | None = self._answers(before)
@@ -171,6 +173,7 @@ class Composition:
         await self._upkeep.close()
         for pool in self._pools.values():
             await pool.close()
+        await self._vendors.close()
         if self._cache is not None:
             await self._cache.close()
         if self._own_transport is not None:
@@ -178,7 +181,6 @@ class Composition:
 
     def _pool(self, name: str, section: ProviderConfig) -> Pool:
         config, clock = self.config, self.clock
-        _refuse_unbuilt(name, section)
         make = partial(self._make_key, name, section, provider_factory(section.type))
         keys: dict[Secret | None, Key] = {}
         slots = [
@@ -216,9 +218,9 @@ class Composition:
             name=name,
             models=section.models,
             clock=self.clock,
-            transport=self._transport,
+            transport=self._vendors.transport(name, section, key),
             key=key,
-            base_url=None if section.base_url is None else str(section.base_url),
+            base_url=section.address,
             device=section.device,
         )
         return Key(
@@ -356,11 +358,6 @@ def _tell_of_unbuilt(config: LLMConfig) -> None:
     idle = [name for name, value in stated.items() if value]
     if idle:
         _logger.warning("read, but not in force in this version: %s", ", ".join(idle))
-
-
-def _refuse_unbuilt(name: str, section: ProviderConfig) -> None:
-    if section.transport != "direct":
-        raise LLMConfigurationError(f"providers.{name}.transport: {section.transport} is not built yet; use direct")
 
 
 def _same_store(one: CacheConfig, other: CacheConfig) -> bool:

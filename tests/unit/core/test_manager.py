@@ -259,7 +259,7 @@ async def test_a_layer_that_cleans_up_gets_a_moment_when_its_call_is_ended() -> 
         {"retri": {}},
         {"global": {"middleware": ["rate_limit", "no_such_layer"]}},
         {"openai": {"type": "no_such_kind", "rate_limits": {"requests_per_minute": 1}}},
-        {"openai": {"transport": "sdk"}},
+        {"openai": {"transport": "sdk", "sdk": {"client": "azure"}}},
     ],
     ids=["field", "layer", "kind", "transport"],
 )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from .faults import Fault, dotted, meant
+from .sdk import client_faults
 from .sections import CHAIN
 from .slots import ANY_MODEL, broadcast
 
@@ -92,7 +93,7 @@ def _providers(providers: Mapping[str, ProviderConfig]) -> Iterator[Fault]:
         if not _PROVIDER_NAME.fullmatch(name):
             yield Fault(path, "a provider's name has letters, digits, `_`, `-` and `.` only", on_name=True)
         _, faults = broadcast(provider)
-        for fault in faults:
+        for fault in (*faults, *client_faults(provider)):
             needs = tuple(f"{path}.{field}" for field in fault.needs)
             yield replace(fault, field=f"{path}.{fault.field}", needs=needs)
         if provider.type in _VENDORS and not provider.api_keys and _asks_vendor(provider):

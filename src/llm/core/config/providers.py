@@ -10,6 +10,7 @@ from llm.core.exceptions import LLMConfigurationError
 
 from . import fields
 from .limits import RateLimits
+from .sdk import SDKConfig  # noqa: TC001 - pydantic reads the annotation when the class is made
 from .slots import SlotConfig, broadcast
 
 LimitsList = Annotated[tuple[Annotated[RateLimits, fields.Defaulted()], ...], fields.OneOrMany()]
@@ -50,7 +51,13 @@ class ProviderConfig(fields.Section):
         default="direct",
         description="direct: our own; sdk: through the vendor's client, for Azure, Bedrock and Vertex.",
     )
+    sdk: SDKConfig | None = Field(default=None, description="Which of the vendor's clients `transport: sdk` means.")
     device: fields.Text = Field(default="auto", description="Where a local model runs: auto, cpu, cuda, cuda:1, mps.")
+
+    @property
+    def address(self) -> str | None:
+        """Base URL for the dialect; None for the vendor's, and where a platform's client alone knows where calls go."""
+        return None if self.sdk is not None and self.sdk.client is not None else self.base_url
 
     @property
     def slots(self) -> tuple[SlotConfig, ...]:
