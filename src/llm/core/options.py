@@ -36,6 +36,22 @@ def check_cache_policy(policy: object) -> None:
     _check(policy, _CACHE_POLICY, "CachePolicy.")
 
 
+def check_embedding(request: object, embedding: type) -> None:
+    """Look at a request for vectors: it has texts, and nothing that concerns an answer in words.
+
+    Raises:
+        LLMInvalidRequestError: It has a conversation, or an option that no call for vectors takes; names it.
+    """
+    embed = getattr(request, "embed", None)
+    if not isinstance(embed, embedding):
+        raise _refused("embed", embed, "an EmbeddingInput")
+    for name in ("messages", *_OF_WORDS):
+        if getattr(request, name):
+            raise LLMInvalidRequestError(
+                f"{name} is given in a request for embeddings, which takes none; leave it out, or leave embed out"
+            )
+
+
 def check_model(model: object) -> None:
     """Look at the model of a call that is made without a request.
 
@@ -134,6 +150,12 @@ _YEAR: Final = 31_536_000
 _SHOWN_BITS: Final = 128
 _A_MODEL: Final = "a model's name, or None for any"
 _LAYERS: Final = "a list of layers, outermost first"
+
+_OF_WORDS: Final = (
+    "temperature", "top_p", "max_tokens", "stop", "seed", "tools", "tool_choice", "response_format", "response_model",
+    "reasoning_effort", "stream",
+)  # fmt: skip
+"""Options that have no meaning where vectors are asked for."""
 
 _OPTIONS: Final[tuple[tuple[str, Test, str], ...]] = (
     ("model", _is_text, _A_MODEL),

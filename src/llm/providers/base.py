@@ -11,6 +11,7 @@ from llm.core.stream import LLMStream
 from llm.core.types import HealthStatus
 from llm.utils.redact import redact
 
+from .dialect import EmbeddingDialect
 from .errors import error_for
 from .failure import read_failure, retry_after
 from .frames import bare
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llm.core.call import Charge
-    from llm.core.protocols import ProviderFactory, ProviderSettings, Reply
+    from llm.core.protocols import EmbeddingLimits, ProviderFactory, ProviderSettings, Reply
     from llm.core.types import LLMRequest, LLMResponse, TokenUsage
 
     from .dialect import Dialect
@@ -41,6 +42,7 @@ class HTTPProvider:
         self._clock = settings.clock
         self._transport = settings.transport
         self._dialect = dialect
+        self._embeddings = dialect.embeddings if isinstance(dialect, EmbeddingDialect) else None
         self._secrets = () if settings.key is None else (settings.key,)
         self._key = None if settings.key is None else settings.key.fingerprint
         self._headers = dialect.headers(settings.key)
@@ -77,6 +79,23 @@ class HTTPProvider:
             failure = bare(error)
         raise failure
 
+    async def embed(self, request: LLMRequest) -> LLMResponse:
+        """Return the vectors of `request.embed`.
+
+        Raises:
+            LLMException: The one failure there was; nothing is repeated.
+        """
+        try:
+            return await self._vectors(request)
+        except LLMException as error:
+            failure = bare(error)
+        raise failure
+
+    @property
+    def embedding_limits(self) -> EmbeddingLimits | None:
+        """The most that one request for vectors may hold; None where the dialect has none."""
+        return None if self._embeddings is None else self._embeddings.limits
+
     async def health_check(self) -> HealthStatus:
         """Ask for the list of models, which costs no tokens."""
         started = self._clock.now()
@@ -103,8 +122,20 @@ class HTTPProvider:
     async def _whole(self, request: LLMRequest) -> LLMResponse:
         reply: Reply | None = None
         try:
-            reply = await self._ask(request, stream=False)
+            reply = await self._post(request, self._dialect.url, self._dialect.encode(request, stream=False))
             return self._dialect.decode(await self._answer(reply), provider=self._name, key=self._key)
+        except LLMException as error:
+            self._tell(error, request.model, reply)
+            raise
+
+    async def _vectors(self, request: LLMRequest) -> LLMResponse:
+        reply: Reply | None = None
+        try:
+            if self._embeddings is None:
+                raise LLMInvalidRequestError("this kind of provider makes no embeddings; use one of type openai")
+            reply = await self._post(request, self._embeddings.url, self._embeddings.encode(request))
+            body = await self._answer(reply)
+            return self._embeddings.decode(body, request, provider=self._name, key=self._key)
         except LLMException as error:
             self._tell(error, request.model, reply)
             raise
@@ -112,7 +143,7 @@ class HTTPProvider:
     async def _begun(self, request: LLMRequest) -> LLMStream:
         reply: Reply | None = None
         try:
-            reply = await self._ask(request, stream=True)
+            reply = await self._post(request, self._dialect.url, self._dialect.encode(request, stream=True))
             if reply.status != HTTPStatus.OK or not _is_stream(reply):
                 raise await self._no_stream(reply)
             source = ReplyChunks(reply, self._dialect.events(), self._clock, self._teller(request.model, reply))
@@ -121,11 +152,10 @@ class HTTPProvider:
             self._tell(error, request.model, reply)
             raise
 
-    async def _ask(self, request: LLMRequest, *, stream: bool) -> Reply:
+    async def _post(self, request: LLMRequest, url: str, body: bytes) -> Reply:
         """Send a call, and note on its record what the answer's head says of the limits, however the answer goes on."""
-        body = self._dialect.encode(request, stream=stream)
         sent = self._clock.now()
-        reply = await self._send("POST", self._dialect.url, body)
+        reply = await self._send("POST", url, body)
         if request.call is not None:
             refused = reply.status == HTTPStatus.TOO_MANY_REQUESTS
             told = Told(self._clock.wall(), self._clock.now() - sent, refused)
