@@ -45,11 +45,12 @@ def check_embedding(request: object, embedding: type) -> None:
     embed = getattr(request, "embed", None)
     if not isinstance(embed, embedding):
         raise _refused("embed", embed, "an EmbeddingInput")
-    for name in ("messages", *_OF_WORDS):
-        if getattr(request, name):
-            raise LLMInvalidRequestError(
-                f"{name} is given in a request for embeddings, which takes none; leave it out, or leave embed out"
-            )
+    given = [name for name in _OF_WORDS if getattr(request, name) is not None]
+    given += [name for name in ("messages", "stream") if getattr(request, name)]
+    if given:
+        raise LLMInvalidRequestError(
+            f"{given[0]} is given in a request for embeddings, which takes none; leave it out, or leave embed out"
+        )
 
 
 def check_model(model: object) -> None:
@@ -153,7 +154,7 @@ _LAYERS: Final = "a list of layers, outermost first"
 
 _OF_WORDS: Final = (
     "temperature", "top_p", "max_tokens", "stop", "seed", "tools", "tool_choice", "response_format", "response_model",
-    "reasoning_effort", "stream",
+    "reasoning_effort",
 )  # fmt: skip
 """Options that have no meaning where vectors are asked for."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from llm.core.exceptions import LLMException, LLMInvalidRequestError
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from llm.core.types import LLMRequest, LLMResponse, TokenUsage
 
     from .dialect import Dialect
+
+_MANY_VECTORS: Final = 256 * 1024  # bytes
 
 
 class HTTPProvider:
@@ -135,7 +139,9 @@ class HTTPProvider:
                 raise LLMInvalidRequestError("this kind of provider makes no embeddings; use one of type openai")
             reply = await self._post(request, self._embeddings.url, self._embeddings.encode(request))
             body = await self._answer(reply)
-            return self._embeddings.decode(body, request, provider=self._name, key=self._key)
+            decode = partial(self._embeddings.decode, body, request, provider=self._name, key=self._key)
+            # 2048 vectors of 1536 numbers are 17 MB and take a fifth of a second, in which other calls go on.
+            return decode() if len(body) < _MANY_VECTORS else await asyncio.to_thread(decode)
         except LLMException as error:
             self._tell(error, request.model, reply)
             raise

@@ -154,6 +154,19 @@ async def test_when_one_of_several_calls_fails_the_error_says_which_texts_and_th
         assert manager.get_status()["metrics"]["cancelled_requests"] == 2
 
 
+async def test_leaving_an_embed_ends_all_of_its_calls() -> None:
+    clock = FakeClock()
+    fake = Limited(clock=clock, latency=5.0)
+    async with await opened(fake, clock) as manager:
+        task = asyncio.create_task(manager.get_client().embed(["a", "b", "c"]))
+        await clock.advance(1.0)
+        assert fake.in_flight == 2
+        task.cancel()
+        await clock.advance(0.0)
+        assert task.cancelled()
+        assert (fake.in_flight, manager.get_status()["metrics"]["cancelled_requests"]) == (0, 2)
+
+
 async def test_a_failed_call_for_vectors_is_repeated() -> None:
     async with await opened(FakeProvider([LLMServerError("down"), "then"]), retry={"initial_delay": 0}) as manager:
         assert len((await manager.get_client().embed("a")).embeddings) == 1

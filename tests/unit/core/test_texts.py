@@ -50,11 +50,11 @@ def test_a_request_for_vectors_has_no_conversation() -> None:
     "option",
     [
         {"stream": True},
-        {"temperature": 0.5},
+        {"temperature": 0},
         {"top_p": 0.5},
         {"max_tokens": 5},
         {"stop": "x"},
-        {"seed": 5},
+        {"seed": 0},
         {"tools": [{"type": "function"}]},
         {"tool_choice": "auto"},
         {"response_format": "text"},

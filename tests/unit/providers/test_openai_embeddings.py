@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import struct
+import threading
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -249,6 +250,36 @@ async def test_a_provider_sends_and_reads_vectors(
     assert (server.requests[0].method, server.requests[0].path) == ("POST", "/v1/embeddings")
     assert server.bodies == [{"model": "e", "input": ["one", "two"], "encoding_format": "base64"}]
     assert [report.remaining for report in call.reports] == [99]
+
+
+class Watched(OpenAIDialect):
+    """Notes the threads in which vectors are read."""
+
+    def __init__(self, base_url: str | None = None) -> None:
+        super().__init__(base_url)
+        self.threads = threads = list[bool]()
+
+        class Embeddings(OpenAIEmbeddings):
+            def decode(self, body: bytes, request: LLMRequest, *, provider: str, key: str | None) -> LLMResponse:
+                threads.append(threading.current_thread() is threading.main_thread())
+                return super().decode(body, request, provider=provider, key=key)
+
+        self.embeddings = Embeddings("http://127.0.0.1")
+        self.embeddings.url = f"{base_url}/v1/embeddings"
+
+
+@pytest.mark.parametrize("large", [False, True])
+async def test_many_vectors_are_read_beside_the_loop(
+    settings: ProviderSettings, server: Server, wire: Callable[[str], bytes], *, large: bool
+) -> None:
+    server.says(wire("openai/embeddings.json") + b" " * (300_000 if large else 0))
+    dialect = Watched(server.url)
+    response = await HTTPProvider(settings, dialect).embed(asked("one", "two"))
+    assert response.embeddings == SENT
+    assert dialect.threads == [not large]
+    server.says(b"{" + b" " * (300_000 if large else 0))
+    with pytest.raises(LLMServerError, match="makes no sense"):
+        await HTTPProvider(settings, dialect).embed(asked("one", "two"))
 
 
 async def test_a_failure_says_where_and_holds_no_frames(settings: ProviderSettings, server: Server) -> None:

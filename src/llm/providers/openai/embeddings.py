@@ -108,7 +108,7 @@ def _check_length(length: int, asked: int | None) -> None:
 def _in_order(data: list[dict[str, Any]], count: int) -> tuple[tuple[float, ...], ...]:
     """Return the vectors by their index; servers that give none send them in order."""
     by_place = {item.get("index", place): item["embedding"] for place, item in enumerate(data)}
-    if len(data) != count or by_place.keys() != set(range(count)):
+    if len(data) != count:
         raise ValueError("not a vector for each text")
     vectors = tuple([_vector(by_place[place]) for place in range(count)])
     if len(set(map(len, vectors))) != 1 or not vectors[0]:
