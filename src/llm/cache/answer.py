@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import struct
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, get_args
 
 import orjson
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from llm.core.stream import LLMResult
 
 _VERSION = 1
+_PRECISIONS = ("f", "d")  # of a vector's numbers, as `struct` names them: single, double
 _FINISH_REASONS = frozenset(get_args(FinishReason))
 
 
@@ -68,6 +72,8 @@ class Answer:
             kept["finish"] = response.finish_reason
             kept["calls"] = [[call.id, call.name, call.arguments] for call in response.tool_calls]
             kept["thinking"] = [_thought_to_json(thought) for thought in response.thinking]
+            if response.embeddings:
+                kept["vectors"] = _vectors_to_json(response.embeddings)
         try:
             return orjson.dumps(kept)
         except TypeError as error:
@@ -105,6 +111,7 @@ def _from_json(kept: dict[str, Any]) -> Answer:
             cached=True,
             cost=0.0,
             thinking=tuple([_thought(thought) for thought in _list(kept["thinking"])]),
+            embeddings=_vectors(kept["vectors"]) if "vectors" in kept else (),
         )
     )
 
@@ -154,6 +161,40 @@ def _thought_to_json(thought: ThinkingPart) -> list[str | None]:
 def _thought(kept: object) -> ThinkingPart:
     text, signature, redacted = _list(kept)
     return ThinkingPart(_text(text), _text_or_none(signature), _text_or_none(redacted))
+
+
+def _vectors_to_json(vectors: tuple[tuple[float, ...], ...]) -> list[Any]:
+    # As numbers a vector takes four times the bytes. Vendors send single precision, which then takes half of double.
+    for code in _PRECISIONS:
+        packed = [_pack(code, vector) for vector in vectors]
+        if all(map(_same, vectors, packed, repeat(code))):
+            return [code, [base64.b64encode(data).decode("ascii") for data in packed]]
+    raise ValueError("a vector holds what is no number")
+
+
+def _pack(code: str, vector: tuple[float, ...]) -> bytes:
+    try:
+        return struct.pack(f"<{len(vector)}{code}", *vector)
+    except (OverflowError, struct.error):  # too large for single precision
+        return b""
+
+
+def _same(vector: tuple[float, ...], packed: bytes, code: str) -> bool:
+    return _unpack(code, packed) == vector
+
+
+def _vectors(kept: object) -> tuple[tuple[float, ...], ...]:
+    code, packed = _list(kept)
+    if code not in _PRECISIONS:
+        raise ValueError("no precision")
+    return tuple([_unpack(code, base64.b64decode(_text(data), validate=True)) for data in _list(packed)])
+
+
+def _unpack(code: str, data: bytes) -> tuple[float, ...]:
+    size, rest = divmod(len(data), struct.calcsize(f"<{code}"))
+    if rest:
+        raise ValueError("a vector is cut")
+    return struct.unpack(f"<{size}{code}", data)
 
 
 def _finish(kept: object) -> FinishReason | None:

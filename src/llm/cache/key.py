@@ -26,6 +26,7 @@ from llm.core.messages import (
     ThinkingPart,
     read_message,
 )
+from llm.core.texts import EmbeddingInput
 from llm.core.types import LLMRequest, ToolDefinition
 
 if TYPE_CHECKING:
@@ -93,7 +94,9 @@ def cache_key(
 
 
 def _of_request(request: LLMRequest) -> dict[str, Any]:
-    decides: dict[str, Any] = {"messages": [_message(message) for message in request.messages]}
+    decides: dict[str, Any] = {}
+    if request.embed is None:
+        decides["messages"] = [_message(message) for message in request.messages]
     for name, form in _OPTIONS.items():
         value = getattr(request, name)
         if value is not None:
@@ -183,6 +186,12 @@ def _digest(data: bytes | None) -> str | None:
     return None if data is None else hashlib.sha256(data).hexdigest()
 
 
+def _embed(embed: object) -> Any:  # noqa: ANN401 - JSON
+    if isinstance(embed, EmbeddingInput):
+        return {"texts": embed.texts, "dimensions": embed.dimensions}
+    return _plain(embed)
+
+
 def _stop(stop: object) -> Any:  # noqa: ANN401 - JSON
     return [stop] if isinstance(stop, str) else _plain(stop)
 
@@ -266,4 +275,5 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "response_format": _plain,
     "response_model": _model_class,
     "reasoning_effort": _plain,
+    "embed": _embed,
 }

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from .call import Call
+from .embedding import joined, limits_of, portions_of, within
 from .ending import Brake, closed, late
 from .exceptions import LLMException, LLMInvalidRequestError
 from .messages import Message, MessageRole, read_messages
 from .options import check_model
-from .protocols import Embedding, TokenCounting
+from .protocols import TokenCounting
 from .routing import check_provider
 from .stream import LLMStream, as_stream
+from .texts import EmbeddingInput
 from .types import LLMRequest, LLMResponse, request_with, response_with
 
 if TYPE_CHECKING:
@@ -220,24 +221,30 @@ class LLMClient:
     async def embed(
         self, texts: str | Sequence[str], *, model: str | None = None, dimensions: int | None = None
     ) -> EmbeddingResponse:
-        """Return a vector for each text.
+        """Return a vector for each text, by one call; by several at once where there are more than one may hold.
+
+        OpenAI takes 2048 texts and 300,000 tokens in a request. Each call takes from the limits and counts in the
+        metrics by itself; all have the one deadline, and go to the one model. When one fails, the others are ended.
+
+        Args:
+            texts: One text or a list of texts, none of them empty.
+            model: Model, `provider/model` or alias; None: the client's, else one of the provider's.
+            dimensions: Numbers per vector, where the model can choose; None: the model's own.
 
         Raises:
-            LLMInvalidRequestError: The provider makes no embeddings.
-            LLMException: The call failed.
+            LLMInvalidRequestError: A text is empty, or the provider makes no embeddings.
+            LLMException: The call failed; of several calls the message says which texts were in it.
         """
         check_model(model)
-        several = _read_texts(texts)
-        route, name = self._find(model)
-        provider = route.chain.pool.provider_for(name)
-        if not isinstance(provider, Embedding):
-            raise LLMInvalidRequestError(
-                f"provider {route.provider!r} makes no embeddings; use a client of one that does",
-                provider=route.provider,
-                model=name,
-            )
-        response = await provider.embed(several, model=name, dimensions=dimensions)
-        return replace(response, cost=self._routes.parts.cost(route.provider, name, response.usage))
+        asked = EmbeddingInput(texts, dimensions)
+        name = model or self._model
+        route, target = self._route.to(name)
+        check_provider(route.provider, self._routes.parts.chains)
+        queue = route.chain.pool.queue
+        portions = portions_of(asked, limits_of(queue.slots[0].key.client.provider))
+        if len(portions) > 1:  # vectors of different models do not go together
+            name = f"{route.provider}/{target or queue.choose_model()}"
+        return joined(await within(portions, lambda portion: self.request(LLMRequest((), model=name, embed=portion))))
 
     async def count_tokens(self, messages: MessagesLike, *, model: str | None = None) -> int:
         """Return the tokens that a conversation takes as a prompt: exact where the tokenizer is known.
@@ -362,13 +369,3 @@ def _read_history(history: object) -> tuple[Any, ...]:
             f"history is a {type(history).__name__}; pass earlier turns as Message objects or role/content mappings"
         )
     return tuple(cast("Iterable[object]", history))
-
-
-def _read_texts(texts: object) -> list[str]:
-    several = [texts] if isinstance(texts, str) else texts
-    if isinstance(several, Iterable):
-        read = list(cast("Iterable[object]", several))
-        strings = [text for text in read if isinstance(text, str)]
-        if len(strings) == len(read):
-            return strings
-    raise LLMInvalidRequestError("texts is neither a text nor a list of texts; pass one of these")

@@ -37,6 +37,23 @@ def check_cache_policy(policy: object) -> None:
     _check(policy, _CACHE_POLICY)
 
 
+def check_embedding(request: object, embedding: type) -> None:
+    """Look at a request for vectors: it has texts, and nothing that concerns an answer in words.
+
+    Raises:
+        LLMInvalidRequestError: It has a conversation, or an option that no call for vectors takes; names it.
+    """
+    embed = getattr(request, "embed", None)
+    if not isinstance(embed, embedding):
+        raise _refused("embed", embed, "an EmbeddingInput")
+    given = [name for name in _OF_WORDS if getattr(request, name) is not None]
+    given += [name for name in ("messages", "stream") if getattr(request, name)]
+    if given:
+        raise LLMInvalidRequestError(
+            f"{given[0]} is given in a request for embeddings, which takes none; leave it out, or leave embed out"
+        )
+
+
 def check_model(model: object) -> None:
     """Look at the model of a call that is made without a request.
 
@@ -144,6 +161,12 @@ _YEAR: Final = 31_536_000
 _SHOWN_BITS: Final = 128
 _A_MODEL: Final = "a model's name, or None for any"
 _LAYERS: Final = "a list of layers, outermost first"
+
+_OF_WORDS: Final = (
+    "temperature", "top_p", "max_tokens", "stop", "seed", "tools", "tool_choice", "response_format", "response_model",
+    "reasoning_effort",
+)  # fmt: skip
+"""Options that have no meaning where vectors are asked for."""
 
 _OPTIONS: Final = _fields(
     ("model", _is_text, _A_MODEL),

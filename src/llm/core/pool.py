@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from .bounds import Bound
 from .call import Call, CallState, Charge, Ticket
+from .embedding import check_embedding, embed
 from .exceptions import (
     LLMAuthenticationError,
     LLMConnectionError,
@@ -185,6 +186,8 @@ class Pool:
         call, model = request.call, request.model
         if call is None or model is None:
             raise LLMInvalidRequestError("a request reaches the pool through a client, which gives it call and model")
+        if request.embed is not None:
+            check_embedding(self._slots[0].key.client.provider, self.provider, model)
         if call.state is CallState.CREATED:  # a chain without `rate_limit`: turns and concurrency only
             call.ticketed(self._clock.now(), Ticket(Charge(), model, call.user, call.priority, call.deadline))
         grant: Grant | None = None
@@ -303,6 +306,8 @@ class Pool:
         bound = self._first_token if request.stream else self._unary
         try:
             with bound.scope(), _FOREIGN_AS_OURS:  # also its own TimeoutError, which is not the end of `bound`
+                if request.embed is not None:
+                    return await embed(provider, request, request.embed)
                 return await (provider.stream(request) if request.stream else provider.complete(request))
         except TimeoutError:
             if request.stream:

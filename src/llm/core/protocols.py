@@ -9,11 +9,11 @@ from llm.utils.clock import Clock
 from llm.utils.redact import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping
 
     from .call import Call, Charge
     from .stream import LLMResult, LLMStream
-    from .types import EmbeddingResponse, HealthStatus, LLMRequest, LLMResponse, TokenUsage
+    from .types import HealthStatus, LLMRequest, LLMResponse, TokenUsage
 
 CallNext: TypeAlias = "Callable[[LLMRequest], Awaitable[LLMResult]]"
 """The rest of the chain.
@@ -94,8 +94,31 @@ class Charging(Protocol):
 class Embedding(Protocol):
     """A provider that makes vectors of texts."""
 
-    async def embed(self, texts: Sequence[str], *, model: str, dimensions: int | None = None) -> EmbeddingResponse:
-        """Return a vector per text."""
+    async def embed(self, request: LLMRequest) -> LLMResponse:
+        """Return the vectors of `request.embed` as `embeddings`: one per text, in order, all of one length."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingLimits:
+    """The most that one request for vectors may hold; `client.embed` makes several of what is more.
+
+    Attributes:
+        texts: How many texts; None for any number.
+        tokens: How many tokens, of all texts together; None for any number.
+    """
+
+    texts: int | None = None
+    tokens: int | None = None
+
+
+@runtime_checkable
+class EmbeddingLimited(Protocol):
+    """A provider that knows how much one request for vectors may hold, or that it makes none after all."""
+
+    @property
+    def embedding_limits(self) -> EmbeddingLimits | None:
+        """The most in one request; None where it makes no vectors."""
         ...
 
 

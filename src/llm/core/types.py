@@ -12,7 +12,8 @@ from llm.utils.frozen import copier
 from .call import Call
 from .exceptions import LimitScope, LLMInvalidRequestError
 from .messages import Message, MessageRole, MessagesLike, TextPart, ThinkingPart, ToolCall, read_messages
-from .options import check_cache_policy, check_options, read_stop, read_tools
+from .options import check_cache_policy, check_embedding, check_options, read_stop, read_tools
+from .texts import EmbeddingInput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -138,7 +139,7 @@ class LLMRequest:
     """All of one request; the names and defaults of `LLMClient.complete`, and `stream`.
 
     Attributes:
-        messages: The conversation; text and mappings become a tuple of `Message`.
+        messages: The conversation; text and mappings become a tuple of `Message`. Empty in a call for vectors.
         model: Model, `provider/model` or alias; None: one is chosen.
         temperature: 0 to 2; None: the provider's default.
         top_p: 0 to 1; None: the provider's default.
@@ -158,6 +159,8 @@ class LLMRequest:
         extra: Vendor fields, sent as they are.
         stream: Whether the answer comes in chunks.
         call: The record of the call that this request belongs to; set by the client.
+        embed: Texts whose vectors are asked for, in place of an answer to a conversation; what concerns answers in
+            words (sampling, tools, formats, streaming) is then refused.
 
     Raises:
         LLMInvalidRequestError: An option is of the wrong kind or out of range; names it and the range.
@@ -183,6 +186,7 @@ class LLMRequest:
     extra: Mapping[str, Any] | None = field(default=None, kw_only=True)
     stream: bool = field(default=False, kw_only=True)
     call: Call | None = field(default=None, kw_only=True, repr=False, compare=False)
+    embed: EmbeddingInput | None = field(default=None, kw_only=True)
 
     if TYPE_CHECKING:
 
@@ -209,13 +213,17 @@ class LLMRequest:
             extra: Mapping[str, Any] | None = None,
             stream: bool = False,
             call: Call | None = None,
+            embed: EmbeddingInput | None = None,
         ) -> None:
             """Take more forms than are kept."""
 
     def __post_init__(self) -> None:
         """Bring the arguments into their one form."""
         given: Any = self  # the declared types are what is kept, not what came
-        if not _are_read(given.messages):
+        if given.embed is not None:
+            check_embedding(given, EmbeddingInput)
+            object.__setattr__(self, "messages", ())
+        elif not _are_read(given.messages):
             object.__setattr__(self, "messages", read_messages(given.messages))
         if given.stop is not None:
             object.__setattr__(self, "stop", read_stop(given.stop))
@@ -279,6 +287,7 @@ class LLMResponse:
         key: Fingerprint of the key; never the key.
         raw: The provider's answer as it came, where there is one.
         thinking: The model's thoughts, to hand back in the next turn.
+        embeddings: A vector per text of the request's `embed`, in order; empty for other calls.
     """
 
     id: str = ""
@@ -296,6 +305,7 @@ class LLMResponse:
     key: str | None = None
     raw: Mapping[str, Any] | None = field(default=None, repr=False)
     thinking: tuple[ThinkingPart, ...] = ()
+    embeddings: tuple[tuple[float, ...], ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
         """Return the text."""
@@ -323,8 +333,8 @@ class EmbeddingResponse:
         model: Model that made them.
         provider: Section of the configuration that answered.
         usage: Tokens.
-        cost: US dollars; None where the model's price is unknown.
-        key: Fingerprint of the key.
+        cost: US dollars, 0 for what the cache answered; None where the model's price is unknown.
+        key: Fingerprint of the key; None where the cache answered, or several keys shared the texts.
     """
 
     embeddings: tuple[tuple[float, ...], ...]

@@ -122,7 +122,8 @@ class LoggingMiddleware:
         if error is not None:
             facts["error"] = self._error(error)
         if self._log_content:
-            facts["prompt"] = self._line("\n".join(message.text for message in request.messages))
+            texts = [message.text for message in request.messages] if request.embed is None else request.embed.texts
+            facts["prompt"] = self._line("\n".join(texts))
             facts["answer"] = None if response is None else self._line(response.content)
         return facts
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from llm.core.exceptions import LLMConfigurationError
 
 if TYPE_CHECKING:
     from llm.core.call import Charge, LimitReport
+    from llm.core.protocols import EmbeddingLimits
     from llm.core.types import LLMRequest, LLMResponse, StreamChunk, TokenUsage
     from llm.utils.redact import Secret
     from llm.utils.sse import Event
@@ -96,6 +97,47 @@ class Dialect(Protocol):
 
     def used(self, usage: TokenUsage) -> Charge:
         """Return what an answer of this usage takes from the limits in the end."""
+        ...
+
+
+class EmbeddingFormat(Protocol):
+    """How one vendor's vectors are asked for and come, for one base URL."""
+
+    @property
+    def url(self) -> str:
+        """Where calls are sent."""
+        ...
+
+    @property
+    def limits(self) -> EmbeddingLimits:
+        """The most in one request."""
+        ...
+
+    def encode(self, request: LLMRequest) -> bytes:
+        """Return the body.
+
+        Raises:
+            LLMInvalidRequestError: The format cannot express the request; names the field.
+        """
+        ...
+
+    def decode(self, body: bytes, request: LLMRequest, *, provider: str, key: str | None) -> LLMResponse:
+        """Read the answer to `request`; `provider` and `key` (a fingerprint) go into it.
+
+        Raises:
+            LLMServerError: It makes no sense, or is not what was asked for.
+            LLMException: It tells of a failure.
+        """
+        ...
+
+
+@runtime_checkable
+class EmbeddingDialect(Protocol):
+    """A dialect in which vectors can be asked for; not every one has them."""
+
+    @property
+    def embeddings(self) -> EmbeddingFormat:
+        """Their format."""
         ...
 
 

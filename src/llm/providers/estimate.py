@@ -29,6 +29,8 @@ def prompt_tokens(request: LLMRequest) -> int:
     Source: https://platform.openai.com/docs/guides/rate-limits
     """
     chars = sum(map(_chars, request.messages))
+    if request.embed is not None:
+        chars += sum(map(len, request.embed.texts))
     if request.tools:
         chars += sum(map(_tool_chars, request.tools))
     if request.response_format is not None and not isinstance(request.response_format, str):

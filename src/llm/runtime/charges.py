@@ -5,6 +5,7 @@ The vendor's rule decides, since what the vendor takes at admission is what must
 - OpenAI takes the larger of an estimate (characters by four) and `max_tokens`. That stays as it is, whatever we know
   better, but for one case: where the prompt alone is known to take more, that is surely used in the end, and reserved.
 - Anthropic takes its own estimate of the prompt and `max_tokens`, each by itself; ours is corrected up and down.
+- A call for vectors has no answer in words: it takes its texts, by any vendor's rule.
 - Of what is no vendor nobody knows the rule: prompt and answer together, the prompt corrected.
 
 What was reserved is settled to the usage that comes back; until then a reservation that falls short lets other calls
@@ -64,7 +65,7 @@ class Charges:
         Raises:
             LLMInvalidRequestError: A budget in dollars counts it, and the price of its model is unknown.
         """
-        output = request.max_tokens or self._output.expected(model)
+        output = 0 if request.embed is not None else request.max_tokens or self._output.expected(model)
         stated = self._rule(request, output)
         estimate = stated.input_tokens
         prompt = self._prompts.tokens(self._kind, model, estimate)
@@ -86,6 +87,8 @@ class Charges:
         if not usage.total_tokens:  # the provider told none
             return
         self._prompts.observe(self._kind, model, reserved.estimate, usage.input_tokens)
+        if request.embed is not None:
+            return
         if response.finish_reason != "length" or request.max_tokens is None:
             self._output.observe(model, usage.output_tokens)
 

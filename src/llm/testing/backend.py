@@ -102,7 +102,7 @@ class Backend:
         )
         log.append(record)
         stamp = Stamp(record.number, record.at, self._clock.wall())
-        play = self._play(route, asked, record, stamp) if counted else self._probe(route, asked, record, stamp)
+        play = self._play(asked, record, stamp) if counted else self._probe(route, asked, record, stamp)
         record.status = play.status
         play.headers |= self._vendor.identify(record.number)
         self.active += 1
@@ -125,7 +125,7 @@ class Backend:
             return failed(self._vendor, _invalid(self._vendor, error), stamp)
         return whole(data, stamp.now)
 
-    def _play(self, route: Route | None, body: Mapping[str, Any] | None, record: MockRequest, stamp: Stamp) -> Play:
+    def _play(self, body: Mapping[str, Any] | None, record: MockRequest, stamp: Stamp) -> Play:
         key = record.key
         self._per_key[key] += 1
         fault = self._faults.meet(record.number, key, self._per_key[key])
@@ -145,7 +145,7 @@ class Backend:
         headers = self._vendor.limit_headers(account, stamp)
         late = fault.seconds if fault is not None and fault.kind == "slow" else 0.0
         work = Work(request, record.body, stamp, admitted, late)
-        play = self._service.embed(work) if route == "embeddings" else self._service.answer(work)
+        play = self._service.answer(work) if request.embed is None else self._service.embed(work, request.embed)
         play.headers |= headers
         return play if fault is None else spoil(play, fault, self._vendor, stamp, stream=record.stream)
 

@@ -9,9 +9,12 @@ from llm.core.messages import MessageRole
 from llm.core.types import LLMResponse, TokenUsage
 
 if TYPE_CHECKING:
+    from llm.core.texts import EmbeddingInput
     from llm.core.types import LLMRequest
 
 CHARACTERS_PER_TOKEN = 4
+DIMENSIONS = 8
+"""Numbers of a vector where none are asked for."""
 
 
 def count_tokens(characters: int) -> int:
@@ -20,7 +23,9 @@ def count_tokens(characters: int) -> int:
 
 
 def prompt_tokens(request: LLMRequest) -> int:
-    """Return the tokens of all the texts of the messages together."""
+    """Return the tokens of all the texts of the messages, or of those to embed, together."""
+    if request.embed is not None:
+        return count_tokens(sum(map(len, request.embed.texts)))
     return count_tokens(sum(len(message.text) for message in request.messages))
 
 
@@ -41,7 +46,14 @@ def answer(request: LLMRequest, text: str | None = None, *, id: str = "") -> LLM
     )
 
 
+def vectors(asked: EmbeddingInput, model: str) -> LLMResponse:
+    """Answer with a vector per text; each text's tokens are counted by themselves."""
+    size = asked.dimensions or DIMENSIONS
+    usage = TokenUsage(sum(count_tokens(len(text)) for text in asked.texts))
+    return LLMResponse(model=model, usage=usage, embeddings=tuple(vector(text, size) for text in asked.texts))
+
+
 def vector(text: str, size: int) -> tuple[float, ...]:
-    """Return numbers of -1 to 1 that depend on the text alone."""
-    digest = hashlib.shake_256(text.encode()).digest(size)
-    return tuple(byte / 127.5 - 1.0 for byte in digest)
+    """Return numbers between -1 and 1 that depend on the text alone, and are exact in single precision."""
+    digest = hashlib.shake_256(text.encode(errors="surrogatepass")).digest(size)
+    return tuple((byte - 127.5) / 128 for byte in digest)

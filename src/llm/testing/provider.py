@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from llm.core.exceptions import LLMInvalidRequestError
 from llm.core.stream import LLMStream
-from llm.core.types import EmbeddingResponse, HealthStatus, LLMResponse, TokenUsage
+from llm.core.types import HealthStatus, LLMResponse
 from llm.utils.clock import SystemClock
 
-from .echo import answer, count_tokens, prompt_tokens, vector
+from .echo import answer, prompt_tokens, vectors
 from .script import Script, complete, cut
 
 if TYPE_CHECKING:
@@ -137,11 +138,25 @@ class FakeProvider:
         self.open_streams += 1
         return await stream.begin()
 
-    async def embed(self, texts: Sequence[str], *, model: str, dimensions: int | None = None) -> EmbeddingResponse:
-        """Return a vector per text: numbers of -1 to 1 that depend on the text alone."""
-        size = dimensions or 8
-        vectors = tuple(vector(text, size) for text in texts)
-        return EmbeddingResponse(vectors, model, self.name, TokenUsage(sum(count_tokens(len(t)) for t in texts)))
+    async def embed(self, request: LLMRequest) -> LLMResponse:
+        """Return a vector per text: 8 numbers, or as many as asked for, that depend on the text alone.
+
+        Where the script has a response with `embeddings`, it is that; a text of the script only takes its turn.
+
+        Raises:
+            Exception: The script's.
+            AssertionError: The script has no answer left.
+            LLMInvalidRequestError: The request asks for no vectors.
+        """
+        if request.embed is None:
+            raise LLMInvalidRequestError("embed is None; pass an EmbeddingInput with the texts")
+        self._enter(request)
+        try:
+            said = await self._turn(request)
+            response = said if isinstance(said, LLMResponse) else vectors(request.embed, request.model or "fake-model")
+            return replace(response, provider=response.provider or self.name, key=response.key or self.key)
+        finally:
+            self.in_flight -= 1
 
     async def count_tokens(self, request: LLMRequest) -> int:
         """Return a token for every four characters of the messages."""
@@ -152,12 +167,16 @@ class FakeProvider:
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
 
-    async def _say(self, request: LLMRequest) -> LLMResponse | Sequence[Piece]:
+    async def _turn(self, request: LLMRequest) -> LLMResponse | str | Sequence[Piece] | None:
         said = self._next(request)
         if self._latency:
             await self._clock.sleep(self._latency)
         if isinstance(said, Exception):
             raise said
+        return said
+
+    async def _say(self, request: LLMRequest) -> LLMResponse | Sequence[Piece]:
+        said = await self._turn(request)
         return answer(request, said, id=f"fake-{self.calls}") if isinstance(said, str) or said is None else said
 
     def _next(self, request: LLMRequest) -> Answer | None:

@@ -6,14 +6,17 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+import orjson
+
 from llm.core.exceptions import LLMException
 from llm.core.types import LLMResponse, TokenUsage
 from llm.providers.errors import wire_for
+from llm.providers.serving.openai_embeddings import write_embeddings
 from llm.utils.clock import Timer
 
 from .accounts import Lease
 from .echo import answer as echo
-from .echo import prompt_tokens
+from .echo import vectors
 from .exchange import Frame, Play
 from .script import cut
 from .vendor import Failure
@@ -21,6 +24,7 @@ from .vendor import Failure
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from llm.core.texts import EmbeddingInput
     from llm.core.types import LLMRequest
     from llm.utils.clock import Clock
 
@@ -85,11 +89,18 @@ class Service:
         frames = _spread(pieces, work.stamp.now + work.late, seconds)
         return Play(200, {"content-type": "text/event-stream; charset=utf-8"}, frames, frames[0].at)
 
-    def embed(self, work: Work) -> Play:
-        """Return the play of an answer with vectors."""
+    def embed(self, work: Work, asked: EmbeddingInput) -> Play:
+        """Return the play of an answer with vectors, which OpenAI's dialect alone has."""
+        said = None if self._answer is None else self._answer(work.request)
+        if isinstance(said, Exception):
+            work.lease.settle(work.stamp.now, self._vendor.used(TokenUsage()))
+            return failed(self._vendor, self._worded(said), work.stamp)
+        response = vectors(asked, work.request.model or "")
+        if isinstance(said, LLMResponse):
+            response = replace(response, embeddings=said.embeddings)
         seconds = self._seconds_of(work.request)
-        self._settle_at(work, seconds, TokenUsage(prompt_tokens(work.request)))
-        data = self._vendor.aside("embeddings", work.body, (), work.stamp)
+        self._settle_at(work, seconds, response.usage)
+        data = orjson.dumps(write_embeddings(response, work.body))
         return whole(data, work.stamp.now + work.late + seconds)
 
     def left(self, number: int, sent: int) -> None:
@@ -108,10 +119,8 @@ class Service:
 
     def _say(self, request: LLMRequest, stamp: Stamp) -> LLMResponse | Failure:
         said = None if self._answer is None else self._answer(request)
-        if isinstance(said, LLMException):
-            return _told(self._vendor, said)
         if isinstance(said, Exception):
-            return replace(self._vendor.failure("server_error"), message=str(said))
+            return self._worded(said)
         if not isinstance(said, LLMResponse):
             said = echo(request, said)
         usage = said.usage
@@ -124,6 +133,11 @@ class Service:
             usage=usage,
             finish_reason=said.finish_reason or ("tool_calls" if said.tool_calls else "stop"),
         )
+
+    def _worded(self, said: Exception) -> Failure:
+        if isinstance(said, LLMException):
+            return _told(self._vendor, said)
+        return replace(self._vendor.failure("server_error"), message=str(said))
 
     def _settle_at(self, work: Work, seconds: float, usage: TokenUsage) -> _Settlement:
         # By time and not by reading: a vendor's work goes on whether the client reads or not, until the client leaves.

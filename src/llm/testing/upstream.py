@@ -74,7 +74,8 @@ class MockUpstream:
                 differ from those of the whole, `mode` and `phase`. Keys not named here have no limits.
             faults: What goes wrong.
             answer: Makes the answer to a request: a text, a whole response (what it leaves out is filled in), or an
-                exception, which is told as the vendor tells it.
+                exception, which is told as the vendor tells it. Of a response to a request with `embed` its
+                `embeddings` are sent; a text leaves the vectors to the mock.
             groups: Key → group; keys of one group draw on the same limits.
             mode: How limits are counted. `bucket`: full at the start, refilled continuously. `fixed`: a whole
                 allowance at the start, the next one after `phase` seconds (a period, if not given), then one every

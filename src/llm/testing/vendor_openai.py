@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from llm.core.call import Charge
-from llm.core.types import EmbeddingResponse, LLMRequest, TokenUsage
 from llm.providers.serving import openai_read as read
 from llm.providers.serving import openai_write as write
+from llm.providers.serving.openai_embeddings import read_embeddings
 
-from .echo import count_tokens, prompt_tokens, vector
+from .echo import prompt_tokens
 from .vendor import Failure, Route, Stamp, whole_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from llm.core.types import LLMResponse, StreamChunk
+    from llm.core.types import LLMRequest, LLMResponse, StreamChunk, TokenUsage
 
     from .accounts import Account, Refusal
 
@@ -78,10 +78,8 @@ class OpenAIVendor:
 
     def read(self, body: Mapping[str, Any]) -> LLMRequest:
         """As in `Vendor`."""
-        model = read.model_of(body)
-        if "input" in body:
-            return LLMRequest("\n".join(read.read_embeddings(body)) or " ", model=model)
-        return read.read_request(body)
+        read.model_of(body)
+        return read_embeddings(body) if "input" in body else read.read_request(body)
 
     def charge(self, request: LLMRequest) -> Charge:
         """As in `Vendor`."""
@@ -147,14 +145,9 @@ class OpenAIVendor:
         return [*filter(None, pieces), stream.end()]
 
     def aside(self, route: Route, body: Mapping[str, Any], names: Iterable[str], stamp: Stamp) -> bytes:
-        """As in `Vendor`: models and vectors."""
-        if route == "models":
-            return orjson.dumps(write.write_models(names, created=int(stamp.wall)))
-        texts = read.read_embeddings(body)
-        size: object = body.get("dimensions")
-        vectors = tuple(vector(text, size if isinstance(size, int) else 8) for text in texts)
-        usage = TokenUsage(sum(count_tokens(len(text)) for text in texts))
-        return orjson.dumps(write.write_embeddings(EmbeddingResponse(vectors, read.model_of(body), usage=usage), body))
+        """As in `Vendor`: the models."""
+        del route, body
+        return orjson.dumps(write.write_models(names, created=int(stamp.wall)))
 
     def identify(self, number: int) -> dict[str, str]:
         """As in `Vendor`."""

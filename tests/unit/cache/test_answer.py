@@ -90,6 +90,42 @@ def test_a_cut_entry_is_a_miss(at: int) -> None:
     assert Answer.decode(encoded[:at]) is None
 
 
+SINGLE = 0.024047505110502243  # of single precision
+VECTORS = [
+    ((SINGLE, -1.0, 0.0), (0.5, 0.25, -0.0)),
+    ((0.1, 1e300), (5e-324, 1.7976931348623157e308)),
+    ((),),
+    ((1, 2),),
+]
+
+
+@pytest.mark.parametrize("vectors", VECTORS)
+def test_vectors_come_back_exactly(vectors: tuple[tuple[float, ...], ...]) -> None:
+    kept = Answer.decode(Answer.of(LLMResponse("id", model="m", embeddings=vectors)).encode())
+    assert kept is not None
+    assert kept.response.embeddings == vectors
+    assert str(kept.response.embeddings) == str(tuple(tuple(map(float, vector)) for vector in vectors))
+
+
+def test_vectors_of_single_precision_take_half_of_what_double_takes() -> None:
+    single, double = ([Answer.of(LLMResponse(embeddings=((number,) * 300,))).encode()] for number in (SINGLE, 0.1))
+    assert len(single[0]) < 0.6 * len(double[0])
+    assert len(single[0]) < 300 * 6 + 200
+
+
+@pytest.mark.parametrize("number", [float("nan"), "text", None])
+def test_a_vector_with_what_is_no_number_is_not_kept(number: Any) -> None:  # noqa: ANN401 - no number
+    with pytest.raises(ValueError, match="no number"):
+        Answer.of(LLMResponse(embeddings=((0.5, number),))).encode()
+
+
+@pytest.mark.parametrize("vectors", [1, [], ["f"], ["e", []], ["f", "x"], ["f", [5]], ["f", ["AA=="]], ["d", ["?"]]])
+def test_damaged_vectors_are_a_miss(vectors: Any) -> None:  # noqa: ANN401 - JSON
+    kept = orjson.loads(Answer.of(LLMResponse("id", embeddings=((0.5,),))).encode())
+    assert Answer.decode(orjson.dumps(kept)) is not None
+    assert Answer.decode(orjson.dumps(kept | {"vectors": vectors})) is None
+
+
 def test_text_without_a_json_form_is_refused() -> None:
     with pytest.raises(ValueError, match="no JSON form"):
         Answer.of(LLMResponse(content="\ud83d")).encode()

@@ -24,6 +24,7 @@ from llm.core.messages import (
     ThinkingPart,
     ToolCall,
 )
+from llm.core.texts import EmbeddingInput
 from llm.core.types import CachePolicy, LLMRequest, ToolDefinition
 
 if TYPE_CHECKING:
@@ -106,7 +107,36 @@ def test_what_does_not_is_left_out(field: str) -> None:
 
 
 def test_no_field_of_a_request_is_forgotten() -> None:
-    assert {field.name for field in fields(LLMRequest)} == DECIDES.keys() | DECIDES_NOTHING.keys()
+    assert {field.name for field in fields(LLMRequest)} == DECIDES.keys() | DECIDES_NOTHING.keys() | {"embed"}
+
+
+def embedding(
+    texts: list[str],
+    dimensions: int | None = None,
+    **options: Any,  # noqa: ANN401 - any of the request's
+) -> LLMRequest:
+    return LLMRequest((), model="m", embed=EmbeddingInput(texts, dimensions), **options)
+
+
+def test_a_call_for_vectors_is_its_texts_in_order_its_dimensions_and_its_model() -> None:
+    asked = [
+        LLMRequest("a", model="m"),
+        embedding(["a"]),
+        embedding(["a", "b"]),
+        embedding(["b", "a"]),
+        embedding(["ab"]),
+        embedding(["a"], 8),
+        embedding(["a"], 9),
+        embedding(["a"], extra={"input_type": "query"}),
+        replace(embedding(["a"]), model="n"),
+    ]
+    assert len({compute_request_hash(request) for request in asked}) == len(asked)
+    assert compute_request_hash(embedding(["a"])) == compute_request_hash(replace(embedding(["a"]), user="ann"))
+
+
+def test_a_call_for_vectors_and_its_mapping_are_the_same_question() -> None:
+    mapping = {"model": "m", "embed": {"dimensions": 8, "texts": ["a", "b"]}}
+    assert compute_request_hash(mapping) == compute_request_hash(embedding(["a", "b"], 8))
 
 
 def test_ids_of_rows_are_left_out_of_mappings() -> None:

@@ -36,6 +36,10 @@ async def streamed(client: LLMClient) -> object:
         return "".join([str(chunk) async for chunk in stream])
 
 
+async def embedded(client: LLMClient) -> object:
+    return (await client.embed(["a text", "another"])).embeddings
+
+
 async def left_unread(client: LLMClient) -> object:
     """An unnamed stream closes when it is freed."""
     async for chunk in client.stream_complete("a text of some length", max_tokens=10):
@@ -103,7 +107,7 @@ def leftovers(bench: Bench, manager: LLMManager) -> dict[str, object]:
     return {name: value for name, value in left.items() if value}
 
 
-@pytest.mark.parametrize("work", [unary, streamed, left_unread])
+@pytest.mark.parametrize("work", [unary, streamed, left_unread, embedded])
 @pytest.mark.parametrize("others", [0, 3], ids=["alone", "while others wait"])
 async def test_a_call_cancelled_at_any_await_point_leaves_nothing_behind(work: Work, others: int) -> None:
     points, finished = 0, False

@@ -249,8 +249,8 @@ async def test_a_model_may_carry_its_provider_or_be_an_alias() -> None:
         with pytest.raises(LLMInvalidRequestError, match=MODEL):
             await client.chat("hello", model="gpt-9")
         assert await client.count_tokens("hello there") > 0
-        with pytest.raises(LLMInvalidRequestError, match="no embeddings"):
-            await client.embed("hello")
+        assert (await client.embed("hello")).provider == "openai"
+        assert (await client.embed("hello", model="fast")).provider == "other"
 
 
 async def test_embeddings_and_counts_go_to_a_provider_that_has_them() -> None:

@@ -9,6 +9,7 @@ import pytest
 from llm.core.call import Call
 from llm.core.exceptions import LLMServerError
 from llm.core.stream import LLMStream
+from llm.core.texts import EmbeddingInput
 from llm.core.types import LLMRequest, LLMResponse, TokenUsage
 from llm.middleware.logging import LoggingMiddleware
 from llm.utils.redact import Secret
@@ -159,3 +160,17 @@ def test_a_program_without_logging_sees_nothing(layer: LoggingMiddleware, capfd:
     end(layer, request_of(), LLMServerError("no"))
     assert capfd.readouterr().err == ""
     assert [type(handler) for handler in logging.getLogger("llm").handlers] == [logging.NullHandler]
+
+
+@pytest.mark.parametrize("log_content", [False, True])
+def test_texts_whose_vectors_are_asked_for_are_content(
+    clock: Clock, caplog: pytest.LogCaptureFixture, *, log_content: bool
+) -> None:
+    caplog.set_level(logging.INFO, "llm")
+    request = LLMRequest((), model="e", call=Call(99.0), embed=EmbeddingInput(["a first", "a second"]))
+    layer = LoggingMiddleware(clock, provider="openai", log_content=log_content)
+    end(layer, request, LLMResponse(model="e", usage=TokenUsage(4), embeddings=((0.515625,), (0.5,))))
+    [record] = caplog.records
+    assert ("a first a second" in record.getMessage()) is log_content
+    assert "0.515625" not in record.getMessage()
+    assert "input_tokens=4" in record.getMessage()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm.core.call import Charge
+from llm.core.texts import EmbeddingInput
 from llm.core.tokens import OutputEstimate, PromptCalibration
 from llm.core.types import LLMRequest, LLMResponse, TokenUsage
 from llm.providers.anthropic import AnthropicDialect
@@ -43,6 +44,38 @@ def answered(of: Charges, request: LLMRequest, real: int, output: int = 10, fini
 
 def asked(text: str = PROMPT, max_tokens: int | None = 100) -> LLMRequest:
     return LLMRequest(text, model="m", max_tokens=max_tokens)
+
+
+@pytest.mark.parametrize("provider", [Ruled(OpenAIDialect()), FakeProvider()], ids=["openai", "unknown"])
+def test_a_call_for_vectors_reserves_its_texts_corrected_and_no_answer(provider: Provider) -> None:
+    of = charges(provider)
+    request = LLMRequest((), model="m", embed=EmbeddingInput(["x" * 2000, "x" * 2000]))
+    assert of.reserve(request, "m").charge == Charge(1000, 0, 1000)
+    response = LLMResponse(model="m", usage=TokenUsage(2000), embeddings=((0.5,), (0.5,)))
+    for _ in range(200):
+        of.learn(request, "m", of.reserve(request, "m"), response)
+    assert of.reserve(request, "m").charge == Charge(2000, 0, 2000)
+
+
+def test_calls_for_vectors_teach_nothing_of_how_long_answers_are() -> None:
+    of = charges(FakeProvider())
+    before = of.reserve(asked(max_tokens=None), "m").charge
+    request = LLMRequest((), model="m", embed=EmbeddingInput(PROMPT))
+    for _ in range(50):
+        of.learn(request, "m", of.reserve(request, "m"), LLMResponse(usage=TokenUsage(1000), embeddings=((0.5,),)))
+    assert of.reserve(asked(max_tokens=None), "m").charge == before
+
+
+def test_a_budget_counts_the_texts_of_a_call_for_vectors() -> None:
+    seen: list[TokenUsage] = []
+
+    def price(_: LLMRequest, usage: TokenUsage) -> float:
+        seen.append(usage)
+        return 0.5
+
+    request = LLMRequest((), model="m", embed=EmbeddingInput(PROMPT))
+    assert charges(Ruled(OpenAIDialect()), price).reserve(request, "m").charge == Charge(1000, 0, 1000, 0.5)
+    assert seen == [TokenUsage(1000, 0)]
 
 
 @pytest.mark.parametrize(

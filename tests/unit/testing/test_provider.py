@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from llm.core.exceptions import LLMConnectionError, LLMServerError, LLMStreamInterruptedError
+from llm.core.exceptions import LLMConnectionError, LLMInvalidRequestError, LLMServerError, LLMStreamInterruptedError
 from llm.core.messages import ThinkingPart, ToolCall
 from llm.core.protocols import Embedding, Provider, TokenCounting
+from llm.core.texts import EmbeddingInput
 from llm.core.types import LLMRequest, LLMResponse, StreamChunk, TokenUsage
 from llm.testing import FakeClock, FakeProvider
 
@@ -121,11 +123,31 @@ async def test_cancelled_while_it_answers_it_holds_nothing() -> None:
     assert (fake.in_flight, fake.open_streams, clock.timers) == (0, 0, 0)
 
 
+def embedding(*texts: str, dimensions: int | None = None) -> LLMRequest:
+    return LLMRequest((), model="e", embed=EmbeddingInput(texts, dimensions))
+
+
 async def test_vectors_depend_on_the_text_alone() -> None:
-    first = await FakeProvider().embed(["a", "b"], model="e", dimensions=4)
-    again = await FakeProvider().embed(["b"], model="e", dimensions=4)
+    first = await FakeProvider().embed(embedding("a", "b", dimensions=4))
+    again = await FakeProvider().embed(embedding("b", dimensions=4))
     assert first.embeddings[1] == again.embeddings[0] != first.embeddings[0]
     assert [len(vector) for vector in first.embeddings] == [4, 4]
+    assert (first.model, first.usage) == ("e", TokenUsage(2))
+
+
+async def test_vectors_take_their_turn_in_the_script() -> None:
+    said = LLMResponse(embeddings=((0.5,),))
+    fake = FakeProvider(["a text", said, LLMServerError("down")], name="fake", key="k")
+    assert len((await fake.embed(embedding("a"))).embeddings[0]) == 8
+    assert await fake.embed(embedding("a")) == replace(said, provider="fake", key="k")
+    with pytest.raises(LLMServerError, match="down"):
+        await fake.embed(embedding("a"))
+    assert (fake.calls, fake.in_flight, fake.most_in_flight) == (3, 0, 1)
+
+
+async def test_a_request_without_texts_has_no_vectors() -> None:
+    with pytest.raises(LLMInvalidRequestError, match="embed is None"):
+        await FakeProvider().embed(HELLO)
 
 
 async def test_health_is_what_it_is_told() -> None:

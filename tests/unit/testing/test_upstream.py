@@ -13,6 +13,7 @@ from llm.core.exceptions import LLMContextLengthError, LLMServerError
 from llm.core.messages import ToolCall
 from llm.core.types import LLMRequest, LLMResponse
 from llm.testing import FakeClock, Fault, MockUpstream
+from llm.testing.echo import vector
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -175,9 +176,23 @@ async def test_openais_client_takes_vectors_and_models() -> None:
         packed = await client.embeddings.create(model="emb", input=["a", "b"], dimensions=4)
         plain = await client.embeddings.create(model="emb", input="b", dimensions=4, encoding_format="float")
         names = [model.id async for model in client.models.list()]
-    assert packed.data[1].embedding == pytest.approx(plain.data[0].embedding)
+    assert packed.data[1].embedding == plain.data[0].embedding == list(vector("b", 4))
+    assert [item.index for item in packed.data] == [0, 1]
+    assert (packed.usage.prompt_tokens, packed.usage.total_tokens, packed.model) == (2, 2, "emb")
     assert names == [MODEL, "emb"]
     assert (len(up.requests), len(up.probes)) == (2, 1)
+
+
+async def test_vectors_are_charged_their_texts_under_the_keys_limits() -> None:
+    limits = {KEY: {"tokens_per_minute": 100, "requests_per_minute": 10}}
+    async with MockUpstream("openai", limits=limits) as up, _openai(up) as client:
+        sent = await client.embeddings.with_raw_response.create(model="emb", input=["x" * 100, "x" * 100])
+        assert sent.headers["x-ratelimit-remaining-tokens"] == "50"
+        with pytest.raises(openai.RateLimitError, match="tokens_per_minute"):
+            await client.embeddings.create(model="emb", input="x" * 300)
+        with pytest.raises(openai.BadRequestError, match="1 to 2048"):
+            await client.embeddings.create(model="emb", input=["x"] * 2049)
+    assert [request.charge and request.charge.total_tokens for request in up.requests] == [50, None, None]
 
 
 async def test_anthropics_client_takes_counts_and_models() -> None:

@@ -50,6 +50,8 @@ def estimate_tokens(request: LLMRequest) -> int:
             characters += len(call.name) + len(call.arguments)
     for text in declared(request):
         characters += len(text)
+    if request.embed is not None:
+        characters += sum(map(len, request.embed.texts))
     return -(-characters // CHARACTERS_PER_TOKEN) + others
 
 

@@ -19,6 +19,7 @@ from llm.providers.limit_headers import openai_reports
 
 from .answer import read_answer
 from .body import Flavor, write_body
+from .embeddings import OpenAIEmbeddings
 from .events import OpenAIEvents
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class OpenAIDialect:
         flavor: How servers other than OpenAI's own take them.
         url: Where calls are sent.
         health_url: Where the models are listed.
+        embeddings: How vectors are asked for.
     """
 
     flavor: ClassVar[Flavor] = Flavor()
@@ -54,6 +56,7 @@ class OpenAIDialect:
         root = root_of(base_url or BASE_URL, version="/v1")
         self.url: str = f"{root}/chat/completions"
         self.health_url: str = f"{root}/models"
+        self.embeddings: OpenAIEmbeddings = OpenAIEmbeddings(root)
         self._flavor = _OWN if urlsplit(root).hostname == urlsplit(BASE_URL).hostname else self.flavor
 
     def headers(self, key: Secret | None) -> Mapping[str, str]:

@@ -15,7 +15,6 @@ from .fields import (
     an_object,
     bytes_of,
     data_url,
-    is_list,
     is_mapping,
     messages_of,
     objects,
@@ -60,20 +59,6 @@ def read_request(body: Mapping[str, Any]) -> LLMRequest:
     extra = {name: value for name, value in body.items() if name not in _READ}
     messages = tuple(_message(message, f"messages[{place}]") for place, message in enumerate(messages_of(body)))
     return LLMRequest(messages, extra=extra or None, **fields)
-
-
-def read_embeddings(body: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the texts of an `/embeddings` body.
-
-    Raises:
-        LLMInvalidRequestError: `input` is neither text nor a list of texts; tokens are not taken.
-    """
-    texts: object = body.get("input")
-    if isinstance(texts, str):
-        return (texts,)
-    if not is_list(texts) or not texts:
-        raise wrong("input", "text, or a list of one text or more")
-    return tuple(text_of(text, f"input[{place}]") for place, text in enumerate(texts))
 
 
 def _message(message: Mapping[str, Any], field: str) -> Message:

@@ -5,8 +5,6 @@ Source: https://platform.openai.com/docs/api-reference/chat/object and …/chat/
 
 from __future__ import annotations
 
-import base64
-from array import array
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from llm.core.messages import ToolCall
-    from llm.core.types import EmbeddingResponse, LLMResponse, StreamChunk, TokenUsage, ToolCallDelta
+    from llm.core.types import LLMResponse, StreamChunk, TokenUsage, ToolCallDelta
 
 DONE = b"data: [DONE]\n\n"
 
@@ -71,18 +69,6 @@ def write_models(names: Iterable[str], *, created: int) -> dict[str, Any]:
     """Return the body that answers `/models`."""
     models = [{"id": name, "object": "model", "created": created, "owned_by": "system"} for name in names]
     return {"object": "list", "data": models}
-
-
-def write_embeddings(response: EmbeddingResponse, body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the body that answers `/embeddings`, as numbers or base64, whichever `body` asks for."""
-    packed = body.get("encoding_format") == "base64"
-    data = [
-        {"object": "embedding", "index": place, "embedding": _pack(vector) if packed else list(vector)}
-        for place, vector in enumerate(response.embeddings)
-    ]
-    tokens = response.usage.input_tokens
-    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return {"object": "list", "data": data, "model": response.model, "usage": usage}
 
 
 class OpenAIStream:
@@ -151,7 +137,3 @@ def _delta(piece: ToolCallDelta) -> dict[str, Any]:
     if piece.id is not None:
         written |= {"id": piece.id, "type": "function"}
     return written
-
-
-def _pack(vector: Iterable[float]) -> str:
-    return base64.b64encode(array("f", vector).tobytes()).decode("ascii")
