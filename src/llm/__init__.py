@@ -40,6 +40,7 @@ from .core.exceptions import (
     LLMTimeoutError,
     LLMValidationError,
 )
+from .core.choices import Choice, TokenLogprob
 from .core.manager import LLMManager
 from .core.messages import (
     AudioPart,
@@ -79,6 +80,7 @@ __all__ = [
     "AudioPart",
     "CachePolicy",
     "CallNext",
+    "Choice",
     "ConfigProblem",
     "DocumentPart",
     "EmbeddingResponse",
@@ -118,6 +120,7 @@ __all__ = [
     "StreamChunk",
     "TextPart",
     "ThinkingPart",
+    "TokenLogprob",
     "TokenStats",
     "TokenUsage",
     "ToolCall",

@@ -322,7 +322,7 @@ class Pool:
                 if usage is not None:
                     call.attempted(self._clock.now(), self._settlement.answered(client.used(usage), usage, model))
                 else:
-                    call.attempted(self._clock.now(), *self._settlement.cut(paid, model, stream.text))
+                    call.attempted(self._clock.now(), *self._settlement.cut(paid, model, stream.all_text))
             self._close(grant.slot.key.give_back(client))
 
         stream.on_end(ended)

@@ -7,17 +7,19 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from . import choices
 from .call import Call
+from .choices import Choice
 from .exceptions import LimitScope, LLMInvalidRequestError
-from .messages import Message, MessageRole, MessagesLike, TextPart, ThinkingPart, ToolCall, read_messages
+from .messages import Message, MessagesLike, ThinkingPart, ToolCall, read_messages
 from .options import check_cache_policy, check_options, read_stop, read_tools
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .messages import Part
+    from .choices import TokenLogprob
 
-FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+FinishReason = choices.FinishReason
 CacheScope = Literal["shared", "user"]
 
 
@@ -100,13 +102,15 @@ class ToolCallDelta:
         index: Which call of the answer it belongs to, from 0; pieces of several calls may come interleaved.
         id: The call's id, in its first piece.
         name: The tool's name, in its first piece.
-        arguments: More of the arguments' JSON text.
+        arguments: More of the arguments' text.
+        custom: Whether the tool takes free text, as in `ToolCall`.
     """
 
     index: int
     id: str | None = None
     name: str | None = None
     arguments: str = ""
+    custom: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +244,9 @@ class StreamChunk:
         finish_reason: Why the answer ended, in its last chunks.
         usage: Tokens of the whole answer, where the provider sends them: near the end.
         thinking: A piece of a thought.
+        index: Which of several choices it belongs to, from 0; theirs may come interleaved.
+        logprobs: How likely its tokens were, where that was asked for.
+        refused: Whether the text is part of a refusal.
     """
 
     content: str = ""
@@ -247,6 +254,9 @@ class StreamChunk:
     finish_reason: FinishReason | None = None
     usage: TokenUsage | None = None
     thinking: ThinkingPart | None = None
+    index: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
+    refused: bool = False
 
     def __str__(self) -> str:
         """Return the text."""
@@ -255,7 +265,7 @@ class StreamChunk:
 
 @dataclass(frozen=True, slots=True)
 class LLMResponse:
-    """A whole answer; `str(response)` is its text.
+    """A whole answer; `str(response)` is its text. Of several choices it is the first; `choices` has all.
 
     Attributes:
         id: The provider's identifier of the answer.
@@ -271,8 +281,12 @@ class LLMResponse:
         latency: Seconds from the call to the whole answer, waiting included.
         attempts: How often the request was sent; 0 for an answer from the cache.
         key: Fingerprint of the key; never the key.
-        raw: The provider's answer as it came, where there is one.
+        raw: The provider's answer as it came, where there is one. Of a stream: the fields of its events merged, the
+            last word on each; of their choices what is not in the chunks, put together, under `message`.
         thinking: The model's thoughts, to hand back in the next turn.
+        alternatives: The choices beyond the first, where several were asked for.
+        logprobs: How likely the text's tokens were, where that was asked for.
+        refused: Whether the text is the model's refusal to answer.
     """
 
     id: str = ""
@@ -290,18 +304,26 @@ class LLMResponse:
     key: str | None = None
     raw: Mapping[str, Any] | None = field(default=None, repr=False)
     thinking: tuple[ThinkingPart, ...] = ()
+    alternatives: tuple[Choice, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    refused: bool = False
 
     def __str__(self) -> str:
         """Return the text."""
         return self.content
 
     @property
+    def choices(self) -> tuple[Choice, ...]:
+        """All choices in order; the first is what `content` and its neighbours tell."""
+        return (
+            Choice(self.content, self.finish_reason, self.tool_calls, self.thinking, self.logprobs, self.refused),
+            *self.alternatives,
+        )
+
+    @property
     def message(self) -> Message:
         """The answer as a turn, to append to the conversation."""
-        if not self.thinking:
-            return Message(MessageRole.ASSISTANT, self.content, tool_calls=self.tool_calls)
-        parts: tuple[Part, ...] = (*self.thinking, TextPart(self.content)) if self.content else self.thinking
-        return Message(MessageRole.ASSISTANT, parts, tool_calls=self.tool_calls)
+        return self.choices[0].message
 
 
 @dataclass(frozen=True, slots=True)
