@@ -105,9 +105,7 @@ def _calls(deltas: list[ToolCallDelta]) -> tuple[ToolCall, ...]:
         id_, name = delta.id or before.id, delta.name or before.name
         calls[index] = ToolCallDelta(index, id_, name, custom=delta.custom or before.custom)
         texts.setdefault(index, []).append(delta.arguments)
-    return tuple(
-        [ToolCall(c.id or "", c.name or "", "".join(texts[at]), c.custom) for at, c in sorted(calls.items())]
-    )
+    return tuple([ToolCall(c.id or "", c.name or "", "".join(texts[at]), c.custom) for at, c in sorted(calls.items())])
 
 
 def _add_thought(thoughts: list[ThinkingPart], piece: ThinkingPart) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from .messages import Message, MessageRole, TextPart
+from .messages import Message, MessageRole, TextPart, ThinkingPart, ToolCall
 
 if TYPE_CHECKING:
-    from .messages import Part, ThinkingPart, ToolCall
+    from .messages import Part
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 

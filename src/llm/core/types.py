@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from llm.utils.frozen import quick
+
 from . import choices
 from .call import Call
-from .choices import Choice
+from .choices import Choice, TokenLogprob
 from .exceptions import LimitScope, LLMInvalidRequestError
 from .messages import Message, MessagesLike, ThinkingPart, ToolCall, read_messages
 from .options import check_cache_policy, check_options, read_stop, read_tools
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from .choices import TokenLogprob
 
 FinishReason = choices.FinishReason
 CacheScope = Literal["shared", "user"]
@@ -32,6 +32,7 @@ class LLMProvider(StrEnum):
     LOCAL = "local"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
     """Tokens of one answer, or of many together.
@@ -94,6 +95,7 @@ class ToolDefinition:
             )
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
     """A piece of a tool call in a stream.
@@ -234,6 +236,7 @@ def _are_read(messages: object) -> bool:
     )
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class StreamChunk:
     """A piece of a streamed answer; `str(chunk)` is its text.
@@ -263,6 +266,7 @@ class StreamChunk:
         return self.content
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class LLMResponse:
     """A whole answer; `str(response)` is its text. Of several choices it is the first; `choices` has all.

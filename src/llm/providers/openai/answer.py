@@ -52,21 +52,12 @@ def _response(answer: dict[str, Any], provider: str, key: str | None) -> LLMResp
         choices = sorted(choices, key=_place)
         others = tuple([Choice(*_choice(choice)) for choice in choices[1:]])
     content, finish, calls, thinking, logprobs, refused = _choice(choices[0])
+    identifier, model, usage = text_of(answer.get("id")), text_of(answer.get("model")), usage_of(answer.get("usage"))
+    # By place, which is quicker than by name: parsed, cached, cost, latency and attempts are not the dialect's.
     return LLMResponse(
-        text_of(answer.get("id")),
-        content,
-        text_of(answer.get("model")),
-        provider,
-        usage_of(answer.get("usage")),
-        finish,
-        calls,
-        key=key,
-        raw=answer,
-        thinking=thinking,
-        alternatives=others,
-        logprobs=logprobs,
-        refused=refused,
-    )
+        identifier, content, model, provider, usage, finish, calls, None, False, None, 0.0, 0, key, answer,  # noqa: FBT003
+        thinking, others, logprobs, refused,
+    )  # fmt: skip
 
 
 def _place(choice: dict[str, Any]) -> int:

@@ -60,33 +60,38 @@ class OpenAIEvents:
             LLMException: It tells of a failure.
         """
         name, data = event
-        if data.startswith(b"[DONE]"):
-            if not self._started:
-                raise senseless("the end of a stream without an answer")
-            self.done = True
-            return None
         if name == "error":
             raise error_for(200, read_failure(data))
+        if data[:6] == b"[DONE]":
+            self._end()
+            return None
         chunk = read_object(data)
         try:
-            return self._chunk(chunk)
+            choices = chunk["choices"]
+            if len(choices) == 1 and len(chunk) == self._width:
+                choice = choices[0]
+                delta = choice["delta"]
+                # Nearly all events are this: more of the text, and nothing else.
+                if len(delta) == 1 and len(choice) <= _PLAIN and not (
+                    choice.get("finish_reason") or choice.get("logprobs") or choice.get("index") or chunk.get("usage")
+                ):  # fmt: skip
+                    text = delta.get("content")
+                    if text and type(text) is str:
+                        self._last = chunk
+                        return StreamChunk(text)
+            return self._chunk(chunk, choices)
         except (KeyError, IndexError, TypeError, AttributeError, ValueError):
             pass
         raise senseless("an event that is no part of a chat completion")
 
-    def _chunk(self, chunk: dict[str, Any]) -> StreamChunk | tuple[StreamChunk, ...] | None:
-        choices: Any = chunk["choices"]
-        if len(choices) == 1 and len(chunk) == self._width:
-            choice = choices[0]
-            delta = choice["delta"]
-            # Nearly all events are this: more of the text, and nothing else.
-            if len(delta) == 1 and len(choice) <= _PLAIN and not (
-                choice.get("finish_reason") or choice.get("logprobs") or choice.get("index") or chunk.get("usage")
-            ):  # fmt: skip
-                text = delta.get("content")
-                if text and type(text) is str:
-                    self._last = chunk
-                    return StreamChunk(text)
+    def _end(self) -> None:
+        if not self._started:
+            raise senseless("the end of a stream without an answer")
+        self.done = True
+
+    def _chunk(
+        self, chunk: dict[str, Any], choices: list[dict[str, Any]]
+    ) -> StreamChunk | tuple[StreamChunk, ...] | None:
         self._top |= _told(self._last)
         self._last, self._width = chunk, len(chunk)
         if choices and not self._started:

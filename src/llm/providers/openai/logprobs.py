@@ -28,18 +28,18 @@ def write_logprobs(logprobs: Iterable[TokenLogprob], *, refused: bool) -> dict[s
 
 
 def _token(token: dict[str, Any]) -> TokenLogprob:
-    text, logprob, data = token["token"], token["logprob"], token.get("bytes")
+    text, logprob, top = token["token"], token["logprob"], token.get("top_logprobs")
     if type(text) is not str or type(logprob) not in {float, int}:
         raise TypeError("expected a token and a number")
-    if data is not None and type(data) is not list:
+    return TokenLogprob(text, float(logprob), _data(token.get("bytes")), tuple(map(_token, top)) if top else ())
+
+
+def _data(octets: list[int] | None) -> bytes | None:
+    if octets is None:
+        return None
+    if type(octets) is not list:  # a number alone would do for `bytes`, too
         raise TypeError("expected a list of bytes")
-    top = token.get("top_logprobs")
-    return TokenLogprob(
-        text,
-        float(logprob),
-        None if data is None else bytes(data),
-        tuple(map(_token, top)) if top else (),
-    )
+    return bytes(octets)
 
 
 def _written(token: TokenLogprob) -> dict[str, Any]:
