@@ -26,7 +26,7 @@ def assemble(
     raw: Mapping[str, Any] | None = None,
 ) -> LLMResponse:
     """Put the chunks of a whole answer together; those of several choices may come in any order."""
-    first, *others = map(_choice, _by_choice(chunks))
+    first, *others = _choices(chunks)
     return LLMResponse(
         id,
         first.content,
@@ -69,23 +69,27 @@ def call_deltas(calls: Iterable[ToolCall]) -> tuple[ToolCallDelta, ...]:
     return tuple([ToolCallDelta(at, call.id, call.name, call.arguments, call.custom) for at, call in enumerate(calls)])
 
 
-def _by_choice(chunks: Sequence[StreamChunk]) -> list[Sequence[StreamChunk]]:
-    if not [chunk for chunk in chunks if chunk.index]:  # nearly always
-        return [chunks]
+def _choices(chunks: Sequence[StreamChunk]) -> list[Choice]:
+    # Nearly all chunks are text alone, of the only choice.
+    rare = [
+        c for c in chunks
+        if c.finish_reason or c.tool_calls or c.thinking or c.logprobs or c.refused or c.index
+    ]  # fmt: skip
+    if not any(chunk.index for chunk in rare):
+        return [_choice(chunks, rare)]
     sorted_out: dict[int, list[StreamChunk]] = {}
     for chunk in chunks:
         sorted_out.setdefault(chunk.index, []).append(chunk)
-    return [sorted_out[index] for index in sorted(sorted_out)]
+    return [_choice(sorted_out[index], sorted_out[index]) for index in sorted(sorted_out)]
 
 
-def _choice(chunks: Sequence[StreamChunk]) -> Choice:
+def _choice(chunks: Sequence[StreamChunk], rare: Sequence[StreamChunk]) -> Choice:
     deltas: list[ToolCallDelta] = []
     thoughts: list[ThinkingPart] = []
     logprobs: list[TokenLogprob] = []
     finish: FinishReason | None = None
     refused = False
-    # Nearly all chunks are text alone.
-    for chunk in [c for c in chunks if c.finish_reason or c.tool_calls or c.thinking or c.logprobs or c.refused]:
+    for chunk in rare:
         finish = chunk.finish_reason or finish
         refused = chunk.refused or refused
         deltas += chunk.tool_calls
