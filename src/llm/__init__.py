@@ -19,6 +19,7 @@ import importlib
 import warnings
 from typing import TYPE_CHECKING
 
+from .core.choices import Choice, TokenLogprob
 from .core.client import LLMClient
 from .core.exceptions import (
     ConfigProblem,
@@ -40,7 +41,6 @@ from .core.exceptions import (
     LLMTimeoutError,
     LLMValidationError,
 )
-from .core.choices import Choice, TokenLogprob
 from .core.manager import LLMManager
 from .core.messages import (
     AudioPart,

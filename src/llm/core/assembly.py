@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .types import FinishReason
 
 
-def assemble(
+def assemble(  # noqa: PLR0913 - the response's fields
     chunks: Sequence[StreamChunk],
     *,
     id: str = "",  # noqa: A002 - the response's field

@@ -222,12 +222,17 @@ def sent(name: str) -> Any:  # noqa: ANN401 - JSON
     return orjson.loads((WIRE / f"{name}.request.json").read_bytes())
 
 
+def flat(read: StreamChunk | tuple[StreamChunk, ...] | None) -> tuple[StreamChunk, ...]:
+    if isinstance(read, tuple):
+        return read
+    return () if read is None else (read,)
+
+
 def chunks_of(stream: bytes) -> tuple[list[StreamChunk], Any]:
     reader = OWN.events()
     chunks: list[StreamChunk] = []
     for event in EventDecoder().feed(stream):
-        read = reader.feed(event)
-        chunks += read if isinstance(read, tuple) else [read] * (read is not None)
+        chunks += flat(reader.feed(event))
     assert reader.done
     return chunks, reader
 
