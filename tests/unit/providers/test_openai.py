@@ -305,8 +305,8 @@ SENSELESS = [
     b'{"choices": [{"message": {"content": "x"}, "logprobs": {"content": [{"token": "x"}]}}]}',
     b'{"choices": [{"message": {"content": "x"}, "logprobs": {"content": [{"token": "x", "logprob": null}]}}]}',
     b'{"choices": [{"message": {"content": "x"}, "logprobs": {"content": [{"token": 1, "logprob": 0}]}}]}',
-    b'{"choices": [{"message": {"content": "x"}, "logprobs": {"content": [{"token": "x", "logprob": 0, "bytes": 9}]}}]}',
-    b'{"choices": [{"message": {"content": "x"}, "logprobs": {"content": [{"token": "x", "logprob": 0, "bytes": [300]}]}}]}',
+    b'{"choices": [{"message": {"content": "x"}, "logprobs": {"content": [{"token": "", "logprob": 0, "bytes": 9}]}}]}',
+    b'{"choices": [{"message": {}, "logprobs": {"refusal": [{"token": "", "logprob": 0, "bytes": [256]}]}}]}',
     b'{"choices": [{"message": {"content": null, "audio": {"transcript": 5}}}]}',
     b'{"choices": [{"message": {"content": null, "tool_calls": [{"function": {"name": "x", "arguments": 5}}]}}]}',
 ]  # fmt: skip

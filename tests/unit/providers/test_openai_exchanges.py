@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 import pytest
@@ -12,6 +12,7 @@ from llm.core.assembly import assemble
 from llm.core.choices import Choice, TokenLogprob
 from llm.core.messages import AudioPart, DocumentPart, ImagePart, Message, MessageRole, TextPart, ToolCall
 from llm.core.types import LLMRequest, LLMResponse, TokenUsage, ToolDefinition
+from llm.providers.base import HTTPProvider
 from llm.providers.openai import OpenAIDialect
 from llm.providers.serving import openai_read
 from llm.providers.serving.openai_write import OpenAIStream
@@ -21,7 +22,15 @@ from llm.testing.vendor_openai import OpenAIVendor
 from llm.utils.sse import EventDecoder
 
 if TYPE_CHECKING:
+    from llm.core.protocols import ProviderSettings
     from llm.core.types import StreamChunk
+    from llm.providers.openai.events import OpenAIEvents
+
+    class Server(Protocol):
+        url: str
+
+        def streams(self, *pieces: bytes) -> None: ...
+
 
 WIRE = Path(__file__).parents[2] / "wire" / "openai"
 OWN = OpenAIDialect()
@@ -228,7 +237,7 @@ def flat(read: StreamChunk | tuple[StreamChunk, ...] | None) -> tuple[StreamChun
     return () if read is None else (read,)
 
 
-def chunks_of(stream: bytes) -> tuple[list[StreamChunk], Any]:
+def chunks_of(stream: bytes) -> tuple[list[StreamChunk], OpenAIEvents]:
     reader = OWN.events()
     chunks: list[StreamChunk] = []
     for event in EventDecoder().feed(stream):
@@ -327,3 +336,20 @@ def test_a_recorded_stream_passed_on_chunk_by_chunk_stays_the_same_answer(name: 
     passed = OpenAIStream(id=reader.id, model=reader.model, created=1, include_usage=True)
     stream = passed.begin() + b"".join(map(passed.chunk, chunks)) + passed.end()
     assert replace(gathered(stream), raw=None) == ANSWERS[name]
+
+
+async def test_a_stream_over_the_wire_gives_every_choice_of_an_event_a_chunk(
+    server: Server, settings: ProviderSettings
+) -> None:
+    server.streams((WIRE / "choices.sse").read_bytes())
+    stream = await HTTPProvider(settings, OpenAIDialect(server.url)).stream(replace(REQUESTS["choices"], stream=True))
+    assert [chunk.content for chunk in [chunk async for chunk in stream] if chunk.index == 1 and chunk.content] == [
+        "Olive",
+        " green",
+        " and",
+        " so",
+    ]
+    response = await stream.response()
+    assert response.choices == ANSWERS["choices"].choices
+    assert response.raw is not None
+    assert response.raw["service_tier"] == "default"
