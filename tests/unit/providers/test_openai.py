@@ -403,10 +403,10 @@ def test_fields_that_only_some_events_of_a_stream_have_are_all_in_its_raw_answer
     reader = ELSEWHERE.events()
     first = {"prompt_filter_results": [{"severity": "safe"}], "choices": []}
     filtered = {"index": 0, "delta": {"content": "a"}, "finish_reason": None, "content_filter_results": {"hate": 0}}
-    thought = {"reasoning_details": [{"text": "hm"}], "content": "b"}
+    thought = delta(reasoning_details=[{"text": "hm"}], content="b")
     last = {**delta("stop"), "x_groq": {"id": "r"}, "usage": {"prompt_tokens": 1}}
     plain = delta(content="c")
-    for body in (first, {**plain, "choices": [filtered]}, plain, plain, delta(**thought), last):
+    for body in (first, {**plain, "choices": [filtered]}, plain, plain, thought, last):
         reader.feed(("", orjson.dumps(body)))
     assert reader.raw == {
         "prompt_filter_results": [{"severity": "safe"}],
@@ -429,7 +429,9 @@ def test_a_refusal_goes_back_as_text_to_servers_that_know_none() -> None:
     assert encode(turn)["messages"] == [{"role": "assistant", "content": "No."}]
     own = encode(turn, dialect=OWN)["messages"]
     assert own == [{"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}]
-    assert encode(Message("user", turn.content))["messages"][0]["content"] == [{"type": "text", "text": "No."}]
+    assert encode(Message(MessageRole.USER, turn.content))["messages"][0]["content"] == [
+        {"type": "text", "text": "No."}
+    ]
 
 
 def test_a_tool_of_free_text_is_chosen_by_its_name() -> None:

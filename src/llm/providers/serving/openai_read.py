@@ -188,7 +188,9 @@ def _response_format(form: object) -> str | Mapping[str, Any]:
 
 
 def _stream_options(options: object) -> dict[str, Any]:
-    given = {} if options is None else an_object(options, "stream_options")
+    if options is None:
+        return {}
+    given = an_object(options, "stream_options")
     return {name: value for name, value in given.items() if name != "include_usage"}
 
 
