@@ -257,6 +257,12 @@ def test_what_was_said_before_in_other_forms_is_read_all_the_same() -> None:
         read(content=None, audio={"id": "audio_1"})
 
 
+def test_a_document_by_a_files_name_is_refused_where_the_dialect_has_no_such_name() -> None:
+    request = LLMRequest([Message(MessageRole.USER, (DocumentPart(file_id="file-1"),))], model="m", max_tokens=1)
+    with pytest.raises(LLMInvalidRequestError, match=r"messages\[0\] has a document by its file_id"):
+        AnthropicDialect().encode(request, stream=False)
+
+
 def test_options_of_a_stream_beside_its_usage_pass_through_extra() -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True}
     options = {"include_usage": True, "include_obfuscation": False}
