@@ -83,7 +83,7 @@ def damaged() -> list[dict[str, Any]]:
     unary = orjson.loads(Answer.of(LLMResponse("id", "text", tool_calls=(call,), logprobs=(token,))).encode())
     streamed = orjson.loads(Answer.of(LLMResponse("id"), [StreamChunk("a", finish_reason="stop")]).encode())
     right = {"v": 2, "id": "x", "model": "x", "provider": "x"}
-    wrong = [None, 1, "x", [1], {"a": 1}, [[1, 2, 3]], [["x"]]]
+    wrong = [None, 1, "x", [1], {"a": 1}, [[1, 2, 3]], [["x"]], [1, 2, 3, "4"]]
     return [
         damage
         for kept in (unary, streamed)

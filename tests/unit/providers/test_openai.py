@@ -308,6 +308,7 @@ SENSELESS = [
     b'{"choices": [{"message": {"content": "x"}, "logprobs": {"content": [{"token": "", "logprob": 0, "bytes": 9}]}}]}',
     b'{"choices": [{"message": {}, "logprobs": {"refusal": [{"token": "", "logprob": 0, "bytes": [256]}]}}]}',
     b'{"choices": [{"message": {"content": null, "audio": {"transcript": 5}}}]}',
+    b'{"choices": [{"message": {"content": null, "tool_calls": [{"function": {"name": 5, "arguments": ""}}]}}]}',
     b'{"choices": [{"message": {"content": null, "tool_calls": [{"function": {"name": "x", "arguments": 5}}]}}]}',
 ]  # fmt: skip
 
@@ -368,6 +369,11 @@ def test_an_event_of_several_choices_becomes_a_chunk_each_with_the_usage_in_the_
     event = {"choices": both, "usage": {"prompt_tokens": 1, "completion_tokens": 2}}
     chunks = ELSEWHERE.events().feed(("", orjson.dumps(event)))
     assert chunks == (StreamChunk("A"), StreamChunk("B", index=1, usage=TokenUsage(1, 2)))
+
+
+def test_text_in_parts_is_one_text() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "image", "image": "…"}, {"type": "text", "text": "b"}]
+    assert decode(message(content=parts)).content == "ab"
 
 
 def test_choices_come_in_the_order_of_their_index() -> None:

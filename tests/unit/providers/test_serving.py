@@ -255,6 +255,14 @@ def test_what_was_said_before_in_other_forms_is_read_all_the_same() -> None:
     assert read(content="Hello", audio={"id": "audio_1"}).content == "Hello"
     with pytest.raises(LLMInvalidRequestError, match=r"messages\[0\].content: expected the transcript"):
         read(content=None, audio={"id": "audio_1"})
+    with pytest.raises(LLMInvalidRequestError, match=r"messages\[0\].tool_calls\[0\]: expected .* custom"):
+        read(content=None, tool_calls=[{"id": "c"}])
+
+
+def test_a_document_by_its_address_is_read_as_one() -> None:
+    file = {"type": "file", "file": {"file_data": "https://example.com/a.pdf", "filename": "a.pdf"}}
+    request = openai_read.read_request({"model": "m", "messages": [{"role": "user", "content": [file]}]})
+    assert request.messages[0].content == (DocumentPart(url="https://example.com/a.pdf", title="a.pdf"),)
 
 
 def test_a_document_by_a_files_name_is_refused_where_the_dialect_has_no_such_name() -> None:
