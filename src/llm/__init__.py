@@ -19,6 +19,7 @@ import importlib
 import warnings
 from typing import TYPE_CHECKING
 
+from .core.choices import Choice, TokenLogprob
 from .core.client import LLMClient
 from .core.exceptions import (
     ConfigProblem,
@@ -53,13 +54,12 @@ from .core.messages import (
     ToolCall,
 )
 from .core.protocols import CallNext, Middleware, Provider, ProviderSettings
+from .core.standing import Admission, HealthStatus
 from .core.stats import TokenStats
 from .core.stream import LLMResult, LLMStream
 from .core.types import (
-    Admission,
     CachePolicy,
     EmbeddingResponse,
-    HealthStatus,
     LLMProvider,
     LLMRequest,
     LLMResponse,
@@ -79,6 +79,7 @@ __all__ = [
     "AudioPart",
     "CachePolicy",
     "CallNext",
+    "Choice",
     "ConfigProblem",
     "DocumentPart",
     "EmbeddingResponse",
@@ -118,6 +119,7 @@ __all__ = [
     "StreamChunk",
     "TextPart",
     "ThinkingPart",
+    "TokenLogprob",
     "TokenStats",
     "TokenUsage",
     "ToolCall",

@@ -66,10 +66,12 @@ FRONT_DOOR = [
 # Public too, where the contract leaves the names open.
 OF_OUR_OWN = [
     "AudioPart",
+    "Choice",
     "ConfigProblem",
     "DocumentPart",
     "Part",
     "ProviderSettings",
+    "TokenLogprob",
     "ToolCallDelta",
     "__version__",
 ]

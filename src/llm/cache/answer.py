@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import orjson
 
 from llm.core.assembly import assemble
+from llm.core.choices import Choice, TokenLogprob
 from llm.core.messages import ThinkingPart, ToolCall
 from llm.core.source import Replay
 from llm.core.stream import LLMStream, as_stream
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from llm.core.stream import LLMResult
 
-_VERSION = 1
+_VERSION = 2
 _PRECISIONS = ("f", "d")  # of a vector's numbers, as `struct` names them: single, double
 _FINISH_REASONS = frozenset(get_args(FinishReason))
 
@@ -67,11 +68,8 @@ class Answer:
         if self.chunks is not None:
             kept["chunks"] = [_chunk_to_json(chunk) for chunk in self.chunks]
         else:
-            kept["content"] = response.content
             kept["usage"] = _usage_to_json(response.usage)
-            kept["finish"] = response.finish_reason
-            kept["calls"] = [[call.id, call.name, call.arguments] for call in response.tool_calls]
-            kept["thinking"] = [_thought_to_json(thought) for thought in response.thinking]
+            kept["choices"] = [_choice_to_json(choice) for choice in response.choices]
             if response.embeddings:
                 kept["vectors"] = _vectors_to_json(response.embeddings)
         try:
@@ -99,50 +97,105 @@ def _from_json(kept: dict[str, Any]) -> Answer:
     if "chunks" in kept:
         chunks = tuple([_chunk(chunk) for chunk in _list(kept["chunks"])])
         return Answer(as_cached(assemble(chunks, id=id_, model=model, provider=provider)), chunks)
+    first, *others = [_choice(choice) for choice in _list(kept["choices"])]
     return Answer(
         LLMResponse(
             id_,
-            _text(kept["content"]),
+            first.content,
             model,
             provider,
             _usage(kept["usage"]),
-            _finish(kept["finish"]),
-            tuple([ToolCall(*map(_text, call)) for call in _list(kept["calls"])]),
+            first.finish_reason,
+            first.tool_calls,
             cached=True,
             cost=0.0,
-            thinking=tuple([_thought(thought) for thought in _list(kept["thinking"])]),
             embeddings=_vectors(kept["vectors"]) if "vectors" in kept else (),
+            thinking=first.thinking,
+            alternatives=tuple(others),
+            logprobs=first.logprobs,
+            refused=first.refused,
         )
     )
 
 
+def _choice_to_json(choice: Choice) -> list[Any]:
+    return [
+        choice.content,
+        choice.finish_reason,
+        [[call.id, call.name, call.arguments, call.custom] for call in choice.tool_calls],
+        [_thought_to_json(thought) for thought in choice.thinking],
+        [_logprob_to_json(token) for token in choice.logprobs],
+        choice.refused,
+    ]
+
+
+def _choice(kept: object) -> Choice:
+    content, finish, calls, thinking, logprobs, refused = _list(kept)
+    return Choice(
+        _text(content),
+        _finish(finish),
+        tuple([_call(*_list(call)) for call in _list(calls)]),
+        tuple([_thought(thought) for thought in _list(thinking)]),
+        tuple([_logprob(token) for token in _list(logprobs)]),
+        _flag(refused),
+    )
+
+
+def _call(id_: object, name: object, arguments: object, custom: object) -> ToolCall:
+    return ToolCall(_text(id_), _text(name), _text(arguments), _flag(custom))
+
+
+def _logprob_to_json(token: TokenLogprob) -> list[Any]:
+    data = None if token.data is None else base64.b64encode(token.data).decode("ascii")
+    return [token.token, token.logprob, data, [_logprob_to_json(other) for other in token.top]]
+
+
+def _logprob(kept: object) -> TokenLogprob:
+    token, logprob, data, top = _list(kept)
+    if type(logprob) is not float:
+        raise ValueError("no probability")
+    return TokenLogprob(
+        _text(token),
+        logprob,
+        None if data is None else base64.b64decode(_text(data), validate=True),
+        tuple([_logprob(other) for other in _list(top)]),
+    )
+
+
 def _chunk_to_json(chunk: StreamChunk) -> Any:  # noqa: ANN401 - JSON
-    if not (chunk.tool_calls or chunk.finish_reason or chunk.usage or chunk.thinking):  # nearly all are text alone
+    told = chunk.tool_calls or chunk.finish_reason or chunk.usage or chunk.thinking or chunk.logprobs
+    if not (told or chunk.index or chunk.refused):  # nearly all are text alone
         return chunk.content
     return [
         chunk.content,
-        [[delta.index, delta.id, delta.name, delta.arguments] for delta in chunk.tool_calls],
+        [[delta.index, delta.id, delta.name, delta.arguments, delta.custom] for delta in chunk.tool_calls],
         chunk.finish_reason,
         None if chunk.usage is None else _usage_to_json(chunk.usage),
         None if chunk.thinking is None else _thought_to_json(chunk.thinking),
+        chunk.index,
+        [_logprob_to_json(token) for token in chunk.logprobs],
+        chunk.refused,
     ]
 
 
 def _chunk(kept: object) -> StreamChunk:
     if isinstance(kept, str):
         return StreamChunk(kept)
-    content, deltas, finish, usage, thinking = _list(kept)
+    content, deltas, finish, usage, thinking, index, logprobs, refused = _list(kept)
     return StreamChunk(
         _text(content),
         tuple([_delta(*delta) for delta in _list(deltas)]),
         _finish(finish),
         None if usage is None else _usage(usage),
         None if thinking is None else _thought(thinking),
+        _count(index),
+        tuple([_logprob(token) for token in _list(logprobs)]),
+        _flag(refused),
     )
 
 
-def _delta(index: object, id_: object, name: object, arguments: object) -> ToolCallDelta:
-    return ToolCallDelta(_count(index), _text_or_none(id_), _text_or_none(name), _text(arguments))
+def _delta(index: object, id_: object, name: object, arguments: object, custom: object) -> ToolCallDelta:
+    return ToolCallDelta(_count(index), _text_or_none(id_), _text_or_none(name), _text(arguments), _flag(custom))
 
 
 def _usage_to_json(usage: TokenUsage) -> list[int]:
@@ -217,6 +270,12 @@ def _count(kept: object) -> int:
     if type(kept) is int:
         return kept
     raise ValueError("no count")
+
+
+def _flag(kept: object) -> bool:
+    if isinstance(kept, bool):
+        return kept
+    raise ValueError("no flag")
 
 
 def _list(kept: object) -> list[Any]:

@@ -32,7 +32,7 @@ from llm.core.types import LLMRequest, ToolDefinition
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llm.core.messages import Part
+    from llm.core.messages import Part, ToolCall
     from llm.core.types import CacheScope
 
 _VERSION = 1
@@ -163,19 +163,25 @@ def _message(message: Message) -> list[Any]:
         str(message.role),
         content if isinstance(content, str) else [_part(part) for part in content],
         message.name,
-        [[call.id, call.name, call.arguments] for call in message.tool_calls],
+        [_call(call) for call in message.tool_calls],
         message.tool_call_id,
     ]
+
+
+def _call(call: ToolCall) -> list[str]:
+    kind = ["custom"] if call.custom else []
+    return [call.id, call.name, call.arguments, *kind]
 
 
 def _part(part: Part) -> list[Any]:
     match part:
         case TextPart():
-            return ["text", part.text]
+            return ["refusal" if part.refusal else "text", part.text]
         case ImagePart():
             return ["image", part.url, _digest(part.data), part.media_type, part.detail]
         case DocumentPart():
-            return ["document", part.url, _digest(part.data), part.media_type, part.title]
+            named = [] if part.file_id is None else [part.file_id]
+            return ["document", part.url, _digest(part.data), part.media_type, part.title, *named]
         case AudioPart():
             return ["audio", _digest(part.data), part.format]
         case ThinkingPart():

@@ -16,7 +16,7 @@ from .shell import ConfigOption, JsonOption, QuietOption, Shell
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from llm.core.types import HealthStatus
+    from llm.core.standing import HealthStatus
 
 
 _COLUMNS: Final = ("provider", "health", "latency", "key", "state", "models")

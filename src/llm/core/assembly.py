@@ -1,54 +1,115 @@
-"""From the chunks of a stream to the whole response."""
+"""From the chunks of a stream to the whole response, and back."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .choices import Choice
 from .messages import ThinkingPart, ToolCall
-from .types import LLMResponse, TokenUsage
+from .types import LLMResponse, StreamChunk, TokenUsage, ToolCallDelta
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
 
-    from .types import FinishReason, StreamChunk
+    from .choices import TokenLogprob
+    from .types import FinishReason
 
 
-def assemble(
-    chunks: Iterable[StreamChunk],
+def assemble(  # noqa: PLR0913 - the response's fields
+    chunks: Sequence[StreamChunk],
     *,
     id: str = "",  # noqa: A002 - the response's field
     model: str = "",
     provider: str = "",
     key: str | None = None,
+    raw: Mapping[str, Any] | None = None,
 ) -> LLMResponse:
-    """Put the chunks of a whole answer together."""
-    texts: list[str] = []
-    calls: dict[int, list[str]] = {}
-    thoughts: list[ThinkingPart] = []
-    finish: FinishReason | None = None
-    usage = TokenUsage()
-    for chunk in chunks:
-        texts.append(chunk.content)
-        finish = chunk.finish_reason or finish
-        usage = chunk.usage or usage
-        if chunk.thinking is not None:
-            _add_thought(thoughts, chunk.thinking)
-        for delta in chunk.tool_calls:
-            call = calls.setdefault(delta.index, ["", "", ""])
-            call[0] = delta.id or call[0]
-            call[1] = delta.name or call[1]
-            call[2] += delta.arguments
+    """Put the chunks of a whole answer together; those of several choices may come in any order."""
+    first, *others = _choices(chunks)
     return LLMResponse(
         id,
-        "".join(texts),
+        first.content,
         model,
         provider,
-        usage,
-        finish,
-        tuple(ToolCall(*calls[index]) for index in sorted(calls)),
+        next((chunk.usage for chunk in reversed(chunks) if chunk.usage is not None), TokenUsage()),
+        first.finish_reason,
+        first.tool_calls,
         key=key,
-        thinking=tuple(thoughts),
+        raw=raw,
+        thinking=first.thinking,
+        alternatives=tuple(others),
+        logprobs=first.logprobs,
+        refused=first.refused,
     )
+
+
+def take_apart(response: LLMResponse) -> list[StreamChunk]:
+    """Return chunks that make up a whole answer: as few as can be, the usage in the last."""
+    chunks: list[StreamChunk] = []
+    last = len(response.alternatives)
+    for index, choice in enumerate(response.choices):
+        chunks += [StreamChunk(thinking=part, index=index) for part in choice.thinking]
+        chunks.append(
+            StreamChunk(
+                choice.content,
+                call_deltas(choice.tool_calls),
+                choice.finish_reason,
+                response.usage if index == last else None,
+                index=index,
+                logprobs=choice.logprobs,
+                refused=choice.refused,
+            )
+        )
+    return chunks
+
+
+def call_deltas(calls: Iterable[ToolCall]) -> tuple[ToolCallDelta, ...]:
+    """Return each call in one piece."""
+    return tuple([ToolCallDelta(at, call.id, call.name, call.arguments, call.custom) for at, call in enumerate(calls)])
+
+
+def _choices(chunks: Sequence[StreamChunk]) -> list[Choice]:
+    # Nearly all chunks are text alone, of the only choice.
+    rare = [
+        c for c in chunks
+        if c.finish_reason or c.tool_calls or c.thinking or c.logprobs or c.refused or c.index
+    ]  # fmt: skip
+    if not any(chunk.index for chunk in rare):
+        return [_choice(chunks, rare)]
+    sorted_out: dict[int, list[StreamChunk]] = {}
+    for chunk in chunks:
+        sorted_out.setdefault(chunk.index, []).append(chunk)
+    return [_choice(sorted_out[index], sorted_out[index]) for index in sorted(sorted_out)]
+
+
+def _choice(chunks: Sequence[StreamChunk], rare: Sequence[StreamChunk]) -> Choice:
+    deltas: list[ToolCallDelta] = []
+    thoughts: list[ThinkingPart] = []
+    logprobs: list[TokenLogprob] = []
+    finish: FinishReason | None = None
+    refused = False
+    for chunk in rare:
+        finish = chunk.finish_reason or finish
+        refused = chunk.refused or refused
+        deltas += chunk.tool_calls
+        logprobs += chunk.logprobs
+        if chunk.thinking is not None:
+            _add_thought(thoughts, chunk.thinking)
+    text = "".join([chunk.content for chunk in chunks])
+    return Choice(text, finish, _calls(deltas) if deltas else (), tuple(thoughts), tuple(logprobs), refused)
+
+
+def _calls(deltas: list[ToolCallDelta]) -> tuple[ToolCall, ...]:
+    calls: dict[int, ToolCallDelta] = {}
+    texts: dict[int, list[str]] = {}
+    for delta in deltas:
+        index = delta.index
+        before = calls.get(index, delta)
+        id_, name = delta.id or before.id, delta.name or before.name
+        calls[index] = ToolCallDelta(index, id_, name, custom=delta.custom or before.custom)
+        texts.setdefault(index, []).append(delta.arguments)
+    return tuple([ToolCall(c.id or "", c.name or "", "".join(texts[at]), c.custom) for at, c in sorted(calls.items())])
 
 
 def _add_thought(thoughts: list[ThinkingPart], piece: ThinkingPart) -> None:

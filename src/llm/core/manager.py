@@ -14,7 +14,7 @@ from .inflight import InFlight, Outbox
 from .keys import KeyState
 from .options import check_client
 from .parts import Routes
-from .types import HealthStatus, LLMRequest
+from .types import LLMRequest
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .parts import Composer, Parts
     from .pool import Pool
     from .protocols import Middleware, Transport
-    from .types import Admission
+    from .standing import Admission, HealthStatus
 
     ConfigSource: TypeAlias = "str | Path | Mapping[str, Any] | LLMConfig | None"
 

@@ -29,9 +29,11 @@ class TextPart:
 
     Attributes:
         text: The text.
+        refusal: Whether a model said it to refuse an answer; it goes back so where the provider keeps refusals apart.
     """
 
     text: str
+    refusal: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what is no text."""
@@ -64,26 +66,33 @@ class ImagePart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentPart:
-    """A document, such as a PDF, by address or by its bytes.
+    """A document, such as a PDF, by address, by its bytes, or by the name of an uploaded file.
 
     Attributes:
         url: Where the provider fetches it.
         data: The document's bytes; needs `media_type`.
         media_type: MIME type, such as `application/pdf`.
         title: Name shown to the model.
+        file_id: The provider's name of a file that was sent to it before.
 
     Raises:
-        LLMInvalidRequestError: Not exactly one of `url` and `data`, or `data` without `media_type`.
+        LLMInvalidRequestError: Not exactly one of `url`, `data` and `file_id`, or `data` without `media_type`.
     """
 
     url: str | None = None
     data: bytes | None = None
     media_type: str | None = None
     title: str | None = None
+    file_id: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no provider can read."""
-        _one_source("DocumentPart", self.url, self.data, self.media_type)
+        if self.file_id is None:
+            _one_source("DocumentPart", self.url, self.data, self.media_type)
+        elif self.url is not None or self.data is not None:
+            raise LLMInvalidRequestError("DocumentPart needs exactly one of url, data and file_id")
+        else:
+            _check_kind("DocumentPart.file_id", self.file_id, str)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,11 +143,13 @@ class ToolCall:
         id: The provider's name of this call; the tool's answer carries it as `tool_call_id`.
         name: Tool to call.
         arguments: JSON text of the arguments, as the model wrote it.
+        custom: Whether the tool takes free text; `arguments` is that text then, and no JSON.
     """
 
     id: str
     name: str
     arguments: str
+    custom: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what is no text, arguments that are an object too."""
@@ -295,6 +306,8 @@ def _tool_call(call: object) -> ToolCall:
             return call
         case {"id": str(id_), "function": {"name": str(name), "arguments": str(arguments)}}:
             return ToolCall(id_, name, arguments)
+        case {"id": str(id_), "custom": {"name": str(name), "input": str(text)}}:
+            return ToolCall(id_, name, text, custom=True)
         case _:
             raise _invalid("tool_calls", call, 'ToolCall or {"id": …, "function": {"name": …, "arguments": …}}')
 

@@ -23,8 +23,9 @@ from .exceptions import (
     LLMTimeoutError,
 )
 from .keys import KeyState
+from .standing import HealthStatus
 from .stream import LLMStream
-from .types import HealthStatus, response_with
+from .types import response_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
     from .keys import Client, Key, Slot
     from .protocols import Provider
     from .settlement import Settlement
+    from .standing import Admission
     from .stream import LLMResult
-    from .types import Admission, LLMRequest, LLMResponse
+    from .types import LLMRequest, LLMResponse
 
 
 class Grant(Protocol):
@@ -330,7 +332,7 @@ class Pool:
                 if usage is not None:
                     call.attempted(self._clock.now(), self._settlement.answered(client.used(usage), usage, model))
                 else:
-                    call.attempted(self._clock.now(), *self._settlement.cut(paid, model, stream.text))
+                    call.attempted(self._clock.now(), *self._settlement.cut(paid, model, stream.all_text))
             self._close(grant.slot.key.give_back(client))
 
         stream.on_end(ended)

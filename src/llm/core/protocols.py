@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from .call import Call, Charge
+    from .standing import HealthStatus
     from .stream import LLMResult, LLMStream
-    from .types import HealthStatus, LLMRequest, LLMResponse, TokenUsage
+    from .types import LLMRequest, LLMResponse, TokenUsage
 
 CallNext: TypeAlias = "Callable[[LLMRequest], Awaitable[LLMResult]]"
 """The rest of the chain.

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 class ChunkSource(Protocol):
-    """Where a stream's chunks come from: a connection, a model on the box, a stored answer."""
+    """Where a stream's chunks come from: a connection, a model on the box, a stored answer.
+
+    One that knows more of the answer than its chunks tell has that as `raw`, a mapping, for `LLMResponse.raw`.
+    """
 
     @property
     def id(self) -> str:

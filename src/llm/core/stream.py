@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 from llm.utils.loop import way_back
 
-from .assembly import assemble
+from .assembly import assemble, take_apart
 from .exceptions import LLMStreamInterruptedError, LLMTimeoutError
 from .source import Replay
-from .types import LLMResponse, StreamChunk, ToolCallDelta
+from .types import LLMResponse, StreamChunk
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -124,7 +124,12 @@ class LLMStream:
 
     @property
     def text(self) -> str:
-        """All text that came so far."""
+        """All text that came so far; of several choices the first's."""
+        return "".join([chunk.content for chunk in self._chunks if not chunk.index])
+
+    @property
+    def all_text(self) -> str:
+        """All text that came so far, of every choice, in the order in which it came."""
         return "".join([chunk.content for chunk in self._chunks])
 
     @property
@@ -306,7 +311,10 @@ class LLMStream:
             _tell(hook, self._response, error)
 
     def _whole(self, source: ChunkSource) -> LLMResponse:
-        response = assemble(self._chunks, id=source.id, model=source.model, provider=self.provider, key=self.key)
+        raw = getattr(source, "raw", None)  # not every source has one
+        response = assemble(
+            self._chunks, id=source.id, model=source.model, provider=self.provider, key=self.key, raw=raw
+        )
         return self._finish(response) if self._finish is not None else response
 
     def _close_source(self) -> None:
@@ -353,13 +361,10 @@ LLMResult: TypeAlias = LLMResponse | LLMStream
 
 
 def as_stream(result: LLMResult) -> LLMStream:
-    """Return a stream as it is, and a response as a stream of one chunk that ends as that very response."""
+    """Return a stream as it is, and a response as a stream of few chunks that ends as that very response."""
     if isinstance(result, LLMStream):
         return result
-    calls = tuple(ToolCallDelta(i, c.id, c.name, c.arguments) for i, c in enumerate(result.tool_calls))
-    thoughts = [StreamChunk(thinking=part) for part in result.thinking]
-    chunk = StreamChunk(result.content, calls, result.finish_reason, result.usage)
-    stream = LLMStream(Replay([*thoughts, chunk], id=result.id, model=result.model), provider=result.provider)
+    stream = LLMStream(Replay(take_apart(result), id=result.id, model=result.model), provider=result.provider)
     stream.finish_with(lambda _: result)
     return stream
 

@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from llm.utils.frozen import copier
+from llm.utils.frozen import copier, quick
 
+from . import choices
 from .call import Call
-from .exceptions import LimitScope, LLMInvalidRequestError
-from .messages import Message, MessageRole, MessagesLike, TextPart, ThinkingPart, ToolCall, read_messages
+from .choices import Choice, TokenLogprob
+from .exceptions import LLMInvalidRequestError
+from .messages import Message, MessagesLike, ThinkingPart, ToolCall, read_messages
 from .options import check_cache_policy, check_embedding, check_options, read_stop, read_tools
 from .texts import EmbeddingInput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .messages import Part
-
-FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+FinishReason = choices.FinishReason
 CacheScope = Literal["shared", "user"]
 
 
@@ -33,6 +33,7 @@ class LLMProvider(StrEnum):
     LOCAL = "local"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
     """Tokens of one answer, or of many together.
@@ -95,6 +96,7 @@ class ToolDefinition:
             )
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
     """A piece of a tool call in a stream.
@@ -103,13 +105,15 @@ class ToolCallDelta:
         index: Which call of the answer it belongs to, from 0; pieces of several calls may come interleaved.
         id: The call's id, in its first piece.
         name: The tool's name, in its first piece.
-        arguments: More of the arguments' JSON text.
+        arguments: More of the arguments' text.
+        custom: Whether the tool takes free text, as in `ToolCall`.
     """
 
     index: int
     id: str | None = None
     name: str | None = None
     arguments: str = ""
+    custom: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +248,7 @@ def _are_read(messages: object) -> bool:
     )
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class StreamChunk:
     """A piece of a streamed answer; `str(chunk)` is its text.
@@ -254,6 +259,9 @@ class StreamChunk:
         finish_reason: Why the answer ended, in its last chunks.
         usage: Tokens of the whole answer, where the provider sends them: near the end.
         thinking: A piece of a thought.
+        index: Which of several choices it belongs to, from 0; theirs may come interleaved.
+        logprobs: How likely its tokens were, where that was asked for.
+        refused: Whether the text is part of a refusal.
     """
 
     content: str = ""
@@ -261,15 +269,19 @@ class StreamChunk:
     finish_reason: FinishReason | None = None
     usage: TokenUsage | None = None
     thinking: ThinkingPart | None = None
+    index: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
+    refused: bool = False
 
     def __str__(self) -> str:
         """Return the text."""
         return self.content
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class LLMResponse:
-    """A whole answer; `str(response)` is its text.
+    """A whole answer; `str(response)` is its text. Of several choices it is the first; `choices` has all.
 
     Attributes:
         id: The provider's identifier of the answer.
@@ -285,8 +297,12 @@ class LLMResponse:
         latency: Seconds from the call to the whole answer, waiting included.
         attempts: How often the request was sent; 0 for an answer from the cache.
         key: Fingerprint of the key; never the key.
-        raw: The provider's answer as it came, where there is one.
+        raw: The provider's answer as it came, where there is one. Of a stream: the fields of its events merged, the
+            last word on each; of their choices what is not in the chunks, put together, under `message`.
         thinking: The model's thoughts, to hand back in the next turn.
+        alternatives: The choices beyond the first, where several were asked for.
+        logprobs: How likely the text's tokens were, where that was asked for.
+        refused: Whether the text is the model's refusal to answer.
         embeddings: A vector per text of the request's `embed`, in order; empty for other calls.
     """
 
@@ -305,6 +321,9 @@ class LLMResponse:
     key: str | None = None
     raw: Mapping[str, Any] | None = field(default=None, repr=False)
     thinking: tuple[ThinkingPart, ...] = ()
+    alternatives: tuple[Choice, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    refused: bool = False
     embeddings: tuple[tuple[float, ...], ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
@@ -312,12 +331,17 @@ class LLMResponse:
         return self.content
 
     @property
+    def choices(self) -> tuple[Choice, ...]:
+        """All choices in order; the first is what `content` and its neighbours tell."""
+        return (
+            Choice(self.content, self.finish_reason, self.tool_calls, self.thinking, self.logprobs, self.refused),
+            *self.alternatives,
+        )
+
+    @property
     def message(self) -> Message:
         """The answer as a turn, to append to the conversation."""
-        if not self.thinking:
-            return Message(MessageRole.ASSISTANT, self.content, tool_calls=self.tool_calls)
-        parts: tuple[Part, ...] = (*self.thinking, TextPart(self.content)) if self.content else self.thinking
-        return Message(MessageRole.ASSISTANT, parts, tool_calls=self.tool_calls)
+        return self.choices[0].message
 
 
 response_with = copier(LLMResponse)
@@ -343,46 +367,3 @@ class EmbeddingResponse:
     usage: TokenUsage = TokenUsage()
     cost: float | None = None
     key: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class HealthStatus:
-    """What a provider answered when it was asked how it is.
-
-    Attributes:
-        healthy: Whether it can serve.
-        latency: Seconds that the answer took; None where it was not asked.
-        error: What is wrong, and what to do; None when healthy.
-    """
-
-    healthy: bool
-    latency: float | None = None
-    error: str | None = None
-
-    def __bool__(self) -> bool:
-        """Return whether it can serve."""
-        return self.healthy
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """What the limiter would do with a request now.
-
-    Attributes:
-        admitted: Whether it would be sent at once.
-        wait_seconds: Seconds until it could be sent, after those who wait already and if nothing else came; infinite
-            where it never fits.
-        level: Level of the binding limit: `global`, `provider`, `user` or `key`; None where nothing binds.
-        limit: Its field's name in the configuration.
-        key: Fingerprint of the key that would be taken.
-        saturation: How full the binding limit is, 0 to 1.
-        as_of: Monotonic seconds of this view.
-    """
-
-    admitted: bool
-    wait_seconds: float = 0.0
-    level: LimitScope | None = None
-    limit: str | None = None
-    key: str | None = None
-    saturation: float = 0.0
-    as_of: float = 0.0

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from llm.core.call import CallState
 from llm.core.exceptions import LLMInvalidRequestError
-from llm.core.types import Admission
+from llm.core.standing import Admission
 
 from . import refusals
 from .backlog import behind, behind_keys

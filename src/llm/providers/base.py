@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from llm.core.exceptions import LLMException, LLMInvalidRequestError
+from llm.core.standing import HealthStatus
 from llm.core.stream import LLMStream
-from llm.core.types import HealthStatus
 from llm.utils.redact import redact
 
 from .dialect import EmbeddingDialect

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 class EventReader(Protocol):
-    """Reads one stream's events."""
+    """Reads one stream's events.
+
+    One that keeps what they tell beside the chunks has that as `raw`, a mapping, for `LLMResponse.raw`.
+    """
 
     @property
     def id(self) -> str:
@@ -36,8 +39,8 @@ class EventReader(Protocol):
         """Whether the closing event came."""
         ...
 
-    def feed(self, event: Event) -> StreamChunk | None:
-        """Take an event and return its chunk; None where it holds nothing for the caller.
+    def feed(self, event: Event) -> StreamChunk | tuple[StreamChunk, ...] | None:
+        """Take an event and return its chunk, or several; None where it holds nothing for the caller.
 
         Raises:
             LLMException: It tells of a failure, or makes no sense.

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llm.core.exceptions import LLMConnectionError, LLMException, LLMStreamInterruptedError
+from llm.core.types import StreamChunk
 from llm.utils.sse import EventDecoder, EventTooLargeError
 
 from .frames import bare
 from .wire import senseless
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from llm.core.protocols import Reply
-    from llm.core.types import StreamChunk
     from llm.utils.clock import Clock
     from llm.utils.sse import Event
 
@@ -36,6 +36,7 @@ class ReplyChunks:
         self._tell = tell
         self._decoder = EventDecoder()
         self._events: deque[Event] = deque()
+        self._ready: deque[StreamChunk] = deque()
 
     @property
     def id(self) -> str:
@@ -47,6 +48,11 @@ class ReplyChunks:
         """Model that answers, once it came."""
         return self._reader.model
 
+    @property
+    def raw(self) -> Mapping[str, Any] | None:
+        """What the reader knows of the answer beside its chunks; None where it keeps nothing."""
+        return getattr(self._reader, "raw", None)
+
     async def __anext__(self) -> StreamChunk:
         """Return the next chunk.
 
@@ -57,10 +63,15 @@ class ReplyChunks:
         """
         try:
             while True:
+                if self._ready:
+                    return self._ready.popleft()
                 while self._events:
                     chunk = self._reader.feed(self._events.popleft())
-                    if chunk is not None:
+                    if isinstance(chunk, StreamChunk):
                         return chunk
+                    if chunk is not None:  # an event of several choices
+                        self._ready.extend(chunk[1:])
+                        return chunk[0]
                 if self._reader.done:
                     break
                 await self._more()
@@ -74,7 +85,7 @@ class ReplyChunks:
 
     def waiting(self) -> bool:
         """Return whether data waits to be read."""
-        return bool(self._events) or self._reply.waiting()
+        return bool(self._ready or self._events) or self._reply.waiting()
 
     def close(self) -> None:
         """Close the reply."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -69,15 +69,14 @@ def read_object(body: bytes) -> dict[str, Any]:
         LLMException: It holds the vendor's word of a failure.
     """
     try:
-        answer: Any = orjson.loads(body)
+        answer: dict[str, Any] | None = orjson.loads(body)
     except orjson.JSONDecodeError:
         answer = None
     if type(answer) is not dict:
         raise senseless(f"{len(body)} bytes that are no JSON object" if body else "nothing")
-    read = cast("dict[str, Any]", answer)
-    if read.get("error"):
-        raise error_for(200, read_failure(read))
-    return read
+    if answer.get("error"):
+        raise error_for(200, read_failure(answer))
+    return answer
 
 
 def senseless(what: str) -> LLMServerError:

@@ -71,7 +71,9 @@ class Charges:
         prompt = self._prompts.tokens(self._kind, model, estimate)
         cost = 0.0
         if self._price is not None:
-            cost = self._price(request, TokenUsage(prompt or estimate_tokens(request), output))
+            cost = self._price(
+                request, TokenUsage(prompt or estimate_tokens(request), max(output, stated.output_tokens))
+            )
         if prompt == estimate and not cost:
             return Reserved(stated, estimate)
         total = _total(stated, prompt)
@@ -90,7 +92,7 @@ class Charges:
         if request.embed is not None:
             return
         if response.finish_reason != "length" or request.max_tokens is None:
-            self._output.observe(model, usage.output_tokens)
+            self._output.observe(model, usage.output_tokens // (1 + len(response.alternatives)))
 
 
 def _total(stated: Charge, prompt: int) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from llm.core.choices import Choice
 from llm.core.messages import MessageRole
 from llm.core.types import LLMResponse, TokenUsage
+from llm.providers.openai.body import choices_of
 
 if TYPE_CHECKING:
     from llm.core.texts import EmbeddingInput
-    from llm.core.types import LLMRequest
+    from llm.core.types import FinishReason, LLMRequest
 
 CHARACTERS_PER_TOKEN = 4
 DIMENSIONS = 8
@@ -30,19 +32,25 @@ def prompt_tokens(request: LLMRequest) -> int:
 
 
 def answer(request: LLMRequest, text: str | None = None, *, id: str = "") -> LLMResponse:  # noqa: A002 - the response's field
-    """Answer with `text`, by default the last user's text; cut at `max_tokens`, where it then ends as `length`."""
+    """Answer with `text`, by default the last user's text; cut at `max_tokens`, where it then ends as `length`.
+
+    Where the request asks for several choices, all say the same.
+    """
     if text is None:
         text = next((m.text for m in reversed(request.messages) if m.role is MessageRole.USER), "")
     most = request.max_tokens
     cut = most is not None and count_tokens(len(text)) > most
     if cut and most is not None:
         text = text[: most * CHARACTERS_PER_TOKEN]
+    finish: FinishReason = "length" if cut else "stop"
+    choices = choices_of(request.extra or {})
     return LLMResponse(
         id,
         text,
         request.model or "fake-model",
-        usage=TokenUsage(prompt_tokens(request), count_tokens(len(text))),
-        finish_reason="length" if cut else "stop",
+        usage=TokenUsage(prompt_tokens(request), count_tokens(len(text)) * choices),
+        finish_reason=finish,
+        alternatives=(Choice(text, finish),) * (choices - 1),
     )
 
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llm.core.exceptions import LLMInvalidRequestError
+from llm.core.standing import HealthStatus
 from llm.core.stream import LLMStream
-from llm.core.types import HealthStatus, LLMResponse
+from llm.core.types import LLMResponse
 from llm.utils.clock import SystemClock
 
 from .echo import answer, prompt_tokens, vectors

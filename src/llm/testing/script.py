@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, TypeAlias
 
+from llm.core.assembly import call_deltas
 from llm.core.exceptions import LLMConnectionError
-from llm.core.types import StreamChunk, TokenUsage, ToolCallDelta
+from llm.core.types import StreamChunk, TokenUsage
 
 from .echo import count_tokens, prompt_tokens
 from .pause import Pause
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import EllipsisType
 
+    from llm.core.choices import Choice, TokenLogprob
     from llm.core.types import LLMRequest, LLMResponse
     from llm.utils.clock import Clock
 
@@ -24,14 +28,34 @@ Answer: TypeAlias = "str | LLMResponse | Exception | Sequence[Piece]"
 
 
 def cut(response: LLMResponse, size: int) -> Iterator[StreamChunk]:
-    """Yield a response in pieces: thoughts, text in chunks of `size` characters, tool calls, then finish and usage."""
-    for thought in response.thinking:
-        yield StreamChunk(thinking=thought)
-    for start in range(0, len(response.content), size):
-        yield StreamChunk(response.content[start : start + size])
-    for index, call in enumerate(response.tool_calls):
-        yield StreamChunk(tool_calls=(ToolCallDelta(index, call.id, call.name, call.arguments),))
-    yield StreamChunk(finish_reason=response.finish_reason, usage=response.usage)
+    """Yield a response in pieces: thoughts, text in chunks of `size` characters, tool calls, then finish and usage.
+
+    Where there are logprobs of all of the text, a chunk is a token; several choices come in turns.
+    """
+    choices = [_cut(choice, index, size) for index, choice in enumerate(response.choices)]
+    *pieces, last = filter(None, chain.from_iterable(zip_longest(*choices)))
+    yield from pieces
+    yield replace(last, usage=response.usage)
+
+
+def _cut(choice: Choice, index: int, size: int) -> Iterator[StreamChunk]:
+    for thought in choice.thinking:
+        yield StreamChunk(thinking=thought, index=index)
+    for text, logprobs in _texts(choice, size):
+        yield StreamChunk(text, index=index, logprobs=logprobs, refused=choice.refused)
+    for delta in call_deltas(choice.tool_calls):
+        yield StreamChunk(tool_calls=(delta,), index=index)
+    yield StreamChunk(finish_reason=choice.finish_reason, index=index)
+
+
+def _texts(choice: Choice, size: int) -> Iterator[tuple[str, tuple[TokenLogprob, ...]]]:
+    text, logprobs = choice.content, choice.logprobs
+    if logprobs and "".join([token.token for token in logprobs]) == text:
+        for token in logprobs:
+            yield token.token, (token,)
+        return
+    for start in range(0, len(text) or len(logprobs[:1]), size):
+        yield text[start : start + size], () if start else logprobs
 
 
 def complete(request: LLMRequest, pieces: Sequence[Piece]) -> Iterator[Piece]:

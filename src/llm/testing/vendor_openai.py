@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from llm.core.call import Charge
+from llm.providers.openai.body import choices_of
 from llm.providers.serving import openai_read as read
 from llm.providers.serving import openai_write as write
 from llm.providers.serving.openai_embeddings import read_embeddings
@@ -54,7 +55,7 @@ _FAILURES: Final = {
 
 
 class OpenAIVendor:
-    """Chat completions, embeddings and models; charges the larger of estimate and `max_tokens`."""
+    """Chat completions, embeddings and models; charges the larger of estimate and `max_tokens`, times `n`."""
 
     name = "openai"
     root = "/v1"
@@ -83,7 +84,7 @@ class OpenAIVendor:
 
     def charge(self, request: LLMRequest) -> Charge:
         """As in `Vendor`."""
-        estimate, most = prompt_tokens(request), request.max_tokens or 0
+        estimate, most = prompt_tokens(request), (request.max_tokens or 0) * choices_of(request.extra or {})
         return Charge(estimate, most, max(estimate, most))
 
     def used(self, usage: TokenUsage) -> Charge:

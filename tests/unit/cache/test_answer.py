@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, get_args
 
 import orjson
@@ -8,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm.cache.answer import Answer
+from llm.core.assembly import assemble
+from llm.core.choices import Choice, TokenLogprob
 from llm.core.messages import ThinkingPart, ToolCall
 from llm.core.stream import LLMStream
 from llm.core.types import FinishReason, LLMResponse, StreamChunk, TokenUsage, ToolCallDelta
@@ -17,8 +20,22 @@ counts = st.integers(0, 2**40)
 usages = st.builds(TokenUsage, counts, counts, counts, counts)
 thoughts = st.builds(ThinkingPart, texts, st.none() | texts, st.none() | texts)
 finishes = st.none() | st.sampled_from(get_args(FinishReason))
-deltas = st.builds(ToolCallDelta, st.integers(0, 3), st.none() | texts, st.none() | texts, texts)
-chunks = st.builds(StreamChunk, texts, st.lists(deltas).map(tuple), finishes, st.none() | usages, st.none() | thoughts)
+deltas = st.builds(ToolCallDelta, st.integers(0, 3), st.none() | texts, st.none() | texts, texts, st.booleans())
+tokens = st.builds(TokenLogprob, texts, st.floats(-30, 0), st.none() | st.binary(max_size=4))
+logprobs = st.lists(st.builds(replace, tokens, top=st.lists(tokens, max_size=2).map(tuple)), max_size=2).map(tuple)
+calls = st.lists(st.builds(ToolCall, texts, texts, texts, st.booleans()), max_size=2).map(tuple)
+choices = st.builds(Choice, texts, finishes, calls, st.lists(thoughts, max_size=2).map(tuple), logprobs, st.booleans())
+chunks = st.builds(
+    StreamChunk,
+    texts,
+    st.lists(deltas, max_size=3).map(tuple),
+    finishes,
+    st.none() | usages,
+    st.none() | thoughts,
+    st.integers(0, 2),
+    logprobs,
+    st.booleans(),
+)
 responses = st.builds(
     LLMResponse,
     texts,
@@ -27,8 +44,11 @@ responses = st.builds(
     texts,
     usages,
     finishes,
-    st.lists(st.builds(ToolCall, texts, texts, texts)).map(tuple),
-    thinking=st.lists(thoughts).map(tuple),
+    calls,
+    thinking=st.lists(thoughts, max_size=2).map(tuple),
+    alternatives=st.lists(choices, max_size=2).map(tuple),
+    logprobs=logprobs,
+    refused=st.booleans(),
     parsed=st.just(object()),
     raw=st.just({"a": object()}),
     key=st.just("key-1"),
@@ -59,10 +79,11 @@ def test_what_belongs_to_one_call_is_left_out() -> None:
 
 
 def damaged() -> list[dict[str, Any]]:
-    unary = orjson.loads(Answer.of(LLMResponse("id", "text", tool_calls=(ToolCall("a", "b", "c"),))).encode())
+    call, token = ToolCall("a", "b", "c"), TokenLogprob("a", -0.5)
+    unary = orjson.loads(Answer.of(LLMResponse("id", "text", tool_calls=(call,), logprobs=(token,))).encode())
     streamed = orjson.loads(Answer.of(LLMResponse("id"), [StreamChunk("a", finish_reason="stop")]).encode())
-    right = {"v": 1, "finish": None, "id": "x", "model": "x", "provider": "x", "content": "x"}
-    wrong = [None, 1, "x", [1], {"a": 1}, [[1, 2, 3]], [["x"]]]
+    right = {"v": 2, "id": "x", "model": "x", "provider": "x"}
+    wrong = [None, 1, "x", [1], {"a": 1}, [[1, 2, 3]], [["x"]], [1, 2, 3, "4"]]
     return [
         damage
         for kept in (unary, streamed)
@@ -72,6 +93,48 @@ def damaged() -> list[dict[str, Any]]:
             *(kept | {field: value} for value in wrong if field not in right or value != right[field]),
         )
     ]
+
+
+def damaged_choices() -> list[list[Any]]:
+    whole: list[Any] = ["text", "stop", [["a", "b", "c", False]], [["hm", None, None]], [["a", -0.5, None, []]], False]
+    wrong: dict[int, list[object]] = {
+        0: [None, 1],
+        1: ["soon", 1],
+        2: [None, [["a", "b", "c"]], [["a", "b", "c", 0]], [["a", "b", None, False]]],
+        3: [None, ["hm"], [[1, None, None]]],
+        4: [
+            None,
+            [["a", 1, None, []]],
+            [["a", -0.5, "?", []]],
+            [["a", -0.5, 1, []]],
+            [["a", -0.5, None]],
+            [[1, -0.5, None, []]],
+        ],
+        5: [None, 0, "no"],
+    }
+    return [[], whole[:-1], *([*whole[:at], bad, *whole[at + 1 :]] for at, several in wrong.items() for bad in several)]
+
+
+@pytest.mark.parametrize("choice", damaged_choices())
+def test_a_choice_that_is_not_as_it_was_kept_is_a_miss(choice: list[Any]) -> None:
+    kept = orjson.loads(Answer.of(LLMResponse("id", "text")).encode())
+    assert Answer.decode(orjson.dumps(kept)) is not None
+    assert Answer.decode(orjson.dumps({**kept, "choices": [*kept["choices"], choice]})) is None
+
+
+@given(responses)
+async def test_a_response_replayed_as_a_stream_has_every_choice_in_its_chunks(response: LLMResponse) -> None:
+    back = Answer.decode(Answer.of(response).encode())
+    assert back is not None
+    stream = back.result(stream=True)
+    assert isinstance(stream, LLMStream)
+    parts = [chunk async for chunk in stream]
+    assert await stream.response() == back.response
+    again = assemble(parts)
+    assert [(c.content, c.logprobs, c.refused) for c in again.choices] == [
+        (c.content, c.logprobs, c.refused) for c in response.choices
+    ]
+    assert (again.usage, again.tool_calls) == (response.usage, response.tool_calls)
 
 
 @pytest.mark.parametrize("kept", damaged())

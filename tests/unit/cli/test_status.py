@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llm.cli.status import reasons, rows
-from llm.core.types import HealthStatus
+from llm.core.standing import HealthStatus
 
 AVAILABLE: dict[str, Any] = {
     "key": "key-1",

@@ -20,7 +20,7 @@ from llm.core.exceptions import (
     LLMServerError,
     LLMTimeoutError,
 )
-from llm.core.types import HealthStatus, LLMRequest
+from llm.core.types import LLMRequest
 from llm.testing import FakeClock, FakeProvider
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from llm import LLMClient
     from llm.core.protocols import Provider, ProviderSettings
+    from llm.core.standing import HealthStatus
 
 LIMITS = {"tokens_per_minute": 1000, "requests_per_minute": 10, "algorithm": "sliding_window"}
 

@@ -590,6 +590,22 @@ async def test_a_response_as_a_stream_ends_as_that_very_response() -> None:
     assert stream.usage == TokenUsage(3, 4)
 
 
+async def test_its_text_is_the_first_choices_and_all_text_is_every_choices() -> None:
+    stream = LLMStream(Replay([StreamChunk("a"), StreamChunk("A", index=1), StreamChunk("b")]))
+    assert str(await stream.response()) == stream.text == "ab"
+    assert stream.all_text == "aAb"
+
+
+async def test_what_a_source_knows_beside_its_chunks_is_in_the_response() -> None:
+    class Knowing(Replay):
+        def __init__(self) -> None:
+            super().__init__([StreamChunk("a")])
+            self.raw = {"service_tier": "flex"}
+
+    assert (await LLMStream(Knowing()).response()).raw == {"service_tier": "flex"}
+    assert (await LLMStream(Replay([StreamChunk("a")])).response()).raw is None
+
+
 async def test_a_replay_that_is_left_has_nothing_more() -> None:
     replay = Replay([StreamChunk("a"), StreamChunk("b")])
     assert not replay.waiting()

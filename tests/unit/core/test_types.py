@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 
-from llm import CachePolicy, LLMInvalidRequestError, LLMTimeoutError
+from llm import (
+    CachePolicy,
+    Choice,
+    DocumentPart,
+    LLMInvalidRequestError,
+    LLMResponse,
+    LLMTimeoutError,
+    Message,
+    TextPart,
+    ThinkingPart,
+    ToolCall,
+)
 
 
 @pytest.mark.parametrize(
@@ -33,3 +44,31 @@ def test_a_cache_policy_takes_what_it_says() -> None:
 
 def test_a_failure_before_a_key_was_taken_shows_none() -> None:
     assert str(LLMTimeoutError("too late", phase="pool", provider="openai", key="")) == "too late (provider openai)"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"url": "a", "file_id": "b"}, {"data": b"a", "media_type": "text/plain", "file_id": "b"}, {"file_id": 5}],
+)
+def test_a_document_has_one_source(given: dict[str, Any]) -> None:
+    with pytest.raises(LLMInvalidRequestError, match="DocumentPart"):
+        DocumentPart(**given)
+
+
+def test_a_call_of_a_tool_of_free_text_is_read_from_the_vendors_form() -> None:
+    call = {"id": "c", "type": "custom", "custom": {"name": "shell", "input": "ls"}}
+    asked: Any = {"role": "assistant", "content": None, "tool_calls": [call]}
+    turn = Message(asked["role"], tool_calls=asked["tool_calls"])
+    assert turn.tool_calls == (ToolCall("c", "shell", "ls", custom=True),)
+
+
+def test_any_choice_can_go_on_as_the_assistants_turn() -> None:
+    refusal = Choice("No.", "content_filter", refused=True)
+    response = LLMResponse(content="Yes.", thinking=(ThinkingPart("hm"),), alternatives=(refusal, Choice("Maybe.")))
+    assert [choice.message.content for choice in response.choices] == [
+        (ThinkingPart("hm"), TextPart("Yes.")),
+        (TextPart("No.", refusal=True),),
+        "Maybe.",
+    ]
+    assert response.message == response.choices[0].message
+    assert Choice(thinking=(ThinkingPart("hm"),)).message.content == (ThinkingPart("hm"),)

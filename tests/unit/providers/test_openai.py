@@ -28,7 +28,7 @@ from llm.core.messages import (
     ThinkingPart,
     ToolCall,
 )
-from llm.core.types import LLMRequest, LLMResponse, TokenUsage, ToolDefinition
+from llm.core.types import LLMRequest, LLMResponse, StreamChunk, TokenUsage, ToolCallDelta, ToolDefinition
 from llm.providers.openai import OpenAIDialect
 from llm.utils.redact import Secret
 from llm.utils.sse import EventDecoder
@@ -61,9 +61,15 @@ def decode(body: bytes) -> LLMResponse:
     return ELSEWHERE.decode(body, provider="p", key=None)
 
 
+def flat(read: StreamChunk | tuple[StreamChunk, ...] | None) -> tuple[StreamChunk, ...]:
+    if isinstance(read, tuple):
+        return read
+    return () if read is None else (read,)
+
+
 def read(stream: bytes) -> LLMResponse:
     reader = ELSEWHERE.events()
-    chunks = [chunk for event in EventDecoder().feed(stream) if (chunk := reader.feed(event)) is not None]
+    chunks = [chunk for event in EventDecoder().feed(stream) for chunk in flat(reader.feed(event))]
     assert reader.done
     return assemble(chunks, id=reader.id, model=reader.model)
 
@@ -294,6 +300,16 @@ SENSELESS = [
     b'{"choices": [{"message": {"content": "x", "tool_calls": [{}]}}]}',
     b'{"choices": [{"message": {"content": "x"}, "finish_reason": "error"}]}',
     b'{"choices": [{"message": {"content": "x"}}], "id": 5}', b"\xff\xfe",
+    b'{"choices": [{"message": {"content": "x"}}, {"message": null}]}',
+    b'{"choices": [{"message": {"content": "x"}, "index": "0"}, {"message": {"content": "y"}}]}',
+    b'{"choices": [{"message": {"content": "x"}, "logprobs": {"content": [{"token": "x"}]}}]}',
+    b'{"choices": [{"message": {"content": "x"}, "logprobs": {"content": [{"token": "x", "logprob": null}]}}]}',
+    b'{"choices": [{"message": {"content": "x"}, "logprobs": {"content": [{"token": 1, "logprob": 0}]}}]}',
+    b'{"choices": [{"message": {"content": "x"}, "logprobs": {"content": [{"token": "", "logprob": 0, "bytes": 9}]}}]}',
+    b'{"choices": [{"message": {}, "logprobs": {"refusal": [{"token": "", "logprob": 0, "bytes": [256]}]}}]}',
+    b'{"choices": [{"message": {"content": null, "audio": {"transcript": 5}}}]}',
+    b'{"choices": [{"message": {"content": null, "tool_calls": [{"function": {"name": 5, "arguments": ""}}]}}]}',
+    b'{"choices": [{"message": {"content": null, "tool_calls": [{"function": {"name": "x", "arguments": 5}}]}}]}',
 ]  # fmt: skip
 
 
@@ -304,7 +320,18 @@ def test_what_makes_no_sense_is_a_typed_error_and_never_an_answer(body: bytes) -
     assert caught.value.retryable
 
 
-@pytest.mark.parametrize("event", [b"{", b"[]", b"{}", b'{"choices": 5}', b'{"choices": [{"delta": 5}]}', b"[DONE]"])
+@pytest.mark.parametrize(
+    "event",
+    [
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"choices": 5}',
+        b'{"choices": [{"delta": 5}]}',
+        b"[DONE]",
+        b'{"choices": [{"index": "a", "delta": {"content": "x"}}]}',
+    ],
+)
 def test_an_event_that_makes_no_sense_is_a_typed_error(event: bytes) -> None:
     with pytest.raises(LLMServerError):
         ELSEWHERE.events().feed(("", event))
@@ -333,7 +360,102 @@ def test_only_the_closing_event_ends_a_stream() -> None:
 
 def test_further_choices_do_not_mix_into_the_answer() -> None:
     other = {"id": "i", "model": "m", "choices": [{"index": 1, "delta": {"content": "B"}, "finish_reason": None}]}
-    assert read(events(delta(content="A"), other, delta("stop"))).content == "A"
+    answer = read(events(delta(content="A"), other, delta("stop")))
+    assert (str(answer), [str(choice) for choice in answer.choices]) == ("A", ["A", "B"])
+
+
+def test_an_event_of_several_choices_becomes_a_chunk_each_with_the_usage_in_the_last() -> None:
+    both = [{"index": index, "delta": {"content": text}} for index, text in ((0, "A"), (1, "B"))]
+    event = {"choices": both, "usage": {"prompt_tokens": 1, "completion_tokens": 2}}
+    chunks = ELSEWHERE.events().feed(("", orjson.dumps(event)))
+    assert chunks == (StreamChunk("A"), StreamChunk("B", index=1, usage=TokenUsage(1, 2)))
+
+
+def test_text_in_parts_is_one_text() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "image", "image": "…"}, {"type": "text", "text": "b"}]
+    assert decode(message(content=parts)).content == "ab"
+
+
+def test_choices_come_in_the_order_of_their_index() -> None:
+    choices = [
+        {"index": index, "message": {"content": text}, "finish_reason": "stop"} for index, text in ((1, "B"), (0, "A"))
+    ]
+    assert [str(choice) for choice in decode(orjson.dumps({"choices": choices})).choices] == ["A", "B"]
+
+
+def test_a_function_call_of_the_form_before_tools_is_a_tool_call() -> None:
+    call = {"name": "weather", "arguments": '{"city":"Rome"}'}
+    expected = ((ToolCall("", "weather", '{"city":"Rome"}'),), "tool_calls")
+    whole = decode(message(content=None, function_call=call, finish="function_call"))
+    assert (whole.tool_calls, whole.finish_reason) == expected
+    pieces = [{"name": "weather", "arguments": '{"city"'}, {"arguments": ':"Rome"}'}]
+    streamed = read(events(*(delta(function_call=piece) for piece in pieces), delta("function_call")))
+    assert (streamed.tool_calls, streamed.finish_reason) == expected
+
+
+def test_arguments_that_come_as_an_object_are_text_all_the_same() -> None:
+    call = {"id": "c", "function": {"name": "weather", "arguments": {"city": "Rome"}}}
+    expected = (ToolCall("c", "weather", '{"city":"Rome"}'),)
+    assert decode(message(content=None, tool_calls=[call], finish="tool_calls")).tool_calls == expected
+    assert read(events(delta(tool_calls=[call]), delta("tool_calls"))).tool_calls == expected
+
+
+def test_a_piece_of_a_call_without_a_place_takes_the_one_in_its_list() -> None:
+    chunk = ELSEWHERE.events().feed(("", orjson.dumps(delta(tool_calls=[{"id": "a"}, {"id": "b"}]))))
+    assert chunk == StreamChunk(tool_calls=(ToolCallDelta(0, "a"), ToolCallDelta(1, "b")))
+
+
+def test_fields_that_only_some_events_of_a_stream_have_are_all_in_its_raw_answer() -> None:
+    reader = ELSEWHERE.events()
+    first = {"prompt_filter_results": [{"severity": "safe"}], "choices": []}
+    filtered = {"index": 0, "delta": {"content": "a"}, "finish_reason": None, "content_filter_results": {"hate": 0}}
+    thought = delta(reasoning_details=[{"text": "hm"}], content="b")
+    last = {**delta("stop"), "x_groq": {"id": "r"}, "usage": {"prompt_tokens": 1}}
+    plain = delta(content="c")
+    for body in (first, {**plain, "choices": [filtered]}, plain, plain, thought, last):
+        reader.feed(("", orjson.dumps(body)))
+    assert reader.raw == {
+        "prompt_filter_results": [{"severity": "safe"}],
+        "id": "i",
+        "model": "m",
+        "x_groq": {"id": "r"},
+        "usage": {"prompt_tokens": 1},
+        "choices": [
+            {
+                "index": 0,
+                "content_filter_results": {"hate": 0},
+                "message": {"reasoning_details": [{"text": "hm"}]},
+            }
+        ],
+    }
+
+
+def test_a_refusal_goes_back_as_text_to_servers_that_know_none() -> None:
+    turn = Message(MessageRole.ASSISTANT, (TextPart("No.", refusal=True),))
+    assert encode(turn)["messages"] == [{"role": "assistant", "content": "No."}]
+    own = encode(turn, dialect=OWN)["messages"]
+    assert own == [{"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}]
+    assert encode(Message(MessageRole.USER, turn.content))["messages"][0]["content"] == [
+        {"type": "text", "text": "No."}
+    ]
+
+
+def test_a_tool_of_free_text_is_chosen_by_its_name() -> None:
+    tools: list[Any] = [{"type": "custom", "custom": {"name": "shell"}}, TOOL]
+    assert encode(tools=tools, tool_choice="shell")["tool_choice"] == {"type": "custom", "custom": {"name": "shell"}}
+    assert encode(tools=tools, tool_choice="weather")["tool_choice"]["type"] == "function"
+
+
+def test_further_options_of_a_stream_do_not_take_its_usage_away() -> None:
+    extra = {"stream_options": {"include_obfuscation": False}}
+    assert encode(stream=True, extra=extra)["stream_options"] == {"include_usage": True, "include_obfuscation": False}
+    assert encode(stream=True, extra={"stream_options": None})["stream_options"] is None
+    assert encode(stream=True, extra={"n": 2})["stream_options"] == {"include_usage": True}
+
+
+def test_a_tools_answer_in_parts_is_one_text() -> None:
+    turn = Message(MessageRole.TOOL, (TextPart("sunny, "), TextPart("warm")), tool_call_id="c1")
+    assert encode(turn)["messages"][0]["content"] == "sunny, warm"
 
 
 _FIELDS = ["choices", "message", "delta", "content", "tool_calls", "function", "index", "usage", "error", "name", "id"]
@@ -357,6 +479,13 @@ def test_the_charge_is_the_larger_of_the_prompts_estimate_and_the_most_output() 
     assert OWN.charge(request, 300) == Charge(11, 5, 11)
     assert OWN.charge(LLMRequest("x" * 41, model="m"), 300) == Charge(11, 300, 300)
     assert OWN.used(TokenUsage(10, 5, 4)) == Charge(10, 5, 15)
+
+
+@pytest.mark.parametrize(("n", "output"), [(3, 15), (1, 5), (None, 5), ("3", 5), (0, 5)])
+def test_the_charge_counts_the_output_of_every_choice(n: object, output: int) -> None:
+    request = LLMRequest("x" * 8, model="m", max_tokens=5, extra={"n": n})
+    assert OWN.charge(request, 300) == Charge(2, output, output)
+    assert OWN.charge(LLMRequest("x" * 8, model="m", extra={"n": n}), 5).output_tokens == output
 
 
 def test_an_estimate_counts_tools_calls_and_pictures() -> None:

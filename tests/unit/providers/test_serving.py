@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.core.assembly import assemble
+from llm.core.choices import Choice, TokenLogprob
 from llm.core.exceptions import LLMInvalidRequestError, LLMServerError
 from llm.core.messages import AudioPart, DocumentPart, ImagePart, Message, MessageRole, TextPart, ThinkingPart, ToolCall
 from llm.core.types import LLMRequest, LLMResponse, StreamChunk, TokenUsage, ToolCallDelta, ToolDefinition
@@ -26,6 +27,7 @@ words = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8
 names = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True)
 arguments = st.dictionaries(names, st.one_of(st.integers(0, 99), words, st.booleans()), max_size=2)
 calls = st.builds(ToolCall, names, names, arguments.map(lambda value: orjson.dumps(value).decode()))
+custom_calls = st.builds(ToolCall, names, names, words, custom=st.just(value=True))
 some_calls = st.lists(calls, max_size=2).map(tuple)
 data = st.binary(max_size=9)
 images = st.one_of(
@@ -33,6 +35,7 @@ images = st.one_of(
     st.builds(ImagePart, data=data, media_type=st.sampled_from(["image/png", "image/jpeg"])),
 )
 documents = st.builds(DocumentPart, data=data, media_type=st.just("application/pdf"), title=words)
+files = st.builds(DocumentPart, file_id=words)
 sound = st.builds(AudioPart, data=data, format=st.sampled_from(["wav", "mp3"]))
 spoken = st.builds(TextPart, words)
 thoughts = st.one_of(
@@ -69,7 +72,7 @@ def _requests(
         tool_choice=choices,
         reasoning_effort=st.sampled_from([None, "low"]),
         response_format=formats,
-        extra=st.sampled_from([None, {"user": "u", "metadata": {"a": "b"}}]),
+        extra=st.sampled_from([None, {"user": "u", "metadata": {"a": "b"}}, {"n": 2, "logprobs": True}]),
         stream=st.booleans(),
         **more,
     )
@@ -80,8 +83,9 @@ openai_requests = _requests(
         st.one_of(
             _turn("system", texts),
             _turn("developer", texts),
-            _turn("user", st.one_of(texts, _parts(spoken, images, documents, sound)), name=st.none() | names),
-            _turn("assistant", texts, tool_calls=some_calls),
+            _turn("user", st.one_of(texts, _parts(spoken, images, documents, files, sound)), name=st.none() | names),
+            _turn("assistant", texts, tool_calls=st.lists(calls | custom_calls, max_size=2).map(tuple)),
+            _turn("assistant", st.tuples(st.builds(TextPart, words, refusal=st.just(value=True)))),
             _turn("tool", texts, tool_call_id=names),
         ),
         min_size=1,
@@ -128,7 +132,7 @@ def usages(draw: st.DrawFn) -> TokenUsage:
     return TokenUsage(sent, written, draw(st.integers(0, sent)), draw(st.integers(0, written)))
 
 
-def _responses(thinking: st.SearchStrategy[Any]) -> st.SearchStrategy[LLMResponse]:
+def _responses(thinking: st.SearchStrategy[Any], **more: st.SearchStrategy[Any]) -> st.SearchStrategy[LLMResponse]:
     return st.builds(
         LLMResponse,
         id=words,
@@ -138,10 +142,28 @@ def _responses(thinking: st.SearchStrategy[Any]) -> st.SearchStrategy[LLMRespons
         finish_reason=st.sampled_from(["stop", "length", "tool_calls", "content_filter"]),
         tool_calls=some_calls,
         thinking=thinking,
+        **more,
     )
 
 
-openai_responses = _responses(st.lists(st.builds(ThinkingPart, words), max_size=1).map(tuple))
+one_thought = st.lists(st.builds(ThinkingPart, words), max_size=1).map(tuple)
+logprobs = st.lists(
+    st.builds(
+        TokenLogprob,
+        words,
+        st.floats(-20, 0),
+        st.none() | data,
+        st.lists(st.builds(TokenLogprob, words, st.floats(-20, 0), st.none() | data), max_size=2).map(tuple),
+    ),
+    max_size=3,
+).map(tuple)
+finishes = st.sampled_from(["stop", "length", "tool_calls", "content_filter"])
+alternatives = st.builds(Choice, texts, finishes, some_calls, one_thought, logprobs) | st.builds(
+    Choice, words, st.just("content_filter"), logprobs=logprobs, refused=st.just(value=True)
+)
+openai_responses = _responses(
+    one_thought, logprobs=logprobs, alternatives=st.lists(alternatives, max_size=2).map(tuple)
+)
 anthropic_responses = _responses(st.lists(thoughts, max_size=2).map(tuple))
 
 
@@ -176,7 +198,8 @@ def test_anthropics_client_reads_back_a_written_stream(response: LLMResponse, si
 
 
 def _read(events: bytes, reader: EventReader) -> LLMResponse:
-    chunks = [chunk for event in EventDecoder().feed(events) if (chunk := reader.feed(event)) is not None]
+    read = [reader.feed(event) for event in EventDecoder().feed(events)]
+    chunks = [chunk for chunk in read if isinstance(chunk, StreamChunk)]
     assert reader.done
     return assemble(chunks, id=reader.id, model=reader.model)
 
@@ -217,6 +240,56 @@ def test_what_has_no_name_of_ours_passes_through_extra() -> None:
     assert openai_read.read_request(body).user is None
     body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "metadata": {"user_id": "u"}, "top_k": 3}
     assert anthropic_read.read_request(body).extra == {"metadata": {"user_id": "u"}, "top_k": 3}
+
+
+def test_what_was_said_before_in_other_forms_is_read_all_the_same() -> None:
+    def read(**turn: object) -> Message:
+        return openai_read.read_request({"model": "m", "messages": [{"role": "assistant", **turn}]}).messages[0]
+
+    refusal = TextPart("No.", refusal=True)
+    assert read(content=None, refusal="No.").content == (refusal,)
+    assert read(content="Well.", refusal="No.").content == (TextPart("Well."), refusal)
+    assert read(content=[{"type": "text", "text": "Well."}], refusal="No.").content == (TextPart("Well."), refusal)
+    call = {"name": "look", "arguments": "{}"}
+    assert read(content=None, function_call=call).tool_calls == (ToolCall("", "look", "{}"),)
+    assert read(content="Hello", audio={"id": "audio_1"}).content == "Hello"
+    with pytest.raises(LLMInvalidRequestError, match=r"messages\[0\].content: expected the transcript"):
+        read(content=None, audio={"id": "audio_1"})
+    with pytest.raises(LLMInvalidRequestError, match=r"messages\[0\].tool_calls\[0\]: expected .* custom"):
+        read(content=None, tool_calls=[{"id": "c"}])
+
+
+def test_a_document_by_its_address_is_read_as_one() -> None:
+    file = {"type": "file", "file": {"file_data": "https://example.com/a.pdf", "filename": "a.pdf"}}
+    request = openai_read.read_request({"model": "m", "messages": [{"role": "user", "content": [file]}]})
+    assert request.messages[0].content == (DocumentPart(url="https://example.com/a.pdf", title="a.pdf"),)
+
+
+def test_a_document_by_a_files_name_is_refused_where_the_dialect_has_no_such_name() -> None:
+    request = LLMRequest([Message(MessageRole.USER, (DocumentPart(file_id="file-1"),))], model="m", max_tokens=1)
+    with pytest.raises(LLMInvalidRequestError, match=r"messages\[0\] has a document by its file_id"):
+        AnthropicDialect().encode(request, stream=False)
+
+
+def test_options_of_a_stream_beside_its_usage_pass_through_extra() -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True}
+    options = {"include_usage": True, "include_obfuscation": False}
+    assert openai_read.read_request({**body, "stream_options": options}).extra == {
+        "stream_options": {"include_obfuscation": False}
+    }
+    with pytest.raises(LLMInvalidRequestError, match="stream_options"):
+        openai_read.read_request({**body, "stream_options": 5})
+
+
+def test_a_stream_finishes_each_choice_once_and_those_without_a_reason_at_its_end() -> None:
+    stream = openai_write.OpenAIStream(id="i", model="m", created=1)
+    chunks = [
+        StreamChunk("a", index=1),
+        StreamChunk("b", finish_reason="length"),
+        StreamChunk(finish_reason="stop"),
+    ]
+    answer = _read(stream.begin() + b"".join(map(stream.chunk, chunks)) + stream.end(), OpenAIDialect().events())
+    assert answer.choices == (Choice("b", "length"), Choice("a", "stop"))
 
 
 @pytest.mark.parametrize(

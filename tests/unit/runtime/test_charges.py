@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm.core.call import Charge
+from llm.core.choices import Choice
 from llm.core.texts import EmbeddingInput
 from llm.core.tokens import OutputEstimate, PromptCalibration
 from llm.core.types import LLMRequest, LLMResponse, TokenUsage
@@ -147,3 +148,25 @@ def test_dollars_are_reserved_for_the_corrected_prompt_and_the_most_output() -> 
     answered(of, asked(), 2000)
     assert of.reserve(asked(), "m").charge.cost == pytest.approx(3.0)
     assert of.reserve(asked(max_tokens=None), "m").charge.cost == pytest.approx(2.0 + 5.12)
+
+
+def test_dollars_and_lengths_count_the_choices_that_are_asked_for() -> None:
+    of = charges(Ruled(OpenAIDialect()), price=lambda _, usage: usage.output_tokens * 0.01)
+    request = LLMRequest(PROMPT, model="m", max_tokens=100, extra={"n": 3})
+    reserved = of.reserve(request, "m").charge
+    assert (reserved.output_tokens, reserved.total_tokens) == (300, 1000)
+    assert reserved.cost == pytest.approx(3.0)
+    response = LLMResponse(
+        "1", "x", "m", usage=TokenUsage(1000, 60), finish_reason="stop", alternatives=(Choice(),) * 2
+    )
+    taught = OutputEstimate()
+    Charges(Ruled(OpenAIDialect()), kind="k", prompts=PromptCalibration(), output=taught).learn(
+        request, "m", of.reserve(request, "m"), response
+    )
+    assert taught.expected("m") == once(20)
+
+
+def once(output: int) -> int:
+    estimate = OutputEstimate()
+    estimate.observe("m", output)
+    return estimate.expected("m")

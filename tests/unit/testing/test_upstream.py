@@ -9,6 +9,8 @@ import anthropic
 import openai
 import pytest
 
+from llm.core.choices import Choice as OurChoice
+from llm.core.choices import TokenLogprob
 from llm.core.exceptions import LLMContextLengthError, LLMServerError
 from llm.core.messages import ToolCall
 from llm.core.types import LLMRequest, LLMResponse
@@ -52,6 +54,25 @@ async def test_openais_client_takes_a_whole_answer() -> None:
     assert answer.usage is not None
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (6, 6, 12)
     assert [(r.number, r.key, r.status, r.stream) for r in up.requests] == [(1, KEY, 200, False)]
+
+
+def _choices(_: LLMRequest) -> LLMResponse:
+    token = TokenLogprob("Yes", -0.5, b"Yes", (TokenLogprob("No", -1.0, b"No"),))
+    refusal = OurChoice("I cannot.", "content_filter", refused=True)
+    return LLMResponse(content="Yes", logprobs=(token,), alternatives=(OurChoice("No", "stop"), refusal))
+
+
+async def test_openais_client_takes_several_choices_with_logprobs_and_refusals() -> None:
+    expected = [("Yes", None, "stop"), ("No", None, "stop"), (None, "I cannot.", "stop")]
+    async with MockUpstream("openai", answer=_choices) as up, _openai(up) as client:
+        answer = await client.chat.completions.create(model=MODEL, messages=ASKED, n=3, logprobs=True)
+        async with client.chat.completions.stream(model=MODEL, messages=ASKED, n=3, logprobs=True) as stream:
+            streamed = await stream.get_final_completion()
+    for choices in (answer.choices, streamed.choices):
+        said = [(choice.message.content or None, choice.message.refusal, choice.finish_reason) for choice in choices]
+        assert said == expected
+        assert choices[0].logprobs is not None
+        assert [(token.token, token.bytes) for token in choices[0].logprobs.content or ()] == [("Yes", [89, 101, 115])]
 
 
 async def test_anthropics_client_takes_a_whole_answer() -> None:

@@ -38,6 +38,8 @@ def _block(part: Part, at: int) -> dict[str, Any] | None:
 
 
 def _document(part: DocumentPart, at: int) -> dict[str, Any]:
+    if part.file_id is not None:
+        raise LLMInvalidRequestError(f"messages[{at}] has a document by its file_id; pass its url, or its data")
     block: dict[str, Any] = {"type": "document", "source": _source(part, at)}
     if part.title is not None:
         block["title"] = part.title

@@ -8,8 +8,9 @@ from uuid import uuid4
 
 from llm.core.exceptions import LLMException, LLMInvalidRequestError
 from llm.core.messages import MessageRole, TextPart, ThinkingPart
+from llm.core.standing import HealthStatus
 from llm.core.stream import LLMStream
-from llm.core.types import HealthStatus, LLMResponse, StreamChunk, TokenUsage
+from llm.core.types import LLMResponse, StreamChunk, TokenUsage
 
 from .sharing import EngineLease
 

@@ -1,8 +1,11 @@
 """OpenAI's chat completions, which most other servers speak as well.
 
-What it has no word for: a document by its address is refused (OpenAI takes documents as bytes), thoughts are left out
-(OpenAI takes none back). `user`, `metadata`, `priority`, `cache` and `timeout` are ours and never sent; `extra` is
-merged over the body last, unread.
+What it has no word for: a document by its address is refused (OpenAI takes documents as bytes, or by the name of an
+uploaded file), thoughts are left out (OpenAI takes none back). `user`, `metadata`, `priority`, `cache` and `timeout`
+are ours and never sent; `extra` is merged over the body last, unread but for `n`, which multiplies what is charged.
+
+A refusal is text with `refused` set, and ends as `content_filter`. Speech is told by its transcript; its sound is in
+`LLMResponse.raw`, as is all else that has no field of ours.
 
 Source: https://platform.openai.com/docs/api-reference/chat
 """
@@ -18,7 +21,7 @@ from llm.providers.estimate import prompt_tokens
 from llm.providers.limit_headers import openai_reports
 
 from .answer import read_answer
-from .body import Flavor, write_body
+from .body import Flavor, choices_of, write_body
 from .embeddings import OpenAIEmbeddings
 from .events import OpenAIEvents
 
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
 BASE_URL: Final = "https://api.openai.com/v1"
 
-_OWN: Final = Flavor(limit="max_completion_tokens", developer=True)
+_OWN: Final = Flavor(limit="max_completion_tokens", developer=True, refusals=True)
 
 
 class OpenAIDialect:
@@ -84,12 +87,15 @@ class OpenAIDialect:
         return openai_reports(headers, told)
 
     def charge(self, request: LLMRequest, expected_output: int) -> Charge:
-        """Charge the larger of the prompt's estimate and the most output.
+        """Charge the larger of the prompt's estimate and the most output, that of every choice.
 
-        Source: https://platform.openai.com/docs/guides/rate-limits
+        Source: https://platform.openai.com/docs/guides/rate-limits; for `n`
+        https://github.com/openai/openai-cookbook/blob/main/examples/api_request_parallel_processor.py
         """
         prompt = prompt_tokens(request)
         output = request.max_tokens or expected_output
+        if request.extra:
+            output *= choices_of(request.extra)
         return Charge(prompt, output, max(prompt, output))
 
     def used(self, usage: TokenUsage) -> Charge:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import orjson
 
+from llm.core.choices import Choice
 from llm.core.messages import ThinkingPart, ToolCall
 from llm.core.types import LLMResponse, TokenUsage
 from llm.providers.errors import error_for
 from llm.providers.failure import read_failure
 from llm.providers.wire import count_of, read_object, senseless, text_of
 
+from .logprobs import read_logprobs
+
 if TYPE_CHECKING:
+    from llm.core.choices import TokenLogprob
     from llm.core.types import FinishReason
 
 _FINISHES: Final[dict[str, FinishReason]] = {
@@ -36,35 +40,63 @@ def read_answer(body: bytes, *, provider: str, key: str | None) -> LLMResponse:
     answer = read_object(body)
     try:
         return _response(answer, provider, key)
-    except (KeyError, IndexError, TypeError, AttributeError):
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
         pass
     raise senseless("an object that is no chat completion")
 
 
 def _response(answer: dict[str, Any], provider: str, key: str | None) -> LLMResponse:
-    choice = answer["choices"][0]
+    choices = answer["choices"]
+    others: tuple[Choice, ...] = ()
+    if len(choices) > 1:
+        choices = sorted(choices, key=_place)
+        others = tuple([Choice(*_choice(choice)) for choice in choices[1:]])
+    content, finish, calls, thinking, logprobs, refused = _choice(choices[0])
+    identifier, model, usage = text_of(answer.get("id")), text_of(answer.get("model")), usage_of(answer.get("usage"))
+    # By place, which is quicker than by name: parsed, cached, cost, latency and attempts are not the dialect's.
+    return LLMResponse(
+        identifier, content, model, provider, usage, finish, calls, None, False, None, 0.0, 0, key, answer,  # noqa: FBT003
+        thinking, others, logprobs, refused,
+    )  # fmt: skip
+
+
+def _place(choice: dict[str, Any]) -> int:
+    return count_of(choice.get("index"))
+
+
+_Choice: TypeAlias = (
+    "tuple[str, FinishReason | None, tuple[ToolCall, ...], tuple[ThinkingPart, ...], tuple[TokenLogprob, ...], bool]"
+)
+"""The fields of a `Choice`, in its order."""
+
+
+def _choice(choice: dict[str, Any]) -> _Choice:
     message = choice["message"]
     finish = finish_of(choice)
     content = message.get("content")
-    if type(content) is not str:
-        content = _text(content)
     refusal = message.get("refusal")
+    calls = message.get("tool_calls")
+    if type(content) is not str:
+        content = _text(content) or _transcript(message)
     if refusal:
         content, finish = content or text_of(refusal), "content_filter"
-    calls = message.get("tool_calls")
+    if finish == "tool_calls" and not calls and (call := message.get("function_call")):  # the form before tools
+        calls = [{"function": call}]
     thought = message.get("reasoning_content") or message.get("reasoning")
-    return LLMResponse(
-        text_of(answer.get("id")),
+    logprobs = choice.get("logprobs")
+    return (
         content,
-        text_of(answer.get("model")),
-        provider,
-        usage_of(answer.get("usage")),
         finish,
         tuple(map(_tool_call, calls)) if calls else (),
-        key=key,
-        raw=answer,
-        thinking=(ThinkingPart(text_of(thought)),) if thought else (),
+        (ThinkingPart(text_of(thought)),) if thought else (),
+        read_logprobs(logprobs) if logprobs else (),
+        bool(refusal),
     )
+
+
+def _transcript(message: dict[str, Any]) -> str:
+    audio = message.get("audio")
+    return text_of(audio.get("transcript")) if audio else ""
 
 
 def finish_of(choice: dict[str, Any]) -> FinishReason | None:
@@ -110,11 +142,19 @@ def _text(content: Any) -> str:  # noqa: ANN401 - JSON
 
 
 def _tool_call(call: dict[str, Any]) -> ToolCall:
-    function = call["function"]
-    arguments = function["arguments"]
-    if type(arguments) is not str:  # some servers send the object itself
-        arguments = orjson.dumps(arguments).decode()
+    custom = call.get("custom")
+    function = custom or call["function"]
     name = function["name"]
     if type(name) is not str:
         raise TypeError("expected a tool's name")
-    return ToolCall(text_of(call.get("id")), name, arguments)
+    arguments = arguments_of(function["input" if custom else "arguments"])
+    return ToolCall(text_of(call.get("id")), name, arguments, bool(custom))
+
+
+def arguments_of(value: object) -> str:
+    """Return a call's arguments as text; some servers send the object itself.
+
+    Raises:
+        TypeError: They are neither.
+    """
+    return orjson.dumps(value).decode() if type(value) is dict else text_of(value)

@@ -25,12 +25,20 @@ class Flavor(NamedTuple):
         developer: Whether there is a role of that name; else such a turn is a system's.
         reasoning: Whether the effort stands in an object `reasoning`, as OpenRouter's does.
         document_url: Whether documents are taken by address.
+        refusals: Whether a refusal goes back as one; else it is text.
     """
 
     limit: str = "max_tokens"
     developer: bool = False
     reasoning: bool = False
     document_url: bool = False
+    refusals: bool = False
+
+
+def choices_of(extra: Mapping[str, Any]) -> int:
+    """Return how many choices the vendor's fields ask for: `n`, or 1."""
+    n: object = extra.get("n")
+    return n if isinstance(n, int) and n > 0 else 1
 
 
 def write_body(request: LLMRequest, flavor: Flavor, *, stream: bool) -> bytes:
@@ -62,8 +70,15 @@ def write_body(request: LLMRequest, flavor: Flavor, *, stream: bool) -> bytes:
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
     if request.extra:
-        body.update(request.extra)
+        _put_extra(body, request.extra)
     return dump(body)
+
+
+def _put_extra(body: dict[str, Any], extra: Mapping[str, Any]) -> None:
+    asked = body.get("stream_options")
+    body.update(extra)
+    if asked and isinstance(extra.get("stream_options"), dict):  # further options do not take the usage away
+        body["stream_options"] = {**asked, **extra["stream_options"]}
 
 
 def _put_effort(body: dict[str, Any], effort: str, flavor: Flavor) -> None:
@@ -80,11 +95,20 @@ def _put_tools(body: dict[str, Any], request: LLMRequest) -> None:
     if choice is None:
         return
     if isinstance(choice, str) and choice not in _CHOICES:
-        choice = {"type": "function", "function": {"name": choice}}
+        kind = "custom" if choice in map(_custom_name, request.tools or ()) else "function"
+        choice = {"type": kind, kind: {"name": choice}}
     body["tool_choice"] = choice
 
 
 _CHOICES: Final = frozenset({"auto", "none", "required"})
+
+
+def _custom_name(tool: ToolDefinition | Mapping[str, Any]) -> str | None:
+    match tool:
+        case {"type": "custom", "custom": {"name": str(name)}}:
+            return name
+        case _:
+            return None
 
 
 def _tool(tool: ToolDefinition) -> dict[str, Any]:
@@ -124,6 +148,8 @@ def _message(message: Message, flavor: Flavor, at: int) -> dict[str, Any]:
 
 
 def _tool_call(call: ToolCall) -> dict[str, Any]:
+    if call.custom:
+        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments}}
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
@@ -131,16 +157,17 @@ def _content(parts: tuple[Part, ...], role: MessageRole, flavor: Flavor, at: int
     spoken = [part for part in parts if not isinstance(part, ThinkingPart)]
     if role is not MessageRole.USER:
         # Only text may stand in the other roles, and a plain string is what every server takes.
-        texts = [part.text for part in spoken if isinstance(part, TextPart)]
-        if len(texts) == len(spoken):
-            return "".join(texts)
+        texts = [part for part in spoken if isinstance(part, TextPart)]
+        if len(texts) == len(spoken) and not (flavor.refusals and any(part.refusal for part in texts)):
+            return "".join([part.text for part in texts])
     return [_part(part, flavor, at) for part in spoken]
 
 
 def _part(part: TextPart | ImagePart | DocumentPart | AudioPart, flavor: Flavor, at: int) -> dict[str, Any]:
     match part:
         case TextPart():
-            return {"type": "text", "text": part.text}
+            kind = "refusal" if part.refusal and flavor.refusals else "text"
+            return {"type": kind, kind: part.text}
         case ImagePart():
             return {"type": "image_url", "image_url": _image(part)}
         case DocumentPart():
@@ -158,6 +185,8 @@ def _image(part: ImagePart) -> dict[str, Any]:
 
 
 def _document(part: DocumentPart, flavor: Flavor, at: int) -> dict[str, Any]:
+    if part.file_id is not None:
+        return {"file_id": part.file_id}
     if part.data is not None:
         data = data_url(part.data, part.media_type)
     elif part.url is not None and (flavor.document_url or part.url.startswith("data:")):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
 
 from llm.core.messages import ThinkingPart
 from llm.core.types import StreamChunk, ToolCallDelta
@@ -10,16 +11,24 @@ from llm.providers.errors import error_for
 from llm.providers.failure import read_failure
 from llm.providers.wire import read_object, senseless, text_of
 
-from .answer import finish_of, usage_of
+from .answer import arguments_of, finish_of, usage_of
+from .gather import merged
+from .logprobs import read_logprobs
 
 if TYPE_CHECKING:
     from llm.utils.sse import Event
+
+_IN_CHUNKS: Final = frozenset({
+    "role", "content", "refusal", "tool_calls", "function_call", "reasoning_content", "reasoning",
+})  # fmt: skip
+_OF_CHOICE: Final = frozenset({"index", "delta", "logprobs", "finish_reason"})
+_PLAIN: Final = len(_OF_CHOICE)
 
 
 class OpenAIEvents:
     """Reads one stream. It ends with `[DONE]`; a finish reason before that ends nothing, for usage follows it."""
 
-    __slots__ = ("_refused", "_started", "done", "id", "model")
+    __slots__ = ("_further", "_last", "_refused", "_started", "_top", "_width", "done", "id", "model")
 
     def __init__(self) -> None:
         """Start at the first event."""
@@ -27,70 +36,137 @@ class OpenAIEvents:
         self.model: str = ""
         self.done: bool = False
         self._started = False
-        self._refused = False
+        self._refused: set[int] = set()
+        self._top: dict[str, Any] = {}
+        self._last: dict[str, Any] = {}
+        self._width = 0
+        self._further: dict[int, list[dict[str, Any]]] = {}
 
-    def feed(self, event: Event) -> StreamChunk | None:
-        """Take an event and return its chunk; None where it holds nothing for the caller.
+    @property
+    def raw(self) -> dict[str, Any]:
+        """What the events told beside the chunks: their fields, the last word on each that is not null.
+
+        `choices` holds those that told more than the chunks have, such as audio or annotations: put together, and
+        under `message`, where a whole answer has it.
+        """
+        choices = [{"index": index, **merged(pieces)} for index, pieces in sorted(self._further.items())]
+        return {**self._top, **_told(self._last), "choices": choices}
+
+    def feed(self, event: Event) -> StreamChunk | tuple[StreamChunk, ...] | None:
+        """Take an event and return its chunk, or its chunks; None where it holds nothing for the caller.
 
         Raises:
             LLMServerError: It makes no sense.
             LLMException: It tells of a failure.
         """
         name, data = event
-        if data.startswith(b"[DONE]"):
-            if not self._started:
-                raise senseless("the end of a stream without an answer")
-            self.done = True
-            return None
         if name == "error":
             raise error_for(200, read_failure(data))
+        if data[:6] == b"[DONE]":
+            self._end()
+            return None
         chunk = read_object(data)
         try:
-            return self._chunk(chunk)
+            choices = chunk["choices"]
+            if len(choices) == 1 and len(chunk) == self._width:
+                choice = choices[0]
+                delta = choice["delta"]
+                # Nearly all events are this: more of the text, and nothing else.
+                if len(delta) == 1 and len(choice) <= _PLAIN and not (
+                    choice.get("finish_reason") or choice.get("logprobs") or choice.get("index") or chunk.get("usage")
+                ):  # fmt: skip
+                    text = delta.get("content")
+                    if text and type(text) is str:
+                        self._last = chunk
+                        return StreamChunk(text)
+            return self._chunk(chunk, choices)
         except (KeyError, IndexError, TypeError, AttributeError, ValueError):
             pass
         raise senseless("an event that is no part of a chat completion")
 
-    def _chunk(self, chunk: dict[str, Any]) -> StreamChunk | None:
-        usage = chunk.get("usage")
-        tokens = usage_of(usage) if usage else None
-        choices: Any = chunk["choices"]
-        if not choices:
-            return StreamChunk("", (), None, tokens) if tokens else None
+    def _end(self) -> None:
         if not self._started:
-            self._started = True
-            self.id = text_of(chunk.get("id"))
-            self.model = text_of(chunk.get("model"))
-        choice = choices[0]
-        if choice.get("index"):  # another one of several choices; the first is the answer
-            return None
-        delta: Any = choice.get("delta") or {}
+            raise senseless("the end of a stream without an answer")
+        self.done = True
+
+    def _chunk(
+        self, chunk: dict[str, Any], choices: list[dict[str, Any]]
+    ) -> StreamChunk | tuple[StreamChunk, ...] | None:
+        self._top |= _told(self._last)
+        self._last, self._width = chunk, len(chunk)
+        if choices and not self._started:
+            self._start(chunk)
+        pieces = [piece for choice in choices if (piece := self._piece(choice)) is not None]
+        if usage := chunk.get("usage"):
+            tokens = usage_of(usage)
+            pieces = [*pieces[:-1], replace(pieces[-1], usage=tokens)] if pieces else [StreamChunk(usage=tokens)]
+        if len(pieces) > 1:
+            return tuple(pieces)
+        return pieces[0] if pieces else None
+
+    def _start(self, chunk: dict[str, Any]) -> None:
+        self._started = True
+        self.id = text_of(chunk.get("id"))
+        self.model = text_of(chunk.get("model"))
+
+    def _piece(self, choice: dict[str, Any]) -> StreamChunk | None:
+        index = choice.get("index") or 0
+        delta: dict[str, Any] = choice.get("delta") or {}
+        if type(index) is not int:
+            raise TypeError("expected a choice's place")
+        self._note_further(index, choice, delta)
+        text, refused = _text(delta)
+        if refused:
+            self._refused.add(index)
         finish = finish_of(choice)
-        text = text_of(delta.get("content"))
-        if refusal := delta.get("refusal"):
-            self._refused = True
-            text += text_of(refusal)
-        if finish is not None and self._refused:
+        if finish is not None and index in self._refused:
             finish = "content_filter"
-        calls = delta.get("tool_calls")
+        calls = _calls(delta)
         thought = delta.get("reasoning_content") or delta.get("reasoning")
-        if not (text or finish or calls or thought or tokens):
+        logprobs = choice.get("logprobs")
+        likely = read_logprobs(logprobs) if logprobs else ()
+        if not (text or finish or calls or thought or likely):
             return None
-        return StreamChunk(
-            text,
-            tuple(_delta(call, at) for at, call in enumerate(calls)) if calls else (),
-            finish,
-            tokens,
-            ThinkingPart(text_of(thought)) if thought else None,
-        )
+        thinking = ThinkingPart(text_of(thought)) if thought else None
+        return StreamChunk(text, calls, finish, None, thinking, index, likely, refused)
+
+    def _note_further(self, index: int, choice: dict[str, Any], delta: dict[str, Any]) -> None:
+        further = {name: value for name, value in choice.items() if name not in _OF_CHOICE}
+        if message := {name: value for name, value in delta.items() if name not in _IN_CHUNKS}:
+            further["message"] = message
+        if further:
+            self._further.setdefault(index, []).append(further)
+
+
+def _told(chunk: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in chunk.items() if value is not None and name != "choices"}
+
+
+def _text(delta: dict[str, Any]) -> tuple[str, bool]:
+    text = text_of(delta.get("content"))
+    if refusal := delta.get("refusal"):
+        return text + text_of(refusal), True
+    if not text and (audio := delta.get("audio")):
+        text = text_of(audio.get("transcript"))
+    return text, False
+
+
+def _calls(delta: dict[str, Any]) -> tuple[ToolCallDelta, ...]:
+    if calls := delta.get("tool_calls"):
+        return tuple([_delta(call, at) for at, call in enumerate(calls)])
+    if call := delta.get("function_call"):  # the form before tools
+        return (_delta({"function": call}, 0),)
+    return ()
 
 
 def _delta(call: dict[str, Any], at: int) -> ToolCallDelta:
-    function: Any = call.get("function") or {}
+    custom: Any = call.get("custom")
+    function: Any = custom or call.get("function") or {}
     index = call.get("index")
     return ToolCallDelta(
         at if index is None else int(index),
         text_of(call.get("id")) or None,
         text_of(function.get("name")) or None,
-        text_of(function.get("arguments")),
+        arguments_of(function.get("input" if custom else "arguments")),
+        bool(custom),
     )

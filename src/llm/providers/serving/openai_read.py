@@ -44,7 +44,7 @@ def read_request(body: Mapping[str, Any]) -> LLMRequest:
     """Return the request of a `/chat/completions` body.
 
     Fields without a name of ours go into `extra`, `user` and `metadata` among them: they are the upstream's.
-    `stream_options` concerns the form of the answer, and is the writer's.
+    Whether a stream tells its usage concerns the form of the answer, and is the writer's.
 
     Raises:
         LLMInvalidRequestError: A field is missing or wrong; says which and what was expected.
@@ -57,6 +57,8 @@ def read_request(body: Mapping[str, Any]) -> LLMRequest:
     if (form := body.get("response_format")) is not None:
         fields["response_format"] = _response_format(form)
     extra = {name: value for name, value in body.items() if name not in _READ}
+    if options := _stream_options(body.get("stream_options")):
+        extra["stream_options"] = options
     messages = tuple(_message(message, f"messages[{place}]") for place, message in enumerate(messages_of(body)))
     return LLMRequest(messages, extra=extra or None, **fields)
 
@@ -65,14 +67,29 @@ def _message(message: Mapping[str, Any], field: str) -> Message:
     role = message.get("role")
     if not isinstance(role, str) or role not in set(MessageRole):
         raise wrong(f"{field}.role", f"one of {', '.join(MessageRole)}")
-    calls = objects(message.get("tool_calls") or [], f"{field}.tool_calls")
+    calls = objects(message.get("tool_calls") or _before_tools(message), f"{field}.tool_calls")
     return Message(
         MessageRole(role),
-        _content(message.get("content"), f"{field}.content"),
+        _said(message, field),
         name=message.get("name"),
         tool_calls=tuple(_tool_call(call, f"{field}.tool_calls[{place}]") for place, call in enumerate(calls)),
         tool_call_id=message.get("tool_call_id"),
     )
+
+
+def _before_tools(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    call: object = message.get("function_call")
+    return [] if call is None else [{"id": "", "function": call}]
+
+
+def _said(message: Mapping[str, Any], field: str) -> str | tuple[Part, ...]:
+    content = _content(message.get("content"), f"{field}.content")
+    if (refusal := message.get("refusal")) is not None:
+        parts = (TextPart(content),) if isinstance(content, str) and content else tuple(content or ())
+        return (*parts, TextPart(text_of(refusal, f"{field}.refusal"), refusal=True))
+    if message.get("audio") is not None and not content:
+        raise wrong(f"{field}.content", "the transcript of the speech that audio names; its sound is not handed back")
+    return content
 
 
 def _content(content: object, field: str) -> str | tuple[Part, ...]:
@@ -83,16 +100,22 @@ def _content(content: object, field: str) -> str | tuple[Part, ...]:
 
 def _part(part: Mapping[str, Any], field: str) -> Part:
     match part:
-        case {"type": "text", "text": str(text)} | {"type": "refusal", "refusal": str(text)}:
+        case {"type": "text", "text": str(text)}:
             return TextPart(text)
+        case {"type": "refusal", "refusal": str(text)}:
+            return TextPart(text, refusal=True)
         case {"type": "image_url", "image_url": {"url": str(url), **rest}}:
             return _image(url, rest.get("detail"), field)
         case {"type": "input_audio", "input_audio": {"data": data, "format": str(kind)}}:
             return AudioPart(data=bytes_of(data, field), format=kind)
         case {"type": "file", "file": {"file_data": str(url), **rest}}:
             return _document(url, rest.get("filename"), field)
+        case {"type": "file", "file": {"file_id": str(name)}}:
+            return DocumentPart(file_id=name)
         case _:
-            raise wrong(field, "a part of type text, image_url, input_audio or file (with file_data)")
+            raise wrong(
+                field, "a part of type text, refusal, image_url, input_audio or file (with file_data or file_id)"
+            )
 
 
 def _image(url: str, detail: object, field: str) -> ImagePart:
@@ -115,8 +138,10 @@ def _tool_call(call: Mapping[str, Any], field: str) -> ToolCall:
     match call:
         case {"id": str(name), "function": {"name": str(function), "arguments": str(arguments)}}:
             return ToolCall(name, function, arguments)
+        case {"id": str(name), "custom": {"name": str(tool), "input": str(text)}}:
+            return ToolCall(name, tool, text, custom=True)
         case _:
-            raise wrong(field, "an object with id and function (name, arguments)")
+            raise wrong(field, "an object with id, and function (name, arguments) or custom (name, input)")
 
 
 _TOOL: Final = {"name", "description", "parameters", "strict"}
@@ -145,6 +170,13 @@ def _response_format(form: object) -> str | Mapping[str, Any]:
     asked = an_object(form, "response_format")
     kind: object = asked.get("type")
     return kind if isinstance(kind, str) and kind in {"text", "json_object"} else asked
+
+
+def _stream_options(options: object) -> dict[str, Any]:
+    if options is None:
+        return {}
+    given = an_object(options, "stream_options")
+    return {name: value for name, value in given.items() if name != "include_usage"}
 
 
 def wants_usage(body: Mapping[str, Any]) -> bool:

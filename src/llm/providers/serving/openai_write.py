@@ -9,34 +9,56 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from llm.providers.openai.logprobs import write_logprobs
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from llm.core.choices import Choice, TokenLogprob
     from llm.core.messages import ToolCall
-    from llm.core.types import LLMResponse, StreamChunk, TokenUsage, ToolCallDelta
+    from llm.core.types import FinishReason, LLMResponse, StreamChunk, TokenUsage, ToolCallDelta
 
 DONE = b"data: [DONE]\n\n"
 
 
 def write_response(response: LLMResponse, *, created: int) -> dict[str, Any]:
     """Return the body that answers `/chat/completions`; `created` in seconds since 1970."""
-    message: dict[str, Any] = {"role": "assistant", "content": response.content, "refusal": None, "annotations": []}
-    if response.tool_calls:
-        message["content"] = response.content or None
-        message["tool_calls"] = [_tool_call(call) for call in response.tool_calls]
-    if response.thinking:
-        message["reasoning_content"] = "".join(part.text for part in response.thinking)
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": response.finish_reason or "stop"}
     return {
         "id": response.id,
         "object": "chat.completion",
         "created": created,
         "model": response.model,
-        "choices": [choice],
+        "choices": [_choice(choice, index) for index, choice in enumerate(response.choices)],
         "usage": write_usage(response.usage),
         "service_tier": "default",
         "system_fingerprint": None,
     }
+
+
+def _choice(choice: Choice, index: int) -> dict[str, Any]:
+    said = choice.content or (None if choice.tool_calls else "")
+    message: dict[str, Any] = {"role": "assistant", "content": said, "refusal": None, "annotations": []}
+    if choice.refused:
+        message |= {"content": None, "refusal": choice.content}
+    if choice.tool_calls:
+        message["tool_calls"] = [_tool_call(call) for call in choice.tool_calls]
+    if choice.thinking:
+        message["reasoning_content"] = "".join([part.text for part in choice.thinking])
+    return {
+        "index": index,
+        "message": message,
+        "logprobs": _logprobs(choice.logprobs, refused=choice.refused),
+        "finish_reason": _finish(choice.finish_reason, refused=choice.refused),
+    }
+
+
+def _logprobs(logprobs: tuple[TokenLogprob, ...], *, refused: bool) -> dict[str, Any] | None:
+    return write_logprobs(logprobs, refused=refused) if logprobs else None
+
+
+def _finish(reason: FinishReason | None, *, refused: bool) -> str:
+    # Of a refusal the vendor says that it came to its end.
+    return "stop" if reason is None or (refused and reason == "content_filter") else reason
 
 
 def write_usage(usage: TokenUsage) -> dict[str, Any]:
@@ -72,7 +94,7 @@ def write_models(names: Iterable[str], *, created: int) -> dict[str, Any]:
 
 
 class OpenAIStream:
-    """Writes a chat completion as server-sent events."""
+    """Writes a chat completion as server-sent events; those of several choices as they come."""
 
     def __init__(self, *, id: str, model: str, created: int, include_usage: bool = False) -> None:  # noqa: A002 - the vendor's name
         """Start an answer; with `include_usage` its usage comes in a chunk of its own before the end."""
@@ -86,39 +108,57 @@ class OpenAIStream:
         }
         self._include_usage = include_usage
         self._usage: TokenUsage | None = None
-        self._finished = False
+        self._going: dict[int, bool] = {}
+        self._refused: set[int] = set()
 
     def begin(self) -> bytes:
         """Return what comes before the first chunk: whose turn it is."""
-        return self._event({"role": "assistant", "content": "", "refusal": None})
+        return self._start(0)
 
     def chunk(self, chunk: StreamChunk) -> bytes:
         """Return the events of a chunk; none for one that holds only the usage."""
         self._usage = chunk.usage or self._usage
-        delta: dict[str, Any] = {}
-        if chunk.thinking is not None and chunk.thinking.text:
-            delta["reasoning_content"] = chunk.thinking.text
-        if chunk.content:
-            delta["content"] = chunk.content
-        if chunk.tool_calls:
-            delta["tool_calls"] = [_delta(piece) for piece in chunk.tool_calls]
-        events = self._event(delta) if delta else b""
-        if chunk.finish_reason is not None and not self._finished:
-            self._finished = True
-            events += self._event({}, chunk.finish_reason)
+        index = chunk.index
+        events = b"" if index in self._going else self._start(index)
+        if chunk.refused:
+            self._refused.add(index)
+        delta = _delta(chunk)
+        logprobs = _logprobs(chunk.logprobs, refused=chunk.refused)
+        if delta or logprobs:
+            events += self._event(index, delta, logprobs=logprobs)
+        if chunk.finish_reason is not None and self._going.get(index, True):
+            self._going[index] = False
+            events += self._event(index, {}, _finish(chunk.finish_reason, refused=index in self._refused))
         return events
 
     def end(self) -> bytes:
         """Return what closes the answer: the usage where it was asked for, and the mark of the end."""
-        events = b"" if self._finished else self._event({}, "stop")
+        events = b"".join([self._event(index, {}, "stop") for index, going in self._going.items() if going])
         if self._include_usage and self._usage is not None:
             events += _event({**self._head, "choices": [], "usage": write_usage(self._usage)})
         return events + DONE
 
-    def _event(self, delta: Mapping[str, Any], finish: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    def _start(self, index: int) -> bytes:
+        self._going[index] = True
+        return self._event(index, {"role": "assistant", "content": "", "refusal": None})
+
+    def _event(
+        self, index: int, delta: Mapping[str, Any], finish: str | None = None, logprobs: Mapping[str, Any] | None = None
+    ) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         event = {**self._head, "choices": [choice]}
         return _event({**event, "usage": None} if self._include_usage else event)
+
+
+def _delta(chunk: StreamChunk) -> dict[str, Any]:
+    delta: dict[str, Any] = {}
+    if chunk.thinking is not None and chunk.thinking.text:
+        delta["reasoning_content"] = chunk.thinking.text
+    if chunk.content:
+        delta["refusal" if chunk.refused else "content"] = chunk.content
+    if chunk.tool_calls:
+        delta["tool_calls"] = [_piece(piece) for piece in chunk.tool_calls]
+    return delta
 
 
 def _event(data: Mapping[str, Any]) -> bytes:
@@ -126,14 +166,13 @@ def _event(data: Mapping[str, Any]) -> bytes:
 
 
 def _tool_call(call: ToolCall) -> dict[str, Any]:
+    if call.custom:
+        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments}}
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
-def _delta(piece: ToolCallDelta) -> dict[str, Any]:
-    function: dict[str, Any] = {"arguments": piece.arguments}
-    written: dict[str, Any] = {"index": piece.index, "function": function}
-    if piece.name is not None:
-        function["name"] = piece.name
-    if piece.id is not None:
-        written |= {"id": piece.id, "type": "function"}
-    return written
+def _piece(piece: ToolCallDelta) -> dict[str, Any]:
+    kind, text = ("custom", "input") if piece.custom else ("function", "arguments")
+    named = {} if piece.name is None else {"name": piece.name}
+    written: dict[str, Any] = {"index": piece.index, kind: {text: piece.arguments, **named}}
+    return written if piece.id is None else {**written, "id": piece.id, "type": kind}

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import inspect
+import pickle
+from dataclasses import FrozenInstanceError, dataclass, replace
+
+import pytest
+
+from llm.utils.frozen import quick
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    name: str
+    size: int = 3
+    more: tuple[str, ...] = ()
+
+
+@quick
+@dataclass(frozen=True, slots=True)
+class Quick:
+    name: str
+    size: int = 3
+    more: tuple[str, ...] = ()
+
+
+def test_a_quick_value_is_made_as_any_other() -> None:
+    assert inspect.signature(Quick) == inspect.signature(Slow)
+    made = Quick("a", more=("b",))
+    assert (made.name, made.size, made.more) == ("a", 3, ("b",))
+    assert replace(made, size=4) == Quick("a", 4, ("b",))
+    assert pickle.loads(pickle.dumps(made)) == made  # noqa: S301 - it was made a line ago
+    with pytest.raises(TypeError, match=r"Quick.__init__\(\) missing 1 required"):
+        Quick()  # type: ignore[call-arg]  # the point of the test
+
+
+def test_a_quick_value_stays_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Quick("a").size = 4  # type: ignore[misc]  # the point of the test
