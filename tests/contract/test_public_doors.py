@@ -66,11 +66,13 @@ FRONT_DOOR = [
 # Public too, where the contract leaves the names open.
 OF_OUR_OWN = [
     "AudioPart",
+    "CachePoint",
     "ConfigProblem",
     "DocumentPart",
     "Part",
     "ProviderSettings",
     "ToolCallDelta",
+    "VendorPart",
     "__version__",
 ]
 

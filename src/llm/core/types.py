@@ -11,6 +11,7 @@ from .call import Call
 from .exceptions import LimitScope, LLMInvalidRequestError
 from .messages import Message, MessageRole, MessagesLike, TextPart, ThinkingPart, ToolCall, read_messages
 from .options import check_cache_policy, check_options, read_stop, read_tools
+from .vendor import CachePoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,12 +71,14 @@ class ToolDefinition:
         description: What it does, for the model.
         parameters: JSON Schema of its arguments.
         strict: Whether the provider must hold the arguments to the schema.
+        cache_point: Marks the tools up to this one for the provider's prompt cache.
     """
 
     name: str
     description: str = ""
     parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
     strict: bool | None = None
+    cache_point: CachePoint | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no provider can read.

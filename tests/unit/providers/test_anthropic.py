@@ -25,7 +25,7 @@ from llm.core.messages import (
 )
 from llm.core.types import LLMRequest, LLMResponse, TokenUsage, ToolDefinition
 from llm.providers.anthropic import AnthropicDialect
-from llm.providers.anthropic.body import DEFAULT_MAX_TOKENS
+from llm.providers.anthropic.thinking import DEFAULT_MAX_TOKENS
 from llm.utils.redact import Secret
 from llm.utils.sse import EventDecoder
 
