@@ -158,7 +158,7 @@ def test_turns_of_all_roles_and_parts_are_written() -> None:
         Message(MessageRole.ASSISTANT, "", tool_calls=(ToolCall("c2", "now", ""),)),
         Message(MessageRole.TOOL, (TextPart("noon"),), tool_call_id="c2"),
     )
-    assert body["system"] == "Be short\n\nBe kind"
+    assert body["system"] == [{"type": "text", "text": "Be short"}, {"type": "text", "text": "Be kind"}]
     assert body["messages"] == [
         {
             "role": "user",

@@ -26,6 +26,9 @@ Thoughts come on top of it.
 """
 
 _BY_BUDGET: Final = re.compile(r"claude-(3-7-sonnet|(sonnet|haiku)-4-5|opus-4-1|(sonnet|opus)-4(-0)?([-@]20\d{6}.*)?$)")
+_WORDS: Final[dict[str | None, str | None]] = {"minimal": "low", "none": None}
+"""OpenAI's words for efforts that this vendor has no word for."""
+
 _LEAST: Final = 1024
 # The largest leaves room for the answer under 32,000 tokens, the most that Claude Opus 4 writes.
 _BUDGETS: Final = {"minimal": _LEAST, "low": _LEAST, "medium": 4096, "high": 16384, "xhigh": 24576, "max": 24576}
@@ -54,14 +57,14 @@ def thinking_of(request: LLMRequest) -> Thinking:
     effort, most = request.reasoning_effort, request.max_tokens
     own: Any = request.extra.get("thinking") if request.extra else None
     if own is not None:
-        return Thinking(most or DEFAULT_MAX_TOKENS + _budget_in(own), None, effort if _takes_effort(request) else None)
+        return Thinking(most or DEFAULT_MAX_TOKENS + _budget_in(own), None, _WORDS.get(effort, effort))
     if effort is None:
         return Thinking(most or DEFAULT_MAX_TOKENS)
-    if effort == "none":  # OpenAI's word
+    if effort == "none":
         off = {"type": "disabled"} if _takes_effort(request) else None
         return Thinking(most or DEFAULT_MAX_TOKENS, off)
     if _takes_effort(request):
-        return Thinking(most or DEFAULT_MAX_TOKENS, None, "low" if effort == "minimal" else effort)
+        return Thinking(most or DEFAULT_MAX_TOKENS, None, _WORDS.get(effort, effort))
     budget = _budget(effort, most)
     return Thinking(most or DEFAULT_MAX_TOKENS + budget, {"type": "enabled", "budget_tokens": budget})
 

@@ -117,16 +117,11 @@ def _tool_result(message: Message, at: int) -> dict[str, Any]:
         raise LLMInvalidRequestError(f"messages[{at}] is a tool's turn without tool_call_id; name the call it answers")
     result: dict[str, Any] = {"type": "tool_result", "tool_use_id": message.tool_call_id}
     content = message.content
-    if isinstance(content, str):
-        result["content"] = content
-    else:
-        # A mark at the end is the answer's own, not that of the last block in it.
-        *inner, last = content or (None,)
-        if isinstance(last, CachePoint):
-            mark([result], last)
-            content = tuple(inner)
-        if content:
-            result["content"] = write_blocks(content, at)
+    if not isinstance(content, str) and content and isinstance(content[-1], CachePoint):
+        mark([result], content[-1])  # at the end it is the answer's own, not that of the last block in it
+        content = content[:-1]
+    if content:
+        result["content"] = content if isinstance(content, str) else write_blocks(content, at)
     if message.is_error:
         result["is_error"] = True
     return result
