@@ -6,7 +6,7 @@ import pytest
 
 from llm.cache import compute_request_hash
 from llm.core.exceptions import LLMInvalidRequestError
-from llm.core.messages import DocumentPart, ImagePart, Message, TextPart, read_message
+from llm.core.messages import DocumentPart, ImagePart, Message, MessageRole, Part, TextPart, read_message
 from llm.core.tokens import estimate_tokens, part_text, part_tokens
 from llm.core.types import LLMRequest
 from llm.core.vendor import CachePoint, VendorPart
@@ -56,7 +56,10 @@ def test_a_block_that_is_no_mapping_is_refused() -> None:
 
 
 def test_a_mark_is_no_text_takes_no_tokens_and_decides_nothing_about_the_answer() -> None:
-    bare, marked = LLMRequest([Message("user", (TEXT,))]), LLMRequest([Message("user", (TEXT, CachePoint("1h")))])
+    bare, marked = (
+        LLMRequest([Message(MessageRole.USER, (TEXT,))]),
+        LLMRequest([Message(MessageRole.USER, (TEXT, CachePoint("1h")))]),
+    )
     assert marked.messages[0].text == "eight ch"
     assert (part_text(CachePoint()), part_tokens(CachePoint())) == ("", 0)
     assert estimate_tokens(marked) == estimate_tokens(bare)
@@ -64,15 +67,15 @@ def test_a_mark_is_no_text_takes_no_tokens_and_decides_nothing_about_the_answer(
 
 
 def test_a_block_in_the_vendors_form_counts_as_its_characters_and_decides_the_answer() -> None:
-    asked = [LLMRequest([Message("user", (TEXT, VendorPart({"type": "x", "n": n})))]) for n in range(2)]
+    asked = [LLMRequest([Message(MessageRole.USER, (TEXT, VendorPart({"type": "x", "n": n})))]) for n in range(2)]
     assert part_tokens(VendorPart(BLOCK)) == 0
-    assert estimate_tokens(asked[0]) > estimate_tokens(LLMRequest([Message("user", (TEXT,))]))
+    assert estimate_tokens(asked[0]) > estimate_tokens(LLMRequest([Message(MessageRole.USER, (TEXT,))]))
     assert compute_request_hash(asked[0]) != compute_request_hash(asked[1])
 
 
 def test_every_new_field_of_a_part_decides_the_answer_and_its_default_nothing() -> None:
     data: dict[str, Any] = {"data": b"x", "media_type": "text/plain"}
-    parts = [
+    parts: list[Part] = [
         DocumentPart(**data),
         DocumentPart(**data, context="c"),
         DocumentPart(**data, citations=True),
@@ -81,8 +84,8 @@ def test_every_new_field_of_a_part_decides_the_answer_and_its_default_nothing() 
         ImagePart(file_id="f"),
         ImagePart(file_id="g"),
     ]
-    assert len({compute_request_hash(LLMRequest([Message("user", (part,))])) for part in parts}) == len(parts)
-    failed, done = (Message("tool", "x", tool_call_id="1", is_error=is_error) for is_error in (True, False))
+    assert len({compute_request_hash(LLMRequest([Message(MessageRole.USER, (part,))])) for part in parts}) == len(parts)
+    failed, done = (Message(MessageRole.TOOL, "x", tool_call_id="1", is_error=is_error) for is_error in (True, False))
     assert compute_request_hash(LLMRequest([failed])) != compute_request_hash(LLMRequest([done]))
 
 

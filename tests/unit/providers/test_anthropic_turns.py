@@ -116,7 +116,10 @@ def test_answers_of_tools_stand_in_one_turn_with_what_the_user_says_to_them() ->
 
 
 def test_an_answer_with_the_vendors_own_blocks_goes_back_whole() -> None:
-    blocks = [text("I search."), {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}]
+    blocks: list[dict[str, Any]] = [
+        text("I search."),
+        {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}},
+    ]
     response = LLMResponse(raw={"content": blocks})
     assert response.raw is not None
     back = Message(MessageRole.ASSISTANT, tuple(map(VendorPart, response.raw["content"])))
@@ -208,6 +211,14 @@ def test_a_source_of_no_kind_is_refused() -> None:
 
 
 def test_an_output_config_with_more_than_ours_goes_on_whole() -> None:
-    config = {"effort": "low", "task_budget": {"type": "tokens", "total": 9}}
-    request = read(text("x"), output_config=config)
-    assert (request.reasoning_effort, request.extra) == (None, {"output_config": config})
+    budget = {"effort": "low", "task_budget": {"type": "tokens", "total": 9}}
+    for config in (budget, {"format": {"type": "grammar"}}):
+        request = read(text("x"), output_config=config)
+        assert (request.reasoning_effort, request.extra) == (None, {"output_config": config})
+
+
+def test_the_form_of_the_answer_is_read_and_written_in_the_vendors_own_words_too() -> None:
+    own = {"type": "json_schema", "schema": {"type": "object"}}
+    assert body_of(user(TextPart("x")), response_format=own)["output_config"] == {"format": own}
+    request = read(text("x"), output_config={"effort": "max", "format": own})
+    assert (request.reasoning_effort, request.extra) == ("max", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anthropic
 import orjson
@@ -77,7 +77,7 @@ def test_a_stream_comes_to_the_whole_answer_and_to_its_whole_body(name: str) -> 
 
 @pytest.mark.parametrize("name", ANSWERS)
 def test_the_vendors_types_take_what_is_recorded(name: str) -> None:
-    assert TheirMessage.model_validate(recorded(f"{name}.json"), strict=True)
+    assert TheirMessage.model_validate(recorded(f"{name}.json"), strict=True).type == "message"
     for _, data in events_of(name):
         assert b'"type":"ping"' in data or EVENT.validate_json(data)
 
@@ -137,7 +137,7 @@ def test_without_its_start_a_stream_has_no_raw_body() -> None:
 
 
 def test_input_that_max_tokens_cut_stays_the_text_that_came() -> None:
-    start = {"type": "tool_use", "id": "t", "name": "look", "input": {}}
+    start: dict[str, Any] = {"type": "tool_use", "id": "t", "name": "look", "input": {}}
     bodies: list[dict[str, Any]] = [
         {"type": "message_start", "message": {"content": []}},
         {"type": "content_block_start", "index": 0, "content_block": start},
@@ -175,12 +175,12 @@ async def test_the_vendors_own_client_reads_every_answer_whole_and_streamed(name
     body = recorded(f"{name}.json")
     given = recorded(f"{name if name in REQUESTS else 'text'}.request.json")
     names = signature(anthropic.AsyncAnthropic(api_key="k1").messages.create).parameters
-    asked = {field: value for field, value in given.items() if field in names}
+    asked: dict[str, Any] = {field: value for field, value in given.items() if field in names}
     asked["extra_body"] = {field: value for field, value in given.items() if field not in names}  # it dropped some
     expected = TheirMessage.model_validate(body)
     up = MockUpstream("anthropic", answer=lambda _: decode(body), chunk_size=5)
     async with up, anthropic.AsyncAnthropic(api_key="k1", base_url=up.base_url, max_retries=0) as client:
-        whole = await client.messages.create(**asked)
+        whole = cast("TheirMessage", await client.messages.create(**asked))
         async with client.messages.stream(**asked) as stream:
             streamed = await stream.get_final_message()
     assert [request.body for request in up.requests] == [given, {**given, "stream": True}]

@@ -39,7 +39,7 @@ files = st.one_of(
     st.builds(DocumentPart, file_id=names, context=st.none() | words, citations=st.sampled_from([None, True, False])),
 )
 points = st.builds(CachePoint, st.sampled_from([None, "5m", "1h"]))
-own = st.sampled_from([{"type": "search_result", "source": "s", "title": "t", "content": []}]).map(VendorPart)
+own = st.just(VendorPart({"type": "search_result", "source": "s", "title": "t"}))
 sound = st.builds(AudioPart, data=data, format=st.sampled_from(["wav", "mp3"]))
 spoken = st.builds(TextPart, words)
 thoughts = st.one_of(

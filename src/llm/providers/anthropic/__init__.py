@@ -95,7 +95,7 @@ class AnthropicDialect:
         Source: https://docs.claude.com/en/api/rate-limits
         """
         prompt = prompt_tokens(request)
-        output = thinking_of(request).max_tokens
+        output = request.max_tokens or thinking_of(request).max_tokens
         return Charge(prompt, output, prompt + output)
 
     def used(self, usage: TokenUsage) -> Charge:

@@ -46,17 +46,19 @@ def write_count_body(request: LLMRequest) -> bytes:
 
 
 def _body(request: LLMRequest) -> dict[str, Any]:
-    thinking = thinking_of(request)
+    # Most requests say how much they want, and nothing of thinking.
+    plain = request.max_tokens is not None and request.reasoning_effort is None
+    thinking = None if plain else thinking_of(request)
     body: dict[str, Any] = {
         "model": model_of(request),
-        "max_tokens": thinking.max_tokens,
+        "max_tokens": request.max_tokens if thinking is None else thinking.max_tokens,
         "messages": write_turns(request.messages),
     }
     if not body["messages"]:
         raise LLMInvalidRequestError("messages has system turns only; add a user's turn, which this dialect requires")
     if system := write_system(request.messages):
         body["system"] = system
-    if thinking.thinking is not None:
+    if thinking is not None and thinking.thinking is not None:
         body["thinking"] = thinking.thinking
     if request.temperature is not None:
         body["temperature"] = request.temperature
@@ -65,7 +67,7 @@ def _body(request: LLMRequest) -> dict[str, Any]:
     if request.stop is not None:
         body["stop_sequences"] = request.stop
     _put_tools(body, request)
-    if output := _output(request, thinking.effort):
+    if output := _output(request, None if thinking is None else thinking.effort):
         body["output_config"] = output
     if request.extra:
         body.update(request.extra)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class AnthropicEvents:
     """Reads one stream. It ends with `message_stop`."""
 
-    __slots__ = ("_calls", "_empty", "_gathered", "_usage", "done", "id", "model")
+    __slots__ = ("_calls", "_empty", "_gathered", "_pieces", "_usage", "done", "id", "model")
 
     def __init__(self) -> None:
         """Start at the first event."""
@@ -32,6 +32,7 @@ class AnthropicEvents:
         self.done: bool = False
         self._usage: dict[str, Any] | None = None
         self._gathered = Gathering({})
+        self._pieces = self._gathered.pieces
         self._calls: dict[int, int] = {}  # place of a block → place of its call among the calls
         self._empty: set[int] = set()  # blocks of calls whose arguments have not begun
 
@@ -60,7 +61,13 @@ class AnthropicEvents:
     def _read(self, body: dict[str, Any]) -> StreamChunk | None:
         kind = body["type"]
         if kind == "content_block_delta":
-            return self._delta(body["index"], body["delta"])
+            index, delta = body["index"], body["delta"]
+            if delta["type"] != "text_delta":
+                return self._delta(index, delta)
+            text = text_of(delta["text"])  # nearly all events are these
+            if index in self._pieces:
+                self._pieces[index].append(text)
+            return StreamChunk(text)
         if kind == "message_start":
             self._start(body["message"])
         if kind == "content_block_start":
@@ -78,6 +85,7 @@ class AnthropicEvents:
         self.model = text_of(message.get("model"))
         self._usage = dict(message.get("usage") or {})
         self._gathered = Gathering(message)
+        self._pieces = self._gathered.pieces
 
     def _stop(self) -> None:
         if self._usage is None:
@@ -103,21 +111,13 @@ class AnthropicEvents:
 
     def _delta(self, index: int, delta: dict[str, Any]) -> StreamChunk | None:
         kind = delta["type"]
-        pieces = self._gathered.pieces.get(index)
-        if kind == "text_delta":
-            text = text_of(delta["text"])
-            if pieces is not None:
-                pieces.append(text)
-            return StreamChunk(text)
         if kind == "input_json_delta":
             text = text_of(delta["partial_json"])
-            if pieces is not None:
-                pieces.append(text)
+            self._gathered.grow(index, text)
             return self._arguments(index, text)
         if kind == "thinking_delta":
             text = text_of(delta["thinking"])
-            if pieces is not None:
-                pieces.append(text)
+            self._gathered.grow(index, text)
             return StreamChunk(thinking=ThinkingPart(text))
         self._gathered.add(index, delta)
         if kind == "signature_delta":

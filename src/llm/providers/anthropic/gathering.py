@@ -14,7 +14,7 @@ class Gathering:
     """Keeps what the events bring, and puts it together when it is asked for.
 
     Attributes:
-        pieces: What each open block grew by, by its place.
+        pieces: What each block's text, thought or input grew by, by the block's place.
     """
 
     __slots__ = ("_blocks", "_message", "pieces")
@@ -29,6 +29,11 @@ class Gathering:
         """Take a block's beginning."""
         self._blocks[index] = block
         self.pieces[index] = []
+
+    def grow(self, index: int, text: str) -> None:
+        """Take a piece of a block's text, thought or input."""
+        if index in self.pieces:
+            self.pieces[index].append(text)
 
     def add(self, index: int, delta: dict[str, Any]) -> None:
         """Take a piece that is neither text nor input: a signature, a citation, or what the vendor adds later."""

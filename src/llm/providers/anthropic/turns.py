@@ -21,7 +21,11 @@ from .content import add_blocks, mark, write_blocks
 if TYPE_CHECKING:
     from llm.core.messages import Message, ToolCall
 
-_SYSTEM: Final = frozenset({MessageRole.SYSTEM, MessageRole.DEVELOPER})
+# An attribute of an enumeration, and its hash, cost more than the rest of a plain turn.
+_SYSTEM: Final = MessageRole.SYSTEM
+_DEVELOPER: Final = MessageRole.DEVELOPER
+_USER: Final = MessageRole.USER
+_TOOL: Final = MessageRole.TOOL
 
 
 def write_turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
@@ -33,24 +37,31 @@ def write_turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
     turns: list[dict[str, Any]] = []
     before: MessageRole | None = None
     for at, message in enumerate(messages):
-        role = message.role
-        if role in _SYSTEM:
+        role, content = message.role, message.content
+        if role is _SYSTEM or role is _DEVELOPER:
             continue
-        content = message.content
-        if turns and not isinstance(content, str) and (point := _leading(message)) is not None:
-            _mark_turn(turns[-1], point)
-        if role is MessageRole.TOOL:
-            answer = _tool_result(message, at)
-            if before is MessageRole.TOOL:
-                turns[-1]["content"].append(answer)
-            else:
-                turns.append({"role": "user", "content": [answer]})
-        elif role is MessageRole.USER and before is MessageRole.TOOL and not isinstance(content, str):
-            add_blocks(turns[-1]["content"], content, at)
+        if role is _USER and isinstance(content, str) and not message.tool_calls:
+            turns.append({"role": "user", "content": content})
         else:
-            turns.append(_spoken(message, at))
+            _add_turn(turns, message, at, before)
         before = role
     return turns
+
+
+def _add_turn(turns: list[dict[str, Any]], message: Message, at: int, before: MessageRole | None) -> None:
+    role, content = message.role, message.content
+    if turns and not isinstance(content, str) and (point := _leading(message)) is not None:
+        _mark_turn(turns[-1], point)
+    if role is _TOOL:
+        answer = _tool_result(message, at)
+        if before is _TOOL:
+            turns[-1]["content"].append(answer)
+        else:
+            turns.append({"role": "user", "content": [answer]})
+    elif role is _USER and before is _TOOL and not isinstance(content, str):
+        add_blocks(turns[-1]["content"], content, at)
+    else:
+        turns.append(_spoken(message, at))
 
 
 def write_system(messages: tuple[Message, ...]) -> str | list[dict[str, Any]] | None:
@@ -59,7 +70,7 @@ def write_system(messages: tuple[Message, ...]) -> str | list[dict[str, Any]] | 
     Raises:
         LLMInvalidRequestError: A part of it is no text; names it.
     """
-    system = [(at, message) for at, message in enumerate(messages) if message.role in _SYSTEM]
+    system = [(at, m) for at, m in enumerate(messages) if m.role is _SYSTEM or m.role is _DEVELOPER]
     if not system:
         return None
     texts = [message.content for _, message in system if isinstance(message.content, str)]
@@ -78,7 +89,7 @@ def write_system(messages: tuple[Message, ...]) -> str | list[dict[str, Any]] | 
 
 def _leading(message: Message) -> CachePoint | None:
     # A lone mark is the only way to mark a tool's answer that is empty.
-    if len(message.content) < 1 + (message.role is MessageRole.TOOL):
+    if len(message.content) < 1 + (message.role is _TOOL):
         return None
     first = message.content[0]
     return first if isinstance(first, CachePoint) else None
