@@ -302,6 +302,7 @@ def test_what_makes_no_sense_is_a_typed_error_and_never_an_answer(body: bytes) -
         b"{", b"[]", b"{}", b'{"type": "message_start"}', b'{"type": "content_block_delta", "index": 0}',
         b'{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": 5}}',
         b'{"type": "message_stop"}', b'{"type": "message_delta", "delta": 5}',
+        b'{"type": "message_start", "message": {"usage": "text"}}',
     ],
 )  # fmt: skip
 def test_an_event_that_makes_no_sense_is_a_typed_error(event: bytes) -> None:

@@ -88,13 +88,13 @@ def test_a_thought_carries_no_mark_and_an_empty_answer_of_a_tool_does() -> None:
     turns = body_of(
         Message(MessageRole.USER, "x"),
         Message(MessageRole.ASSISTANT, (TextPart("a"), thought, MARK)),
-        Message(MessageRole.TOOL, (MARK,), tool_call_id="1"),
+        Message(MessageRole.TOOL, (CachePoint("1h"),), tool_call_id="1"),
     )["messages"]
     assert turns[1]["content"] == [
         text("a", WIRE),
         {"type": "thinking", "thinking": "hm", "signature": "sig"},
     ]
-    assert turns[2]["content"] == [{"type": "tool_result", "tool_use_id": "1", "cache_control": WIRE}]
+    assert turns[2]["content"] == [{"type": "tool_result", "tool_use_id": "1", "cache_control": HOUR}]
 
 
 def test_tools_carry_marks_in_every_form() -> None:

@@ -136,6 +136,25 @@ def test_without_its_start_a_stream_has_no_raw_body() -> None:
     assert DIALECT.events().raw is None
 
 
+def test_the_last_counts_of_a_stream_stand_where_they_are_given() -> None:
+    usage = {"input_tokens": 9, "output_tokens": 1, "cache_read_input_tokens": 4, "service_tier": "priority"}
+    told = {"input_tokens": None, "output_tokens": 0, "cache_read_input_tokens": 5}
+    bodies: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {"content": [], "usage": usage}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": None}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "x"}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": told},
+        {"type": "message_stop"},
+    ]
+    response, reader = read([("", orjson.dumps(body)) for body in bodies])
+    assert response.usage == TokenUsage(14, 0, 5)
+    assert reader.raw == {
+        "content": [{"type": "text", "text": "x"}],
+        "stop_reason": "end_turn",
+        "usage": {**usage, "output_tokens": 0, "cache_read_input_tokens": 5},
+    }
+
+
 def test_input_that_max_tokens_cut_stays_the_text_that_came() -> None:
     start: dict[str, Any] = {"type": "tool_use", "id": "t", "name": "look", "input": {}}
     bodies: list[dict[str, Any]] = [

@@ -54,7 +54,7 @@ class AnthropicEvents:
         body = read_object(data)
         try:
             return self._read(body)
-        except (KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError, AttributeError, ValueError):
             pass
         raise senseless("an event that is no part of a message")
 

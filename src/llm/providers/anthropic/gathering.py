@@ -55,14 +55,16 @@ class Gathering:
 
     def message(self) -> dict[str, Any]:
         """Return the message as far as it has come."""
-        return {**self._message, "content": [self._block(index) for index in sorted(self._blocks)]}
+        return {**self._message, "content": [self._block(index) for index in self._blocks]}
 
     def _block(self, index: int) -> dict[str, Any]:
         block, grown = self._blocks[index], "".join(self.pieces[index])
         if not grown:
             return block
         field = _GROWING.get(block["type"])
-        return {**block, "input": _input(grown)} if field is None else {**block, field: block.get(field, "") + grown}
+        return (
+            {**block, "input": _input(grown)} if field is None else {**block, field: (block.get(field) or "") + grown}
+        )
 
 
 def _input(text: str) -> Any:  # noqa: ANN401 - JSON
