@@ -68,6 +68,7 @@ from .core.types import (
     ToolCallDelta,
     ToolDefinition,
 )
+from .core.vendor import CachePoint, VendorPart
 from .runtime import close_llm_manager, get_llm_manager, register_provider
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Admission",
     "AudioPart",
+    "CachePoint",
     "CachePolicy",
     "CallNext",
     "Choice",
@@ -125,6 +127,7 @@ __all__ = [
     "ToolCall",
     "ToolCallDelta",
     "ToolDefinition",
+    "VendorPart",
     "__version__",
     "close_llm_manager",
     "get_llm_manager",

@@ -66,6 +66,7 @@ FRONT_DOOR = [
 # Public too, where the contract leaves the names open.
 OF_OUR_OWN = [
     "AudioPart",
+    "CachePoint",
     "Choice",
     "ConfigProblem",
     "DocumentPart",
@@ -73,6 +74,7 @@ OF_OUR_OWN = [
     "ProviderSettings",
     "TokenLogprob",
     "ToolCallDelta",
+    "VendorPart",
     "__version__",
 ]
 

@@ -28,11 +28,12 @@ from llm.core.messages import (
 )
 from llm.core.texts import EmbeddingInput
 from llm.core.types import LLMRequest, ToolDefinition
+from llm.core.vendor import CachePoint, VendorPart
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llm.core.messages import Part, ToolCall
+    from llm.core.messages import ToolCall
     from llm.core.types import CacheScope
 
 _VERSION = 1
@@ -159,13 +160,15 @@ def _message_or_plain(message: object) -> Any:  # noqa: ANN401 - JSON
 
 def _message(message: Message) -> list[Any]:
     content = message.content
-    return [
+    turn = [
         str(message.role),
-        content if isinstance(content, str) else [_part(part) for part in content],
+        # A mark for the vendor's cache decides nothing about the answer.
+        content if isinstance(content, str) else [_part(part) for part in content if not isinstance(part, CachePoint)],
         message.name,
         [_call(call) for call in message.tool_calls],
         message.tool_call_id,
     ]
+    return [*turn, "error"] if message.is_error else turn
 
 
 def _call(call: ToolCall) -> list[str]:
@@ -173,19 +176,26 @@ def _call(call: ToolCall) -> list[str]:
     return [call.id, call.name, call.arguments, *kind]
 
 
-def _part(part: Part) -> list[Any]:
+def _part(part: TextPart | ImagePart | DocumentPart | AudioPart | ThinkingPart | VendorPart) -> list[Any]:
     match part:
         case TextPart():
             return ["refusal" if part.refusal else "text", part.text]
         case ImagePart():
-            return ["image", part.url, _digest(part.data), part.media_type, part.detail]
+            return ["image", part.url, _digest(part.data), part.media_type, part.detail, *_given(part.file_id)]
         case DocumentPart():
-            named = [] if part.file_id is None else [part.file_id]
-            return ["document", part.url, _digest(part.data), part.media_type, part.title, *named]
+            further = _given(part.context, part.citations, part.file_id)
+            return ["document", part.url, _digest(part.data), part.media_type, part.title, *further]
         case AudioPart():
             return ["audio", _digest(part.data), part.format]
         case ThinkingPart():
             return ["thinking", part.text, part.signature, part.redacted]
+        case VendorPart():
+            return ["vendor", _plain(part.block)]
+
+
+def _given(*fields: object) -> tuple[object, ...]:
+    """Return fields that came later, nothing where none is given: so what is kept keeps its name."""
+    return fields if any(field is not None for field in fields) else ()
 
 
 def _digest(data: bytes | None) -> str | None:

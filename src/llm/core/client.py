@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 from .call import Call
 from .embedding import joined, limits_of, portions_of, within
 from .ending import Brake, closed, late
-from .exceptions import LLMException, LLMInvalidRequestError
+from .exceptions import LLMException, LLMInvalidRequestError, LLMTimeoutError
 from .messages import Message, MessageRole, read_messages
 from .options import check_model
 from .protocols import TokenCounting
@@ -247,19 +247,36 @@ class LLMClient:
         return joined(await within(portions, lambda portion: self.request(LLMRequest((), model=name, embed=portion))))
 
     async def count_tokens(self, messages: MessagesLike, *, model: str | None = None) -> int:
-        """Return the tokens that a conversation takes as a prompt: exact where the tokenizer is known.
+        """Return the tokens that a conversation takes as a prompt.
+
+        Exact where the provider counts (Anthropic, a model on the box) or the tokenizer is known (OpenAI); else an
+        estimate, also at a server that speaks Anthropic's dialect and has no address to count at.
 
         Raises:
             LLMException: The provider was asked and failed.
+            LLMTimeoutError: It said nothing within `global.timeouts.attempt`, or `global.timeout` where that is less.
         """
         check_model(model)
         route, name = self._find(model)
         request = LLMRequest(messages, model=name)
         provider = route.chain.pool.provider_for(name)
         if isinstance(provider, TokenCounting):
-            return await provider.count_tokens(request)
+            tokens = await self._counted(provider, request, route.provider)
+            if tokens is not None:
+                return tokens
         # The first count of a vocabulary takes a second.
         return await asyncio.to_thread(self._routes.parts.estimate_tokens, route.provider, request)
+
+    async def _counted(self, provider: TokenCounting, request: LLMRequest, name: str) -> int | None:
+        parts = self._routes.parts
+        bound, whole = parts.config.global_.timeouts.attempt, parts.config.global_.timeout
+        seconds = bound if whole is None else min(bound, whole)
+        try:
+            async with parts.clock.timeout(seconds):
+                return await provider.count_tokens(request)
+        except TimeoutError:
+            message = f"no count of tokens came within {seconds:g} seconds (timeouts.attempt, or global.timeout)"
+            raise LLMTimeoutError(message, phase="total", retryable=True, provider=name, model=request.model) from None
 
     def prepare(self, request: LLMRequest) -> tuple[Route, LLMRequest]:
         """Give a request its way, its model and the record of its call; `manager.explain` asks about the same."""

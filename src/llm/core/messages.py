@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from .exceptions import LLMInvalidRequestError
+from .vendor import CachePoint, VendorPart, read_cache_control
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,38 +43,42 @@ class TextPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagePart:
-    """An image, by address or by its bytes.
+    """An image, by address, by its bytes, or by a file at the provider.
 
     Attributes:
         url: Where the provider fetches it; `data:` addresses too.
         data: The image's bytes; needs `media_type`.
         media_type: MIME type, such as `image/png`.
         detail: OpenAI's `low`, `high` or `auto`.
+        file_id: The provider's name of a file that was uploaded there before.
 
     Raises:
-        LLMInvalidRequestError: Not exactly one of `url` and `data`, or `data` without `media_type`.
+        LLMInvalidRequestError: Not exactly one of `url`, `data` and `file_id`, or `data` without `media_type`.
     """
 
     url: str | None = None
     data: bytes | None = None
     media_type: str | None = None
     detail: str | None = None
+    file_id: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no provider can read."""
-        _one_source("ImagePart", self.url, self.data, self.media_type)
+        _one_source("ImagePart", self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentPart:
-    """A document, such as a PDF, by address, by its bytes, or by the name of an uploaded file.
+    """A document, such as a PDF, by address, by its bytes, or by a file at the provider.
 
     Attributes:
         url: Where the provider fetches it.
         data: The document's bytes; needs `media_type`.
         media_type: MIME type, such as `application/pdf`.
         title: Name shown to the model.
-        file_id: The provider's name of a file that was sent to it before.
+        file_id: The provider's name of a file that was uploaded there before.
+        context: What the model should know of it, and never cites (Anthropic).
+        citations: Whether the answer cites it (Anthropic); None: as the provider does by itself.
 
     Raises:
         LLMInvalidRequestError: Not exactly one of `url`, `data` and `file_id`, or `data` without `media_type`.
@@ -84,15 +89,12 @@ class DocumentPart:
     media_type: str | None = None
     title: str | None = None
     file_id: str | None = None
+    context: str | None = None
+    citations: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no provider can read."""
-        if self.file_id is None:
-            _one_source("DocumentPart", self.url, self.data, self.media_type)
-        elif self.url is not None or self.data is not None:
-            raise LLMInvalidRequestError("DocumentPart needs exactly one of url, data and file_id")
-        else:
-            _check_kind("DocumentPart.file_id", self.file_id, str)
+        _one_source("DocumentPart", self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +134,7 @@ class ThinkingPart:
         _check_kind("ThinkingPart.text", self.text, str)
 
 
-Part: TypeAlias = TextPart | ImagePart | DocumentPart | AudioPart | ThinkingPart
+Part: TypeAlias = TextPart | ImagePart | DocumentPart | AudioPart | ThinkingPart | CachePoint | VendorPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,7 @@ class Message:
         name: The speaker's or the tool's name.
         tool_calls: Calls that an assistant's turn asked for.
         tool_call_id: Which call a tool's turn answers.
+        is_error: Whether a tool's turn tells of a failure (Anthropic).
 
     Raises:
         LLMInvalidRequestError: An unknown role, or content that is neither text nor parts.
@@ -178,6 +181,7 @@ class Message:
     name: str | None = field(default=None, kw_only=True)
     tool_calls: tuple[ToolCall, ...] = field(default=(), kw_only=True)
     tool_call_id: str | None = field(default=None, kw_only=True)
+    is_error: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         """Bring role and sequences into their one form."""
@@ -187,6 +191,8 @@ class Message:
             object.__setattr__(self, "content", _parts(self.content))
         if type(self.tool_calls) is not tuple:
             object.__setattr__(self, "tool_calls", _tool_calls(self.tool_calls))
+        if self.is_error is not False and cast("object", self.is_error) is not True:
+            raise _invalid("is_error", self.is_error, "True or False")
 
     @property
     def text(self) -> str:
@@ -220,7 +226,7 @@ def read_messages(messages: MessagesLike) -> tuple[Message, ...]:
     return read
 
 
-_FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
+_FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "is_error"})
 
 
 def read_message(message: object, *, at: int = 0) -> Message:
@@ -245,6 +251,7 @@ def read_message(message: object, *, at: int = 0) -> Message:
             name=fields.get("name"),
             tool_calls=_tool_calls(fields.get("tool_calls")),
             tool_call_id=fields.get("tool_call_id"),
+            is_error=fields.get("is_error", False),
         )
     except LLMInvalidRequestError as error:
         raise LLMInvalidRequestError(f"messages[{at}]: {error.message}") from None
@@ -264,11 +271,18 @@ def _role(role: object) -> MessageRole:
 def _parts(content: object) -> tuple[Part, ...]:
     if not isinstance(content, (list, tuple)):
         raise _invalid("content", content, "text or a list of parts")
-    several = cast("Iterable[object]", content)
-    return tuple(part if isinstance(part, _PARTS) else _part(part) for part in several)
+    read: list[Part] = []
+    for part in cast("Iterable[object]", content):
+        if isinstance(part, _PARTS):
+            read.append(part)
+            continue
+        read.append(_part(part))
+        if isinstance(part, Mapping) and (mark := cast("Mapping[str, object]", part).get("cache_control")) is not None:
+            read.append(read_cache_control(mark))
+    return tuple(read)
 
 
-_PARTS = (TextPart, ImagePart, DocumentPart, AudioPart, ThinkingPart)
+_PARTS = (TextPart, ImagePart, DocumentPart, AudioPart, ThinkingPart, CachePoint, VendorPart)
 
 
 def _part(part: object) -> Part:
@@ -286,7 +300,7 @@ def _part(part: object) -> Part:
         case {"type": str(kind)}:
             raise LLMInvalidRequestError(
                 f"content part of type {kind!r} is not read from mappings; pass TextPart, ImagePart, DocumentPart, "
-                "AudioPart or ThinkingPart"
+                "AudioPart or ThinkingPart, or VendorPart for a block in the provider's own form"
             )
         case _:
             raise _invalid("content part", part, 'a part such as TextPart("…") or {"type": "text", "text": …}')
@@ -312,15 +326,14 @@ def _tool_call(call: object) -> ToolCall:
             raise _invalid("tool_calls", call, 'ToolCall or {"id": …, "function": {"name": …, "arguments": …}}')
 
 
-def _one_source(part: str, url: str | None, data: bytes | None, media_type: str | None) -> None:
-    if (url is None) == (data is None):
-        raise LLMInvalidRequestError(f"{part} needs exactly one of url and data")
-    if data is not None:
-        _check_kind(f"{part}.data", data, bytes)
-    if url is not None:
-        _check_kind(f"{part}.url", url, str)
-    if data is not None and not media_type:
-        raise LLMInvalidRequestError(f"{part} with data needs its media_type, such as 'image/png'")
+def _one_source(name: str, part: ImagePart | DocumentPart) -> None:
+    if (part.url is not None) + (part.data is not None) + (part.file_id is not None) != 1:
+        raise LLMInvalidRequestError(f"{name} needs exactly one of url, data and file_id")
+    for field_, value, kind in (("data", part.data, bytes), ("url", part.url, str), ("file_id", part.file_id, str)):
+        if value is not None:
+            _check_kind(f"{name}.{field_}", value, kind)
+    if part.data is not None and not part.media_type:
+        raise LLMInvalidRequestError(f"{name} with data needs its media_type, such as 'image/png'")
 
 
 def _check_kind(field: str, value: object, kind: type) -> None:

@@ -127,8 +127,8 @@ class EmbeddingLimited(Protocol):
 class TokenCounting(Protocol):
     """A provider that counts a prompt's tokens exactly."""
 
-    async def count_tokens(self, request: LLMRequest) -> int:
-        """Return the tokens that the request's prompt takes."""
+    async def count_tokens(self, request: LLMRequest) -> int | None:
+        """Return the tokens that the request's prompt takes; None where it turns out that it cannot tell."""
         ...
 
 

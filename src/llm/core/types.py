@@ -16,6 +16,7 @@ from .exceptions import LLMInvalidRequestError
 from .messages import Message, MessagesLike, ThinkingPart, ToolCall, read_messages
 from .options import check_cache_policy, check_embedding, check_options, read_stop, read_tools
 from .texts import EmbeddingInput
+from .vendor import CachePoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,12 +75,14 @@ class ToolDefinition:
         description: What it does, for the model.
         parameters: JSON Schema of its arguments.
         strict: Whether the provider must hold the arguments to the schema.
+        cache_point: Marks the tools up to this one for the provider's prompt cache.
     """
 
     name: str
     description: str = ""
     parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
     strict: bool | None = None
+    cache_point: CachePoint | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no provider can read.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llm.core.types import LLMRequest
+    from llm.core.vendor import CachePoint
 
 
 def model_of(request: LLMRequest) -> str:
@@ -37,6 +38,11 @@ def base64_text(data: bytes) -> str:
 def data_url(data: bytes, media_type: str | None) -> str:
     """Return the data as a `data:` address."""
     return f"data:{media_type};base64,{base64_text(data)}"
+
+
+def cache_control(point: CachePoint) -> dict[str, str]:
+    """Return the mark that stands on a block where the vendor's prompt cache should keep all up to it."""
+    return {"type": "ephemeral"} if point.ttl is None else {"type": "ephemeral", "ttl": point.ttl}
 
 
 def dump(body: Mapping[str, Any]) -> bytes:

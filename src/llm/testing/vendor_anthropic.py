@@ -14,6 +14,7 @@ import orjson
 from llm.core.call import Charge
 from llm.providers.serving import anthropic_read as read
 from llm.providers.serving import anthropic_write as write
+from llm.providers.serving.anthropic_replay import write_events
 from llm.providers.serving.fields import wrong
 
 from .echo import prompt_tokens
@@ -136,6 +137,8 @@ class AnthropicVendor:
     ) -> list[bytes]:
         """As in `Vendor`."""
         del body, stamp
+        if (message := write.own_message(response)) is not None:
+            return _replayed(message, max(len(chunk.content) for chunk in chunks) or _PIECE)
         stream = write.AnthropicStream(id=response.id, model=response.model, usage=response.usage)
         pieces = [stream.begin() + stream.chunk(chunks[0]), *map(stream.chunk, chunks[1:])]
         return [*filter(None, pieces), stream.end()]
@@ -153,6 +156,16 @@ class AnthropicVendor:
     def answer_id(self, number: int) -> str:
         """As in `Vendor`."""
         return f"msg_{number:024x}"
+
+
+_PIECE: Final = 8
+"""Characters in a piece of input or thought, where no text says how many."""
+
+
+def _replayed(message: Mapping[str, Any], size: int) -> list[bytes]:
+    *events, delta, stop = write_events(message, size=size)
+    head = 3  # the message's start, a ping, and the start of the first block, if there is one
+    return [b"".join(events[:head]), *events[head:], delta + stop]
 
 
 def _share(rule: Rule, now: float) -> float:

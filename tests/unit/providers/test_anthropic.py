@@ -25,7 +25,7 @@ from llm.core.messages import (
 )
 from llm.core.types import LLMRequest, LLMResponse, TokenUsage, ToolDefinition
 from llm.providers.anthropic import AnthropicDialect
-from llm.providers.anthropic.body import DEFAULT_MAX_TOKENS
+from llm.providers.anthropic.thinking import DEFAULT_MAX_TOKENS
 from llm.utils.redact import Secret
 from llm.utils.sse import EventDecoder
 
@@ -158,7 +158,7 @@ def test_turns_of_all_roles_and_parts_are_written() -> None:
         Message(MessageRole.ASSISTANT, "", tool_calls=(ToolCall("c2", "now", ""),)),
         Message(MessageRole.TOOL, (TextPart("noon"),), tool_call_id="c2"),
     )
-    assert body["system"] == "Be short\n\nBe kind"
+    assert body["system"] == [{"type": "text", "text": "Be short"}, {"type": "text", "text": "Be kind"}]
     assert body["messages"] == [
         {
             "role": "user",
@@ -302,6 +302,7 @@ def test_what_makes_no_sense_is_a_typed_error_and_never_an_answer(body: bytes) -
         b"{", b"[]", b"{}", b'{"type": "message_start"}', b'{"type": "content_block_delta", "index": 0}',
         b'{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": 5}}',
         b'{"type": "message_stop"}', b'{"type": "message_delta", "delta": 5}',
+        b'{"type": "message_start", "message": {"usage": "text"}}',
     ],
 )  # fmt: skip
 def test_an_event_that_makes_no_sense_is_a_typed_error(event: bytes) -> None:

@@ -13,6 +13,7 @@ from llm.core.choices import Choice, TokenLogprob
 from llm.core.exceptions import LLMInvalidRequestError, LLMServerError
 from llm.core.messages import AudioPart, DocumentPart, ImagePart, Message, MessageRole, TextPart, ThinkingPart, ToolCall
 from llm.core.types import LLMRequest, LLMResponse, StreamChunk, TokenUsage, ToolCallDelta, ToolDefinition
+from llm.core.vendor import CachePoint, VendorPart
 from llm.providers.anthropic import AnthropicDialect
 from llm.providers.openai import OpenAIDialect
 from llm.providers.serving import anthropic_read, anthropic_write, openai_read, openai_write
@@ -35,7 +36,13 @@ images = st.one_of(
     st.builds(ImagePart, data=data, media_type=st.sampled_from(["image/png", "image/jpeg"])),
 )
 documents = st.builds(DocumentPart, data=data, media_type=st.just("application/pdf"), title=words)
-files = st.builds(DocumentPart, file_id=words)
+uploads = st.builds(DocumentPart, file_id=words)
+files = st.one_of(
+    st.builds(ImagePart, file_id=names),
+    st.builds(DocumentPart, file_id=names, context=st.none() | words, citations=st.sampled_from([None, True, False])),
+)
+points = st.builds(CachePoint, st.sampled_from([None, "5m", "1h"]))
+own = st.just(VendorPart({"type": "search_result", "source": "s", "title": "t"}))
 sound = st.builds(AudioPart, data=data, format=st.sampled_from(["wav", "mp3"]))
 spoken = st.builds(TextPart, words)
 thoughts = st.one_of(
@@ -43,6 +50,9 @@ thoughts = st.one_of(
 )
 schemas = st.just({"type": "object", "properties": {"at": {"type": "string"}}})
 tools = st.builds(ToolDefinition, names, texts, schemas, st.sampled_from([None, True, False]))
+marked_tools = st.builds(
+    ToolDefinition, names, texts, schemas, st.sampled_from([None, True, False]), cache_point=st.none() | points
+)
 choices = st.one_of(st.sampled_from([None, "auto", "none", "required"]), names.map("the_{}".format))
 formats = st.sampled_from(
     [None, {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}}}]
@@ -53,12 +63,21 @@ def _parts(*kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]
     return st.lists(st.one_of(*kinds), min_size=1, max_size=3).map(tuple)
 
 
+def _marked(*kinds: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.tuples(_parts(*kinds), st.lists(points, max_size=1), st.lists(st.one_of(*kinds), max_size=1)).map(
+        lambda pieces: (*pieces[0], *pieces[1], *pieces[2])
+    )
+
+
 def _turn(role: str, content: st.SearchStrategy[Any], **more: st.SearchStrategy[Any]) -> st.SearchStrategy[Message]:
     return st.builds(Message, st.just(MessageRole(role)), content, **more)
 
 
 def _requests(
-    messages: st.SearchStrategy[list[Message]], most: st.SearchStrategy[int | None], **more: st.SearchStrategy[Any]
+    messages: st.SearchStrategy[list[Message]],
+    most: st.SearchStrategy[int | None],
+    tools: st.SearchStrategy[ToolDefinition] = tools,
+    **more: st.SearchStrategy[Any],
 ) -> st.SearchStrategy[LLMRequest]:
     return st.builds(
         LLMRequest,
@@ -83,7 +102,7 @@ openai_requests = _requests(
         st.one_of(
             _turn("system", texts),
             _turn("developer", texts),
-            _turn("user", st.one_of(texts, _parts(spoken, images, documents, files, sound)), name=st.none() | names),
+            _turn("user", st.one_of(texts, _parts(spoken, images, documents, uploads, sound)), name=st.none() | names),
             _turn("assistant", texts, tool_calls=st.lists(calls | custom_calls, max_size=2).map(tuple)),
             _turn("assistant", st.tuples(st.builds(TextPart, words, refusal=st.just(value=True)))),
             _turn("tool", texts, tool_call_id=names),
@@ -96,19 +115,20 @@ openai_requests = _requests(
 )
 anthropic_requests = _requests(
     st.tuples(
-        st.lists(_turn("system", words), max_size=1),
-        _turn("user", st.one_of(texts, _parts(spoken, images, documents))),
+        st.lists(_turn("system", st.one_of(words, _marked(spoken))), max_size=1),
+        _turn("user", st.one_of(texts, _marked(spoken, images, documents, files, own))),
         st.lists(
             st.one_of(
-                _turn("user", texts),
-                _turn("assistant", st.one_of(texts, _parts(spoken, thoughts))),
+                _turn("user", st.one_of(texts, _marked(spoken))),
+                _turn("assistant", st.one_of(texts, _parts(spoken, thoughts), _marked(spoken, own))),
                 _turn("assistant", _parts(spoken, thoughts), tool_calls=some_calls),
-                _turn("tool", st.one_of(texts, _parts(spoken, images)), tool_call_id=names),
+                _turn("tool", st.one_of(texts, _marked(spoken, images)), tool_call_id=names, is_error=st.booleans()),
             ),
             max_size=3,
         ),
     ).map(lambda turns: [*turns[0], turns[1], *turns[2]]),
     st.integers(1, 9),
+    marked_tools,
 )
 
 

@@ -6,6 +6,7 @@ What is no text is estimated by the vendors' published sizes:
   (Source: platform.openai.com/docs/guides/images-vision, "Calculating costs");
 - a document that is no text: 3,000 tokens, Anthropic's upper figure for a page
   (Source: docs.anthropic.com/en/docs/build-with-claude/pdf-support, "Estimate your costs");
+- a block in a vendor's own form: its characters, as if it were text;
 - sound: ten tokens a second (Source: platform.openai.com/docs/guides/realtime-costs), a second being 16,000 bytes.
 """
 
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 from llm.core.messages import AudioPart, DocumentPart, ImagePart, TextPart, ThinkingPart
 from llm.core.types import ToolDefinition
+from llm.core.vendor import CachePoint, VendorPart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -85,6 +87,8 @@ def part_text(part: Part) -> str:
     """Return what of a part counts as text."""
     if isinstance(part, TextPart | ThinkingPart):
         return part.text
+    if isinstance(part, VendorPart):
+        return str(part.block)
     if isinstance(part, DocumentPart) and part.data is not None and _is_text(part):
         return part.data.decode("utf-8", "replace")
     return ""
@@ -93,7 +97,7 @@ def part_text(part: Part) -> str:
 def part_tokens(part: Part) -> int:
     """Return the tokens of a part that is no text; 0 for text."""
     match part:
-        case TextPart() | ThinkingPart():
+        case TextPart() | ThinkingPart() | VendorPart() | CachePoint():
             return 0
         case ImagePart():
             return _IMAGE_LOW if part.detail == "low" else _IMAGE

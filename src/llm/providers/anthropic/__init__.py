@@ -2,8 +2,11 @@
 
 What it says otherwise, and what it has no word for:
 
-- `max_tokens` is required; where the request has none, `DEFAULT_MAX_TOKENS` is sent.
-- System and developer turns, wherever they stand, become the one system prompt, in their order.
+- `max_tokens` is required; where the request has none, `DEFAULT_MAX_TOKENS` is sent, and on top what it may think.
+- `reasoning_effort` is the vendor's effort, and a budget of thoughts for models that know no other; see `thinking`.
+- System and developer turns, wherever they stand, become the one system prompt, in their order; in blocks
+  where one of them has parts.
+- A `CachePoint` becomes `cache_control` on the block before it, a tool's `cache_point` that of the tool.
 - `response_format` is text or a `json_schema`; `json_object` is refused, and so is audio.
 - `seed` and a turn's `name` are hints to a model, and left out.
 - A thought goes back only with its signature: one of another vendor's model would be refused, and is left out.
@@ -24,8 +27,9 @@ from llm.providers.estimate import prompt_tokens
 from llm.providers.limit_headers import anthropic_reports
 
 from .answer import read_answer
-from .body import DEFAULT_MAX_TOKENS, write_body
+from .body import write_body
 from .events import AnthropicEvents
+from .thinking import thinking_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +48,7 @@ class AnthropicDialect:
 
     Attributes:
         url: Where calls are sent.
+        count_url: Where prompts are counted.
         health_url: Where the models are listed.
     """
 
@@ -55,6 +60,7 @@ class AnthropicDialect:
         """
         root = root_of(base_url or BASE_URL, version="").removesuffix("/v1")
         self.url: str = f"{root}/v1/messages"
+        self.count_url: str = f"{self.url}/count_tokens"
         self.health_url: str = f"{root}/v1/models"
 
     def headers(self, key: Secret | None) -> Mapping[str, str]:
@@ -89,10 +95,16 @@ class AnthropicDialect:
         Source: https://docs.claude.com/en/api/rate-limits
         """
         prompt = prompt_tokens(request)
-        output = request.max_tokens or DEFAULT_MAX_TOKENS
+        output = request.max_tokens or thinking_of(request).max_tokens
         return Charge(prompt, output, prompt + output)
 
     def used(self, usage: TokenUsage) -> Charge:
-        """Return what was read and written, less what came from the cache: that does not count."""
+        """Return what was read and written, less what came from the cache: that does not count.
+
+        What was written to the cache counts. With a few models of long ago, such as Claude 3.5 Haiku, what came from
+        the cache counts too; there the answer's own headers bring the level down to the vendor's.
+
+        Source: https://docs.claude.com/en/api/rate-limits, "Cache-aware ITPM"
+        """
         read = max(0, usage.input_tokens - usage.cached_input_tokens)
         return Charge(read, usage.output_tokens, read + usage.output_tokens)

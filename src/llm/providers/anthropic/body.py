@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-
 from llm.core.exceptions import LLMInvalidRequestError
-from llm.core.messages import MessageRole, TextPart
 from llm.core.types import ToolDefinition
-from llm.providers.wire import dump, model_of
+from llm.providers.wire import cache_control, dump, model_of
 
-from .content import write_blocks
+from .thinking import thinking_of
+from .turns import write_system, write_turns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llm.core.messages import Message, ToolCall
     from llm.core.types import LLMRequest
 
-DEFAULT_MAX_TOKENS: Final = 4096
-"""Sent where a request has no `max_tokens`, which the vendor requires: the most that all models since Claude 3 take."""
-
-_SYSTEM: Final = frozenset({MessageRole.SYSTEM, MessageRole.DEVELOPER})
+_COUNTED: Final = frozenset({
+    "model", "messages", "system", "tools", "tool_choice", "thinking", "output_config", "cache_control", "speed",
+})  # fmt: skip
+"""The fields that a count takes; it refuses the others."""
 
 
 def write_body(request: LLMRequest, *, stream: bool) -> bytes:
@@ -31,15 +28,38 @@ def write_body(request: LLMRequest, *, stream: bool) -> bytes:
     Raises:
         LLMInvalidRequestError: It cannot be expressed; names the field.
     """
+    body = _body(request)
+    if stream:
+        body["stream"] = True
+    return dump(body)
+
+
+def write_count_body(request: LLMRequest) -> bytes:
+    """Return the JSON that asks how many tokens the request's prompt takes.
+
+    Raises:
+        LLMInvalidRequestError: As in `write_body`.
+
+    Source: https://docs.claude.com/en/api/messages-count-tokens
+    """
+    return dump({name: value for name, value in _body(request).items() if name in _COUNTED})
+
+
+def _body(request: LLMRequest) -> dict[str, Any]:
+    # Most requests say how much they want, and nothing of thinking.
+    plain = request.max_tokens is not None and request.reasoning_effort is None
+    thinking = None if plain else thinking_of(request)
     body: dict[str, Any] = {
         "model": model_of(request),
-        "max_tokens": request.max_tokens or DEFAULT_MAX_TOKENS,
-        "messages": [_turn(m, at) for at, m in enumerate(request.messages) if m.role not in _SYSTEM],
+        "max_tokens": request.max_tokens if thinking is None else thinking.max_tokens,
+        "messages": write_turns(request.messages),
     }
     if not body["messages"]:
         raise LLMInvalidRequestError("messages has system turns only; add a user's turn, which this dialect requires")
-    if system := [_system(m, at) for at, m in enumerate(request.messages) if m.role in _SYSTEM]:
-        body["system"] = "\n\n".join(system)
+    if system := write_system(request.messages):
+        body["system"] = system
+    if thinking is not None and thinking.thinking is not None:
+        body["thinking"] = thinking.thinking
     if request.temperature is not None:
         body["temperature"] = request.temperature
     if request.top_p is not None:
@@ -47,25 +67,17 @@ def write_body(request: LLMRequest, *, stream: bool) -> bytes:
     if request.stop is not None:
         body["stop_sequences"] = request.stop
     _put_tools(body, request)
-    if output := _output(request):
+    if output := _output(request, None if thinking is None else thinking.effort):
         body["output_config"] = output
-    if stream:
-        body["stream"] = True
     if request.extra:
         body.update(request.extra)
-    return dump(body)
+    return body
 
 
-def _system(message: Message, at: int) -> str:
-    if not isinstance(message.content, str) and not all(isinstance(part, TextPart) for part in message.content):
-        raise LLMInvalidRequestError(f"messages[{at}] is a system turn with more than text; move it to a user's turn")
-    return message.text
-
-
-def _output(request: LLMRequest) -> dict[str, Any]:
+def _output(request: LLMRequest, effort: str | None) -> dict[str, Any]:
     output: dict[str, Any] = {}
-    if request.reasoning_effort is not None:
-        output["effort"] = request.reasoning_effort
+    if effort is not None:
+        output["effort"] = effort
     match request.response_format:
         case None | "text" | {"type": "text"}:
             pass
@@ -99,9 +111,11 @@ def _put_tools(body: dict[str, Any], request: LLMRequest) -> None:
 def _tool(tool: ToolDefinition | Mapping[str, Any]) -> Mapping[str, Any]:
     match tool:
         case ToolDefinition():
-            return _definition(tool.name, tool.parameters, tool.description, strict=tool.strict)
+            wire = _definition(tool.name, tool.parameters, tool.description, strict=tool.strict)
+            return wire if tool.cache_point is None else {**wire, "cache_control": cache_control(tool.cache_point)}
         case {"type": "function", "function": {**function}}:
-            return _from_openai(function)
+            wire = _from_openai(function)
+            return {**wire, "cache_control": tool["cache_control"]} if "cache_control" in tool else wire
         case _:
             return tool
 
@@ -122,34 +136,3 @@ def _definition(
     if strict is not None:
         wire["strict"] = strict
     return wire
-
-
-def _turn(message: Message, at: int) -> dict[str, Any]:
-    content = message.content
-    wire: str | list[dict[str, Any]] = content if isinstance(content, str) else write_blocks(content, at)
-    if message.role is MessageRole.TOOL:
-        if not message.tool_call_id:
-            raise LLMInvalidRequestError(
-                f"messages[{at}] is a tool's turn without tool_call_id; name the call it answers"
-            )
-        return {
-            "role": "user",
-            "content": [{"type": "tool_result", "tool_use_id": message.tool_call_id, "content": wire}],
-        }
-    if message.tool_calls:
-        # A text block must not be empty, so a turn that only calls tools has none.
-        blocks = wire if isinstance(wire, list) else [{"type": "text", "text": wire}] if wire else []
-        wire = [*blocks, *(_tool_use(call, at) for call in message.tool_calls)]
-    return {"role": "assistant" if message.role is MessageRole.ASSISTANT else "user", "content": wire}
-
-
-def _tool_use(call: ToolCall, at: int) -> dict[str, Any]:
-    try:
-        arguments: Any = orjson.loads(call.arguments or "{}")
-    except orjson.JSONDecodeError:
-        arguments = None
-    if type(arguments) is not dict:
-        raise LLMInvalidRequestError(
-            f"messages[{at}] has a call of the tool {call.name!r} whose arguments are no JSON object; correct them"
-        )
-    return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, Final, assert_never
 from urllib.parse import unquote_to_bytes
 
 from llm.core.exceptions import LLMInvalidRequestError
 from llm.core.messages import AudioPart, DocumentPart, ImagePart, TextPart, ThinkingPart
-from llm.providers.wire import base64_text
+from llm.core.vendor import CachePoint, VendorPart
+from llm.providers.wire import base64_text, cache_control
 
 if TYPE_CHECKING:
     from llm.core.messages import Part
+
+_UNMARKED: Final = frozenset({"thinking", "redacted_thinking"})
+"""Blocks that carry no mark; the vendor caches them with what is around them."""
 
 
 def write_blocks(parts: tuple[Part, ...], at: int) -> list[dict[str, Any]]:
@@ -19,10 +23,35 @@ def write_blocks(parts: tuple[Part, ...], at: int) -> list[dict[str, Any]]:
     Raises:
         LLMInvalidRequestError: A part cannot be expressed; names it.
     """
-    return [block for part in parts if (block := _block(part, at)) is not None]
+    blocks: list[dict[str, Any]] = []
+    add_blocks(blocks, parts, at)
+    return blocks
 
 
-def _block(part: Part, at: int) -> dict[str, Any] | None:
+def add_blocks(blocks: list[dict[str, Any]], parts: tuple[Part, ...], at: int) -> None:
+    """Put the blocks of parts behind those that are there, which a `CachePoint` at the start marks.
+
+    Raises:
+        LLMInvalidRequestError: As in `write_blocks`.
+    """
+    for part in parts:
+        if isinstance(part, CachePoint):
+            mark(blocks, part)
+        elif (block := _block(part, at)) is not None:
+            blocks.append(block)
+
+
+def mark(blocks: list[dict[str, Any]], point: CachePoint) -> None:
+    """Mark the last block that can be; none where there is none."""
+    for block in reversed(blocks):
+        if block["type"] not in _UNMARKED:
+            block["cache_control"] = cache_control(point)
+            return
+
+
+def _block(
+    part: TextPart | ImagePart | DocumentPart | ThinkingPart | AudioPart | VendorPart, at: int
+) -> dict[str, Any] | None:
     match part:
         case TextPart():
             return {"type": "text", "text": part.text} if part.text else None
@@ -32,23 +61,35 @@ def _block(part: Part, at: int) -> dict[str, Any] | None:
             return _document(part, at)
         case ThinkingPart():
             return _thought(part)
+        case VendorPart():
+            return _own(part, at)
         case AudioPart():
             raise LLMInvalidRequestError(f"messages[{at}] has audio, which Anthropic does not take; pass a transcript")
     assert_never(part)
 
 
+def _own(part: VendorPart, at: int) -> dict[str, Any]:
+    if not isinstance(part.block.get("type"), str):
+        raise LLMInvalidRequestError(f"messages[{at}] has a VendorPart whose block has no type; every block has one")
+    return dict(part.block)
+
+
 def _document(part: DocumentPart, at: int) -> dict[str, Any]:
-    if part.file_id is not None:
-        raise LLMInvalidRequestError(f"messages[{at}] has a document by its file_id; pass its url, or its data")
     block: dict[str, Any] = {"type": "document", "source": _source(part, at)}
     if part.title is not None:
         block["title"] = part.title
+    if part.context is not None:
+        block["context"] = part.context
+    if part.citations is not None:
+        block["citations"] = {"enabled": part.citations}
     return block
 
 
 def _source(part: ImagePart | DocumentPart, at: int) -> dict[str, Any]:
     if part.url is not None:
         return _from_data_url(part.url, at) if part.url.startswith("data:") else {"type": "url", "url": part.url}
+    if part.file_id is not None:
+        return {"type": "file", "file_id": part.file_id}
     data = part.data or b""
     if part.media_type == "text/plain":
         return {"type": "text", "media_type": "text/plain", "data": data.decode(errors="replace")}

@@ -14,6 +14,7 @@ from llm.providers.failure import read_failure
 from llm.providers.wire import read_object, senseless, text_of
 
 from .answer import finish_of, usage_of
+from .gathering import Gathering
 
 if TYPE_CHECKING:
     from llm.utils.sse import Event
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class AnthropicEvents:
     """Reads one stream. It ends with `message_stop`."""
 
-    __slots__ = ("_calls", "_empty", "_usage", "done", "id", "model")
+    __slots__ = ("_calls", "_empty", "_gathered", "_pieces", "_usage", "done", "id", "model")
 
     def __init__(self) -> None:
         """Start at the first event."""
@@ -30,8 +31,15 @@ class AnthropicEvents:
         self.model: str = ""
         self.done: bool = False
         self._usage: dict[str, Any] | None = None
+        self._gathered = Gathering({})
+        self._pieces = self._gathered.pieces
         self._calls: dict[int, int] = {}  # place of a block → place of its call among the calls
         self._empty: set[int] = set()  # blocks of calls whose arguments have not begun
+
+    @property
+    def raw(self) -> dict[str, Any] | None:
+        """The message that the events have come to, citations and blocks of the vendor's own tools included."""
+        return None if self._usage is None else self._gathered.message()
 
     def feed(self, event: Event) -> StreamChunk | None:
         """Take an event and return its chunk; None where it holds nothing for the caller.
@@ -46,14 +54,20 @@ class AnthropicEvents:
         body = read_object(data)
         try:
             return self._read(body)
-        except (KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError, AttributeError, ValueError):
             pass
         raise senseless("an event that is no part of a message")
 
     def _read(self, body: dict[str, Any]) -> StreamChunk | None:
         kind = body["type"]
         if kind == "content_block_delta":
-            return self._delta(body["index"], body["delta"])
+            index, delta = body["index"], body["delta"]
+            if delta["type"] != "text_delta":
+                return self._delta(index, delta)
+            text = text_of(delta["text"])  # nearly all events are these
+            if index in self._pieces:
+                self._pieces[index].append(text)
+            return StreamChunk(text)
         if kind == "message_start":
             self._start(body["message"])
         if kind == "content_block_start":
@@ -70,6 +84,8 @@ class AnthropicEvents:
         self.id = text_of(message.get("id"))
         self.model = text_of(message.get("model"))
         self._usage = dict(message.get("usage") or {})
+        self._gathered = Gathering(message)
+        self._pieces = self._gathered.pieces
 
     def _stop(self) -> None:
         if self._usage is None:
@@ -78,9 +94,13 @@ class AnthropicEvents:
 
     def _open(self, index: int, block: dict[str, Any]) -> StreamChunk | None:
         kind = block["type"]
+        self._gathered.open(index, block)
         if kind == "text":
             text = text_of(block.get("text"))
             return StreamChunk(text) if text else None
+        if kind == "thinking":
+            text, signature = text_of(block.get("thinking")), text_of(block.get("signature"))
+            return StreamChunk(thinking=ThinkingPart(text, signature or None)) if text or signature else None
         if kind == "tool_use":
             place = self._calls[index] = len(self._calls)
             self._empty.add(index)
@@ -91,12 +111,15 @@ class AnthropicEvents:
 
     def _delta(self, index: int, delta: dict[str, Any]) -> StreamChunk | None:
         kind = delta["type"]
-        if kind == "text_delta":
-            return StreamChunk(text_of(delta["text"]))
         if kind == "input_json_delta":
-            return self._arguments(index, text_of(delta["partial_json"]))
+            text = text_of(delta["partial_json"])
+            self._gathered.grow(index, text)
+            return self._arguments(index, text)
         if kind == "thinking_delta":
-            return StreamChunk(thinking=ThinkingPart(text_of(delta["thinking"])))
+            text = text_of(delta["thinking"])
+            self._gathered.grow(index, text)
+            return StreamChunk(thinking=ThinkingPart(text))
+        self._gathered.add(index, delta)
         if kind == "signature_delta":
             return StreamChunk(thinking=ThinkingPart("", text_of(delta["signature"])))
         return None
@@ -118,6 +141,8 @@ class AnthropicEvents:
         # Its counts are of the whole answer, and replace those of the start where they are given.
         usage: dict[str, Any] = body.get("usage") or {}
         given = {name: count for name, count in usage.items() if count is not None}
-        return StreamChunk(
+        chunk = StreamChunk(
             "", (), finish_of(body["delta"].get("stop_reason")), usage_of({**(self._usage or {}), **given})
         )
+        self._gathered.close(body)
+        return chunk

@@ -11,6 +11,7 @@ from llm.core.messages import MessageRole, TextPart, ThinkingPart
 from llm.core.standing import HealthStatus
 from llm.core.stream import LLMStream
 from llm.core.types import LLMResponse, StreamChunk, TokenUsage
+from llm.core.vendor import CachePoint
 
 from .sharing import EngineLease
 
@@ -210,7 +211,7 @@ def _turn(message: Message, place: str) -> dict[str, str]:
         raise LLMInvalidRequestError(f"{place} is a tool's turn; a model on the box has no tools, so leave it out")
     if not isinstance(message.content, str):
         for part in message.content:
-            if not isinstance(part, (TextPart, ThinkingPart)):
+            if not isinstance(part, (TextPart, ThinkingPart, CachePoint)):
                 raise LLMInvalidRequestError(
                     f"{place} holds {type(part).__name__}; a model on the box reads text alone, so leave it out"
                 )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, assert_never
 from llm.core.exceptions import LLMInvalidRequestError
 from llm.core.messages import AudioPart, DocumentPart, ImagePart, MessageRole, TextPart, ThinkingPart
 from llm.core.types import ToolDefinition
-from llm.providers.wire import base64_text, data_url, dump, model_of
+from llm.core.vendor import CachePoint, VendorPart
+from llm.providers.wire import base64_text, cache_control, data_url, dump, model_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,12 +27,14 @@ class Flavor(NamedTuple):
         reasoning: Whether the effort stands in an object `reasoning`, as OpenRouter's does.
         document_url: Whether documents are taken by address.
         refusals: Whether a refusal goes back as one; else it is text.
+        cache_control: Whether blocks carry Anthropic's marks for the prompt cache, as OpenRouter hands them on.
     """
 
     limit: str = "max_tokens"
     developer: bool = False
     reasoning: bool = False
     document_url: bool = False
+    cache_control: bool = False
     refusals: bool = False
 
 
@@ -154,7 +157,9 @@ def _tool_call(call: ToolCall) -> dict[str, Any]:
 
 
 def _content(parts: tuple[Part, ...], role: MessageRole, flavor: Flavor, at: int) -> str | list[dict[str, Any]]:
-    spoken = [part for part in parts if not isinstance(part, ThinkingPart)]
+    if flavor.cache_control and any(isinstance(part, CachePoint) for part in parts):
+        return _marked(parts, flavor, at)
+    spoken = [part for part in parts if not isinstance(part, (ThinkingPart, CachePoint))]
     if role is not MessageRole.USER:
         # Only text may stand in the other roles, and a plain string is what every server takes.
         texts = [part for part in spoken if isinstance(part, TextPart)]
@@ -163,21 +168,39 @@ def _content(parts: tuple[Part, ...], role: MessageRole, flavor: Flavor, at: int
     return [_part(part, flavor, at) for part in spoken]
 
 
-def _part(part: TextPart | ImagePart | DocumentPart | AudioPart, flavor: Flavor, at: int) -> dict[str, Any]:
+def _marked(parts: tuple[Part, ...], flavor: Flavor, at: int) -> list[dict[str, Any]]:
+    blocks: list[dict[str, Any]] = []
+    for part in parts:
+        if not isinstance(part, (ThinkingPart, CachePoint)):
+            blocks.append(_part(part, flavor, at))
+        elif isinstance(part, CachePoint) and blocks:
+            blocks[-1]["cache_control"] = cache_control(part)
+    return blocks
+
+
+def _part(
+    part: TextPart | ImagePart | DocumentPart | AudioPart | VendorPart, flavor: Flavor, at: int
+) -> dict[str, Any]:
     match part:
         case TextPart():
             kind = "refusal" if part.refusal and flavor.refusals else "text"
             return {"type": kind, kind: part.text}
         case ImagePart():
-            return {"type": "image_url", "image_url": _image(part)}
+            return {"type": "image_url", "image_url": _image(part, at)}
         case DocumentPart():
             return {"type": "file", "file": _document(part, flavor, at)}
         case AudioPart():
             return {"type": "input_audio", "input_audio": {"data": base64_text(part.data), "format": part.format}}
+        case VendorPart():
+            return dict(part.block)
     assert_never(part)
 
 
-def _image(part: ImagePart) -> dict[str, Any]:
+def _image(part: ImagePart, at: int) -> dict[str, Any]:
+    if part.file_id is not None:
+        raise LLMInvalidRequestError(
+            f"messages[{at}] has an image by its file_id, which this dialect does not take; pass its url, or its data"
+        )
     image: dict[str, Any] = {"url": part.url if part.data is None else data_url(part.data, part.media_type)}
     if part.detail is not None:
         image["detail"] = part.detail

@@ -30,9 +30,13 @@ _STOP_REASONS: Final[dict[FinishReason | None, str]] = {
 def write_response(response: LLMResponse) -> dict[str, Any]:
     """Return the body that answers `/v1/messages`.
 
+    What another server of this dialect said goes on as it came: citations, blocks of the vendor's own tools, the tier.
+
     Raises:
         LLMServerError: A tool call's arguments are no JSON; this dialect cannot carry them.
     """
+    if (message := own_message(response)) is not None:
+        return message
     blocks = [_thought(part) for part in response.thinking]
     if response.content or not (response.tool_calls or blocks):
         blocks.append({"type": "text", "text": response.content})
@@ -42,6 +46,21 @@ def write_response(response: LLMResponse) -> dict[str, Any]:
         "content": blocks,
         "stop_reason": _STOP_REASONS[response.finish_reason],
     }
+
+
+def own_message(response: LLMResponse) -> dict[str, Any] | None:
+    """Return the message of Anthropic's that a response was read from, if that is what it still says; else None."""
+    raw: Any = response.raw
+    match raw:
+        case {"type": "message", "role": "assistant", "content": [*blocks], "usage": {}}:
+            pass
+        case _:
+            return None
+    said = "".join(block["text"] for block in blocks if block["type"] == "text")
+    calls = tuple(block["id"] for block in blocks if block["type"] == "tool_use")
+    if said != response.content or calls != tuple(call.id for call in response.tool_calls):
+        return None
+    return {**raw, "id": response.id, "model": response.model}
 
 
 def write_usage(usage: TokenUsage) -> dict[str, Any]:
@@ -62,7 +81,7 @@ def write_error(message: str, type: str, *, request_id: str | None = None) -> di
 
 def write_error_event(message: str, type: str) -> bytes:  # noqa: A002 - the vendor's name
     """Return the event of a failure in the middle of a stream; nothing comes after it."""
-    return _event("error", error={"type": type, "message": message})
+    return write_event("error", error={"type": type, "message": message})
 
 
 def write_models(names: Iterable[str], *, created: str) -> dict[str, Any]:
@@ -94,7 +113,7 @@ class AnthropicStream:
         """Return what comes before the first chunk: the message without content."""
         started = TokenUsage(self._usage.input_tokens, 1, self._usage.cached_input_tokens)
         message: dict[str, Any] = {**_message(self._id, self._model, started), "content": [], "stop_reason": None}
-        return _event("message_start", message=message) + _event("ping")
+        return write_event("message_start", message=message) + write_event("ping")
 
     def chunk(self, chunk: StreamChunk) -> bytes:
         """Return the events of a chunk; none for one that holds only the usage or the finish."""
@@ -108,9 +127,15 @@ class AnthropicStream:
 
     def end(self) -> bytes:
         """Return what closes the answer: why it stopped, its usage, and the mark of the end."""
-        closed = self._close() + b"".join(_event("content_block_stop", index=block) for block in self._tools.values())
+        closed = self._close() + b"".join(
+            write_event("content_block_stop", index=block) for block in self._tools.values()
+        )
         delta = {"stop_reason": _STOP_REASONS[self._finish], "stop_sequence": None}
-        return closed + _event("message_delta", delta=delta, usage=write_usage(self._usage)) + _event("message_stop")
+        return (
+            closed
+            + write_event("message_delta", delta=delta, usage=write_usage(self._usage))
+            + write_event("message_stop")
+        )
 
     def _thinking(self, part: ThinkingPart) -> bytes:
         if part.redacted is not None:
@@ -129,10 +154,10 @@ class AnthropicStream:
             events = self._close()
             self._tools[piece.index] = self._blocks
             block: dict[str, Any] = {"type": "tool_use", "id": piece.id or "", "name": piece.name or "", "input": {}}
-            events += _event("content_block_start", index=self._blocks, content_block=block)
+            events += write_event("content_block_start", index=self._blocks, content_block=block)
             self._blocks += 1
         delta = {"type": "input_json_delta", "partial_json": piece.arguments}
-        return events + _event("content_block_delta", index=self._tools[piece.index], delta=delta)
+        return events + write_event("content_block_delta", index=self._tools[piece.index], delta=delta)
 
     def _in_block(self, kind: str, block: Mapping[str, Any]) -> bytes:
         return b"" if self._open == kind else self._close() + self._start(block)
@@ -140,16 +165,16 @@ class AnthropicStream:
     def _start(self, block: Mapping[str, Any]) -> bytes:
         self._open = block["type"]
         self._blocks += 1
-        return _event("content_block_start", index=self._blocks - 1, content_block=block)
+        return write_event("content_block_start", index=self._blocks - 1, content_block=block)
 
     def _delta(self, delta: Mapping[str, Any]) -> bytes:
-        return _event("content_block_delta", index=self._blocks - 1, delta=delta)
+        return write_event("content_block_delta", index=self._blocks - 1, delta=delta)
 
     def _close(self) -> bytes:
         if self._open is None:
             return b""
         self._open = None
-        return _event("content_block_stop", index=self._blocks - 1)
+        return write_event("content_block_stop", index=self._blocks - 1)
 
 
 def _message(id: str, model: str, usage: TokenUsage) -> dict[str, Any]:  # noqa: A002 - the vendor's name
@@ -177,5 +202,6 @@ def _thought(part: ThinkingPart) -> dict[str, Any]:
     return {"type": "thinking", "thinking": part.text, "signature": part.signature or ""}
 
 
-def _event(kind: str, **fields: object) -> bytes:
+def write_event(kind: str, **fields: object) -> bytes:
+    """Return an event of a stream."""
     return b"event: " + kind.encode() + b"\ndata: " + orjson.dumps({"type": kind, **fields}) + b"\n\n"
