@@ -176,7 +176,11 @@ def _part(part: Part) -> list[Any]:
         case AudioPart():
             return ["audio", _digest(part.data), part.format]
         case ThinkingPart():
-            return ["thinking", part.text, part.signature, part.redacted]
+            return ["thinking", part.text, part.signature, part.redacted, *_place(part)]
+
+
+def _place(part: ThinkingPart) -> list[str | None]:
+    return [] if part.id is None and part.before is None else [part.id, part.before]
 
 
 def _digest(data: bytes | None) -> str | None:

@@ -220,6 +220,7 @@ class Composition:
             key=key,
             base_url=None if section.base_url is None else str(section.base_url),
             device=section.device,
+            api=section.api,
         )
         return Key(
             name if key is None else key.fingerprint,

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, cast
 from llm.core.exceptions import LLMConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from importlib.metadata import EntryPoint
 
     from llm.core.protocols import ProviderFactory
+    from llm.providers.dialect import Dialect
 
 _registered: dict[str, ProviderFactory] = {}
 
@@ -20,6 +22,7 @@ _DIALECTS = {
     "anthropic": ("llm.providers.anthropic", "AnthropicDialect"),
     "openrouter": ("llm.providers.openrouter", "OpenRouterDialect"),
 }
+_RESPONSES = {"openai": ("llm.providers.responses", "ResponsesDialect")}
 
 
 def register_provider(name: str, factory: ProviderFactory) -> None:
@@ -47,13 +50,18 @@ def provider_factory(name: str) -> ProviderFactory:
     if name in _DIALECTS:
         from llm.providers.base import HTTPProvider  # noqa: PLC0415 - loaded when a provider is used
 
-        module, dialect = _DIALECTS[name]
-        return HTTPProvider.factory(getattr(importlib.import_module(module), dialect))
+        return lambda settings: HTTPProvider.factory(_dialect(name, settings.api))(settings)
     if name == "local":
         from llm.providers.local.provider import LocalProvider  # noqa: PLC0415 - loaded when a provider is used
 
         return LocalProvider
     return _from_entry_point(name)
+
+
+def _dialect(name: str, api: str) -> Callable[[str | None], Dialect]:
+    module, dialect = (_RESPONSES if api == "responses" else _DIALECTS)[name]
+    made: Callable[[str | None], Dialect] = getattr(importlib.import_module(module), dialect)
+    return made
 
 
 def _from_entry_point(name: str) -> ProviderFactory:

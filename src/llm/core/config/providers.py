@@ -50,6 +50,10 @@ class ProviderConfig(fields.Section):
         default="direct",
         description="direct: our own; sdk: through the vendor's client, for Azure, Bedrock and Vertex.",
     )
+    api: Literal["chat_completions", "responses"] = Field(
+        default="chat_completions",
+        description="Which of OpenAI's two interfaces is spoken; responses: only with `type: openai`.",
+    )
     device: fields.Text = Field(default="auto", description="Where a local model runs: auto, cpu, cuda, cuda:1, mps.")
 
     @property
