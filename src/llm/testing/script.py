@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from llm.core.exceptions import LLMConnectionError
+from llm.core.messages import ToolCall
 from llm.core.types import StreamChunk, TokenUsage, ToolCallDelta
+from llm.providers.responses.thoughts import in_order
 
 from .echo import count_tokens, prompt_tokens
 from .pause import Pause
@@ -24,13 +26,21 @@ Answer: TypeAlias = "str | LLMResponse | Exception | Sequence[Piece]"
 
 
 def cut(response: LLMResponse, size: int) -> Iterator[StreamChunk]:
-    """Yield a response in pieces: thoughts, text in chunks of `size` characters, tool calls, then finish and usage."""
-    for thought in response.thinking:
-        yield StreamChunk(thinking=thought)
-    for start in range(0, len(response.content), size):
-        yield StreamChunk(response.content[start : start + size])
-    for index, call in enumerate(response.tool_calls):
-        yield StreamChunk(tool_calls=(ToolCallDelta(index, call.id, call.name, call.arguments),))
+    """Yield a response in pieces: thoughts, text in chunks of `size` characters, tool calls, then finish and usage.
+
+    A thought that led to a tool call comes right before it.
+    """
+    index = 0
+    for said in in_order(response.thinking, response.content, response.tool_calls):
+        if isinstance(said, str):
+            for start in range(0, len(said), size):
+                yield StreamChunk(said[start : start + size])
+        elif isinstance(said, ToolCall):
+            yield StreamChunk(tool_calls=(ToolCallDelta(index, said.id, said.name, said.arguments),))
+            index += 1
+        else:
+            for part in said:
+                yield StreamChunk(thinking=part)
     yield StreamChunk(finish_reason=response.finish_reason, usage=response.usage)
 
 

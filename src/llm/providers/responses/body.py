@@ -150,7 +150,7 @@ def _assistant(message: Message, at: int, *, own: bool) -> Iterator[dict[str, An
         elif isinstance(said, ToolCall):
             yield {"type": "function_call", "call_id": said.id, "name": said.name, "arguments": said.arguments}
         elif said[0].id and said[-1].before in led_here and (said[-1].redacted is not None or not own):
-            yield write_thought(said, said[0].id)
+            yield write_thought(said, said[0].id, summary=said[-1].redacted is not None)
 
 
 def _content(message: Message, at: int) -> str | list[dict[str, Any]]:

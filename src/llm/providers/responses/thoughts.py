@@ -43,17 +43,14 @@ def in_order(
         yield call
 
 
-def write_thought(thought: Thought, name: str) -> dict[str, Any]:
-    """Return the item of a thought: the encrypted form with its summary, or the thought itself; `name` is its id."""
+def write_thought(thought: Thought, name: str, *, summary: bool) -> dict[str, Any]:
+    """Return the item of a thought under the id `name`: its texts as its summary, or as the thought itself."""
     texts = [part.text for part in thought if part.text]
-    encrypted = thought[-1].redacted
-    item: dict[str, Any] = {"type": "reasoning", "id": name, "summary": []}
-    if encrypted is None:
-        item["content"] = [{"type": "reasoning_text", "text": text} for text in texts]
-    else:
-        item["summary"] = [{"type": "summary_text", "text": text} for text in texts]
-        item["encrypted_content"] = encrypted
-    return item
+    if not summary:
+        content = [{"type": "reasoning_text", "text": text} for text in texts]
+        return {"type": "reasoning", "id": name, "summary": [], "content": content}
+    told = [{"type": "summary_text", "text": text} for text in texts]
+    return {"type": "reasoning", "id": name, "summary": told, "encrypted_content": thought[-1].redacted}
 
 
 def read_thought(item: Mapping[str, Any], before: str | None) -> Thought:
