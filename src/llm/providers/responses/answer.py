@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from llm.core.exceptions import LLMInvalidRequestError
@@ -42,7 +43,11 @@ def _response(answer: dict[str, Any], provider: str, key: str | None) -> LLMResp
     thoughts: list[ThinkingPart] = []
     refused = False
     output: list[dict[str, Any]] = answer["output"]
-    for item, following in zip(output, [*output[1:], None], strict=True):
+    if type(output) is not list:
+        raise TypeError("expected a list of items")
+    for item, following in pairwise([*output, None]):
+        if item is None:
+            raise TypeError("expected an item")
         kind = item["type"]
         if kind == "message":
             texts.append(message_text(item))

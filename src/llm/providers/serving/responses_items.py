@@ -32,7 +32,7 @@ class OpenText:
         self._tell("response.output_text.delta", **self.where, delta=text, logprobs=[])
 
     def done(self, status: str) -> dict[str, Any]:
-        """End it, and return the whole item; `status` is the answer's."""
+        """End it in this status, and return the whole item."""
         self._tell("response.output_text.done", **self.where, text=self._text, logprobs=[])
         self._tell("response.content_part.done", **self.where, part=text_part(self._text))
         return message_item(self.name, status, self._text)
@@ -55,12 +55,12 @@ class OpenCall:
         self._arguments += arguments
         self._tell("response.function_call_arguments.delta", **self._where, delta=arguments)
 
-    def done(self) -> dict[str, Any]:
-        """End it, and return the whole item."""
+    def done(self, status: str) -> dict[str, Any]:
+        """End it in this status, and return the whole item."""
         call = ToolCall(self._begun.id, self._begun.name, self._arguments)
         told = {"name": call.name, "arguments": call.arguments}
         self._tell("response.function_call_arguments.done", **self._where, **told)
-        return call_item(self.name, "completed", call)
+        return call_item(self.name, status, call)
 
 
 class OpenThought:
@@ -88,7 +88,7 @@ class OpenThought:
         self._encrypted = piece.redacted or self._encrypted
 
     def done(self, _: str) -> dict[str, Any]:
-        """End it, and return the whole item; a thought is complete whatever the answer's status."""
+        """End it, and return the whole item, which has no status."""
         self._end_part()
         name = self.name if self._summary else None
         *first, last = self._texts or [""]

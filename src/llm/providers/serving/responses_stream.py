@@ -60,9 +60,9 @@ class ResponsesStream:
         status = status_of(self._finish)
         if not self._output:
             self._say("")
-        self._close(status)
-        for call in self._calls.values():
-            self._done(call.place, call.done())
+        last = self._output[-1]["id"]
+        for item in (*([] if self._open is None else [self._open]), *self._calls.values()):
+            self._done(item.place, item.done(status if item.name == last else "completed"))
         response = envelope(**self._head, status=status, finish=self._finish, output=self._output, usage=self._usage)
         self._tell(f"response.{status}", response=response)
         return self._told()
@@ -116,10 +116,10 @@ class ResponsesStream:
         self._tell("response.output_item.added", output_index=len(self._output), item=item)
         self._output.append(item)
 
-    def _close(self, status: str = "completed") -> None:
+    def _close(self) -> None:
         opened, self._open = self._open, None
         if opened is not None:
-            self._done(opened.place, opened.done(status))
+            self._done(opened.place, opened.done("completed"))
 
     def _done(self, place: int, item: dict[str, Any]) -> None:
         self._output[place] = item

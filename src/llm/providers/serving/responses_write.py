@@ -48,6 +48,7 @@ def write_response(response: LLMResponse, body: Mapping[str, Any], *, created: i
     status = status_of(response.finish_reason)
     shown = [part for part in response.thinking if part.id is not None or part.text]
     said = list(in_order(shown, response.content, response.tool_calls)) or [""]
+    states = ["completed"] * (len(said) - 1) + [status]
     return envelope(
         response.id,
         response.model,
@@ -55,7 +56,7 @@ def write_response(response: LLMResponse, body: Mapping[str, Any], *, created: i
         created=created,
         finish=response.finish_reason,
         status=status,
-        output=[write_item(item, item_id(response.id, item, place), status) for place, item in enumerate(said)],
+        output=[write_item(item, item_id(response.id, item, place), states[place]) for place, item in enumerate(said)],
         usage=response.usage,
     )
 
@@ -101,11 +102,11 @@ def item_id(response: str, said: Thought | str | ToolCall, place: int) -> str:
 
 
 def write_item(said: Thought | str | ToolCall, name: str, status: str) -> dict[str, Any]:
-    """Return a piece of an answer as an item with the id `name`; `status` is the answer's."""
+    """Return a piece of an answer as an item with the id `name`, in this status; a thought has none."""
     if isinstance(said, str):
         return message_item(name, status, said)
     if isinstance(said, ToolCall):
-        return call_item(name, "completed", said)
+        return call_item(name, status, said)
     return write_thought(said, name, summary=said[0].id is not None)
 
 
