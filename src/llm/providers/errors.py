@@ -89,6 +89,8 @@ TABLE: Final = (
     Row(None, "rate_limit_exceeded", LLMRateLimitError),
     Row(None, "rate_limit_error", LLMRateLimitError),
     Row(None, "overloaded_error", LLMOverloadedError),
+    Row(None, "server_is_overloaded", LLMOverloadedError),
+    Row(None, "slow_down", LLMOverloadedError),
     Row(_EVENT, "permission_error", LLMAuthenticationError, model_only=True),
     Row(_EVENT, "invalid_request_error", LLMInvalidRequestError),
     Row(_EVENT, "request_too_large", LLMInvalidRequestError),

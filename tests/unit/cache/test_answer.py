@@ -15,7 +15,8 @@ from llm.core.types import FinishReason, LLMResponse, StreamChunk, TokenUsage, T
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 counts = st.integers(0, 2**40)
 usages = st.builds(TokenUsage, counts, counts, counts, counts)
-thoughts = st.builds(ThinkingPart, texts, st.none() | texts, st.none() | texts)
+told = st.none() | texts
+thoughts = st.builds(ThinkingPart, texts, told, told, told, told)
 finishes = st.none() | st.sampled_from(get_args(FinishReason))
 deltas = st.builds(ToolCallDelta, st.integers(0, 3), st.none() | texts, st.none() | texts, texts)
 chunks = st.builds(StreamChunk, texts, st.lists(deltas).map(tuple), finishes, st.none() | usages, st.none() | thoughts)

@@ -20,11 +20,12 @@ from llm.core.exceptions import (
     LLMContentFilterError,
     LLMException,
     LLMInvalidRequestError,
+    LLMOverloadedError,
     LLMRateLimitError,
     LLMServerError,
 )
 from llm.core.messages import AudioPart, DocumentPart, ImagePart, Message, MessageRole, TextPart, ThinkingPart, ToolCall
-from llm.core.types import LLMRequest, LLMResponse, TokenUsage, ToolDefinition
+from llm.core.types import LLMRequest, LLMResponse, StreamChunk, TokenUsage, ToolDefinition
 from llm.providers.anthropic import AnthropicDialect
 from llm.providers.responses import ResponsesDialect
 from llm.utils.redact import Secret
@@ -442,6 +443,7 @@ def test_a_failure_is_the_vendors_word_of_it(wire: Callable[[str], bytes]) -> No
         ("invalid_image_url", LLMInvalidRequestError),
         ("image_content_policy_violation", LLMContentFilterError),
         ("vector_store_timeout", LLMServerError),
+        ("server_is_overloaded", LLMOverloadedError),
     ],
 )
 def test_every_code_of_a_failure_has_its_kind_in_all_three_places(code: str, kind: type[LLMException]) -> None:
@@ -511,6 +513,11 @@ def test_items_that_come_whole_and_in_no_pieces_are_read_all_the_same() -> None:
     assert response.thinking == (ThinkingPart("a\n\nb", id="rs"),)
     assert (response.content, response.finish_reason) == ("no", "content_filter")
     assert response.tool_calls == (ToolCall("c", "n", "{}"), ToolCall("d", "n", ""))
+
+
+def test_an_event_may_say_its_kind_in_its_name_alone() -> None:
+    reader = ELSEWHERE.events()
+    assert reader.feed(("response.output_text.delta", b'{"output_index": 0, "delta": "a"}')) == StreamChunk("a")
 
 
 def test_empty_pieces_say_nothing() -> None:

@@ -51,25 +51,25 @@ class ResponsesEvents:
             return None
         body = read_object(data)
         try:
-            return self._read(body)
+            return self._read(body.get("type") or name, body)
         except (KeyError, TypeError, AttributeError):
             pass
         raise senseless("an event that is no part of a response")
 
-    def _read(self, body: dict[str, Any]) -> StreamChunk | None:
-        match body["type"]:
-            case "response.output_text.delta" | "response.refusal.delta" as kind:
+    def _read(self, kind: object, body: dict[str, Any]) -> StreamChunk | None:
+        match kind:
+            case "response.output_text.delta" | "response.refusal.delta":
                 self._refused = self._refused or kind == "response.refusal.delta"
                 return self._text(body)
             case "response.function_call_arguments.delta":
                 return self._arguments(body)
             case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
-                return self._thinking(body)
+                return self._thinking(kind, body)
             case "response.output_item.added":
                 return self._added(body)
             case "response.output_item.done":
                 return self._item_done(body)
-            case kind:
+            case _:
                 return self._turn(kind, body)
 
     def _turn(self, kind: object, body: dict[str, Any]) -> StreamChunk | None:
@@ -84,6 +84,8 @@ class ResponsesEvents:
                 raise error_for(200, read_failure(body["response"]))
             case "error":
                 raise error_for(200, read_failure(body))
+            case "":
+                raise TypeError("expected an event's type")
             case _:  # progress of the vendor's own tools, and what is added later, say nothing to the caller
                 pass
         return None
@@ -99,10 +101,10 @@ class ResponsesEvents:
         self._streamed.add(body["output_index"])
         return StreamChunk("", (ToolCallDelta(place, arguments=text),)) if text else None
 
-    def _thinking(self, body: dict[str, Any]) -> StreamChunk | None:
+    def _thinking(self, kind: object, body: dict[str, Any]) -> StreamChunk | None:
         text = text_of(body["delta"])
         index = body["output_index"]
-        part = (body["type"], index, body.get("summary_index"), body.get("content_index"))
+        part = (kind, index, body.get("summary_index"), body.get("content_index"))
         if not text:
             return None
         name = None if part == self._part else text_of(body.get("item_id")) or None
