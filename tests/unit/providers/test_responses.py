@@ -515,6 +515,20 @@ def test_items_that_come_whole_and_in_no_pieces_are_read_all_the_same() -> None:
     assert response.tool_calls == (ToolCall("c", "n", "{}"), ToolCall("d", "n", ""))
 
 
+def test_a_thought_that_ends_with_nothing_new_and_one_that_says_nothing_make_no_chunk() -> None:
+    bare: dict[str, Any] = {"type": "reasoning", "id": "rs", "summary": []}
+    message: dict[str, Any] = {"type": "message", "content": []}
+    delta = {"type": "response.reasoning_text.delta", "output_index": 1, "item_id": "rs", "delta": "a"}
+    reader = ELSEWHERE.events()
+    items = [
+        {"type": "response.output_item.done", "output_index": 0, "item": bare}, delta,
+        {"type": "response.output_item.done", "output_index": 1, "item": bare},
+        {"type": "response.output_item.added", "output_index": 2, "item": message},
+    ]  # fmt: skip
+    chunks = [reader.feed(("", orjson.dumps(item))) for item in items]
+    assert chunks == [None, StreamChunk(thinking=ThinkingPart("a", id="rs")), None, None]
+
+
 def test_an_event_may_say_its_kind_in_its_name_alone() -> None:
     reader = ELSEWHERE.events()
     assert reader.feed(("response.output_text.delta", b'{"output_index": 0, "delta": "a"}')) == StreamChunk("a")

@@ -148,8 +148,9 @@ class ResponsesEvents:
             self._thought = ThinkingPart(text, None, encrypted, name)
 
     def _end_of_thought(self, before: str | None) -> ThinkingPart | None:
-        thought, self._thought = self._thought, None
-        return thought if thought is None or before is None else replace(thought, before=before)
+        held, self._thought = self._thought, None
+        thought = None if held is None else replace(held, before=before)
+        return None if thought == ThinkingPart("") else thought
 
     def _last(self, response: dict[str, Any], status: str) -> StreamChunk:
         self._start(response)
