@@ -48,7 +48,8 @@ class Fault:
     """Something that goes wrong with some requests.
 
     Requests for answers are counted from 1: chat completions, responses, messages and embeddings, refused ones too.
-    Lists of models and token counts are not counted and never spoilt. Of several faults that meet a request the first is played.
+    Lists of models and token counts are not counted and never spoilt. Of several faults that meet a request the first
+    is played.
 
     Attributes:
         kind: One of `REFUSALS` and `DAMAGES` in `llm.testing.faults`.
