@@ -208,12 +208,12 @@ def _usage(kept: object) -> TokenUsage:
 
 
 def _thought_to_json(thought: ThinkingPart) -> list[str | None]:
-    return [thought.text, thought.signature, thought.redacted]
+    return [thought.text, thought.signature, thought.redacted, thought.id, thought.before]
 
 
 def _thought(kept: object) -> ThinkingPart:
-    text, signature, redacted = _list(kept)
-    return ThinkingPart(_text(text), _text_or_none(signature), _text_or_none(redacted))
+    text, signature, redacted, name, before = _list(kept)
+    return ThinkingPart(_text(text), *map(_text_or_none, (signature, redacted, name, before)))
 
 
 def _vectors_to_json(vectors: tuple[tuple[float, ...], ...]) -> list[Any]:

@@ -113,9 +113,14 @@ def _calls(deltas: list[ToolCallDelta]) -> tuple[ToolCall, ...]:
 
 
 def _add_thought(thoughts: list[ThinkingPart], piece: ThinkingPart) -> None:
-    # A thought comes as text pieces and ends with its signature; what is redacted comes whole.
+    # A thought comes as text pieces. It begins with its id, where it has one, and ends with its signature or its
+    # encrypted form; what is redacted and has no id comes whole.
     last = thoughts[-1] if thoughts else None
-    if last is None or last.signature is not None or last.redacted is not None or piece.redacted is not None:
+    if last is None or piece.id is not None or _is_whole(last) or (piece.redacted is not None and last.id is None):
         thoughts.append(piece)
     else:
-        thoughts[-1] = ThinkingPart(last.text + piece.text, piece.signature)
+        thoughts[-1] = ThinkingPart(last.text + piece.text, piece.signature, piece.redacted, last.id, piece.before)
+
+
+def _is_whole(thought: ThinkingPart) -> bool:
+    return thought.signature is not None or thought.redacted is not None

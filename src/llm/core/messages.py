@@ -122,12 +122,17 @@ class ThinkingPart:
     Attributes:
         text: The thought; empty where the provider hides it.
         signature: The provider's proof that the thought is its own (Anthropic).
-        redacted: The provider's encrypted form of a hidden thought (Anthropic).
+        redacted: The provider's encrypted form of a hidden thought (Anthropic, OpenAI's Responses API).
+        id: The provider's name of the thought (OpenAI's Responses API); parts that have one in common are one thought.
+            In a stream it comes with a part's first piece.
+        before: Id of the tool call that the thought led to, in the thought's last part; None: it led to the text.
     """
 
     text: str
     signature: str | None = None
     redacted: str | None = None
+    id: str | None = None
+    before: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no text."""

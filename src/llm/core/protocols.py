@@ -198,6 +198,7 @@ class ProviderSettings:
         key: Its key; None where it needs none.
         base_url: Where it is; None for the vendor's own address.
         device: For a model on the box: `auto`, `cpu`, `cuda` or `mps`.
+        api: Which of OpenAI's two interfaces it speaks: `chat_completions` or `responses`.
     """
 
     name: str
@@ -207,6 +208,7 @@ class ProviderSettings:
     key: Secret | None = None
     base_url: str | None = None
     device: str = "auto"
+    api: str = "chat_completions"
 
 
 ProviderFactory: TypeAlias = "Callable[[ProviderSettings], Provider]"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from llm.core.exceptions import LLMConfigurationError
@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
 
 class EventReader(Protocol):
-    """Reads one stream's events.
-
-    One that keeps what they tell beside the chunks has that as `raw`, a mapping, for `LLMResponse.raw`.
-    """
+    """Reads one stream's events."""
 
     @property
     def id(self) -> str:
@@ -32,6 +29,11 @@ class EventReader(Protocol):
     @property
     def model(self) -> str:
         """Model that answers, as the provider names it, once it came; else empty."""
+        ...
+
+    @property
+    def raw(self) -> Mapping[str, Any] | None:
+        """The answer as its events told it so far, for `LLMResponse.raw`; None where they told nothing."""
         ...
 
     @property

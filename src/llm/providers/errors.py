@@ -57,6 +57,14 @@ class Row(NamedTuple):
     model_only: bool = False
 
 
+# Where a response failed for what it was asked with (OpenAI's Responses API), which no second try changes.
+_WRONG_INPUT: Final = (
+    "invalid_prompt", "invalid_encrypted_content", "data_residency_mismatch", "invalid_image", "invalid_image_format",
+    "invalid_base64_image", "invalid_image_url", "invalid_image_mode", "image_too_large", "image_too_small",
+    "image_parse_error", "image_file_too_large", "unsupported_image_media_type", "empty_image_file",
+    "failed_to_download_image", "image_file_not_found",
+)  # fmt: skip
+
 # The most exact row wins: status and code, then code, then status. A type that says less than the status does
 # (`invalid_request_error` comes with 401 and 404, too) stands only under 200, where there is no other word.
 TABLE: Final = (
@@ -70,6 +78,9 @@ TABLE: Final = (
     Row(None, "content_filter", LLMContentFilterError),
     Row(None, "content_policy_violation", LLMContentFilterError),
     Row(None, "moderation", LLMContentFilterError),
+    Row(None, "image_content_policy_violation", LLMContentFilterError),
+    Row(None, "bio_policy", LLMContentFilterError),
+    Row(None, "misalignment_policy_violation", LLMContentFilterError),
     Row(None, "invalid_api_key", LLMAuthenticationError),
     Row(None, "account_deactivated", LLMAuthenticationError),
     Row(None, "authentication_error", LLMAuthenticationError),
@@ -78,10 +89,13 @@ TABLE: Final = (
     Row(None, "rate_limit_exceeded", LLMRateLimitError),
     Row(None, "rate_limit_error", LLMRateLimitError),
     Row(None, "overloaded_error", LLMOverloadedError),
+    Row(None, "server_is_overloaded", LLMOverloadedError),
+    Row(None, "slow_down", LLMOverloadedError),
     Row(_EVENT, "permission_error", LLMAuthenticationError, model_only=True),
     Row(_EVENT, "invalid_request_error", LLMInvalidRequestError),
     Row(_EVENT, "request_too_large", LLMInvalidRequestError),
     Row(_EVENT, "not_found_error", LLMInvalidRequestError),
+    *(Row(_EVENT, code, LLMInvalidRequestError) for code in _WRONG_INPUT),
     Row(_EVENT, None, LLMServerError),
     Row(400, None, LLMInvalidRequestError),
     Row(401, None, LLMAuthenticationError),

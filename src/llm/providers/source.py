@@ -50,8 +50,8 @@ class ReplyChunks:
 
     @property
     def raw(self) -> Mapping[str, Any] | None:
-        """What the reader knows of the answer beside its chunks; None where it keeps nothing."""
-        return getattr(self._reader, "raw", None)
+        """The answer as its events told it so far."""
+        return self._reader.raw
 
     async def __anext__(self) -> StreamChunk:
         """Return the next chunk.

@@ -222,6 +222,7 @@ class Composition:
             key=key,
             base_url=section.address,
             device=section.device,
+            api=section.api,
         )
         return Key(
             name if key is None else key.fingerprint,

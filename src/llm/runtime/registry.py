@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib
+from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, cast
 
 from llm.core.exceptions import LLMConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from importlib.metadata import EntryPoint
 
     from llm.core.protocols import ProviderFactory
+    from llm.providers.dialect import Dialect
 
 _registered: dict[str, ProviderFactory] = {}
 
@@ -19,6 +22,7 @@ _DIALECTS = {
     "openai": ("llm.providers.openai", "OpenAIDialect"),
     "openrouter": ("llm.providers.openrouter", "OpenRouterDialect"),
 }
+_RESPONSES = {"openai": ("llm.providers.responses", "ResponsesDialect")}
 
 
 def register_provider(name: str, factory: ProviderFactory) -> None:
@@ -46,8 +50,11 @@ def provider_factory(name: str) -> ProviderFactory:
     if name in _DIALECTS:
         from llm.providers.base import HTTPProvider  # noqa: PLC0415 - loaded when a provider is used
 
-        module, dialect = _DIALECTS[name]
-        return HTTPProvider.factory(getattr(importlib.import_module(module), dialect))
+        @cache
+        def of(api: str) -> ProviderFactory:
+            return HTTPProvider.factory(_dialect(name, api))
+
+        return lambda settings: of(settings.api)(settings)
     if name == "anthropic":
         from llm.providers.anthropic.provider import AnthropicProvider  # noqa: PLC0415 - loaded when a provider is used
 
@@ -57,6 +64,12 @@ def provider_factory(name: str) -> ProviderFactory:
 
         return LocalProvider
     return _from_entry_point(name)
+
+
+def _dialect(name: str, api: str) -> Callable[[str | None], Dialect]:
+    module, dialect = (_RESPONSES if api == "responses" else _DIALECTS)[name]
+    made: Callable[[str | None], Dialect] = getattr(importlib.import_module(module), dialect)
+    return made
 
 
 def _from_entry_point(name: str) -> ProviderFactory:

@@ -18,6 +18,7 @@ from .faults import FaultPlan
 from .service import Service, Work, failed, whole
 from .spoil import spoil
 from .vendor import Failure, Stamp
+from .vendor_responses import speaker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -126,14 +127,14 @@ class Backend:
         return whole(data, stamp.now)
 
     def _play(self, body: Mapping[str, Any] | None, record: MockRequest, stamp: Stamp) -> Play:
-        key = record.key
+        key, vendor = record.key, speaker(self._vendor, record.path, record.body)
         self._per_key[key] += 1
         fault = self._faults.meet(record.number, key, self._per_key[key])
         record.fault = None if fault is None else fault.kind
         if fault is not None and fault.is_refusal:
             return self._refuse(fault, record, stamp)
         try:
-            request = self._understand(body, key)
+            request = self._understand(vendor, body, key)
         except _RefusedError as refused:
             return failed(self._vendor, refused.failure, stamp)
         account = self._account(key)
@@ -144,18 +145,18 @@ class Backend:
         record.charge = charge
         headers = self._vendor.limit_headers(account, stamp)
         late = fault.seconds if fault is not None and fault.kind == "slow" else 0.0
-        work = Work(request, record.body, stamp, admitted, late)
+        work = Work(request, record.body, stamp, admitted, late, vendor)
         play = self._service.answer(work) if request.embed is None else self._service.embed(work, request.embed)
         play.headers |= headers
-        return play if fault is None else spoil(play, fault, self._vendor, stamp, stream=record.stream)
+        return play if fault is None else spoil(play, fault, vendor, stamp, stream=record.stream)
 
-    def _understand(self, body: Mapping[str, Any] | None, key: str | None) -> LLMRequest:
+    def _understand(self, vendor: Vendor, body: Mapping[str, Any] | None, key: str | None) -> LLMRequest:
         if not self._known(key):
             raise _RefusedError(self._vendor.failure("auth"))
         if body is None:
             raise _RefusedError(replace(self._vendor.failure("invalid"), message="the body is no JSON object"))
         try:
-            request = self._vendor.read(body)
+            request = vendor.read(body)
         except LLMInvalidRequestError as error:
             raise _RefusedError(_invalid(self._vendor, error)) from error
         if self._models is not None and request.model not in self._models:

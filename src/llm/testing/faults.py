@@ -47,8 +47,9 @@ DAMAGES: Final[Mapping[str, str]] = {
 class Fault:
     """Something that goes wrong with some requests.
 
-    Requests for answers are counted from 1: chat completions, messages and embeddings, refused ones too. Lists of
-    models and token counts are not counted and never spoilt. Of several faults that meet a request the first is played.
+    Requests for answers are counted from 1: chat completions, responses, messages and embeddings, refused ones too.
+    Lists of models and token counts are not counted and never spoilt. Of several faults that meet a request the first
+    is played.
 
     Attributes:
         kind: One of `REFUSALS` and `DAMAGES` in `llm.testing.faults`.

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from llm.core.assembly import call_deltas
 from llm.core.exceptions import LLMConnectionError
+from llm.core.messages import ToolCall
 from llm.core.types import StreamChunk, TokenUsage
+from llm.providers.responses.thoughts import in_order
 
 from .echo import count_tokens, prompt_tokens
 from .pause import Pause
@@ -30,7 +32,8 @@ Answer: TypeAlias = "str | LLMResponse | Exception | Sequence[Piece]"
 def cut(response: LLMResponse, size: int) -> Iterator[StreamChunk]:
     """Yield a response in pieces: thoughts, text in chunks of `size` characters, tool calls, then finish and usage.
 
-    Where there are logprobs of all of the text, a chunk is a token; several choices come in turns.
+    A thought that led to a tool call comes right before it. Where there are logprobs of all of the text, a chunk is a
+    token; several choices come in turns.
     """
     choices = [_cut(choice, index, size) for index, choice in enumerate(response.choices)]
     *pieces, last = filter(None, chain.from_iterable(zip_longest(*choices)))
@@ -39,12 +42,18 @@ def cut(response: LLMResponse, size: int) -> Iterator[StreamChunk]:
 
 
 def _cut(choice: Choice, index: int, size: int) -> Iterator[StreamChunk]:
-    for thought in choice.thinking:
-        yield StreamChunk(thinking=thought, index=index)
-    for text, logprobs in _texts(choice, size):
-        yield StreamChunk(text, index=index, logprobs=logprobs, refused=choice.refused)
-    for delta in call_deltas(choice.tool_calls):
-        yield StreamChunk(tool_calls=(delta,), index=index)
+    calls = iter(call_deltas(choice.tool_calls))
+    if choice.logprobs and not choice.content:
+        yield StreamChunk(index=index, logprobs=choice.logprobs)
+    for said in in_order(choice.thinking, choice.content, choice.tool_calls):
+        if isinstance(said, str):
+            for text, logprobs in _texts(choice, size):
+                yield StreamChunk(text, index=index, logprobs=logprobs, refused=choice.refused)
+        elif isinstance(said, ToolCall):
+            yield StreamChunk(tool_calls=(next(calls),), index=index)
+        else:
+            for part in said:
+                yield StreamChunk(thinking=part, index=index)
     yield StreamChunk(finish_reason=choice.finish_reason, index=index)
 
 
@@ -54,7 +63,7 @@ def _texts(choice: Choice, size: int) -> Iterator[tuple[str, tuple[TokenLogprob,
         for token in logprobs:
             yield token.token, (token,)
         return
-    for start in range(0, len(text) or len(logprobs[:1]), size):
+    for start in range(0, len(text), size):
         yield text[start : start + size], () if start else logprobs
 
 

@@ -43,6 +43,7 @@ class Work(NamedTuple):
         stamp: When it came.
         lease: What it took.
         late: Seconds that a fault makes it late.
+        vendor: Who speaks at the path that it came to.
     """
 
     request: LLMRequest
@@ -50,6 +51,7 @@ class Work(NamedTuple):
     stamp: Stamp
     lease: Lease
     late: float
+    vendor: Vendor
 
 
 @dataclass(slots=True)
@@ -76,15 +78,15 @@ class Service:
 
     def answer(self, work: Work) -> Play:
         """Return the play of a chat's answer."""
-        said = self._say(work.request, work.stamp)
+        said = self._say(work)
         if isinstance(said, Failure):
             work.lease.settle(work.stamp.now, self._vendor.used(TokenUsage()))
             return failed(self._vendor, said, work.stamp)
         seconds = self._seconds_of(work.request)
         settlement = self._settle_at(work, seconds, said.usage)
         if not work.request.stream:
-            return whole(self._vendor.whole(said, work.stamp), work.stamp.now + work.late + seconds)
-        pieces = self._vendor.events(work.body, said, list(cut(said, self._chunk_size)), work.stamp)
+            return whole(work.vendor.whole(said, work.stamp), work.stamp.now + work.late + seconds)
+        pieces = work.vendor.events(work.body, said, list(cut(said, self._chunk_size)), work.stamp)
         settlement.pieces = len(pieces) - 1
         frames = _spread(pieces, work.stamp.now + work.late, seconds)
         return Play(200, {"content-type": "text/event-stream; charset=utf-8"}, frames, frames[0].at)
@@ -117,7 +119,8 @@ class Service:
     def _seconds_of(self, request: LLMRequest) -> float:
         return self._seconds(request) if callable(self._seconds) else self._seconds
 
-    def _say(self, request: LLMRequest, stamp: Stamp) -> LLMResponse | Failure:
+    def _say(self, work: Work) -> LLMResponse | Failure:
+        request = work.request
         said = None if self._answer is None else self._answer(request)
         if isinstance(said, Exception):
             return self._worded(said)
@@ -128,7 +131,7 @@ class Service:
             usage = echo(replace(request, max_tokens=None), said.content).usage
         return replace(
             said,
-            id=said.id or self._vendor.answer_id(stamp.number),
+            id=said.id or work.vendor.answer_id(work.stamp.number),
             model=said.model or request.model or "",
             usage=usage,
             finish_reason=said.finish_reason or ("tool_calls" if said.tool_calls else "stop"),

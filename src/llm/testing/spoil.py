@@ -50,7 +50,7 @@ def _before(play: Play, fault: Fault) -> list[Frame]:
 def _instead(play: Play, fault: Fault, vendor: Vendor) -> Play:
     frames = _before(play, fault)
     if fault.kind == "error_event":
-        event = vendor.error_event(vendor.failure("overloaded"))
+        event = vendor.error_event(vendor.failure("overloaded"), b"".join(frame.data for frame in frames))
     else:
         event = vendor.garbage_event(b'{"choices": [{"del' if fault.kind == "garbage" else b"[1, 2, 3]")
     at = frames[-1].at if frames else play.head_at

@@ -69,7 +69,7 @@ class MockUpstream:
         """Make a server; its limits and its count of requests start now.
 
         Args:
-            dialect: Whose server it is.
+            dialect: Whose server it is. OpenAI's answers chat completions and responses, each at its path.
             limits: For a key or a group of keys, limits under the names of `rate_limits` in `llm.yaml`, and if they
                 differ from those of the whole, `mode` and `phase`. Keys not named here have no limits.
             faults: What goes wrong.

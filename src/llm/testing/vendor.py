@@ -101,8 +101,8 @@ class Vendor(Protocol):
         """Return an error's body."""
         ...
 
-    def error_event(self, failure: Failure) -> bytes:
-        """Return an error in the middle of a stream."""
+    def error_event(self, failure: Failure, sent: bytes) -> bytes:
+        """Return an error in the middle of a stream, after what was `sent` of it."""
         ...
 
     def garbage_event(self, data: bytes) -> bytes:

@@ -119,8 +119,9 @@ class AnthropicVendor:
         request_id = self.identify(stamp.number)["request-id"]
         return orjson.dumps(write.write_error(failure.message, failure.type, request_id=request_id))
 
-    def error_event(self, failure: Failure) -> bytes:
+    def error_event(self, failure: Failure, sent: bytes) -> bytes:
         """As in `Vendor`."""
+        del sent
         return write.write_error_event(failure.message, failure.type)
 
     def garbage_event(self, data: bytes) -> bytes:

@@ -63,7 +63,7 @@ class OpenAIVendor:
     def route(self, method: str, path: str) -> Route | None:
         """As in `Vendor`."""
         match method, path.removeprefix("/v1"):
-            case "POST", "/chat/completions":
+            case "POST", "/chat/completions" | "/responses":
                 return "answer"
             case "POST", "/embeddings":
                 return "embeddings"
@@ -124,8 +124,9 @@ class OpenAIVendor:
         del stamp
         return orjson.dumps(write.write_error(failure.message, failure.type, failure.code))
 
-    def error_event(self, failure: Failure) -> bytes:
+    def error_event(self, failure: Failure, sent: bytes) -> bytes:
         """As in `Vendor`."""
+        del sent
         return write.write_error_event(failure.message, failure.type, failure.code)
 
     def garbage_event(self, data: bytes) -> bytes:

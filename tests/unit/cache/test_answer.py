@@ -18,7 +18,8 @@ from llm.core.types import FinishReason, LLMResponse, StreamChunk, TokenUsage, T
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 counts = st.integers(0, 2**40)
 usages = st.builds(TokenUsage, counts, counts, counts, counts)
-thoughts = st.builds(ThinkingPart, texts, st.none() | texts, st.none() | texts)
+told = st.none() | texts
+thoughts = st.builds(ThinkingPart, texts, told, told, told, told)
 finishes = st.none() | st.sampled_from(get_args(FinishReason))
 deltas = st.builds(ToolCallDelta, st.integers(0, 3), st.none() | texts, st.none() | texts, texts, st.booleans())
 tokens = st.builds(TokenLogprob, texts, st.floats(-30, 0), st.none() | st.binary(max_size=4))

@@ -65,6 +65,8 @@ DECIDES: dict[str, list[Any]] = {
         [Message(MessageRole.USER, (TextPart("a", refusal=True),))],
         [Message(MessageRole.USER, (ThinkingPart("a"),))],
         [Message(MessageRole.USER, (ThinkingPart("a", "s"),))],
+        [Message(MessageRole.USER, (ThinkingPart("a", id="s"),))],
+        [Message(MessageRole.USER, (ThinkingPart("a", before="s"),))],
         [Message(MessageRole.USER, (ImagePart(url="a"),))],
         [Message(MessageRole.USER, (ImagePart(url="a", detail="low"),))],
         [Message(MessageRole.USER, (ImagePart(data=b"a", media_type="image/png"),))],

@@ -80,3 +80,15 @@ def test_a_thought_ends_with_its_signature_and_a_redacted_one_stands_alone() -> 
     assert whole.thinking == (
         ThinkingPart("let me", "sig1"), ThinkingPart("next"), ThinkingPart("", None, "blob"), ThinkingPart("last"),
     )  # fmt: skip
+
+
+def test_a_thought_with_an_id_has_it_in_its_first_piece_and_ends_with_its_encrypted_form() -> None:
+    pieces = [
+        ThinkingPart("let ", id="a"), ThinkingPart("me"), ThinkingPart("see", id="a"),
+        ThinkingPart("", redacted="blob", before="call"), ThinkingPart("", None, "more", "b"), ThinkingPart("last"),
+    ]  # fmt: skip
+    whole = assemble([StreamChunk(thinking=piece) for piece in pieces])
+    assert whole.thinking == (
+        ThinkingPart("let me", id="a"), ThinkingPart("see", None, "blob", "a", "call"),
+        ThinkingPart("", None, "more", "b"), ThinkingPart("last"),
+    )  # fmt: skip

@@ -24,7 +24,7 @@ from llm.utils.sse import EventDecoder
 if TYPE_CHECKING:
     from llm.core.protocols import ProviderSettings
     from llm.core.types import StreamChunk
-    from llm.providers.openai.events import OpenAIEvents
+    from llm.providers.dialect import EventReader
 
     class Server(Protocol):
         url: str
@@ -237,7 +237,7 @@ def flat(read: StreamChunk | tuple[StreamChunk, ...] | None) -> tuple[StreamChun
     return () if read is None else (read,)
 
 
-def chunks_of(stream: bytes) -> tuple[list[StreamChunk], OpenAIEvents]:
+def chunks_of(stream: bytes) -> tuple[list[StreamChunk], EventReader]:
     reader = OWN.events()
     chunks: list[StreamChunk] = []
     for event in EventDecoder().feed(stream):

@@ -285,12 +285,6 @@ def test_a_document_by_its_address_is_read_as_one() -> None:
     assert request.messages[0].content == (DocumentPart(url="https://example.com/a.pdf", title="a.pdf"),)
 
 
-def test_a_document_by_a_files_name_is_refused_where_the_dialect_has_no_such_name() -> None:
-    request = LLMRequest([Message(MessageRole.USER, (DocumentPart(file_id="file-1"),))], model="m", max_tokens=1)
-    with pytest.raises(LLMInvalidRequestError, match=r"messages\[0\] has a document by its file_id"):
-        AnthropicDialect().encode(request, stream=False)
-
-
 def test_options_of_a_stream_beside_its_usage_pass_through_extra() -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True}
     options = {"include_usage": True, "include_obfuscation": False}

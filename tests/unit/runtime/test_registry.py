@@ -61,6 +61,7 @@ async def test_a_factory_gets_the_section_it_stands_for() -> None:
         pass
     assert [settings.key.reveal() for settings in given] == ["sk-a", "sk-b"]
     assert given[0].models == ("m", "n")
+    assert given[0].api == "chat_completions"
     assert given[0].base_url == "http://127.0.0.1:9/v1"
     assert "sk-a" not in repr(given)
 

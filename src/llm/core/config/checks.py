@@ -96,6 +96,9 @@ def _providers(providers: Mapping[str, ProviderConfig]) -> Iterator[Fault]:
         for fault in (*faults, *client_faults(provider)):
             needs = tuple(f"{path}.{field}" for field in fault.needs)
             yield replace(fault, field=f"{path}.{fault.field}", needs=needs)
+        if provider.api == "responses" and provider.type != "openai":
+            told = f'"{provider.type}" has no `api: responses`; take the line away, or say `type: openai`'
+            yield Fault(f"{path}.api", told, needs=(f"{path}.type",))
         if provider.type in _VENDORS and not provider.api_keys and _asks_vendor(provider):
             wanted = (
                 f'add `api_keys: ["${{{provider.type.upper()}_API_KEY}}"]`, or the base_url of a server without keys'

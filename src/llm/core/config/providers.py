@@ -52,6 +52,10 @@ class ProviderConfig(fields.Section):
         description="direct: our own; sdk: through the vendor's client, for Azure, Bedrock and Vertex.",
     )
     sdk: SDKConfig | None = Field(default=None, description="Which of the vendor's clients `transport: sdk` means.")
+    api: Literal["chat_completions", "responses"] = Field(
+        default="chat_completions",
+        description="Which of OpenAI's two interfaces is spoken; responses: only with `type: openai`.",
+    )
     device: fields.Text = Field(default="auto", description="Where a local model runs: auto, cpu, cuda, cuda:1, mps.")
 
     @property

@@ -109,6 +109,8 @@ def _from_data_url(url: str, at: int) -> dict[str, Any]:
 
 
 def _thought(part: ThinkingPart) -> dict[str, Any] | None:
+    if part.id is not None:  # another vendor's, which this one would refuse
+        return None
     if part.redacted is not None:
         return {"type": "redacted_thinking", "data": part.redacted}
     if part.signature is None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from llm.core.call import LimitReport
     from llm.core.types import LLMRequest, LLMResponse, TokenUsage
+    from llm.providers.dialect import EventReader
     from llm.providers.limit_headers import Told
     from llm.utils.redact import Secret
 
@@ -78,7 +79,7 @@ class OpenAIDialect:
         """Read a whole answer."""
         return read_answer(body, provider=provider, key=key)
 
-    def events(self) -> OpenAIEvents:
+    def events(self) -> EventReader:
         """Return a reader for one stream."""
         return OpenAIEvents()
 
