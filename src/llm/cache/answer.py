@@ -148,12 +148,12 @@ def _usage(kept: object) -> TokenUsage:
 
 
 def _thought_to_json(thought: ThinkingPart) -> list[str | None]:
-    return [thought.text, thought.signature, thought.redacted]
+    return [thought.text, thought.signature, thought.redacted, thought.details]
 
 
 def _thought(kept: object) -> ThinkingPart:
-    text, signature, redacted = _list(kept)
-    return ThinkingPart(_text(text), _text_or_none(signature), _text_or_none(redacted))
+    text, signature, redacted, *rest = _list(kept)  # those of earlier versions end here
+    return ThinkingPart(_text(text), _text_or_none(signature), _text_or_none(redacted), *map(_text_or_none, rest))
 
 
 def _finish(kept: object) -> FinishReason | None:

@@ -176,7 +176,8 @@ def _part(part: Part) -> list[Any]:
         case AudioPart():
             return ["audio", _digest(part.data), part.format]
         case ThinkingPart():
-            return ["thinking", part.text, part.signature, part.redacted]
+            known = ["thinking", part.text, part.signature, part.redacted]
+            return known if part.details is None else [*known, part.details]
 
 
 def _digest(data: bytes | None) -> str | None:

@@ -27,10 +27,12 @@ def assemble(
     thoughts: list[ThinkingPart] = []
     finish: FinishReason | None = None
     usage = TokenUsage()
+    cost: float | None = None
     for chunk in chunks:
         texts.append(chunk.content)
         finish = chunk.finish_reason or finish
-        usage = chunk.usage or usage
+        if chunk.usage is not None:
+            usage, cost = chunk.usage, chunk.cost
         if chunk.thinking is not None:
             _add_thought(thoughts, chunk.thinking)
         for delta in chunk.tool_calls:
@@ -46,15 +48,16 @@ def assemble(
         usage,
         finish,
         tuple(ToolCall(*calls[index]) for index in sorted(calls)),
+        cost=cost,
         key=key,
         thinking=tuple(thoughts),
     )
 
 
 def _add_thought(thoughts: list[ThinkingPart], piece: ThinkingPart) -> None:
-    # A thought comes as text pieces and ends with its signature; what is redacted comes whole.
+    # A thought comes as text pieces and ends with its signature or its record; what is redacted comes whole.
     last = thoughts[-1] if thoughts else None
-    if last is None or last.signature is not None or last.redacted is not None or piece.redacted is not None:
+    if last is None or piece.redacted is not None or (last.signature or last.redacted or last.details) is not None:
         thoughts.append(piece)
     else:
-        thoughts[-1] = ThinkingPart(last.text + piece.text, piece.signature)
+        thoughts[-1] = ThinkingPart(last.text + piece.text, piece.signature, details=piece.details)

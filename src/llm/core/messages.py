@@ -112,11 +112,13 @@ class ThinkingPart:
         text: The thought; empty where the provider hides it.
         signature: The provider's proof that the thought is its own (Anthropic).
         redacted: The provider's encrypted form of a hidden thought (Anthropic).
+        details: The provider's own record of all of it, as JSON text (OpenRouter).
     """
 
     text: str
     signature: str | None = None
     redacted: str | None = None
+    details: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no text."""

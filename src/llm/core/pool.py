@@ -283,7 +283,7 @@ class Pool:
             if isinstance(result, LLMStream):
                 stream = result
                 return self._streaming(stream, request, call, grant, client)
-            used = self._settlement.answered(client.used(result.usage), result.usage, model)
+            used = self._settlement.answered(client.used(result.usage), result.usage, model, result.cost)
             call.attempted(self._clock.now(), used)
             return self._signed(result, key)
         except LLMException as error:
@@ -320,7 +320,8 @@ class Pool:
             if call.state is CallState.ANSWERING:
                 usage, paid = stream.usage, grant.charge
                 if usage is not None:
-                    call.attempted(self._clock.now(), self._settlement.answered(client.used(usage), usage, model))
+                    used = self._settlement.answered(client.used(usage), usage, model, stream.cost)
+                    call.attempted(self._clock.now(), used)
                 else:
                     call.attempted(self._clock.now(), *self._settlement.cut(paid, model, stream.text))
             self._close(grant.slot.key.give_back(client))

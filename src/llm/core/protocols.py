@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from llm.utils.clock import Clock
 from llm.utils.redact import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from .call import Call, Charge
     from .stream import LLMResult, LLMStream
@@ -174,6 +175,10 @@ class ProviderSettings:
         key: Its key; None where it needs none.
         base_url: Where it is; None for the vendor's own address.
         device: For a model on the box: `auto`, `cpu`, `cuda` or `mps`.
+        headers: Headers to send with every request, by name; those that must not be shown as secrets.
+        on_unsupported: What becomes of a sampling parameter that the model does not take.
+        models_ttl: Seconds after which what is known of the models is asked for again.
+        routing: What the section's `routing` adds to the body of every request.
     """
 
     name: str
@@ -183,6 +188,10 @@ class ProviderSettings:
     key: Secret | None = None
     base_url: str | None = None
     device: str = "auto"
+    headers: Mapping[str, Secret | str] = field(default_factory=dict[str, Secret | str])
+    on_unsupported: Literal["drop", "refuse"] = "drop"
+    models_ttl: float = 3600.0
+    routing: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 ProviderFactory: TypeAlias = "Callable[[ProviderSettings], Provider]"

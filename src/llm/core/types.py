@@ -240,6 +240,7 @@ class StreamChunk:
         finish_reason: Why the answer ended, in its last chunks.
         usage: Tokens of the whole answer, where the provider sends them: near the end.
         thinking: A piece of a thought.
+        cost: US dollars of the whole answer, where the provider tells them: with the usage.
     """
 
     content: str = ""
@@ -247,6 +248,7 @@ class StreamChunk:
     finish_reason: FinishReason | None = None
     usage: TokenUsage | None = None
     thinking: ThinkingPart | None = None
+    cost: float | None = None
 
     def __str__(self) -> str:
         """Return the text."""
@@ -267,7 +269,7 @@ class LLMResponse:
         tool_calls: Tools that the model asks for.
         parsed: Instance of the request's `response_model`, if it had one.
         cached: Whether the cache answered.
-        cost: US dollars; None where the model's price is unknown.
+        cost: US dollars, the provider's own word where it gives one; None where the model's price is unknown.
         latency: Seconds from the call to the whole answer, waiting included.
         attempts: How often the request was sent; 0 for an answer from the cache.
         key: Fingerprint of the key; never the key.

@@ -220,6 +220,10 @@ class Composition:
             key=key,
             base_url=None if section.base_url is None else str(section.base_url),
             device=section.device,
+            headers=section.headers,
+            on_unsupported=section.on_unsupported,
+            models_ttl=section.models_ttl,
+            routing={} if section.routing is None else section.routing.body(),
         )
         return Key(
             name if key is None else key.fingerprint,

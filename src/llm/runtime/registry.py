@@ -18,8 +18,8 @@ _registered: dict[str, ProviderFactory] = {}
 _DIALECTS = {
     "openai": ("llm.providers.openai", "OpenAIDialect"),
     "anthropic": ("llm.providers.anthropic", "AnthropicDialect"),
-    "openrouter": ("llm.providers.openrouter", "OpenRouterDialect"),
 }
+_BUILT_IN = (*_DIALECTS, "openrouter", "local")
 
 
 def register_provider(name: str, factory: ProviderFactory) -> None:
@@ -49,6 +49,10 @@ def provider_factory(name: str) -> ProviderFactory:
 
         module, dialect = _DIALECTS[name]
         return HTTPProvider.factory(getattr(importlib.import_module(module), dialect))
+    if name == "openrouter":
+        from llm.providers.openrouter import OpenRouterFactory  # noqa: PLC0415 - loaded when a provider is used
+
+        return OpenRouterFactory()
     if name == "local":
         from llm.providers.local.provider import LocalProvider  # noqa: PLC0415 - loaded when a provider is used
 
@@ -60,7 +64,7 @@ def _from_entry_point(name: str) -> ProviderFactory:
     offered = {entry.name: entry for entry in entry_points(group="llm.providers")}
     if name in offered:
         return _loaded(offered[name])
-    known = sorted({*_registered, *_DIALECTS, "local", *offered})
+    known = sorted({*_registered, *_BUILT_IN, *offered})
     raise LLMConfigurationError(
         f"there is no kind of provider {name!r}; there are: {', '.join(known)}. Correct `type:`, or register it with "
         "register_provider before the manager opens; a server that speaks OpenAI's dialect is `type: openai` with a "
