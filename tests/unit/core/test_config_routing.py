@@ -1,5 +1,6 @@
 """What a section says about OpenRouter, and the headers that any section may add."""
 
+# ruff: noqa: ANN401 - options and JSON as they come
 from __future__ import annotations
 
 import json
@@ -102,7 +103,7 @@ LINES = "providers:\n  openrouter:\n    api_keys: k\n    models: m\n    "
         ("headers: {X-Title: a, x-title: b}", 5, 14, "headers", "one header stands here twice"),
     ],
 )
-def test_a_mistake_is_told_with_its_place(  # noqa: PLR0913 - a mistake's columns
+def test_a_mistake_is_told_with_its_place(  # noqa: PLR0913, PLR0917 - a mistake's columns
     tmp_path: Path, text: str, line: int, column: int, field: str, message: str
 ) -> None:
     file = tmp_path / "llm.yaml"

@@ -19,7 +19,6 @@ from llm.providers.openrouter.models import read_models
 from llm.testing import Fault, MockUpstream
 from llm.testing.vendor_openrouter import INPUT_PRICE, OUTPUT_PRICE, PARAMETERS
 
-
 KEYS = (f"k{at}" for at in count())
 """A key for each test: managers of one process share what they learn of a key."""
 

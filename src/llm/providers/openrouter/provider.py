@@ -32,18 +32,18 @@ class OpenRouterProvider(HTTPProvider):
             knowledge=listing,
         )
         super().__init__(settings, dialect)
-        self._listing: Listing | None = listing
+        self._listing = listing
+        self._closed = False
         listing.join()
 
     async def close(self) -> None:
         """Leave the list; what is fetched for nobody ends."""
-        listing, self._listing = self._listing, None
-        if listing is not None:
-            await listing.leave()
+        if not self._closed:
+            self._closed = True
+            await self._listing.leave()
 
     async def _ask(self, request: LLMRequest, *, stream: bool) -> Reply:
-        if self._listing is not None:
-            await self._listing.ready()
+        await self._listing.ready()
         return await super()._ask(request, stream=stream)
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: ANN401 - options and JSON as they come
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ def known(wire: Callable[[str], bytes]) -> Known:
     return Known(read_models(wire("openrouter/models.json")))
 
 
-def body_of(request: LLMRequest, dialect: OpenRouterDialect = DIALECT) -> Any:  # noqa: ANN401 - JSON
+def body_of(request: LLMRequest, dialect: OpenRouterDialect = DIALECT) -> Any:
     return orjson.loads(dialect.encode(request, stream=False))
 
 
@@ -176,10 +177,17 @@ def test_what_a_model_takes_and_what_nobody_knows_is_sent(known: Known, model: s
     for mode in ("drop", "refuse"):
         body = body_of(
             LLMRequest("Hi", model=model, **options),
-            OpenRouterDialect(knowledge=known, on_unsupported=mode),  # type: ignore[arg-type]  # a loop's text
+            OpenRouterDialect(knowledge=known, on_unsupported=mode),
         )
         assert body.keys() >= options.keys()
     assert known.left_out == []
+
+
+def test_content_that_a_model_can_see_and_hear_is_sent(known: Known) -> None:
+    known.models["all"] = Accepted(inputs=frozenset({"text", "image", "audio"}))
+    parts = (ImagePart(url="https://x/y.png"), AudioPart(data=b"x", format="wav"))
+    request = LLMRequest(Message(MessageRole.USER, parts), model="all")
+    assert len(body_of(request, OpenRouterDialect(knowledge=known))["messages"][0]["content"]) == 2
 
 
 def test_a_model_of_which_the_list_says_nothing_gets_all(known: Known) -> None:

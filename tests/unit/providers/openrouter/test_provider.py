@@ -21,9 +21,10 @@ from llm.utils.redact import Secret
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from tests.unit.providers.conftest import Server
+
     from llm.core.protocols import ProviderSettings
     from llm.providers.openrouter import OpenRouterProvider
-    from tests.unit.providers.conftest import Server
 
 REQUEST = LLMRequest("Hi", model="openai/o3-mini", temperature=0.5)
 MODELS, CALLS = "/v1/models", "/v1/chat/completions"
