@@ -150,6 +150,15 @@ async def test_its_time_is_the_configurations() -> None:
     await bench.listing.leave()
 
 
+async def test_a_renewal_keeps_nobody_waiting_however_soon_it_comes() -> None:
+    bench = Bench(models_ttl=0.5)
+    await bench.waited()
+    await bench.clock.advance(0.5)
+    assert await bench.waited() == 0
+    assert len(bench.upstream.asked) == 2
+    await bench.clock.advance(1)
+
+
 async def test_no_call_waits_longer_than_the_bound_and_only_the_first_ones_wait(bench: Bench) -> None:
     bench.upstream.seconds = 10.0
     assert await bench.waited() == PATIENCE
