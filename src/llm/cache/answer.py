@@ -208,12 +208,12 @@ def _usage(kept: object) -> TokenUsage:
 
 
 def _thought_to_json(thought: ThinkingPart) -> list[str | None]:
-    return [thought.text, thought.signature, thought.redacted, thought.id, thought.before]
+    return [thought.text, thought.signature, thought.redacted, thought.id, thought.before, thought.details]
 
 
 def _thought(kept: object) -> ThinkingPart:
-    text, signature, redacted, name, before = _list(kept)
-    return ThinkingPart(_text(text), *map(_text_or_none, (signature, redacted, name, before)))
+    text, signature, redacted, name, before, details = _list(kept)
+    return ThinkingPart(_text(text), *map(_text_or_none, (signature, redacted, name, before, details)))
 
 
 def _vectors_to_json(vectors: tuple[tuple[float, ...], ...]) -> list[Any]:

@@ -188,7 +188,7 @@ def _part(part: TextPart | ImagePart | DocumentPart | AudioPart | ThinkingPart |
         case AudioPart():
             return ["audio", _digest(part.data), part.format]
         case ThinkingPart():
-            return ["thinking", part.text, part.signature, part.redacted, *_given(part.id, part.before)]
+            return ["thinking", part.text, part.signature, part.redacted, *_given(part.id, part.before, part.details)]
         case VendorPart():
             return ["vendor", _plain(part.block)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .choices import Choice
@@ -27,14 +28,16 @@ def assemble(  # noqa: PLR0913 - the response's fields
 ) -> LLMResponse:
     """Put the chunks of a whole answer together; those of several choices may come in any order."""
     first, *others = _choices(chunks)
+    told = next((chunk for chunk in reversed(chunks) if chunk.usage is not None), None)
     return LLMResponse(
         id,
         first.content,
         model,
         provider,
-        next((chunk.usage for chunk in reversed(chunks) if chunk.usage is not None), TokenUsage()),
+        TokenUsage() if told is None or told.usage is None else told.usage,
         first.finish_reason,
         first.tool_calls,
+        cost=None if told is None else told.cost,
         key=key,
         raw=raw,
         thinking=first.thinking,
@@ -113,14 +116,14 @@ def _calls(deltas: list[ToolCallDelta]) -> tuple[ToolCall, ...]:
 
 
 def _add_thought(thoughts: list[ThinkingPart], piece: ThinkingPart) -> None:
-    # A thought comes as text pieces. It begins with its id, where it has one, and ends with its signature or its
+    # A thought comes as text pieces. It begins with its id, where it has one, and ends with its signature, record or
     # encrypted form; what is redacted and has no id comes whole.
     last = thoughts[-1] if thoughts else None
     if last is None or piece.id is not None or _is_whole(last) or (piece.redacted is not None and last.id is None):
         thoughts.append(piece)
     else:
-        thoughts[-1] = ThinkingPart(last.text + piece.text, piece.signature, piece.redacted, last.id, piece.before)
+        thoughts[-1] = replace(piece, text=last.text + piece.text, id=last.id)
 
 
 def _is_whole(thought: ThinkingPart) -> bool:
-    return thought.signature is not None or thought.redacted is not None
+    return (thought.signature or thought.redacted or thought.details) is not None

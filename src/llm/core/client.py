@@ -343,7 +343,9 @@ class LLMClient:
     def _complete(self, response: LLMResponse, call: Call, request: LLMRequest, route: Route) -> LLMResponse:
         parts = self._routes.parts
         model = response.model or request.model or ""
-        cost = response.cost if response.cached else parts.cost(route.provider, model, response.usage)
+        cost = response.cost  # the cache's, or the provider's own word
+        if cost is None and not response.cached:
+            cost = parts.cost(route.provider, model, response.usage)
         return response_with(
             response,
             model=model,

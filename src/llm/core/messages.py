@@ -133,6 +133,7 @@ class ThinkingPart:
     redacted: str | None = None
     id: str | None = None
     before: str | None = None
+    details: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no text."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from .bounds import Bound
 from .call import Call, CallState, Charge, Ticket
@@ -32,111 +32,12 @@ if TYPE_CHECKING:
 
     from llm.utils.clock import Clock
 
-    from .call import LimitReport
-    from .keys import Client, Key, Slot
+    from .admitting import Admitting, Grant, Timeouts
+    from .keys import Client, Key
     from .protocols import Provider
     from .settlement import Settlement
-    from .standing import Admission
     from .stream import LLMResult
     from .types import LLMRequest, LLMResponse
-
-
-class Grant(Protocol):
-    """What admission gives: a lease that knows its slot and what was paid."""
-
-    @property
-    def slot(self) -> Slot:
-        """The slot."""
-        ...
-
-    @property
-    def charge(self) -> Charge:
-        """What was paid."""
-        ...
-
-    def learn(self, heard: Callable[[], Sequence[LimitReport]], *, closely: bool = False) -> None:
-        """Level its limits with what the provider said of them: where it is worth it, or in any case `closely`."""
-
-    def succeeded(self) -> None:
-        """Know that the slot's account is served again."""
-
-    def refused(self, seconds: float | None) -> float:
-        """Rest the slot's account, and return for how many seconds; None: the provider named no time."""
-        ...
-
-
-class Admitting(Protocol):
-    """What the pool needs of the queue; `llm.limits.admission` has it."""
-
-    @property
-    def slots(self) -> tuple[Slot, ...]:
-        """All slots, in the order of the configuration."""
-        ...
-
-    @property
-    def waiting(self) -> int:
-        """Calls that wait."""
-        ...
-
-    def models(self) -> tuple[str, ...]:
-        """Return the models that the slots name."""
-        ...
-
-    def choose_model(self) -> str:
-        """Return a model for a call that names none."""
-        ...
-
-    def check(self, ticket: Ticket) -> None:
-        """Refuse what can never be paid."""
-
-    async def pay(self, call: Call, *, timeout: float | None = None) -> Grant:  # noqa: ASYNC109 - the pool's own limit
-        """Wait until a slot can pay, and pay."""
-        ...
-
-    def keys_changed(self) -> None:
-        """Look again who can go."""
-
-    def usable(self, model: str) -> bool:
-        """Return whether a key is left."""
-        ...
-
-    def rest(self, model: str) -> float:
-        """Return seconds until a key is not cooling."""
-        ...
-
-    def explain(self, ticket: Ticket) -> Admission:
-        """Return what would happen now."""
-        ...
-
-    def saturation(self, slot: Slot) -> dict[str, float]:
-        """Return how full each limit is."""
-        ...
-
-    def cooling(self, slot: Slot) -> float:
-        """Return seconds that the account still rests."""
-        ...
-
-    def close(self, error: Exception) -> None:
-        """End all waiting, in order."""
-
-
-class Timeouts(Protocol):
-    """Seconds of one attempt; `llm.core.config` has them."""
-
-    @property
-    def first_token(self) -> float:
-        """Until a stream's first chunk."""
-        ...
-
-    @property
-    def idle(self) -> float:
-        """Between two chunks, and between two reads."""
-        ...
-
-    @property
-    def attempt(self) -> float:
-        """A whole unary attempt."""
-        ...
 
 
 class ReplacedError(Exception):
@@ -292,7 +193,7 @@ class Pool:
             if isinstance(result, LLMStream):
                 stream = result
                 return self._streaming(stream, request, call, grant, client)
-            used = self._settlement.answered(client.used(result.usage), result.usage, model)
+            used = self._settlement.answered(client.used(result.usage), result.usage, model, result.cost)
             call.attempted(self._clock.now(), used)
             return self._signed(result, key)
         except LLMException as error:
@@ -330,7 +231,8 @@ class Pool:
             if call.state is CallState.ANSWERING:
                 usage, paid = stream.usage, grant.charge
                 if usage is not None:
-                    call.attempted(self._clock.now(), self._settlement.answered(client.used(usage), usage, model))
+                    used = self._settlement.answered(client.used(usage), usage, model, stream.cost)
+                    call.attempted(self._clock.now(), used)
                 else:
                     call.attempted(self._clock.now(), *self._settlement.cut(paid, model, stream.all_text))
             self._close(grant.slot.key.give_back(client))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from llm.utils.clock import Clock
 from llm.utils.redact import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
     from .call import Call, Charge
     from .standing import HealthStatus
@@ -199,6 +200,10 @@ class ProviderSettings:
         base_url: Where it is; None for the vendor's own address.
         device: For a model on the box: `auto`, `cpu`, `cuda` or `mps`.
         api: Which of OpenAI's two interfaces it speaks: `chat_completions` or `responses`.
+        headers: Headers to send with every request, by name; those that must not be shown as secrets.
+        on_unsupported: What becomes of a sampling parameter that the model does not take.
+        models_ttl: Seconds after which what is known of the models is asked for again.
+        routing: What the section's `routing` adds to the body of every request.
     """
 
     name: str
@@ -209,6 +214,10 @@ class ProviderSettings:
     base_url: str | None = None
     device: str = "auto"
     api: str = "chat_completions"
+    headers: Mapping[str, Secret | str] = field(default_factory=dict[str, Secret | str])
+    on_unsupported: Literal["drop", "refuse"] = "drop"
+    models_ttl: float = 3600.0
+    routing: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 ProviderFactory: TypeAlias = "Callable[[ProviderSettings], Provider]"

@@ -29,11 +29,14 @@ class Settlement:
     cost: Callable[[str, TokenUsage], float] | None = None
     expected: Callable[[str], int] | None = None
 
-    def answered(self, used: Charge | None, usage: TokenUsage, model: str) -> Charge | None:
-        """Return what an answer took, in the vendor's count `used`; None where it tells no usage."""
+    def answered(self, used: Charge | None, usage: TokenUsage, model: str, told: float | None = None) -> Charge | None:
+        """Return what an answer took, in the vendor's count `used`; None where it tells no usage.
+
+        `told` is the vendor's own word of its cost, in US dollars.
+        """
         if used is None or self.cost is None:
             return used
-        return used._replace(cost=self.cost(model, usage))
+        return used._replace(cost=self.cost(model, usage) if told is None else told)
 
     def in_vain(self, paid: Charge, model: str, error: BaseException) -> tuple[Charge, Charge | None]:
         """Return what a request took that was sent and brought nothing.

@@ -137,6 +137,11 @@ class LLMStream:
         """Tokens, once the provider has sent them."""
         return next((chunk.usage for chunk in reversed(self._chunks) if chunk.usage is not None), None)
 
+    @property
+    def cost(self) -> float | None:
+        """US dollars, once the provider has sent them."""
+        return next((chunk.cost for chunk in reversed(self._chunks) if chunk.cost is not None), None)
+
     def interrupt(self, error: LLMException) -> None:
         """End the stream with `error`, for its reader too."""
         heir = self._heir() if self._heir is not None else None

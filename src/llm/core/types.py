@@ -265,6 +265,7 @@ class StreamChunk:
         index: Which of several choices it belongs to, from 0; theirs may come interleaved.
         logprobs: How likely its tokens were, where that was asked for.
         refused: Whether the text is part of a refusal.
+        cost: US dollars of the whole answer, where the provider tells them: with the usage.
     """
 
     content: str = ""
@@ -275,6 +276,7 @@ class StreamChunk:
     index: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()
     refused: bool = False
+    cost: float | None = None
 
     def __str__(self) -> str:
         """Return the text."""
@@ -296,7 +298,7 @@ class LLMResponse:
         tool_calls: Tools that the model asks for.
         parsed: Instance of the request's `response_model`, if it had one.
         cached: Whether the cache answered.
-        cost: US dollars; None where the model's price is unknown.
+        cost: US dollars, the provider's own word where it gives one; None where the model's price is unknown.
         latency: Seconds from the call to the whole answer, waiting included.
         attempts: How often the request was sent; 0 for an answer from the cache.
         key: Fingerprint of the key; never the key.

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 from llm.core.exceptions import LLMException, LLMInvalidRequestError
 from llm.core.standing import HealthStatus
 from llm.core.stream import LLMStream
-from llm.utils.redact import redact
+from llm.utils.redact import Secret, redact
 
-from .dialect import EmbeddingDialect
+from .dialect import EmbeddingDialect, joined
 from .errors import error_for
 from .failure import read_failure, retry_after
 from .frames import bare
@@ -47,9 +47,10 @@ class HTTPProvider:
         self._transport = settings.transport
         self._dialect = dialect
         self._embeddings = dialect.embeddings if isinstance(dialect, EmbeddingDialect) else None
-        self._secrets = () if settings.key is None else (settings.key,)
+        hidden = [value for value in settings.headers.values() if isinstance(value, Secret)]
+        self._secrets = tuple(hidden) if settings.key is None else (settings.key, *hidden)
         self._key = None if settings.key is None else settings.key.fingerprint
-        self._headers = dialect.headers(settings.key)
+        self._headers = joined(dialect.headers(settings.key), settings.headers)
 
     @classmethod
     def factory(cls, dialect: Callable[[str | None], Dialect]) -> ProviderFactory:

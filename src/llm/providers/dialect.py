@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
 from llm.core.exceptions import LLMConfigurationError
+from llm.utils.redact import Secret
 
 if TYPE_CHECKING:
     from llm.core.call import Charge, LimitReport
     from llm.core.protocols import EmbeddingLimits
     from llm.core.types import LLMRequest, LLMResponse, StreamChunk, TokenUsage
-    from llm.utils.redact import Secret
     from llm.utils.sse import Event
 
     from .limit_headers import Told
@@ -186,6 +186,16 @@ class Headers(Mapping[str, str]):
     def __repr__(self) -> str:
         """Return the names only."""
         return f"Headers({', '.join(self)})"
+
+
+def joined(headers: Mapping[str, str], more: Mapping[str, Secret | str]) -> Mapping[str, str]:
+    """Return the headers of a dialect and those of a configuration, which go before; showing them shows no value."""
+    if not more:
+        return headers
+    fields = {name: headers[name] for name in headers}
+    for name, value in more.items():
+        fields[name.lower()] = value.reveal() if isinstance(value, Secret) else value
+    return Headers(fields, "", None)
 
 
 def _is_header_text(key: Secret) -> bool:

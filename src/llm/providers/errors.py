@@ -88,6 +88,7 @@ TABLE: Final = (
     Row(403, "model_not_found", LLMAuthenticationError, model_only=True),
     Row(None, "rate_limit_exceeded", LLMRateLimitError),
     Row(None, "rate_limit_error", LLMRateLimitError),
+    Row(None, "openrouter_in_flight_budget", LLMRateLimitError),
     Row(None, "overloaded_error", LLMOverloadedError),
     Row(None, "server_is_overloaded", LLMOverloadedError),
     Row(None, "slow_down", LLMOverloadedError),
@@ -149,15 +150,19 @@ def error_for(status: int, failure: Failure, /, **facts: Unpack[ErrorFacts]) -> 
     if status < HTTPStatus.MULTIPLE_CHOICES and failure.status is not None:
         status = failure.status
     row = _row(status, failure)
-    said = f": {words}" if (words := _short(failure.message).rstrip(". ")) else ""
+    said = f": {words}" if (words := _short(_words(failure)).rstrip(". ")) else ""
     message = f"the provider answered with a failure{said}; {_REMEDIES[row.kind]}"
     facts["status"] = status
     if row.kind is LLMContextLengthError:
-        limit, requested = _window(failure.message)
+        limit, requested = _window(_words(failure))
         return LLMContextLengthError(message, limit=limit, requested=requested, **facts)
     if row.kind is LLMAuthenticationError:
         return LLMAuthenticationError(message, model_only=row.model_only, **facts)
     return row.kind(message, **facts)
+
+
+def _words(failure: Failure) -> str:
+    return f"{failure.message.rstrip('. ')} ({failure.behind})" if failure.behind else failure.message
 
 
 _MESSAGE_CHARS: Final = 500
@@ -170,7 +175,7 @@ def _short(message: str) -> str:
 
 
 def _row(status: int, failure: Failure) -> Row:
-    said = [code for pattern, code in _SAID if pattern.search(failure.message)] if status in _UNCLEAR else []
+    said = _said(failure) if status in _UNCLEAR else []
     for code in (*said, *failure.codes):
         row = _ROWS.get((status, code)) or _ROWS.get((None, code))
         if row is not None:
@@ -179,6 +184,15 @@ def _row(status: int, failure: Failure) -> Row:
     return known or Row(
         status, None, LLMServerError if status >= HTTPStatus.INTERNAL_SERVER_ERROR else LLMInvalidRequestError
     )
+
+
+def _said(failure: Failure) -> list[str]:
+    return [
+        code
+        for pattern, code in _SAID
+        # The credit behind a router is the router's.
+        if pattern.search(failure.message) or (code != "billing_error" and pattern.search(failure.behind))
+    ]
 
 
 # Two numbers that vendors put beside the words, in one order or the other. Of more digits than a window has, a text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import orjson
 
@@ -21,15 +21,18 @@ class Failure:
         message: Its words.
         codes: Its codes and types, the most exact first.
         status: HTTP status that the body itself claims, as OpenRouter's do.
+        behind: Of a router such as OpenRouter: who failed behind it, and that one's words, which speak of the router's
+            account there and not of ours.
     """
 
     message: str = ""
     codes: tuple[str, ...] = ()
     status: int | None = None
+    behind: str = ""
 
 
-def read_failure(body: bytes | Mapping[str, Any]) -> Failure:
-    """Read an error body of any of the dialects; one that says nothing gives an empty `Failure`."""
+def read_failure(body: object) -> Failure:
+    """Read an error body, bytes or JSON, of any of the dialects; one that says nothing gives an empty `Failure`."""
     said: Any = body
     if isinstance(body, bytes):
         try:
@@ -58,12 +61,36 @@ def _failure(error: Mapping[Any, Any]) -> Failure:
             codes.append(inner)
         case {"metadata": {"reasons": [_, *_]}} | {"metadata": {"flagged_input": str()}}:
             codes.insert(0, "moderation")
+        case {"metadata": {"limit_source": str(source)}}:
+            codes.insert(0, source)
         case _:
             pass
+    metadata = error.get("metadata")
+    behind = _behind(cast("dict[str, Any]", metadata), codes) if isinstance(metadata, dict) else ""
     status = int(code) if isinstance(code, (int, str)) and re.fullmatch(r"[45]\d\d", str(code)) else None
     return Failure(
-        message if isinstance(message, str) else "", tuple(word for word in codes if isinstance(word, str)), status
+        message if isinstance(message, str) else "",
+        tuple(word for word in codes if isinstance(word, str)),
+        status,
+        behind,
     )
+
+
+# Of what is said behind a router, only what is about the request itself is ours to act on.
+_OF_THE_REQUEST: Final = frozenset({"context_length_exceeded", "content_filter", "content_policy_violation"})
+
+
+def _behind(metadata: Mapping[str, Any], codes: list[object]) -> str:
+    """Return who failed behind a router and why, in a line; add to `codes` what is about the request."""
+    name, reasons, raw = (metadata.get(field) for field in ("provider_name", "reasons", "raw"))
+    inner = read_failure(raw.encode(errors="replace") if isinstance(raw, str) else raw) if raw else Failure()
+    codes.extend(_OF_THE_REQUEST.intersection(inner.codes))
+    said = inner.message or (raw if isinstance(raw, str) else "")
+    if isinstance(reasons, list):
+        said = (
+            ", ".join([f"flagged for {why}" for why in cast("list[object]", reasons) if isinstance(why, str)]) or said
+        )
+    return ": ".join([word for word in (name, said) if isinstance(word, str) and word])
 
 
 _LONGEST_WAIT: Final = 7 * 24 * 3600.0

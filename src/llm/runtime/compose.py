@@ -223,6 +223,10 @@ class Composition:
             base_url=section.address,
             device=section.device,
             api=section.api,
+            headers=section.headers,
+            on_unsupported=section.on_unsupported,
+            models_ttl=section.models_ttl,
+            routing={} if section.routing is None else section.routing.body(),
         )
         return Key(
             name if key is None else key.fingerprint,

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 _registered: dict[str, ProviderFactory] = {}
 
-_DIALECTS = {
-    "openai": ("llm.providers.openai", "OpenAIDialect"),
-    "openrouter": ("llm.providers.openrouter", "OpenRouterDialect"),
+_BUILT_IN = ("openai", "anthropic", "openrouter", "local")
+_OPENAIS = {
+    "chat_completions": ("llm.providers.openai", "OpenAIDialect"),
+    "responses": ("llm.providers.responses", "ResponsesDialect"),
 }
-_RESPONSES = {"openai": ("llm.providers.responses", "ResponsesDialect")}
 
 
 def register_provider(name: str, factory: ProviderFactory) -> None:
@@ -47,27 +47,35 @@ def provider_factory(name: str) -> ProviderFactory:
     """
     if name in _registered:
         return _registered[name]
-    if name in _DIALECTS:
-        from llm.providers.base import HTTPProvider  # noqa: PLC0415 - loaded when a provider is used
-
-        @cache
-        def of(api: str) -> ProviderFactory:
-            return HTTPProvider.factory(_dialect(name, api))
-
-        return lambda settings: of(settings.api)(settings)
-    if name == "anthropic":
-        from llm.providers.anthropic.provider import AnthropicProvider  # noqa: PLC0415 - loaded when a provider is used
-
-        return AnthropicProvider
-    if name == "local":
-        from llm.providers.local.provider import LocalProvider  # noqa: PLC0415 - loaded when a provider is used
-
-        return LocalProvider
+    if name in _BUILT_IN:
+        return _built_in(name)
     return _from_entry_point(name)
 
 
-def _dialect(name: str, api: str) -> Callable[[str | None], Dialect]:
-    module, dialect = (_RESPONSES if api == "responses" else _DIALECTS)[name]
+def _built_in(name: str) -> ProviderFactory:
+    """Return a factory of the package's own, whose module is loaded only now."""
+    match name:
+        case "openai":
+            from llm.providers.base import HTTPProvider  # noqa: PLC0415 - loaded when a provider is used
+
+            spoken = cache(lambda api: HTTPProvider.factory(_openai(api)))
+            return lambda settings: spoken(settings.api)(settings)
+        case "anthropic":
+            from llm.providers.anthropic.provider import AnthropicProvider  # noqa: PLC0415 - loaded when a provider is used
+
+            return AnthropicProvider
+        case "openrouter":
+            from llm.providers.openrouter import OpenRouterFactory  # noqa: PLC0415 - loaded when a provider is used
+
+            return OpenRouterFactory()
+        case _:
+            from llm.providers.local.provider import LocalProvider  # noqa: PLC0415 - loaded when a provider is used
+
+            return LocalProvider
+
+
+def _openai(api: str) -> Callable[[str | None], Dialect]:
+    module, dialect = _OPENAIS[api]
     made: Callable[[str | None], Dialect] = getattr(importlib.import_module(module), dialect)
     return made
 
@@ -76,7 +84,7 @@ def _from_entry_point(name: str) -> ProviderFactory:
     offered = {entry.name: entry for entry in entry_points(group="llm.providers")}
     if name in offered:
         return _loaded(offered[name])
-    known = sorted({*_registered, *_DIALECTS, "anthropic", "local", *offered})
+    known = sorted({*_registered, *_BUILT_IN, *offered})
     raise LLMConfigurationError(
         f"there is no kind of provider {name!r}; there are: {', '.join(known)}. Correct `type:`, or register it with "
         "register_provider before the manager opens; a server that speaks OpenAI's dialect is `type: openai` with a "

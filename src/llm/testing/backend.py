@@ -116,7 +116,7 @@ class Backend:
             self._service.left(record.number, record.sent)
 
     def _probe(self, route: Route | None, body: Mapping[str, Any] | None, record: MockRequest, stamp: Stamp) -> Play:
-        if not self._known(record.key):
+        if route not in self._vendor.public and not self._known(record.key):
             return failed(self._vendor, self._vendor.failure("auth"), stamp)
         if route is None:
             return failed(self._vendor, self._vendor.failure("unknown_path"), stamp)

@@ -10,6 +10,7 @@ from .backend import Backend
 from .in_process import InProcessTransport
 from .vendor_anthropic import AnthropicVendor
 from .vendor_openai import OpenAIVendor
+from .vendor_openrouter import OpenRouterVendor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
 
 Mode: TypeAlias = Literal["bucket", "fixed", "sliding"]
 
-_VENDORS: Final[Mapping[str, type[Vendor]]] = {"openai": OpenAIVendor, "anthropic": AnthropicVendor}
+_VENDORS: Final[Mapping[str, type[Vendor]]] = {
+    "openai": OpenAIVendor,
+    "anthropic": AnthropicVendor,
+    "openrouter": OpenRouterVendor,
+}
 
 
 class MockUpstream:
@@ -51,7 +56,7 @@ class MockUpstream:
 
     def __init__(  # noqa: PLR0913 - options of a double, each with its default
         self,
-        dialect: Literal["openai", "anthropic"] = "openai",
+        dialect: Literal["openai", "anthropic", "openrouter"] = "openai",
         limits: Mapping[str, Limits] | None = None,
         faults: Iterable[Fault] = (),
         *,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .accounts import Account, Refusal
 
-Route: TypeAlias = Literal["answer", "embeddings", "models", "count"]
+Route: TypeAlias = Literal["answer", "embeddings", "models", "count", "key"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,8 @@ class Vendor(Protocol):
     name: str
     root: str
     """What the vendor's own client has at the end of its base URL."""
+    public: frozenset[Route]
+    """What is answered without a key."""
 
     def route(self, method: str, path: str) -> Route | None:
         """Return what is asked for; None for what is not there."""

@@ -50,6 +50,7 @@ class AnthropicVendor:
 
     name = "anthropic"
     root = ""
+    public = frozenset[Route]()
 
     def route(self, method: str, path: str) -> Route | None:
         """As in `Vendor`."""

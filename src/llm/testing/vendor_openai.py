@@ -59,6 +59,7 @@ class OpenAIVendor:
 
     name = "openai"
     root = "/v1"
+    public = frozenset[Route]()
 
     def route(self, method: str, path: str) -> Route | None:
         """As in `Vendor`."""

@@ -24,6 +24,8 @@ _LOOKS_SECRET: Final = (
     (re.compile(r"(://[^/?#\s:@]*:)[^/?#\s@]+(?=@)"), rf"\1{MASK}"),
 )
 
+_SECRET_NAME: Final = re.compile(r"auth|cookie|credential|key|passw|secret|signature|token", re.IGNORECASE)
+
 
 @final
 class Secret:
@@ -106,6 +108,11 @@ def redact(text: str, secrets: Iterable[Secret] = ()) -> str:
     for looks_secret, masked in _LOOKS_SECRET:
         text = looks_secret.sub(masked, text)
     return text
+
+
+def looks_secret(name: str, value: str) -> bool:
+    """Return whether the value is to be kept out of sight, by what it is called or by how it looks."""
+    return _SECRET_NAME.search(name) is not None or redact(value) != value
 
 
 @lru_cache(maxsize=64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from .faults import Fault, dotted, meant
 from .sdk import client_faults
@@ -27,6 +27,15 @@ _PROVIDER_NAME = re.compile(r"[\w.-]+")
 
 # Without an address these ask the vendor, who asks for a key.
 _VENDORS = ("openai", "anthropic", "openrouter")
+
+# What only some kinds of provider know; a registered kind may know all of it.
+_KNOWN_TO: Final = {
+    "headers": ("openai", "anthropic", "openrouter"),
+    "models_ttl": ("openrouter",),
+    "on_unsupported": ("openrouter",),
+    "routing": ("openrouter",),
+}
+_KINDS = (*_VENDORS, "local")
 
 
 class Whole(Protocol):
@@ -104,6 +113,16 @@ def _providers(providers: Mapping[str, ProviderConfig]) -> Iterator[Fault]:
                 f'add `api_keys: ["${{{provider.type.upper()}_API_KEY}}"]`, or the base_url of a server without keys'
             )
             yield Fault(f"{path}.api_keys", f"no keys; {wanted}", needs=(f"{path}.base_url", f"{path}.transport"))
+        yield from _unknown_to(path, provider)
+
+
+def _unknown_to(path: str, provider: ProviderConfig) -> Iterator[Fault]:
+    if provider.type not in _KINDS:
+        return
+    for field, kinds in _KNOWN_TO.items():
+        if provider.type not in kinds and field in provider.model_fields_set:
+            message = f"a provider of `type: {provider.type}` has no use for it; it is for {', '.join(kinds)}"
+            yield Fault(f"{path}.{field}", message, on_name=True, needs=(f"{path}.type",))
 
 
 def _asks_vendor(provider: ProviderConfig) -> bool:

@@ -7,12 +7,15 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from llm.core.exceptions import LLMConfigurationError
+from llm.utils.redact import Secret
 
-from . import fields
+from . import fields, request_headers
 from .limits import RateLimits
+from .routing import RoutingConfig
 from .sdk import SDKConfig  # noqa: TC001 - pydantic reads the annotation when the class is made
 from .slots import SlotConfig, broadcast
 
+Routing = RoutingConfig | None
 LimitsList = Annotated[tuple[Annotated[RateLimits, fields.Defaulted()], ...], fields.OneOrMany()]
 
 
@@ -57,6 +60,22 @@ class ProviderConfig(fields.Section):
         description="Which of OpenAI's two interfaces is spoken; responses: only with `type: openai`.",
     )
     device: fields.Text = Field(default="auto", description="Where a local model runs: auto, cpu, cuda, cuda:1, mps.")
+    headers: request_headers.Headers = Field(
+        default_factory=dict[str, Secret | str],
+        description="Headers of one's own, sent with every request; keys belong under api_keys.",
+        examples=[{"HTTP-Referer": "https://app.example.org", "X-Title": "My app"}],
+    )
+    on_unsupported: Literal["drop", "refuse"] = Field(
+        default="drop",
+        description="OpenRouter: what becomes of a sampling parameter that the model does not take; drop: it is left "
+        "out, and a warning says so once.",
+    )
+    models_ttl: fields.Seconds = Field(
+        default=3600.0, description="OpenRouter: seconds after which the list of what models take is fetched again."
+    )
+    routing: Routing = Field(
+        default=None, description="OpenRouter: which of the providers behind it serve, and which models otherwise."
+    )
 
     @property
     def address(self) -> str | None:

@@ -50,6 +50,18 @@ def write_body(request: LLMRequest, flavor: Flavor, *, stream: bool) -> bytes:
     Raises:
         LLMInvalidRequestError: It cannot be expressed; names the field.
     """
+    body = body_of(request, flavor, stream=stream)
+    if request.extra:
+        _put_extra(body, request.extra)
+    return dump(body)
+
+
+def body_of(request: LLMRequest, flavor: Flavor, *, stream: bool) -> dict[str, Any]:
+    """Return the fields of a request, without `extra`.
+
+    Raises:
+        LLMInvalidRequestError: It cannot be expressed; names the field.
+    """
     body: dict[str, Any] = {
         "model": model_of(request),
         "messages": [_message(message, flavor, at) for at, message in enumerate(request.messages)],
@@ -72,9 +84,7 @@ def write_body(request: LLMRequest, flavor: Flavor, *, stream: bool) -> bytes:
     if stream:
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
-    if request.extra:
-        _put_extra(body, request.extra)
-    return dump(body)
+    return body
 
 
 def _put_extra(body: dict[str, Any], extra: Mapping[str, Any]) -> None:
