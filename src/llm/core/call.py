@@ -17,7 +17,7 @@ from .decisions import Decisions
 from .exceptions import LLMRateLimitError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from .decisions import Decision
 
@@ -144,12 +144,13 @@ class Call:
         reports: What the last answer said of the provider's limits; empty where it said nothing.
         error: How it failed; None while it runs and where it succeeded.
         waited: Whether it ever stood in a queue.
+        forget: Takes the answer out of the cache again; None where none keeps it.
         decisions: Its decision log; `log` has it in words.
     """
 
     __slots__ = (
-        "_ends", "_lease", "_place", "deadline", "decisions", "error", "number", "priority", "reports", "retryable",
-        "sends", "started", "state", "ticket", "user", "waited",
+        "_ends", "_lease", "_place", "deadline", "decisions", "error", "forget", "number", "priority", "reports",
+        "retryable", "sends", "started", "state", "ticket", "user", "waited",
     )  # fmt: skip
 
     def __init__(
@@ -168,6 +169,7 @@ class Call:
         self.reports: tuple[LimitReport, ...] = ()
         self.error: BaseException | None = None
         self.waited: bool = False
+        self.forget: Callable[[], Awaitable[None]] | None = None
         self.decisions: Decisions = Decisions()
         self._place: Place | None = None
         self._lease: Lease | None = None

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from .call import Call
@@ -14,6 +15,7 @@ from .exceptions import LLMException, LLMInvalidRequestError
 from .messages import Message, MessageRole, read_messages
 from .options import check_model
 from .protocols import Embedding, TokenCounting
+from .repair import Fitting, check_structured
 from .routing import check_provider
 from .stream import LLMStream, as_stream
 from .types import LLMRequest, LLMResponse
@@ -122,7 +124,12 @@ class LLMClient:
     ) -> LLMResponse:
         """Answer a conversation whole; `LLMRequest` says what each option means.
 
+        With `response_model`, `response.parsed` is an instance of it. An answer that does not fit is asked for once
+        more, with what is wrong; usage and cost are of both. There is no instance where the answer stopped for its
+        content or asks for tools.
+
         Raises:
+            LLMValidationError: The second answer does not fit `response_model` either, or `max_tokens` cut the first.
             LLMException: The call failed; the kinds say how.
         """
         return await self.request(
@@ -173,6 +180,10 @@ class LLMClient:
         """Answer a conversation in chunks; the stream opens on first use.
 
         Leave it by `async with` or `aclose()`: that closes the upstream response at once.
+
+        With `response_model` the chunks are the answer's JSON, and `stream.partials()` reads them as it grows. The
+        stream ends when the answer fits: where it does not, the end waits for a second answer, which comes whole and
+        is what `stream.response()` returns; where that does not fit either, the end is an `LLMValidationError`.
 
         Raises:
             LLMInvalidRequestError: An option is of the wrong kind or out of range. Reading raises the rest.
@@ -256,10 +267,7 @@ class LLMClient:
 
     def prepare(self, request: LLMRequest) -> tuple[Route, LLMRequest]:
         """Give a request its way, its model and the record of its call; `manager.explain` asks about the same."""
-        if request.response_model is not None:
-            raise LLMInvalidRequestError(
-                "response_model is not built yet; ask for response_format='json_object' and validate the text"
-            )
+        check_structured(request)
         route, model = self._find(request.model)
         parts = self._routes.parts
         now = parts.clock.now()
@@ -288,6 +296,11 @@ class LLMClient:
         try:
             async with scope:
                 result = await chain.call(request)
+                if request.response_model is not None:
+                    show = self._routes.parts.config.global_.log_content
+                    complete = partial(self._complete, call=call, request=request, route=route)
+                    fitting = Fitting(request, request.response_model, chain.call, clock, complete, show)
+                    result = await fitting.whole(result)
         except TimeoutError as timeout:
             over = call.deadline is not None and clock.now() >= call.deadline
             error = brake.reason or (late(call, request, route.provider) if over else timeout)
@@ -300,14 +313,15 @@ class LLMClient:
             raise
         if isinstance(result, LLMStream) or request.stream:
             return self._streaming(as_stream(result), call, request, route)
-        response = self._complete(result, call, request, route)
+        response = result if request.response_model is not None else self._complete(result, call, request, route)
         self._end(chain, call, request, response)
         return response
 
     def _streaming(self, stream: LLMStream, call: Call, request: LLMRequest, route: Route) -> LLMStream:
         chain = route.chain
         self._routes.calls.enter(call, lambda: stream.interrupt(closed(call, request, route.provider)))
-        stream.finish_with(lambda response: self._complete(response, call, request, route))
+        if request.response_model is None:
+            stream.finish_with(lambda response: self._complete(response, call, request, route))
         stream.on_end(lambda response, error: self._end(chain, call, request, response, error))
         stream.limit(self._routes.parts.clock, call.deadline)
         return stream

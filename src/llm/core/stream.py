@@ -6,17 +6,18 @@ import logging
 import weakref
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from llm.utils.loop import way_back
 
 from .assembly import assemble
 from .exceptions import LLMStreamInterruptedError, LLMTimeoutError
 from .source import Replay
+from .structured import growing
 from .types import LLMResponse, StreamChunk, ToolCallDelta
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from llm.utils.clock import Clock, Timer
 
@@ -160,8 +161,16 @@ class LLMStream:
             )
         return self._response
 
+    def partials(self) -> AsyncIterator[dict[str, Any]]:
+        """Read what is left as JSON that grows: plain values, of which what has not come yet is absent."""
+        return growing(self)
+
     async def aclose(self) -> None:
         """Leave the stream; the upstream response closes at once."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Do as `aclose`, where nothing can be awaited."""
         self._opener = self._first = None
         if not self._ended:
             self._end(GeneratorExit())

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from llm.core.exceptions import LLMException, LLMInvalidRequestError
 from llm.core.stream import LLMStream
+from llm.core.structured import shape_of
 from llm.core.types import HealthStatus
 from llm.utils.redact import redact
 
@@ -16,6 +17,7 @@ from .failure import read_failure, retry_after
 from .frames import bare
 from .limit_headers import Told
 from .source import ReplyChunks
+from .structured import RefusedWays, UnwrappedEvents, shaped, unwrapped
 from .wire import senseless
 
 if TYPE_CHECKING:
@@ -25,14 +27,16 @@ if TYPE_CHECKING:
     from llm.core.protocols import ProviderFactory, ProviderSettings, Reply
     from llm.core.types import LLMRequest, LLMResponse, TokenUsage
 
-    from .dialect import Dialect
+    from .dialect import Dialect, EventReader
 
 
 class HTTPProvider:
     """One key at one vendor. It sends once, never repeats and never waits for capacity."""
 
-    def __init__(self, settings: ProviderSettings, dialect: Dialect) -> None:
+    def __init__(self, settings: ProviderSettings, dialect: Dialect, refused: RefusedWays | None = None) -> None:
         """Take the key, the way to the network, and the dialect for the settings' base URL.
+
+        `refused` is what the keys of a section know together of the ways to ask for a `response_model`.
 
         Raises:
             LLMConfigurationError: The key holds characters that no header may.
@@ -44,11 +48,13 @@ class HTTPProvider:
         self._secrets = () if settings.key is None else (settings.key,)
         self._key = None if settings.key is None else settings.key.fingerprint
         self._headers = dialect.headers(settings.key)
+        self._refused = RefusedWays() if refused is None else refused
 
     @classmethod
     def factory(cls, dialect: Callable[[str | None], Dialect]) -> ProviderFactory:
         """Return a factory of providers that speak `dialect`, which is made for a base URL."""
-        return lambda settings: cls(settings, dialect(settings.base_url))
+        refused = RefusedWays()
+        return lambda settings: cls(settings, dialect(settings.base_url), refused)
 
     async def initialize(self) -> None:
         """Do nothing: the first call opens the connection."""
@@ -104,10 +110,11 @@ class HTTPProvider:
         reply: Reply | None = None
         try:
             reply = await self._ask(request, stream=False)
-            return self._dialect.decode(await self._answer(reply), provider=self._name, key=self._key)
+            response = self._dialect.decode(await self._answer(reply), provider=self._name, key=self._key)
         except LLMException as error:
-            self._tell(error, request.model, reply)
+            self._failed(error, request, reply)
             raise
+        return response if request.response_model is None else unwrapped(response)
 
     async def _begun(self, request: LLMRequest) -> LLMStream:
         reply: Reply | None = None
@@ -115,15 +122,19 @@ class HTTPProvider:
             reply = await self._ask(request, stream=True)
             if reply.status != HTTPStatus.OK or not _is_stream(reply):
                 raise await self._no_stream(reply)
-            source = ReplyChunks(reply, self._dialect.events(), self._clock, self._teller(request.model, reply))
+            events: EventReader = self._dialect.events()
+            if request.response_model is not None:
+                events = UnwrappedEvents(events)
+            source = ReplyChunks(reply, events, self._clock, self._teller(request.model, reply))
             return await LLMStream(source, provider=self._name, key=self._key).begin()
         except LLMException as error:
-            self._tell(error, request.model, reply)
+            self._failed(error, request, reply)
             raise
 
     async def _ask(self, request: LLMRequest, *, stream: bool) -> Reply:
         """Send a call, and note on its record what the answer's head says of the limits, however the answer goes on."""
-        body = self._dialect.encode(request, stream=stream)
+        asked = request if request.response_model is None else self._shaped(request, request.response_model)
+        body = self._dialect.encode(asked, stream=stream)
         sent = self._clock.now()
         reply = await self._send("POST", self._dialect.url, body)
         if request.call is not None:
@@ -131,6 +142,16 @@ class HTTPProvider:
             told = Told(self._clock.wall(), self._clock.now() - sent, refused)
             request.call.reports = self._dialect.reports(reply.headers, told)
         return reply
+
+    def _shaped(self, request: LLMRequest, model: type) -> LLMRequest:
+        ways = self._dialect.ways(request, shape_of(model))
+        return shaped(request, self._refused.choose(request.model or "", ways), ways.schema)
+
+    def _failed(self, error: LLMException, request: LLMRequest, reply: Reply | None) -> None:
+        self._tell(error, request.model, reply)
+        if request.response_model is not None:
+            ways = self._dialect.ways(request, shape_of(request.response_model))
+            self._refused.learn(request.model or "", ways, error)
 
     async def _send(self, method: str, url: str, body: bytes | None = None) -> Reply:
         return await self._transport.request(method, url, headers=self._headers, body=body)

@@ -10,11 +10,13 @@ from llm.core.exceptions import LLMConfigurationError
 
 if TYPE_CHECKING:
     from llm.core.call import Charge, LimitReport
+    from llm.core.structured import Shape
     from llm.core.types import LLMRequest, LLMResponse, StreamChunk, TokenUsage
     from llm.utils.redact import Secret
     from llm.utils.sse import Event
 
     from .limit_headers import Told
+    from .structured import Ways
 
 
 class EventReader(Protocol):
@@ -71,6 +73,10 @@ class Dialect(Protocol):
         Raises:
             LLMInvalidRequestError: The dialect cannot express the request; names the field.
         """
+        ...
+
+    def ways(self, request: LLMRequest, shape: Shape) -> Ways:
+        """Return the ways to ask for an answer of this form."""
         ...
 
     def decode(self, body: bytes, *, provider: str, key: str | None) -> LLMResponse:
