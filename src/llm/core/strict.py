@@ -9,8 +9,10 @@ https://platform.claude.com/docs/en/build-with-claude/structured-outputs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _STRUCTURE: Final = frozenset({
     "$defs", "$ref", "type", "properties", "required", "additionalProperties", "items", "anyOf", "oneOf", "allOf",
@@ -72,16 +74,18 @@ class _Strict:
             made["$defs"] = {name: self._made(part) for name, part in defs.items()}
         return made
 
-    def _made(self, schema: object) -> dict[str, Any]:
-        if not isinstance(schema, Mapping) or not _BEYOND.isdisjoint(schema):
+    def _made(self, part: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+        if not isinstance(part, dict) or not _BEYOND.isdisjoint(cast("dict[str, Any]", part)):
             raise _BeyondError
-        part: Mapping[str, Any] = schema
+        return self._of_object(cast("dict[str, Any]", part))
+
+    def _of_object(self, part: dict[str, Any]) -> dict[str, Any]:
         if "$ref" in part:
             return self._reference(part)
         if len(part.get("allOf", ())) == 1:
             rest = {name: value for name, value in part.items() if name != "allOf"}
             return self._made({**part["allOf"][0], **rest})
-        made = {name: part[name] for name in ("type", "enum", "const") if name in part}
+        made: dict[str, Any] = {name: part[name] for name in ("type", "enum", "const") if name in part}
         self._add_members(part, made)
         if not made:
             raise _BeyondError  # anything may stand here
@@ -141,13 +145,12 @@ def _find(schema: Mapping[str, Any], ref: str) -> Mapping[str, Any]:
     return dict(found)
 
 
-def _refs(part: object) -> set[str]:
-    if isinstance(part, Mapping):
-        found: set[str] = set()
-        for name, value in part.items():
-            found |= {value.rpartition("/")[2]} if name == "$ref" and isinstance(value, str) else _refs(value)
-        return found
-    return set().union(*map(_refs, part)) if isinstance(part, list) else set()
+def _refs(part: Any) -> set[str]:  # noqa: ANN401 - JSON
+    if isinstance(part, dict):
+        inside = cast("dict[str, Any]", part)
+        own = {ref.rpartition("/")[2]} if isinstance(ref := inside.get("$ref"), str) else set[str]()
+        return own.union(*map(_refs, inside.values()))
+    return set[str]().union(*map(_refs, cast("list[object]", part))) if isinstance(part, list) else set()
 
 
 def _reaches(links: Mapping[str, set[str]], goal: str) -> bool:

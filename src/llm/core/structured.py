@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from json import JSONDecodeError, JSONDecoder
-from typing import TYPE_CHECKING, Any, Final, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast, get_args
 
 import orjson
 
@@ -128,7 +128,7 @@ def read_partial(text: str) -> dict[str, Any] | None:
     except ValueError:
         found = _json_in(text)
         value = None if found is None else from_json(found)
-    return value if isinstance(value, dict) else None
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
 
 
 async def growing(stream: _Stream) -> AsyncIterator[dict[str, Any]]:
@@ -173,8 +173,11 @@ def _adapter(model: type) -> TypeAdapter[Any]:
     from pydantic import BaseModel, TypeAdapter
 
     # Of a model an adapter costs nothing; of other classes it is worth keeping, though it keeps the class alive.
-    is_model: bool = issubclass(model, BaseModel)
-    return TypeAdapter(model) if is_model else _kept_adapter(model)
+    return TypeAdapter(model) if _is_a(model, BaseModel) else _kept_adapter(model)
+
+
+def _is_a(model: type, kind: type) -> bool:
+    return issubclass(model, kind)
 
 
 @lru_cache(_MOST_ADAPTERS)
@@ -223,11 +226,12 @@ def _names(schema: object) -> frozenset[str]:
     while ahead:
         part = ahead.pop()
         if isinstance(part, dict):
+            inside = cast("dict[str, Any]", part)
             for group in ("properties", "$defs"):
-                found |= set(part.get(group) or ())
-            ahead.extend(part.values())
+                found |= set(inside.get(group) or ())
+            ahead.extend(inside.values())
         elif isinstance(part, list):
-            ahead.extend(part)
+            ahead.extend(cast("list[object]", part))
     return frozenset(found)
 
 

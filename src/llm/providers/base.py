@@ -17,7 +17,8 @@ from .failure import read_failure, retry_after
 from .frames import bare
 from .limit_headers import Told
 from .source import ReplyChunks
-from .structured import RefusedWays, UnwrappedEvents, shaped, unwrapped
+from .structured import RefusedWays, shaped
+from .unwrap import UnwrappedEvents, unwrapped
 from .wire import senseless
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 A request is rewritten into one that asks by a way every dialect has words for: a native schema, a forced tool, JSON
 mode, or words alone. A dialect says which there are (`Dialect.ways`); what a server refuses is remembered, and the
-next attempt goes the next way. However it was asked, the JSON comes back as the answer's text.
+next attempt goes the next way.
 """
 
 from __future__ import annotations
@@ -16,17 +16,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from llm.core.exceptions import LLMInvalidRequestError
 from llm.core.messages import Message, MessageRole, TextPart
 from llm.core.structured import shape_of
-from llm.core.types import StreamChunk, ToolDefinition
+from llm.core.types import ToolDefinition
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llm.core.exceptions import LLMException
     from llm.core.structured import Shape
-    from llm.core.types import LLMRequest, LLMResponse, ToolCallDelta
-    from llm.utils.sse import Event
-
-    from .dialect import EventReader
+    from llm.core.types import LLMRequest
 
 ANSWER_TOOL: Final = "llm_structured_answer"
 """Name of the tool whose arguments are the answer."""
@@ -127,59 +124,6 @@ def shaped(request: LLMRequest, way: Way, schema: Mapping[str, Any] | None = Non
             return replace(_with_words(request, shape), response_format="json_object")
         case Way.WORDS:
             return _with_words(request, shape)
-
-
-def unwrapped(response: LLMResponse) -> LLMResponse:
-    """Return the response with the answer tool's arguments as its text."""
-    own = [call for call in response.tool_calls if call.name == ANSWER_TOOL]
-    if not own:
-        return response
-    others = tuple(call for call in response.tool_calls if call.name != ANSWER_TOOL)
-    finish = "stop" if response.finish_reason == "tool_calls" and not others else response.finish_reason
-    return replace(response, content=own[0].arguments, tool_calls=others, finish_reason=finish)
-
-
-class UnwrappedEvents:
-    """An `EventReader` that gives the answer tool's arguments as text, piece by piece."""
-
-    def __init__(self, reader: EventReader) -> None:
-        """Read by `reader`."""
-        self._reader = reader
-        self._own: int | None = None
-        self._others = False
-
-    @property
-    def id(self) -> str:
-        """As in `EventReader`."""
-        return self._reader.id
-
-    @property
-    def model(self) -> str:
-        """As in `EventReader`."""
-        return self._reader.model
-
-    @property
-    def done(self) -> bool:
-        """As in `EventReader`."""
-        return self._reader.done
-
-    def feed(self, event: Event) -> StreamChunk | None:
-        """As in `EventReader`."""
-        chunk = self._reader.feed(event)
-        if chunk is None or not (chunk.tool_calls or chunk.finish_reason == "tool_calls"):
-            return chunk
-        others = tuple(delta for delta in chunk.tool_calls if not self._is_own(delta))
-        self._others = self._others or bool(others)
-        text = "".join([delta.arguments for delta in chunk.tool_calls if delta.index == self._own])
-        finish = chunk.finish_reason
-        if finish == "tool_calls" and self._own is not None and not self._others:
-            finish = "stop"
-        return replace(chunk, content=chunk.content + text, tool_calls=others, finish_reason=finish)
-
-    def _is_own(self, delta: ToolCallDelta) -> bool:
-        if delta.name == ANSWER_TOOL and self._own is None:
-            self._own = delta.index
-        return delta.index == self._own
 
 
 def _with_tool(request: LLMRequest, shape: Shape) -> LLMRequest:

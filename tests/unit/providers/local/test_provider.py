@@ -126,7 +126,6 @@ def test_messages_become_what_chat_templates_take() -> None:
         (LLMRequest("x", tools=[ToolDefinition("f")]), "tools is given; .*another provider"),
         (LLMRequest("x", response_format={"type": "json_schema"}), "response_format is 'json_schema'"),
         (LLMRequest("x", response_format="json_object"), "response_format is 'json_object'"),
-        (LLMRequest("x", response_model=int), "response_model is int"),
         (LLMRequest("x", extra={"n": 2}), "n is more than 1"),
         (LLMRequest("x", extra={"logit_bias": {}, "top_k": 3}), "extra has 'logit_bias'"),
         (LLMRequest([Message(MessageRole.TOOL, "4", tool_call_id="a")]), r"messages\[0\] is a tool's turn"),
