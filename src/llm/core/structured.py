@@ -37,6 +37,8 @@ _MOST_ADAPTERS: Final = 64
 _MOST_PROBLEMS: Final = 20
 _MOST_STARTS: Final = 16  # braces in the words before an answer
 _MAY_REPEAT: Final = frozenset({"value_error", "assertion_error", "union_tag_invalid"})  # in their words, what came
+_BEGINNING: Final = re.compile(r"\{(?=\s*(?:[\"}]|$))")
+_CUT_NUMBER: Final = re.compile(r"(?<=[\[:,\s])-?\d[\d.eE+-]*$")
 _NO_NAME: Final = re.compile(r"[^a-zA-Z0-9_-]+")
 
 
@@ -116,19 +118,23 @@ def read_instance(model: type, text: str) -> Any:  # noqa: ANN401 - an instance 
 def read_partial(text: str) -> dict[str, Any] | None:
     """Return what a text that is still growing holds of a JSON object; None as long as it has not begun.
 
-    A field is there as soon as its value has begun; the last text may be cut.
+    A field is there as soon as its value is known or, of a text, has begun: the last text may be cut.
     """
     from pydantic_core import from_json
 
-    start = text.find("{")
-    if start < 0:
+    begun = _BEGINNING.search(text)
+    if begun is None:
         return None
+    start = begun.start()
     try:
-        value = from_json(text[start:], allow_partial="trailing-strings")
+        # A number that goes on is another number.
+        value = from_json(_CUT_NUMBER.sub("", text[start:]), allow_partial="trailing-strings")
     except ValueError:
-        found = _json_in(text)
-        value = None if found is None else from_json(found)
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
+        try:
+            value, _ = _DECODER.raw_decode(text, start)  # words after it
+        except (JSONDecodeError, RecursionError):
+            return None
+    return cast("dict[str, Any]", value)
 
 
 async def growing(stream: _Stream) -> AsyncIterator[dict[str, Any]]:
