@@ -189,9 +189,12 @@ class _FittedChunks:
         with suppress(StopAsyncIteration):
             return await anext(self._stream)
         answer = await self._stream.response()
-        self._scope = self._fitting.clock.timeout(None)
-        async with self._scope:
-            self.response = await self._fitting.fit(answer)
+        self._scope = scope = self._fitting.clock.timeout(None)
+        try:
+            async with scope:
+                self.response = await self._fitting.fit(answer)
+        finally:
+            self._scope = None
         raise StopAsyncIteration
 
     def waiting(self) -> bool:
@@ -199,6 +202,6 @@ class _FittedChunks:
 
     def close(self) -> None:
         if self._scope is not None:
-            with suppress(RuntimeError):  # it is over, or on its way out
+            with suppress(RuntimeError):  # it ends already
                 self._scope.reschedule(self._fitting.clock.now())
         self._stream.leave()
