@@ -10,10 +10,11 @@ import random
 import re
 import uuid
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Optional, TypeAlias, cast
 
 import pytest
 from anthropic.lib._parse._transform import transform_schema
@@ -122,7 +123,7 @@ class Pair(BaseModel):
 
 
 class Bag(BaseModel):
-    things: list
+    things: list  # type: ignore[type-arg]  # pyright: ignore[reportMissingTypeArgument, reportUnknownVariableType] - of whatever
 
 
 STRICT: list[type[BaseModel]] = [Price, Item, Order, Tree, Cat, Dog, Empty, Aliased]
@@ -134,11 +135,12 @@ STRICT: list[type[BaseModel]] = [Price, Item, Order, Tree, Cat, Dog, Empty, Alia
 def told(schema: Any) -> Any:
     """Leave out what decides nothing: defaults, titles, and the type beside an enumeration."""
     if isinstance(schema, list):
-        return [told(part) for part in schema]
+        return [told(part) for part in cast("list[object]", schema)]
     if not isinstance(schema, dict):
         return schema
-    out = {"default", "title"} | ({"type"} if schema.keys() & {"enum", "const"} else set())
-    return {name: told(part) for name, part in schema.items() if name not in out}
+    parts = cast("dict[str, Any]", schema)
+    out = {"default", "title"} | ({"type"} if parts.keys() & {"enum", "const"} else set[str]())
+    return {name: told(part) for name, part in parts.items() if name not in out}
 
 
 @pytest.mark.parametrize("model", STRICT)
@@ -156,11 +158,12 @@ def test_the_unbounded_schema_is_the_one_that_anthropics_own_client_makes(model:
 
 def objects(schema: Any) -> list[dict[str, Any]]:
     if isinstance(schema, list):
-        return [found for part in schema for found in objects(part)]
+        return [found for part in cast("list[object]", schema) for found in objects(part)]
     if not isinstance(schema, dict):
         return []
-    own = [schema] if schema.get("type") == "object" else []
-    return own + [found for part in schema.values() for found in objects(part)]
+    parts = cast("dict[str, Any]", schema)
+    own = [parts] if parts.get("type") == "object" else []
+    return own + [found for part in parts.values() for found in objects(part)]
 
 
 @pytest.mark.parametrize("model", [*STRICT, Owner, Bounded, Loose, Couple, Point, Place])
@@ -375,42 +378,50 @@ def test_every_beginning_of_an_answer_is_a_part_of_it() -> None:
 
 # --- any model --------------------------------------------------------------------------------------------------------
 
-LEAVES: dict[Any, Any] = {
-    str: lambda dice: "".join(dice.choices('aä🌾"\\{}\n', k=dice.randint(0, 6))),
-    int: lambda dice: dice.randint(-(10**9), 10**9),
-    float: lambda dice: dice.uniform(-1e6, 1e6),
-    bool: lambda dice: dice.random() < 0.5,
-    dt.date: lambda dice: dt.date.fromordinal(dice.randint(1, 3_000_000)),
-    dt.datetime: lambda dice: dt.datetime.fromtimestamp(dice.randint(0, 2**31), dt.UTC),
-    dt.timedelta: lambda dice: dt.timedelta(seconds=dice.randint(0, 10**6)),
-    uuid.UUID: lambda dice: uuid.UUID(int=dice.getrandbits(128)),
-    Decimal: lambda dice: Decimal(dice.randint(0, 10**6)) / 100,
-    Kind: lambda dice: dice.choice(list(Kind)),
-    Literal["a", 3]: lambda dice: dice.choice(["a", 3]),
-}
+Make: TypeAlias = Callable[[random.Random], Any]
 
 
-def any_type(dice: random.Random, depth: int) -> tuple[Any, Any]:
+def leaves() -> list[tuple[Any, Make]]:
+    return [
+        (str, lambda dice: "".join(dice.choices('aä🌾"\\{}\n', k=dice.randint(0, 6)))),
+        (int, lambda dice: dice.randint(-(10**9), 10**9)),
+        (float, lambda dice: dice.uniform(-1e6, 1e6)),
+        (bool, lambda dice: dice.random() < 0.5),
+        (dt.date, lambda dice: dt.date.fromordinal(dice.randint(1, 3_000_000))),
+        (dt.datetime, lambda dice: dt.datetime.fromtimestamp(dice.randint(0, 2**31), dt.UTC)),
+        (dt.timedelta, lambda dice: dt.timedelta(seconds=dice.randint(0, 10**6))),
+        (uuid.UUID, lambda dice: uuid.UUID(int=dice.getrandbits(128))),
+        (Decimal, lambda dice: Decimal(dice.randint(0, 10**6)) / 100),
+        (Kind, lambda dice: dice.choice(list(Kind))),
+        (Literal["a", 3], lambda dice: dice.choice(["a", 3])),
+    ]
+
+
+def any_type(dice: random.Random, depth: int) -> tuple[Any, Make]:
     """Return a type and what makes a value of it."""
     if depth == 0 or dice.random() < 0.4:
-        return dice.choice(list(LEAVES.items()))
+        return dice.choice(leaves())
     inner, make = any_type(dice, depth - 1)
+
+    def several(d: random.Random) -> list[Any]:
+        return [make(d) for _ in range(d.randint(0, 3))]
+
     match dice.randrange(5):
         case 0:
-            return list[inner], lambda d: [make(d) for _ in range(d.randint(0, 3))]
+            return cast("Any", list)[inner], several
         case 1:
-            return inner | None, lambda d: None if d.random() < 0.3 else make(d)
+            return Optional[inner], lambda d: None if d.random() < 0.3 else make(d)  # noqa: UP045 - a type of its own
         case 2:
-            return dict[str, inner], lambda d: {f"k{n}": make(d) for n in range(d.randint(0, 3))}
+            return cast("Any", dict)[str, inner], lambda d: {f"k{n}": value for n, value in enumerate(several(d))}
         case 3:
             return Annotated[inner, Field(description="What it is.")], make
         case _:
             return any_model(dice, depth - 1)
 
 
-def any_model(dice: random.Random, depth: int) -> tuple[Any, Any]:
+def any_model(dice: random.Random, depth: int) -> tuple[Any, Make]:
     fields = {f"field_{n}": any_type(dice, depth) for n in range(dice.randint(0, 4))}
-    model: Any = create_model(f"Model{depth}", **{name: (kind, ...) for name, (kind, _) in fields.items()})
+    model: Any = cast("Any", create_model)(f"Model{depth}", **{name: (kind, ...) for name, (kind, _) in fields.items()})
     return model, lambda d: model(**{name: make(d) for name, (_, make) in fields.items()})
 
 

@@ -152,7 +152,8 @@ async def test_a_model_without_schemas_is_forced_to_call_the_answer_tool(dialect
     async with bench as client:
         await client.chat("Which?", model=model, response_model=City)
     assert bench.body["tool_choice"] == choice
-    (tool,) = bench.asked[0].tools or ()
+    assert bench.asked[0].tools is not None
+    (tool,) = bench.asked[0].tools
     assert isinstance(tool, ToolDefinition)
     assert (tool.parameters, tool.description) == (shape_of(City).schema, "Gives the answer: A city.")
 
