@@ -111,10 +111,10 @@ class Fitting:
 
     async def _ask_again(self, first: LLMResponse, unfit: UnfitError) -> LLMResponse:
         request = self.request
-        call = request.call
-        if call is not None and call.state is CallState.TICKETED:
-            call.closed(self.clock.now())
-            call.note(self.clock.now(), "unfit", len(unfit.problems))
+        if (call := request.call) is not None:
+            call.note(self.clock.now(), "unfit", str(unfit))
+            if call.state is CallState.TICKETED:  # the second question takes one of its own
+                call.closed(self.clock.now())
         problems = "\n".join(f"- {line}" for line in unfit.told)
         told = Message(MessageRole.USER, _AGAIN.format(problems=problems, schema=shape_of(self.model).text))
         # A turn of nothing is refused by some vendors.

@@ -113,7 +113,8 @@ async def ask(client: LLMClient, *, stream: bool, text: str = "Which?", **option
 
 
 def said(text: str, **facts: Any) -> LLMResponse:
-    return LLMResponse(content=text, **{"usage": TokenUsage(10, 5), "finish_reason": "stop", **facts})
+    given: dict[str, Any] = {"usage": TokenUsage(10, 5), "finish_reason": "stop", **facts}
+    return LLMResponse(content=text, **given)
 
 
 # --- an answer that fits, or does at the second time ------------------------------------------------------------------
@@ -221,6 +222,29 @@ async def test_the_second_question_has_retries_of_its_own() -> None:
         response = await ask(client, stream=False)
         assert (response.parsed, response.attempts) == (OSLO, 4)
         assert bench.outcome() == (1, 0, 0, 0)
+
+
+async def test_the_decision_log_says_what_was_wrong_with_the_first() -> None:
+    bench = Bench([said(BAD), said(GOOD)])
+    async with bench as client:
+        await ask(client, stream=False)
+    call = bench.provider.requests[0].call
+    assert call is not None
+    events = [entry.event for entry in call.log]
+    assert events == [
+        *("ticketed", "paid", "sent", "settled", "unfit", "closed"),
+        *("ticketed", "paid", "sent", "settled", "ended"),
+    ]  # fmt: skip
+    assert call.log[4].detail.startswith("people: Input should be a valid integer")
+
+
+@pytest.mark.parametrize("stream", WAYS)
+async def test_a_chain_of_the_cache_alone_asks_again_too(stream: bool) -> None:
+    bench = Bench([said(OTHER), said(GOOD)], sections=CACHE)
+    async with bench:
+        client = bench.manager.get_client(middleware=["cache"])
+        await ask(client, stream=stream)
+        assert (await ask(client, stream=stream, response_model=SameCity)).parsed.name == "Oslo"
 
 
 async def test_a_cost_that_is_unknown_stays_so() -> None:
@@ -415,6 +439,16 @@ async def test_a_stream_that_is_abandoned_ends_its_call_without_a_reader() -> No
         assert bench.manager.get_status()["pool"]["calls"] == 0
         with pytest.raises(LLMTimeoutError, match="was not read"):
             await anext(stream)
+
+
+async def test_a_pause_of_the_reader_is_not_taken_for_abandoned_data() -> None:
+    bench = Bench([said(GOOD)])
+    async with bench as client:
+        stream = client.stream_complete("Which?", response_model=City)
+        await anext(stream)
+        stream.watch(bench.clock, idle=1, deadline=None)
+        await bench.clock.advance(3)
+        assert (await stream.response()).parsed == OSLO
 
 
 async def test_closing_the_manager_during_the_second_question_ends_it() -> None:

@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Annotated, Any, Literal, Optional, TypeAlias, cast
 
 import pytest
-from anthropic.lib._parse._transform import transform_schema
+from anthropic.lib._parse._transform import transform_schema  # pyright: ignore[reportMissingTypeStubs] - not public
 from openai.lib._pydantic import to_strict_json_schema
 from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model, field_validator
 from typing_extensions import TypedDict
@@ -122,6 +122,12 @@ class Pair(BaseModel):
     both: tuple[int, str]
 
 
+class Pets(BaseModel):
+    mine: Owner
+    yours: Owner
+    first: Cat
+
+
 class Bag(BaseModel):
     things: list  # type: ignore[type-arg]  # pyright: ignore[reportMissingTypeArgument, reportUnknownVariableType] - of whatever
 
@@ -183,7 +189,9 @@ def test_what_no_strict_schema_can_say_has_none(model: type) -> None:
     assert shape_of(model).unbounded is None
 
 
-@pytest.mark.parametrize("odd", [{"allOf": [{"type": "string"}, {"type": "integer"}]}, {"not": {}}, True, {}])
+@pytest.mark.parametrize(
+    "odd", [{"allOf": [{"type": "string"}, {"type": "integer"}]}, {"not": {}}, {"type": "array"}, True, {}]
+)
 def test_odd_schemas_have_no_strict_form(odd: Any) -> None:
     schema = {"type": "object", "properties": {"a": odd}}
     assert strict_schema(schema, bounds=True) is None
@@ -210,7 +218,7 @@ def test_limits_stay_in_the_schema_or_in_the_description() -> None:
 
 
 def test_only_what_refers_to_itself_is_recursive() -> None:
-    assert [shape_of(model).recursive for model in (Tree, Couple, Order, Price)] == [True, True, False, False]
+    assert [shape_of(model).recursive for model in (Tree, Couple, Pets, Price)] == [True, True, False, False]
 
 
 def test_a_schema_is_made_once_and_goes_with_its_class() -> None:
