@@ -1,5 +1,5 @@
 # Two commands matter: `make run` and `make test`. Each makes the .venv it needs; only Python 3.11 or newer must be there.
-.PHONY: help run test test-all check format bench-limits bench-overhead clean
+.PHONY: help run test test-all check format bench-limits bench-overhead bench-waiters clean
 .NOTPARALLEL:
 
 export PYTHON
@@ -45,6 +45,10 @@ bench-limits: $(BENCH_VENV)/.done ## how soon limited keys are filled, beside ot
 bench-overhead: ## CPU time of a call, with and without limits, beside a bare one
 	@.ci/venv run
 	@$(PY) -m benchmarks.overhead --profile --json .cache/bench-overhead.json
+
+bench-waiters: ## CPU time of each of 100,000 calls that wait for a key, beside each of 1,000
+	@.ci/venv run
+	@$(PY) -m benchmarks.waiters
 
 # What only benchmarks use, apart from .venv: litellm brings other versions of what we test with.
 $(BENCH_VENV)/.done: benchmarks/requirements.txt

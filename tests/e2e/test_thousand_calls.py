@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 CALLS = 1_000
 KEYS = ["sk-test-one", "sk-test-two", "sk-test-three", "sk-test-four"]
 FAULTS = [
-    Fault("rate_limit", every=29, retry_after=0.2),
+    Fault("rate_limit", every=211, retry_after=0.2),
     Fault("server_error", every=31),
     Fault("bad_gateway", every=37),
     Fault("unavailable", every=41, retry_after=0.1),

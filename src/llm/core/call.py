@@ -8,7 +8,6 @@ through it: `ended` releases what is still held, whatever the state, exactly onc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
@@ -38,8 +37,7 @@ class CallState(StrEnum):
     ENDED = "ended"
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """What an attempt takes from the limits.
 
     Attributes:
@@ -57,8 +55,7 @@ class Charge:
     requests: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(NamedTuple):
     """What a call asks of the limits; paid anew by each attempt.
 
     Attributes:
@@ -141,7 +138,7 @@ class Call:
         ticket: What it asks of the limits, while it has one.
         sends: How often it was sent.
         retryable: False once an answer was given elsewhere (by the leader of its flight): no retry here.
-        reports: What the last answer said of the provider's limits; empty where it said nothing.
+        heard: Reads what the last answer said of the provider's limits; None where none came.
         error: How it failed; None while it runs and where it succeeded.
         waited: Whether it ever stood in a queue.
         forget: Takes the answer out of the cache again; None where none keeps it.
@@ -149,7 +146,7 @@ class Call:
     """
 
     __slots__ = (
-        "_ends", "_lease", "_place", "deadline", "decisions", "error", "forget", "number", "priority", "reports",
+        "_ends", "_lease", "_place", "deadline", "decisions", "error", "forget", "heard", "number", "priority",
         "retryable", "sends", "started", "state", "ticket", "user", "waited",
     )  # fmt: skip
 
@@ -166,7 +163,7 @@ class Call:
         self.ticket: Ticket | None = None
         self.sends: int = 0
         self.retryable: bool = True
-        self.reports: tuple[LimitReport, ...] = ()
+        self.heard: Callable[[], tuple[LimitReport, ...]] | None = None
         self.error: BaseException | None = None
         self.waited: bool = False
         self.forget: Callable[[], Awaitable[None]] | None = None
@@ -179,6 +176,11 @@ class Call:
     def log(self) -> tuple[Decision, ...]:
         """The last decisions about this call, oldest first."""
         return self.decisions.read()
+
+    @property
+    def reports(self) -> tuple[LimitReport, ...]:
+        """What the last answer said of the provider's limits; empty where it said nothing."""
+        return () if self.heard is None else self.heard()
 
     @property
     def key(self) -> str | None:
@@ -238,7 +240,7 @@ class Call:
         """Know that the first byte may have left."""
         self._move(now, CallState.SENT, CallState.PAID, "sent")
         self.sends += 1
-        self.reports = ()
+        self.heard = None
 
     def unsent(self, now: float, *, tried: bool = True) -> None:
         """Know for certain that no byte left after all: no connection was made, or (not even tried) nothing written."""

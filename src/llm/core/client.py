@@ -18,7 +18,7 @@ from .protocols import Embedding, TokenCounting
 from .repair import Fitting, check_structured
 from .routing import check_provider
 from .stream import LLMStream, as_stream
-from .types import LLMRequest, LLMResponse
+from .types import LLMRequest, LLMResponse, request_with, response_with
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -276,7 +276,7 @@ class LLMClient:
         priority = request.priority if request.priority is not None else self._priority
         deadline = None if timeout is None else now + timeout
         call = Call(now, deadline=deadline, user=user, priority=priority)
-        return route, replace(request, model=model, user=user, priority=priority, call=call)
+        return route, request_with(request, model=model, user=user, priority=priority, call=call)
 
     def _find(self, name: str | None) -> tuple[Route, str]:
         route, model = self._route.to(name or self._model)
@@ -289,12 +289,13 @@ class LLMClient:
         if call is None:
             raise LLMInvalidRequestError("a request was prepared without a call")
         chain, clock, calls = route.chain, self._routes.parts.clock, self._routes.calls
-        scope = clock.timeout(None if call.deadline is None else max(0.0, call.deadline - call.started))
         brake = brake or Brake()
-        brake.end = lambda: scope.reschedule(clock.now())
+        timer = None
+        if call.deadline is not None:
+            timer = clock.call_later(max(0.0, call.deadline - call.started), brake.end)
         calls.enter(call, lambda: brake.pull(closed(call, request, route.provider)))
         try:
-            async with scope:
+            with brake:
                 result = await chain.call(request)
                 if request.response_model is not None:
                     show = self._routes.parts.config.global_.log_content
@@ -311,6 +312,9 @@ class LLMClient:
         except BaseException as error:
             self._end(chain, call, request, error=error)
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
         if isinstance(result, LLMStream) or request.stream:
             return self._streaming(as_stream(result), call, request, route)
         response = result if request.response_model is not None else self._complete(result, call, request, route)
@@ -330,7 +334,7 @@ class LLMClient:
         parts = self._routes.parts
         model = response.model or request.model or ""
         cost = response.cost if response.cached else parts.cost(route.provider, model, response.usage)
-        return replace(
+        return response_with(
             response,
             model=model,
             provider=response.provider or route.provider,

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from .bounds import Scope
 from .call import Call, CallState
 from .exceptions import LLMConnectionError, LLMException, LLMTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .types import LLMRequest
 
 
-class Brake:
-    """Ends a call that runs, for a reason that is then what it raises."""
+class Brake(Scope):
+    """The scope of a call, which may be ended for a reason that is then what the call raises."""
 
-    __slots__ = ("end", "reason")
+    __slots__ = ("reason",)
 
     def __init__(self) -> None:
-        """Hang loose: `end` is what it pulls, once there is something to end."""
-        self.end: Callable[[], None] | None = None
+        """Hang loose until the call begins."""
+        super().__init__()
         self.reason: BaseException | None = None
 
     def pull(self, reason: BaseException) -> None:
-        """End the call; the first reason counts."""
-        if self.reason is None and self.end is not None:
+        """End the call, where it runs; the first reason counts."""
+        if self.reason is None and self.runs:
             self.reason = reason
-            with suppress(RuntimeError):  # its time is over as well, and it is on its way out
-                self.end()
+            self.end()
 
 
 def closed(call: Call, request: LLMRequest, provider: str) -> LLMException:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 
 from .exceptions import LLMConfigurationError, LLMInvalidRequestError
 
@@ -33,7 +34,7 @@ def check_cache_policy(policy: object) -> None:
     Raises:
         LLMInvalidRequestError: One is of the wrong kind or out of range; names it and what is expected.
     """
-    _check(policy, _CACHE_POLICY, "CachePolicy.")
+    _check(policy, _CACHE_POLICY)
 
 
 def check_model(model: object) -> None:
@@ -92,11 +93,20 @@ def read_tools(tools: object, definition: type) -> tuple[Any, ...]:
     raise LLMInvalidRequestError("tools is no list of ToolDefinitions or of mappings in OpenAI's form; pass one")
 
 
-def _check(thing: object, fields: Iterable[tuple[str, Test, str]], within: str = "") -> None:
-    for name, fits, expected in fields:
-        value = getattr(thing, name)
+class _Fields(NamedTuple):
+    rules: tuple[tuple[str, Test, str], ...]
+    read: Callable[[object], tuple[object, ...]]
+    within: str
+
+
+def _fields(*rules: tuple[str, Test, str], within: str = "") -> _Fields:
+    return _Fields(rules, attrgetter(*[name for name, _, _ in rules]), within)
+
+
+def _check(thing: object, fields: _Fields) -> None:
+    for value, (name, fits, expected) in zip(fields.read(thing), fields.rules, strict=True):
         if value is not None and not fits(value):
-            raise _refused(f"{within}{name}", value, expected)
+            raise _refused(f"{fields.within}{name}", value, expected)
 
 
 def _refused(name: str, value: object, expected: str) -> LLMInvalidRequestError:
@@ -135,7 +145,7 @@ _SHOWN_BITS: Final = 128
 _A_MODEL: Final = "a model's name, or None for any"
 _LAYERS: Final = "a list of layers, outermost first"
 
-_OPTIONS: Final[tuple[tuple[str, Test, str], ...]] = (
+_OPTIONS: Final = _fields(
     ("model", _is_text, _A_MODEL),
     ("temperature", _from_to(0, 2), "a number, 0 to 2"),
     ("top_p", _from_to(0, 1), "a number, 0 to 1"),
@@ -153,8 +163,9 @@ _OPTIONS: Final[tuple[tuple[str, Test, str], ...]] = (
 )
 """An option, the test that it passes where it is given, and what to say."""
 
-_CACHE_POLICY: Final[tuple[tuple[str, Test, str], ...]] = (
+_CACHE_POLICY: Final = _fields(
     ("ttl", _from_to(0, float("inf")), "seconds, 0 or more, or None for those configured"),
     ("refresh", lambda value: isinstance(value, bool), "True or False"),
     ("scope", lambda value: value in ("shared", "user"), "shared, user, or None for the one configured"),
+    within="CachePolicy.",
 )

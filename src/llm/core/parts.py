@@ -147,6 +147,8 @@ class Route:
 
     def to(self, name: str | None) -> tuple[Route, str | None]:
         """Return the route and the model that a caller's name stands for; see `routing.resolve`."""
+        if name is None:
+            return self, None
         routes = self._routes
         target = resolve(name, default=self.provider, providers=routes.parts.chains, aliases=routes.aliases)
         if target.provider == self.provider:

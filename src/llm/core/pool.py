@@ -6,10 +6,10 @@ One attempt, never more. Whatever happens, the lease goes back: nothing sent is 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from .bounds import Bound
 from .call import Call, CallState, Charge, Ticket
 from .exceptions import (
     LLMAuthenticationError,
@@ -23,7 +23,7 @@ from .exceptions import (
 )
 from .keys import KeyState
 from .stream import LLMStream
-from .types import HealthStatus
+from .types import HealthStatus, response_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -51,8 +51,8 @@ class Grant(Protocol):
         """What was paid."""
         ...
 
-    def learn(self, reports: Sequence[LimitReport]) -> None:
-        """Level its limits with what the provider said of them."""
+    def learn(self, heard: Callable[[], Sequence[LimitReport]], *, closely: bool = False) -> None:
+        """Level its limits with what the provider said of them: where it is worth it, or in any case `closely`."""
 
     def succeeded(self) -> None:
         """Know that the slot's account is served again."""
@@ -170,6 +170,8 @@ class Pool:
         self._slots = queue.slots
         self._clock = clock
         self._timeouts = timeouts
+        self._first_token = Bound(clock, timeouts.first_token)
+        self._unary = Bound(clock, timeouts.attempt)
         self._acquire_timeout = acquire_timeout
         self._spawn = spawn
         self._settlement = settlement
@@ -262,8 +264,10 @@ class Pool:
 
     async def _paid(self, call: Call) -> Grant:
         while True:
-            with suppress(ReplacedError):
+            try:
                 return await self.queue.pay(call, timeout=self._acquire_timeout)
+            except ReplacedError:
+                continue
 
     async def _attempt(self, request: LLMRequest, call: Call, model: str, grant: Grant) -> LLMResult:
         key = grant.slot.key
@@ -278,8 +282,8 @@ class Pool:
             call.sent(self._clock.now())
             result = await self._send(client.provider, request)
             grant.succeeded()
-            if call.reports:
-                grant.learn(call.reports)
+            if call.heard is not None:
+                grant.learn(call.heard)
             if isinstance(result, LLMStream):
                 stream = result
                 return self._streaming(stream, request, call, grant, client)
@@ -287,8 +291,8 @@ class Pool:
             call.attempted(self._clock.now(), used)
             return self._signed(result, key)
         except LLMException as error:
-            if call.reports:
-                grant.learn(call.reports)
+            if call.heard is not None:
+                grant.learn(call.heard, closely=True)
             self._learn(error, grant, call, model)
             raise
         finally:
@@ -296,16 +300,15 @@ class Pool:
                 self._close(key.give_back(client))
 
     async def _send(self, provider: Provider, request: LLMRequest) -> LLMResult:
-        bound = self._timeouts.first_token if request.stream else self._timeouts.attempt
+        bound = self._first_token if request.stream else self._unary
         try:
-            async with self._clock.timeout(bound):
-                with _FOREIGN_AS_OURS:  # also its own TimeoutError, which is not the end of `bound`
-                    return await (provider.stream(request) if request.stream else provider.complete(request))
+            with bound.scope(), _FOREIGN_AS_OURS:  # also its own TimeoutError, which is not the end of `bound`
+                return await (provider.stream(request) if request.stream else provider.complete(request))
         except TimeoutError:
             if request.stream:
-                message = f"no first chunk came within {bound:g} seconds (timeouts.first_token)"
+                message = f"no first chunk came within {bound.seconds:g} seconds (timeouts.first_token)"
                 raise LLMTimeoutError(message, phase="first_token", retryable=True) from None
-            message = f"no answer came within {bound:g} seconds (timeouts.attempt)"
+            message = f"no answer came within {bound.seconds:g} seconds (timeouts.attempt)"
             raise LLMTimeoutError(message, phase="total", retryable=True) from None
 
     def _streaming(self, stream: LLMStream, request: LLMRequest, call: Call, grant: Grant, client: Client) -> LLMStream:
@@ -354,7 +357,7 @@ class Pool:
     def _signed(self, response: LLMResponse, key: Key) -> LLMResponse:
         if response.provider == self.provider and response.key == key.fingerprint:
             return response
-        return replace(response, provider=self.provider, key=key.fingerprint)
+        return response_with(response, provider=self.provider, key=key.fingerprint)
 
     def _close(self, client: Client | None) -> None:
         if client is not None:

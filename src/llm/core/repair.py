@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from llm.utils.clock import Clock
 
+from .bounds import Scope
 from .call import CallState
 from .exceptions import LLMException, LLMInvalidRequestError, LLMValidationError
 from .messages import Message, MessageRole
@@ -19,8 +20,6 @@ from .structured import UnfitError, read_instance, shape_of
 from .types import LLMRequest, LLMResponse
 
 if TYPE_CHECKING:
-    from llm.utils.clock import Timeout
-
     from .stream import LLMResult
     from .types import StreamChunk
 
@@ -183,25 +182,19 @@ class _FittedChunks:
         self.response: LLMResponse | None = None
         self._stream = stream
         self._fitting = fitting
-        self._scope: Timeout | None = None
+        self._scope = Scope()
 
     async def __anext__(self) -> StreamChunk:
         with suppress(StopAsyncIteration):
             return await anext(self._stream)
         answer = await self._stream.response()
-        self._scope = scope = self._fitting.clock.timeout(None)
-        try:
-            async with scope:
-                self.response = await self._fitting.fit(answer)
-        finally:
-            self._scope = None
+        with self._scope:
+            self.response = await self._fitting.fit(answer)
         raise StopAsyncIteration
 
     def waiting(self) -> bool:
         return False
 
     def close(self) -> None:
-        if self._scope is not None:
-            with suppress(RuntimeError):  # it ends already
-                self._scope.reschedule(self._fitting.clock.now())
+        self._scope.end()
         self._stream.leave()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from .call import Charge
@@ -33,7 +33,7 @@ class Settlement:
         """Return what an answer took, in the vendor's count `used`; None where it tells no usage."""
         if used is None or self.cost is None:
             return used
-        return replace(used, cost=self.cost(model, usage))
+        return used._replace(cost=self.cost(model, usage))
 
     def in_vain(self, paid: Charge, model: str, error: BaseException) -> tuple[Charge, Charge | None]:
         """Return what a request took that was sent and brought nothing.

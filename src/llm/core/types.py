@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from llm.utils.frozen import copier
+
 from .call import Call
 from .exceptions import LimitScope, LLMInvalidRequestError
 from .messages import Message, MessageRole, MessagesLike, TextPart, ThinkingPart, ToolCall, read_messages
@@ -222,6 +224,10 @@ class LLMRequest:
         check_options(given, CachePolicy)
 
 
+request_with = copier(LLMRequest)
+"""Returns a request with other values in the fields that are named, unchecked."""
+
+
 def _are_read(messages: object) -> bool:
     return (
         type(messages) is tuple
@@ -302,6 +308,10 @@ class LLMResponse:
             return Message(MessageRole.ASSISTANT, self.content, tool_calls=self.tool_calls)
         parts: tuple[Part, ...] = (*self.thinking, TextPart(self.content)) if self.content else self.thinking
         return Message(MessageRole.ASSISTANT, parts, tool_calls=self.tool_calls)
+
+
+response_with = copier(LLMResponse)
+"""Returns a response with other values in the fields that are named."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from .lanes import Lanes
 from .rotation import Choice, Levels, Rotation
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
 
     from llm.core.call import Call, Charge, LimitReport, Ticket
     from llm.core.keys import Slot
@@ -106,12 +106,20 @@ class AdmissionQueue(Rotation):
         if self._book.sleepers:
             self._book.wake_others(self._look_again_soon, [limit for limit, _ in holds])
 
-    def learn(self, slot: Slot, holds: Holds, reports: Sequence[LimitReport]) -> None:
-        """Level the slot's account with what the provider said as it admitted or refused what holds `holds`."""
-        account = self._accounts[slot]
+    def learn(self, slot: Slot, holds: Holds, heard: Callable[[], Sequence[LimitReport]], *, closely: bool) -> None:
+        """Level the slot's account with what the provider said as it admitted or refused what holds `holds`.
+
+        While nobody waits, what comes thick tells little more than its first, and is not even read.
+        """
+        account, now = self._accounts[slot], self._clock.now()
+        if not (closely or self.waiting or account.listens(now)):
+            return
+        reports = heard()
+        if not reports:
+            return
         with self._lock:
             version = account.version
-            account.learn(self._clock.now(), holds, reports)
+            account.learn(now, holds, reports)
         if account.version != version:
             self.keys_changed()
             self._book.wake_others(self._look_again_soon, ())

@@ -1,25 +1,29 @@
-"""`algorithm: auto`: a bucket or a window, whichever the provider's own headers prove."""
+"""`algorithm: auto`: a bucket or a window, whichever the provider's own headers prove.
+
+Until then a window holds where nothing is known: what fits in a window fits in a bucket of the same size, since a
+bucket refills at least as fast as a window forgets. At the hosts that are known to have buckets a bucket holds.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from collections import deque
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from .base import Hold, Timed
+from .base import GUARD, Hold, Timed
 from .bucket import TokenBucket
-from .window import SlidingWindow
+from .window import Drawn, SlidingWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable
 
     from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
-    from .base import Learning, Unit
+    from .base import Unit
+    from .window import Grain
 
 Kind: TypeAlias = Literal["bucket", "window"]
-
-_PLACES: Final[dict[Kind, int]] = {"bucket": 0, "window": 1}
 
 _WHOLE = 2.0  # seconds: resets and dates come in whole ones
 _SHARE = 0.05
@@ -61,26 +65,17 @@ class Evidence:
         return "bucket" if differ and self._fitting >= _AGREEING else None
 
 
-class _Both(Hold):
-    """A hold in the bucket and one in the window."""
-
-    __slots__ = ("holds",)
-
-    def __init__(self, of_bucket: Hold, of_window: Hold) -> None:
-        super().__init__(of_bucket.at, of_bucket.amount)
-        self.holds = (of_bucket, of_window)
-
-
 class AutoLimit(Timed):
-    """`capacity` per `period` seconds, counted both ways until one is proved; a `Limit`.
-
-    Until then both hold, or with `bucket` the bucket alone: at the hosts that are known to have them.
+    """`capacity` per `period` seconds, counted in a window or a bucket until one is proved; a `Limit`.
 
     Attributes:
         kind: What was proved.
+        wait: Returns seconds until an amount could be taken.
+        take: Takes an amount.
+        saturation: Returns the share that is taken.
     """
 
-    __slots__ = ("_alone", "_parts", "_ruling", "kind")
+    __slots__ = ("_counted", "_drawn", "_heirs", "_history", "kind", "saturation", "take", "wait")
 
     def __init__(  # noqa: PLR0913 - a limit's six facts, and what is taken for granted
         self,
@@ -96,61 +91,57 @@ class AutoLimit(Timed):
         """Start undecided."""
         super().__init__(name, unit, capacity, period, level=level, refuses=refuses)
         self.kind: Kind | None = None
-        self._alone: Learning | None = None
-        in_bucket = TokenBucket(name, unit, capacity, period)
-        self._parts: tuple[Learning, ...] = (in_bucket, SlidingWindow(name, unit, capacity, period))
-        self._ruling: tuple[Learning, ...] = (in_bucket,) if bucket else self._parts
+        self._heirs: dict[Hold, Hold] = {}
+        self._drawn: dict[Grain, Hold] = {}
+        self._history: deque[Hold] = deque()
+        self._count_in((TokenBucket if bucket else SlidingWindow)(name, unit, capacity, period), remember=bucket)
 
     def decide(self, kind: Kind | None = None) -> None:
-        """Go on as `kind` alone, from where that stands, and drop the other; None: as what holds until a proof."""
-        if kind is None:
-            kind = "window" if len(self._ruling) > 1 else "bucket"
-        self._alone = self._parts[_PLACES[kind]]
-        self._parts = self._ruling = (self._alone,)
-        self.kind = kind
-
-    def wait(self, now: float, amount: float) -> float:
-        """Return seconds until `amount` could be taken."""
-        if self._alone is not None:
-            return self._alone.wait(now, amount)
-        return max([part.wait(now, amount) for part in self._ruling])
-
-    def take(self, now: float, amount: float) -> Hold:
-        """Take `amount`, from both while both are in question."""
-        if self._alone is not None:
-            return self._alone.take(now, amount)
-        bucket, window = self._parts
-        return _Both(bucket.take(now, amount), window.take(now, amount))
+        """Go on as `kind`, from where that would stand; None: as what holds until a proof."""
+        counted = self._counted
+        if kind == "bucket" and isinstance(counted, SlidingWindow):
+            bucket = TokenBucket(self.name, self.unit, self.capacity, self.period)
+            self._drawn = {grain: bucket.take(grain.at, grain.amount) for grain in counted.grains}
+            counted = bucket
+        elif kind == "window" and isinstance(counted, TokenBucket):
+            window = SlidingWindow(self.name, self.unit, self.capacity, self.period)
+            self._heirs = {hold: window.take(hold.at, hold.amount) for hold in self._history}
+            counted = window
+        self._count_in(counted)
+        self._history.clear()
+        self.kind = "bucket" if isinstance(counted, TokenBucket) else "window"
 
     def settle(self, now: float, hold: Hold, used: float) -> None:
         """Correct what is counted for `hold` to `used`."""
-        if self._alone is not None and type(hold) is Hold:
-            self._alone.settle(now, hold, used)
-            return
-        for part, held in self._held(hold):
-            part.settle(now, held, used)
+        self._counted.settle(now, self._heir(hold) if self._drawn or self._heirs else hold, used)
 
     def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
         """Be told what was left right after the provider admitted (or refused) `hold`."""
-        if self._alone is not None and type(hold) is Hold:
-            self._alone.learn(now, hold, report)
-            return
-        for part, held in self._held(hold):
-            part.learn(now, held, report)
+        self._counted.learn(now, self._heir(hold), report)
 
     def resize(self, now: float, capacity: float) -> None:
         """Go on with another capacity; what is taken stays taken."""
         self.capacity = capacity
-        for part in self._parts:
-            part.resize(now, capacity)
+        self._counted.resize(now, capacity)
 
-    def saturation(self, now: float) -> float:
-        """Return the share that is taken, of what counts."""
-        return max([part.saturation(now) for part in self._ruling])
+    def _count_in(self, counted: TokenBucket | SlidingWindow, *, remember: bool = False) -> None:
+        self._counted = counted
+        # Asked for every call, so without a step in between.
+        self.wait: Callable[[float, float], float] = counted.wait
+        # A bucket by itself forgets when it was drawn from.
+        self.take: Callable[[float, float], Hold] = self._take_and_remember if remember else counted.take
+        self.saturation: Callable[[float], float] = counted.saturation
 
-    def _held(self, hold: Hold) -> Iterable[tuple[Learning, Hold]]:
-        if not isinstance(hold, _Both):
-            return [(part, hold) for part in self._parts]
-        if self.kind is None:
-            return zip(self._parts, hold.holds, strict=True)
-        return [(self._parts[0], hold.holds[_PLACES[self.kind]])]
+    def _take_and_remember(self, now: float, amount: float) -> Hold:
+        hold, history = self._counted.take(now, amount), self._history
+        history.append(hold)
+        while history[0].at < now - self.period - GUARD:
+            history.popleft()
+        return hold
+
+    def _heir(self, hold: Hold) -> Hold:
+        """Return what stands for `hold` in what is counted now."""
+        if isinstance(hold, Drawn) and hold.grain in self._drawn:
+            drawn = self._drawn[hold.grain]
+            return Hold(hold.at, hold.amount, drawn.number, drawn.mark, drawn.epoch)
+        return self._heirs.get(hold, hold)

@@ -42,22 +42,23 @@ class _Peaks:
         self._drops.append(self._last - level)
         self._last = level
 
-    def since(self, number: int) -> float:
-        """Return the highest level after draw `number`."""
-        place = bisect_right(self._numbers, number)
-        return self._last + sum(self._drops[place + 1 :]) if place < len(self._drops) else -math.inf
+    def lift(self, number: int, amount: float, ceiling: float = math.inf) -> float:
+        """Raise all levels after draw `number`, as if it had taken less, as far as none exceeds `ceiling`.
 
-    def lift(self, number: int, amount: float) -> None:
-        """Raise all levels after draw `number`, as if it had taken less."""
+        Returns by how much.
+        """
         place = bisect_right(self._numbers, number)
         if place == len(self._drops):
-            return
+            return amount
+        highest = self._last + sum(self._drops[place + 1 :])
+        amount = max(0.0, min(amount, ceiling - highest))
         self._last += amount
         self._drops[place] -= amount
         while place and self._drops[place] <= 0.0:
             self._drops[place - 1] += self._drops.pop(place)
             self._numbers.pop(place - 1)
             place -= 1
+        return amount
 
 
 class TokenBucket(Timed):
@@ -85,24 +86,27 @@ class TokenBucket(Timed):
 
     def wait(self, now: float, amount: float) -> float:
         """Return seconds until the bucket holds `amount`."""
-        if amount > self.capacity:
+        capacity, reckoning = self.capacity, self._reckoning
+        if amount > capacity:
             return math.inf
-        kept_back = self._reckoning.margin(now, self.period)
-        missing = min(amount + kept_back, self.capacity) - self._refilled(now)
+        if reckoning.kept_back:
+            amount = min(amount + reckoning.margin(now, self.period), capacity)
+        if amount <= self._level:  # what has come back meanwhile only makes more room
+            return 0.0
+        missing = amount - self._refilled(now)
         if missing <= 0.0:
             return 0.0
-        seconds = missing * self.period / self.capacity + max(0.0, self._refills_from - now)
+        seconds = missing * self.period / capacity + max(0.0, self._refills_from - now)
         return seconds if seconds > MOMENT else 0.0
 
     def take(self, now: float, amount: float) -> Hold:
         """Take `amount` out."""
-        level = self._refilled(now)
+        level, reckoning = self._refilled(now), self._reckoning
         start = max(now, self._refills_from)
         full_at = start + (self.capacity - level) * self.period / self.capacity
         self._draws += 1
         self._lower(level, level - amount)
         self._refills_from = start if full_at >= now + GUARD else start + (now + GUARD - full_at)
-        reckoning = self._reckoning
         return Hold(now, amount, self._draws, reckoning.returned, reckoning.draw(now, amount))
 
     def settle(self, now: float, hold: Hold, used: float) -> None:
@@ -111,15 +115,15 @@ class TokenBucket(Timed):
         What the bucket regained meanwhile is not given twice: had the amount not been taken, a full bucket would have
         let that much run over.
         """
-        level = self._refilled(now)
         back = hold.amount - used
+        if back == 0.0:
+            return
+        level = self._refilled(now)
         if back > 0.0:
-            held_back = GUARD * self.capacity / self.period
-            room = min(self.capacity - level, self.capacity - held_back - self._peaks.since(hold.number))
-            back = max(0.0, min(back, room))
-            self._peaks.lift(hold.number, back)
-            self._level = level + back
-            self._reckoning.returned += hold.amount - used
+            capacity = self.capacity
+            ceiling = capacity - GUARD * capacity / self.period
+            self._level = level + self._peaks.lift(hold.number, max(0.0, min(back, capacity - level)), ceiling)
+            self._reckoning.returned += back
         else:
             self._draws += 1
             self._lower(level, level + back)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from llm.core.call import Charge
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from llm.core.call import LimitReport
     from llm.core.keys import Slot
@@ -23,7 +23,7 @@ class Ledger(Protocol):
     def settle(self, holds: Holds, used: Charge) -> None:
         """Correct what was taken to `used`."""
 
-    def learn(self, slot: Slot, holds: Holds, reports: Sequence[LimitReport]) -> None:
+    def learn(self, slot: Slot, holds: Holds, heard: Callable[[], Sequence[LimitReport]], *, closely: bool) -> None:
         """Level the slot's account with what the provider said as it admitted or refused what holds `holds`."""
 
     def succeeded(self, slot: Slot) -> None:
@@ -67,9 +67,9 @@ class Grant:
             self._ledger.settle(theirs, most)
         self._settle(self.charge if used is None else used)
 
-    def learn(self, reports: Sequence[LimitReport]) -> None:
-        """Level the limits with what the provider said of them."""
-        self._ledger.learn(self.slot, self._holds, reports)
+    def learn(self, heard: Callable[[], Sequence[LimitReport]], *, closely: bool = False) -> None:
+        """Level the limits with what the provider said of them: where it is worth it, or in any case `closely`."""
+        self._ledger.learn(self.slot, self._holds, heard, closely=closely)
 
     def succeeded(self) -> None:
         """Know that the slot's account is served again."""

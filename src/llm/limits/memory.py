@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from typing import TYPE_CHECKING, Final
 
 from .auto import AutoLimit
 from .concurrency import Concurrency
 from .learning import Learner
+from .most import Most
 from .pace import Count, Pace
 from .stating import make_limits
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
     from typing import TypeAlias
 
-    from llm.core.call import LimitReport
+    from llm.core.call import Charge, LimitReport
     from llm.core.exceptions import LimitScope
 
     from .base import Holds, Limit
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     Wake: TypeAlias = Callable[[Iterable[Limit]], None]
 
 _SILENT_ANSWERS: Final = 32
+_OFTEN: Final = 0.02  # seconds: a fifth of what may pass anyhow between the vendor's view and ours
 
 
 class Account:
@@ -36,8 +39,22 @@ class Account:
     """
 
     __slots__ = (
-        "__weakref__", "_explained", "_learner", "_numbers", "_pace", "_served", "_silence", "_stated",
-        "_stated_limits", "cooling_until", "limits", "strikes", "version",
+        "__weakref__",
+        "_explained",
+        "_learner",
+        "_most",
+        "_most_of",
+        "_numbers",
+        "_pace",
+        "_served",
+        "_silence",
+        "_stated",
+        "_stated_limits",
+        "_told_at",
+        "cooling_until",
+        "limits",
+        "strikes",
+        "version",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -54,6 +71,15 @@ class Account:
         self._served = Count()
         self._silence = 0
         self._pace: Pace | None = None
+        self._told_at = -math.inf
+        self._most: Most | None = None
+        self._most_of = -1
+
+    def is_harmless(self, charge: Charge) -> bool:
+        """Return whether no limit can refuse a charge at once."""
+        if self._most_of != self.version:
+            self._most_of, self._most = self.version, Most.of(self.limits)
+        return self._most is not None and self._most.covers(charge)
 
     def state(self, now: float, stated: Mapping[str, object], *, level: LimitScope, bucket: bool) -> None:
         """Hold to these limits from now on; those that change keep the share that is taken, and what was learned."""
@@ -76,8 +102,13 @@ class Account:
             self._learner.restate(self._stated_limits, self._numbers)
         self._compose()
 
+    def listens(self, now: float) -> bool:
+        """Return whether the last report is so old that the next is worth reading."""
+        return now - self._told_at >= _OFTEN
+
     def learn(self, now: float, holds: Holds, reports: Sequence[LimitReport]) -> None:
         """Level with what the provider said, as it admitted or refused a call that holds `holds`."""
+        self._told_at = now
         learner = self._learner
         if learner is None:
             learner = self._learner = Learner(bucket=self._stated is not None and self._stated[1])

@@ -29,9 +29,10 @@ class Reckoning:
         drawn: All that was drawn.
         returned: All that came back.
         told_at: When the latest request was sent that a report told of.
+        kept_back: What was kept back for others when some were last found; 0 where none ever were.
     """
 
-    __slots__ = ("_epoch", "_found_at", "_last", "_margin", "_recent", "drawn", "returned", "told_at")
+    __slots__ = ("_epoch", "_found_at", "_horizon", "_last", "_recent", "drawn", "kept_back", "returned", "told_at")
 
     def __init__(self) -> None:
         """Start with nothing."""
@@ -40,7 +41,8 @@ class Reckoning:
         self.told_at: float = -math.inf
         self._epoch = self._last = Epoch(-math.inf, 0.0, 0.0)
         self._recent = 0.0
-        self._margin = 0.0
+        self._horizon = math.inf
+        self.kept_back: float = 0.0
         self._found_at = -math.inf
 
     def draw(self, now: float, amount: float) -> Epoch:
@@ -88,18 +90,23 @@ class Reckoning:
         """
         age = max(GUARD, now - at)
         since = min(period, max(GUARD, at - self.told_at))
-        share = min(1.0, max(2 * age, period / 12) / since)
-        self._margin = self.margin(now, period)
-        self._recent = amount * share + self._recent * math.exp(-(now - self._found_at) / age)
+        horizon = max(2 * age, period / 12)
+        kept_back = self.kept_back * self._fading(now, period)
+        self._recent = amount * min(1.0, horizon / since) + self._recent * math.exp(-(now - self._found_at) / age)
         self._found_at = now
-        self._margin = max(self._margin, _SPARE * self._recent)
+        self._horizon = horizon
+        self.kept_back = max(kept_back, _SPARE * self._recent)
 
     def margin(self, now: float, period: float) -> float:
-        """Return what is to be kept back for others."""
-        if self._margin == 0.0:
+        """Return what is to be kept back for others: the more, the longer nothing was told."""
+        if self.kept_back == 0.0:
             return 0.0
+        silence = min(period, now - self.told_at)
+        return self.kept_back * self._fading(now, period) * max(1.0, silence / self._horizon)
+
+    def _fading(self, now: float, period: float) -> float:
         quiet = (now - self._found_at) / period - 0.5
-        return self._margin * 0.5**quiet if quiet > 0.0 else self._margin
+        return 0.5**quiet if quiet > 0.0 else 1.0
 
     def _begin(self, now: float) -> Epoch:
         last, current = self._last, self._epoch

@@ -1,9 +1,10 @@
-"""The slots that have a model, in turn, and what is known of all of them at once."""
+"""The slots that have a model, in turn."""
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from .most import Most
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -13,26 +14,6 @@ if TYPE_CHECKING:
 
     from .base import Limit
     from .memory import Account
-
-
-class Most(NamedTuple):
-    """The largest amounts that fit every limit."""
-
-    requests: float
-    input_tokens: float
-    output_tokens: float
-    total_tokens: float
-    cost: float
-
-    def covers(self, charge: Charge) -> bool:
-        """Return whether a charge fits."""
-        return (
-            charge.requests <= self.requests
-            and charge.total_tokens <= self.total_tokens
-            and charge.input_tokens <= self.input_tokens
-            and charge.output_tokens <= self.output_tokens
-            and charge.cost <= self.cost
-        )
 
 
 class Ring:
@@ -61,14 +42,5 @@ class Ring:
         """Return whether no limit, `shared` ones included, can refuse a charge at once; `version` is the limits'."""
         if self._version != version:
             of_keys = [limit for _, account in self.entries for limit in account.limits]
-            self._version, self._harmless = version, _harmless([*shared(), *of_keys])
+            self._version, self._harmless = version, Most.of([*shared(), *of_keys])
         return self._harmless is not None and self._harmless.covers(charge)
-
-
-def _harmless(limits: Iterable[Limit]) -> Most | None:
-    least = dict.fromkeys(Most._fields, math.inf)
-    for limit in limits:
-        if limit.refuses:
-            return None
-        least[limit.unit] = min(least[limit.unit], limit.capacity)
-    return Most(**least)

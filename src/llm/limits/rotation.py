@@ -71,15 +71,16 @@ class Rotation:
         self._clock = clock
         self._lock = book.lock
         self._levels = levels
+        self._models = tuple(dict.fromkeys(slot.model for slot in self.slots if slot.model != _ANY))
         self._rings: dict[str, Ring] = {
             model: Ring(tuple(entry for entry in slots if entry[0].model in (model, _ANY)))
-            for model in (*self.models(), _ANY)
+            for model in (*self._models, _ANY)
         }
         self._model_turn = 0
 
     def models(self) -> tuple[str, ...]:
         """Return the models that the slots name, in their order."""
-        return tuple(dict.fromkeys(slot.model for slot in self.slots if slot.model != _ANY))
+        return self._models
 
     def choose_model(self) -> str:
         """Return a model for a call that names none: by turns over those that can pay now, else over all.
@@ -87,16 +88,18 @@ class Rotation:
         Raises:
             LLMInvalidRequestError: The slots take any model, so the call must name one.
         """
-        now = self._clock.now()
-        models = self.models()
+        models = self._models
+        if len(models) == 1:
+            return models[0]
         if not models:
             raise LLMInvalidRequestError(
                 f"provider {self.provider!r} takes any model, so a call must name one; pass model=…",
                 provider=self.provider,
             )
+        now = self._clock.now()
         turn = self._model_turn % len(models)
         ordered = models[turn:] + models[:turn]
-        free = (m for m in ordered if len(ordered) > 1 and self._first(m, Charge(), now).bound is FREE)
+        free = (model for model in ordered if self._first(model, Charge(), now).bound is FREE)
         chosen = next(free, models[turn])
         self._model_turn = models.index(chosen) + 1
         return chosen
@@ -112,7 +115,9 @@ class Rotation:
         entries = ring.entries
         if not entries:
             raise refusals.no_such_model(self.provider, ticket.model, self.models())
-        if user is None and ring.is_harmless(ticket.charge, self._shared, self._version()):
+        if ring.is_harmless(ticket.charge, self._shared, self._version()) and (
+            user is None or user.is_harmless(ticket.charge)
+        ):
             return
         shared = self._shared(user)
         of_keys = [account.limits for slot, account in entries if slot.serves(ticket.model)]

@@ -10,18 +10,65 @@ from .base import BEFORE_ALL, GUARD, MOMENT, Hold, Timed
 from .reckoning import Reckoning
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
-    from .base import Unit
+    from .base import Epoch, Unit
 
 _EPSILON = 1e-9  # of an amount: sums of dollars are off by less
+_GRAINS = 6000  # of a period: ten milliseconds of a minute
+_SILENT = 1 / 4  # of a period
+_UNSURE = 1 / 4  # of the capacity
+_PATIENCE = 2.0  # seconds
+
+
+class Grain:
+    """What was taken within a moment; all of it leaves the window with the last of it.
+
+    Attributes:
+        at: Monotonic seconds of the last that it holds.
+        amount: What it holds, in the limit's unit.
+        start: Monotonic seconds of the first.
+    """
+
+    __slots__ = ("amount", "at", "start")
+
+    def __init__(self, at: float, amount: float = 0.0) -> None:
+        """Begin at `at`."""
+        self.start: float = at
+        self.at: float = at
+        self.amount: float = amount
+
+
+class Drawn(Hold):
+    """An amount taken from a window.
+
+    Attributes:
+        grain: Where it is counted.
+    """
+
+    __slots__ = ("grain",)
+
+    def __init__(self, at: float, amount: float, mark: float, epoch: Epoch, grain: Grain) -> None:
+        """Keep time, amount and place."""
+        self.at: float = at
+        self.amount: float = amount
+        self.number: int = 0
+        self.mark: float = mark
+        self.epoch: Epoch = epoch
+        self.grain: Grain = grain
 
 
 class SlidingWindow(Timed):
-    """`capacity` in any `period` seconds; a `Limit`. Memory grows with the requests of one period."""
+    """`capacity` in any `period` seconds; a `Limit`. It remembers at most 6000 moments of a period.
 
-    __slots__ = ("_holds", "_others", "_reckoning", "_span", "_sum")
+    A full window sends nothing, so it is told nothing, while others may take what they like. After such a silence a
+    quarter stays back until all answers have told what was left, or two seconds have passed.
+    """
+
+    __slots__ = ("_asked_until", "_grain", "_grains", "_others", "_reckoning", "_span", "_sum", "_untold")
 
     def __init__(  # noqa: PLR0913 - a limit's six facts
         self, name: str, unit: Unit, capacity: float, period: float, *, level: LimitScope = "key", refuses: bool = False
@@ -29,43 +76,55 @@ class SlidingWindow(Timed):
         """Start empty."""
         super().__init__(name, unit, capacity, period, level=level, refuses=refuses)
         self._span = period + GUARD
-        self._holds: deque[Hold] = deque()
+        self._grain = period / _GRAINS
+        self._grains: deque[Grain] = deque()
         self._sum = 0.0
         self._others = 0.0
         self._reckoning = Reckoning()
+        self._asked_until = -math.inf
+        self._untold = 0
 
     def wait(self, now: float, amount: float) -> float:
         """Return seconds until so much has left the window that `amount` fits."""
-        if amount > self.capacity:
+        capacity, reckoning = self.capacity, self._reckoning
+        if amount > capacity:
             return math.inf
+        if reckoning.kept_back:
+            amount = min(amount + reckoning.margin(now, self.period), capacity)
+        asking = now < self._asked_until
+        if self._sum + amount <= (capacity * (1 - _UNSURE) if asking else capacity):
+            return 0.0  # what has left the window meanwhile only makes more room
         self._expire(now)
-        kept_back = self._reckoning.margin(now, self.period)
-        excess = self._sum + min(amount + kept_back, self.capacity) - self.capacity
-        due = now
-        for hold in self._holds:
-            if excess <= _EPSILON:
-                break
-            excess -= hold.amount
-            due = hold.at + self._span
-        return due - now
+        return self._due(now, amount) or (self._asked_until - now if asking else 0.0)
 
-    def take(self, now: float, amount: float) -> Hold:
+    def take(self, now: float, amount: float) -> Drawn:
         """Count `amount` from now on."""
-        self._expire(now)
-        newest = self._holds[-1].at if self._holds else now
-        at = max(now, newest)  # in order, though threads may come with times that are not
-        reckoning = self._reckoning
+        grains, reckoning = self._grains, self._reckoning
+        grain = grains[-1] if grains else None
+        if grain is None or now - grain.start > self._grain:
+            self._expire(now)
+            grain = Grain(now)
+            grains.append(grain)
+        elif now > grain.at:
+            grain.at = now
+        grain.amount += amount
         self._sum += amount
         epoch = reckoning.draw(now, amount)
-        hold = Hold(at, amount, 0, self._sum - self._others - reckoning.drawn, epoch)
-        self._holds.append(hold)
-        return hold
+        if now < self._asked_until:
+            self._untold += 1
+        elif now - reckoning.told_at > self.period * _SILENT and -math.inf < reckoning.told_at > self._asked_until:
+            self._asked_until, self._untold = now + _PATIENCE, 1
+        return Drawn(now, amount, self._sum - self._others - reckoning.drawn, epoch, grain)
 
     def settle(self, now: float, hold: Hold, used: float) -> None:
         """Count `used` in place of what was taken, where its window still runs."""
-        self._expire(now)
-        if not self._over(hold, now):
-            self._sum += used - hold.amount
+        if isinstance(hold, Drawn):
+            grain, more = hold.grain, used - hold.amount
+            if grain.at + self._span - now <= MOMENT:
+                self._expire(now)
+            else:
+                grain.amount += more
+                self._sum += more
         hold.amount = used
 
     def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
@@ -82,10 +141,14 @@ class SlidingWindow(Timed):
         missing = self.capacity - report.remaining - report.rounding - counted
         if missing > _EPSILON:
             self._others += missing
-            self._count(Hold(hold.at, missing), now)
+            self._count(hold.at, missing, now)
             if epoch is not BEFORE_ALL:
                 reckoning.others_drew(now, missing, hold.at, self.period)
         reckoning.told_at = max(reckoning.told_at, hold.at)
+        if hold.at >= self._asked_until - _PATIENCE:
+            self._untold -= 1
+            if not self._untold:
+                self._asked_until = -math.inf
 
     def resize(self, now: float, capacity: float) -> None:  # noqa: ARG002 - a limit's signature
         """Go on with another capacity; what is counted stays counted."""
@@ -96,25 +159,36 @@ class SlidingWindow(Timed):
         self._expire(now)
         return min(1.0, max(0.0, self._sum / self.capacity))
 
-    def _count(self, foreign: Hold, now: float) -> None:
-        """Put what somebody else took at its place in time."""
-        self._expire(now)
-        if self._over(foreign, now):
-            return
-        later = 0
-        for hold in reversed(self._holds):
-            if hold.at <= foreign.at:
+    @property
+    def grains(self) -> Iterable[Grain]:
+        """What it remembers, in order of time."""
+        return self._grains
+
+    def _due(self, now: float, amount: float) -> float:
+        """Return seconds until time alone has made room for `amount`."""
+        excess, due = self._sum + amount - self.capacity, now
+        for grain in self._grains:
+            if excess <= _EPSILON:
                 break
-            later += 1
-        self._holds.insert(len(self._holds) - later, foreign)
-        self._sum += foreign.amount
+            excess -= grain.amount
+            due = grain.at + self._span
+        return due - now
+
+    def _count(self, at: float, amount: float, now: float) -> None:
+        """Count what somebody else took at its place in time, or a little after it."""
+        self._expire(now)
+        if at + self._span - now <= MOMENT:
+            return
+        self._sum += amount
+        place = next((grain for grain in self._grains if grain.at >= at), None)
+        if place is None:
+            self._grains.append(Grain(at, amount))
+        else:
+            place.amount += amount
 
     def _expire(self, now: float) -> None:
-        holds = self._holds
-        while holds and self._over(holds[0], now):
-            self._sum -= holds.popleft().amount
-        if not holds:
+        grains = self._grains
+        while grains and grains[0].at + self._span - now <= MOMENT:
+            self._sum -= grains.popleft().amount
+        if not grains:
             self._sum = 0.0  # sums of floats drift; an empty window is exactly empty
-
-    def _over(self, hold: Hold, now: float) -> bool:
-        return hold.at + self._span - now <= MOMENT

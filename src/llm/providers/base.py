@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -66,10 +67,15 @@ class HTTPProvider:
         Raises:
             LLMException: The one failure there was; nothing is repeated.
         """
+        reply: Reply | None = None
         try:
-            return await self._whole(request)
+            reply = await self._ask(request, stream=False)
+            response = self._dialect.decode(await self._answer(reply), provider=self._name, key=self._key)
+            return response if request.response_model is None else unwrapped(response)
         except LLMException as error:
+            self._failed(error, request, reply)
             failure = bare(error)
+        reply = None  # what came may repeat a key, and a traceback may show it
         raise failure
 
     async def stream(self, request: LLMRequest) -> LLMStream:
@@ -107,16 +113,6 @@ class HTTPProvider:
         """Return what an answer of this usage takes in the end."""
         return self._dialect.used(usage)
 
-    async def _whole(self, request: LLMRequest) -> LLMResponse:
-        reply: Reply | None = None
-        try:
-            reply = await self._ask(request, stream=False)
-            response = self._dialect.decode(await self._answer(reply), provider=self._name, key=self._key)
-        except LLMException as error:
-            self._failed(error, request, reply)
-            raise
-        return response if request.response_model is None else unwrapped(response)
-
     async def _begun(self, request: LLMRequest) -> LLMStream:
         reply: Reply | None = None
         try:
@@ -141,7 +137,7 @@ class HTTPProvider:
         if request.call is not None:
             refused = reply.status == HTTPStatus.TOO_MANY_REQUESTS
             told = Told(self._clock.wall(), self._clock.now() - sent, refused)
-            request.call.reports = self._dialect.reports(reply.headers, told)
+            request.call.heard = partial(self._dialect.reports, reply.headers, told)
         return reply
 
     def _shaped(self, request: LLMRequest, model: type) -> LLMRequest:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -101,7 +101,7 @@ class Bench:
         now = self.clock.now()
         call.sent(now)
         paid = self.grants[name].charge
-        call.attempted(now, None if used is None else replace(paid, input_tokens=used, total_tokens=used))
+        call.attempted(now, None if used is None else paid._replace(input_tokens=used, total_tokens=used))
 
     async def settle(self) -> None:
         await self.clock.advance(0.0)

@@ -144,7 +144,7 @@ def test_as_much_as_others_took_is_kept_back_for_them_and_comes_free_once_they_s
             limit.learn(now + 0.5, hold, report(math.floor(left)))
         assert room(limit, now + 1.0) <= free(limit, now + 1.0) - 3.0
         limit.take(now + 20 * MINUTE, 30.0)
-        assert room(limit, now + 20 * MINUTE) >= 29
+        assert room(limit, now + 20 * MINUTE + 2.0) >= 29  # a window is careful for two seconds after a silence
 
 
 def test_use_of_long_ago_is_no_reason_to_keep_much_back() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from llm.core.call import LimitReport
 from llm.limits.base import GUARD, Hold
 from llm.limits.window import SlidingWindow
 
@@ -48,6 +49,63 @@ def test_settling_counts_from_when_it_was_taken_and_only_while_its_window_runs()
     limit.take(80.0, 6.0)
     limit.settle(80.0, hold, 0.0)  # long gone: gives nothing back
     assert limit.saturation(80.0) == pytest.approx(0.6)
+
+
+def test_a_day_of_requests_takes_no_more_memory_than_six_thousand_moments() -> None:
+    limit = SlidingWindow("tokens_per_day", "total_tokens", 1e9, 86400.0)
+    for second in range(0, 100_000, 2):
+        limit.take(float(second), 1.0)
+    assert len(list(limit.grains)) <= 6001
+    assert limit.saturation(99_998.0) * 1e9 == pytest.approx(43_200.0, abs=10.0)
+
+
+def told(limit: SlidingWindow, hold: Hold, used: float, now: float) -> None:
+    limit.learn(now, hold, LimitReport("total_tokens", limit.capacity, limit.capacity - used))
+
+
+def test_after_a_silence_a_quarter_stays_back_until_all_have_told_what_was_left() -> None:
+    limit = window(8.0)
+    told(limit, limit.take(0.0, 8.0), 8.0, 1.0)
+    assert limit.wait(0.5, 1.0) > 59.0
+    silence_over = MINUTE + GUARD
+    assert limit.wait(silence_over, 8.0) == 0.0
+    first, second = limit.take(silence_over, 3.0), limit.take(silence_over, 3.0)
+    assert limit.wait(silence_over, 2.0) == pytest.approx(2.0)
+    told(limit, first, 3.0, silence_over + 0.5)
+    assert limit.wait(silence_over + 0.5, 2.0) == pytest.approx(1.5)
+    told(limit, second, 6.0, silence_over + 0.6)
+    assert limit.wait(silence_over + 0.6, 2.0) == 0.0
+
+
+def test_after_a_silence_a_quarter_stays_back_for_two_seconds_where_nothing_is_told() -> None:
+    limit = window(8.0)
+    told(limit, limit.take(0.0, 8.0), 8.0, 1.0)
+    limit.take(70.0, 6.0)
+    assert limit.wait(71.0, 2.0) == pytest.approx(1.0)
+    assert limit.wait(72.0, 2.0) == 0.0
+
+
+def test_where_nothing_was_ever_told_nothing_stays_back() -> None:
+    limit = window(8.0)
+    limit.take(0.0, 8.0)
+    limit.take(70.0, 6.0)
+    assert limit.wait(70.0, 2.0) == 0.0
+
+
+def test_the_longer_nothing_was_told_the_more_is_kept_back_for_others() -> None:
+    limit = window(100.0)
+    hold = limit.take(0.0, 1.0)
+    told(limit, limit.take(10.0, 1.0), 2.0, 10.2)
+    told(limit, limit.take(20.0, 1.0), 13.0, 20.2)  # ten are somebody else's, of ten seconds
+    soon, late = (limit.capacity - limit.saturation(now) * 100.0 - fits(limit, now) for now in (21.0, 50.0))
+    assert 5.0 < soon < 10.0
+    assert late > 3 * soon
+    assert hold.amount == 1.0
+
+
+def fits(limit: SlidingWindow, now: float) -> float:
+    """The most that it lets go now."""
+    return max((tenth / 10 for tenth in range(1001) if limit.wait(now, tenth / 10) == 0.0), default=0.0)
 
 
 def test_times_out_of_order_from_another_thread_lose_nothing() -> None:

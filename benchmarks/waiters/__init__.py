@@ -1,0 +1,1 @@
+"""What each of a hundred thousand waiting calls costs, in multiples of each of a thousand."""
