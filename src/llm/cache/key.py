@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
@@ -26,6 +25,7 @@ from llm.core.messages import (
     ThinkingPart,
     read_message,
 )
+from llm.core.structured import shape_of
 from llm.core.texts import EmbeddingInput
 from llm.core.types import LLMRequest, ToolDefinition
 from llm.core.vendor import CachePoint, VendorPart
@@ -228,13 +228,7 @@ def _tool(tool: object) -> Any:  # noqa: ANN401 - JSON
 
 
 def _model_class(model: object) -> Any:  # noqa: ANN401 - JSON
-    return _schema(model) if isinstance(model, type) else _plain(model)
-
-
-@lru_cache(maxsize=256)
-def _schema(model: type) -> Any:  # noqa: ANN401 - JSON
-    schema = getattr(model, "model_json_schema", None)
-    return _plain(schema()) if callable(schema) else f"{model.__module__}.{model.__qualname__}"
+    return _plain(shape_of(model).schema if isinstance(model, type) else model)
 
 
 def _plain(value: object) -> Any:  # noqa: ANN401 - JSON

@@ -16,7 +16,7 @@ from .decisions import Decisions
 from .exceptions import LLMRateLimitError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from .decisions import Decision
 
@@ -141,12 +141,13 @@ class Call:
         heard: Reads what the last answer said of the provider's limits; None where none came.
         error: How it failed; None while it runs and where it succeeded.
         waited: Whether it ever stood in a queue.
+        forget: Takes the answer out of the cache again; None where none keeps it.
         decisions: Its decision log; `log` has it in words.
     """
 
     __slots__ = (
-        "_ends", "_lease", "_place", "deadline", "decisions", "error", "heard", "number", "priority", "retryable",
-        "sends", "started", "state", "ticket", "user", "waited",
+        "_ends", "_lease", "_place", "deadline", "decisions", "error", "forget", "heard", "number", "priority",
+        "retryable", "sends", "started", "state", "ticket", "user", "waited",
     )  # fmt: skip
 
     def __init__(
@@ -165,6 +166,7 @@ class Call:
         self.heard: Callable[[], tuple[LimitReport, ...]] | None = None
         self.error: BaseException | None = None
         self.waited: bool = False
+        self.forget: Callable[[], Awaitable[None]] | None = None
         self.decisions: Decisions = Decisions()
         self._place: Place | None = None
         self._lease: Lease | None = None

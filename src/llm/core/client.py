@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from .arguments import read_history
 from .call import Call
 from .embedding import joined, limits_of, portions_of, within
 from .ending import Brake, closed, late
@@ -14,15 +15,17 @@ from .exceptions import LLMException, LLMInvalidRequestError, LLMTimeoutError
 from .messages import Message, MessageRole, read_messages
 from .options import check_model
 from .protocols import TokenCounting
+from .repair import Fitting, check_structured
 from .routing import check_provider
 from .stream import LLMStream, as_stream
 from .texts import EmbeddingInput
 from .types import LLMRequest, LLMResponse, request_with, response_with
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Unpack
 
+    from .arguments import Options
     from .messages import MessageLike, MessagesLike
     from .parts import Chain, Route, Routes
     from .stream import LLMResult
@@ -30,28 +33,6 @@ if TYPE_CHECKING:
 
 
 _logger = logging.getLogger("llm.client")
-
-
-class Options(TypedDict, total=False):
-    """The options of `LLMClient.complete`; `LLMRequest` says what each means."""
-
-    model: str | None
-    temperature: float | None
-    top_p: float | None
-    max_tokens: int | None
-    stop: str | Sequence[str] | None
-    seed: int | None
-    tools: Sequence[ToolDefinition | Mapping[str, Any]] | None
-    tool_choice: str | Mapping[str, Any] | None
-    response_format: str | Mapping[str, Any] | None
-    response_model: type | None
-    reasoning_effort: str | None
-    timeout: float | None
-    user: str | None
-    priority: int | None
-    cache: CachePolicy | bool | None
-    metadata: Mapping[str, Any] | None
-    extra: Mapping[str, Any] | None
 
 
 class LLMClient:
@@ -94,7 +75,7 @@ class LLMClient:
             raise LLMInvalidRequestError("text is empty or no text; pass what the model should answer")
         if system and not _is_text(system):
             raise LLMInvalidRequestError(f"system is a {type(system).__name__}; expected instructions as a text")
-        past = _read_history(history)
+        past = read_history(history)
         before = (Message(MessageRole.SYSTEM, system),) if system else ()
         turns = read_messages(past) if past else ()
         return await self.complete((*before, *turns, Message(MessageRole.USER, text)), **options)
@@ -123,7 +104,12 @@ class LLMClient:
     ) -> LLMResponse:
         """Answer a conversation whole; `LLMRequest` says what each option means.
 
+        With `response_model`, `response.parsed` is an instance of it. An answer that does not fit is asked for once
+        more, with what is wrong; usage and cost are of both. There is no instance where the answer stopped for its
+        content or asks for tools.
+
         Raises:
+            LLMValidationError: The second answer does not fit `response_model` either, or `max_tokens` cut the first.
             LLMException: The call failed; the kinds say how.
         """
         return await self.request(
@@ -174,6 +160,10 @@ class LLMClient:
         """Answer a conversation in chunks; the stream opens on first use.
 
         Leave it by `async with` or `aclose()`: that closes the upstream response at once.
+
+        With `response_model` the chunks are the answer's JSON, and `stream.partials()` reads them as it grows. The
+        stream ends when the answer fits: where it does not, the end waits for a second answer, which comes whole and
+        is what `stream.response()` returns; where that does not fit either, the end is an `LLMValidationError`.
 
         Raises:
             LLMInvalidRequestError: An option is of the wrong kind or out of range. Reading raises the rest.
@@ -280,10 +270,7 @@ class LLMClient:
 
     def prepare(self, request: LLMRequest) -> tuple[Route, LLMRequest]:
         """Give a request its way, its model and the record of its call; `manager.explain` asks about the same."""
-        if request.response_model is not None:
-            raise LLMInvalidRequestError(
-                "response_model is not built yet; ask for response_format='json_object' and validate the text"
-            )
+        check_structured(request)
         route, model = self._find(request.model)
         parts = self._routes.parts
         now = parts.clock.now()
@@ -313,6 +300,11 @@ class LLMClient:
         try:
             with brake:
                 result = await chain.call(request)
+                if request.response_model is not None:
+                    show = self._routes.parts.config.global_.log_content
+                    complete = partial(self._complete, call=call, request=request, route=route)
+                    fitting = Fitting(request, request.response_model, chain.call, clock, complete, show)
+                    result = await fitting.whole(result)
         except TimeoutError as timeout:
             over = call.deadline is not None and clock.now() >= call.deadline
             error = brake.reason or (late(call, request, route.provider) if over else timeout)
@@ -328,14 +320,15 @@ class LLMClient:
                 timer.cancel()
         if isinstance(result, LLMStream) or request.stream:
             return self._streaming(as_stream(result), call, request, route)
-        response = self._complete(result, call, request, route)
+        response = result if request.response_model is not None else self._complete(result, call, request, route)
         self._end(chain, call, request, response)
         return response
 
     def _streaming(self, stream: LLMStream, call: Call, request: LLMRequest, route: Route) -> LLMStream:
         chain = route.chain
         self._routes.calls.enter(call, lambda: stream.interrupt(closed(call, request, route.provider)))
-        stream.finish_with(lambda response: self._complete(response, call, request, route))
+        if request.response_model is None:
+            stream.finish_with(lambda response: self._complete(response, call, request, route))
         stream.on_end(lambda response, error: self._end(chain, call, request, response, error))
         stream.limit(self._routes.parts.clock, call.deadline)
         return stream
@@ -380,11 +373,3 @@ def _is_text(value: object) -> bool:
 
 def _is_request(value: object) -> bool:
     return isinstance(value, LLMRequest)
-
-
-def _read_history(history: object) -> tuple[Any, ...]:
-    if not isinstance(history, Iterable):
-        raise LLMInvalidRequestError(
-            f"history is a {type(history).__name__}; pass earlier turns as Message objects or role/content mappings"
-        )
-    return tuple(cast("Iterable[object]", history))

@@ -230,7 +230,20 @@ class LLMCircuitOpenError(LLMException):
 
 
 class LLMValidationError(LLMException):
-    """The answer does not fit `response_model`, also after it was asked for once more."""
+    """The answer does not fit `response_model`, also after it was asked for once more.
+
+    Attributes:
+        problems: What is wrong, a line per field, in the order of the model; nothing of the answer itself.
+        partial: The answer's text.
+    """
+
+    def __init__(
+        self, message: str, *, problems: Sequence[str] = (), partial: str = "", **facts: Unpack[ErrorFacts]
+    ) -> None:
+        """Keep what is wrong, and with what."""
+        super().__init__(message, **facts)
+        self.problems: tuple[str, ...] = tuple(problems)
+        self.partial: str = partial
 
 
 @dataclass(frozen=True, slots=True)

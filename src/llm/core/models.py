@@ -6,6 +6,7 @@ to load, so it is loaded when the first model is looked up.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
@@ -25,6 +26,21 @@ if TYPE_CHECKING:
 _MILLION: Final = 1_000_000
 _FROM_THE_FIRST: Final = -1  # tokens of prompt: the rate that holds below all tiers
 _MOST_MODELS: Final = 4096  # remembered; a name comes from a caller, so it must be bounded
+
+
+_WITHOUT_SCHEMA: Final = re.compile(
+    r"gpt-3\.5|gpt-4(?:-|$)|gpt-4o-2024-05-13|chatgpt-4o|o1-(?:mini|preview)|davinci|babbage"
+    r"|claude-(?:v?[123](?:[.-]|$)|instant)|claude-(?:opus|sonnet)-4-(?:[01](?:-|$)|2025)"
+)
+
+
+def holds_to_schema(model: str) -> bool:
+    """Return whether the model's vendor holds its answers to a JSON Schema; True where nothing else is known.
+
+    Source: https://platform.openai.com/docs/guides/structured-outputs and
+    https://platform.claude.com/docs/en/build-with-claude/structured-outputs
+    """
+    return _WITHOUT_SCHEMA.match(model.rpartition("/")[2]) is None
 
 
 class StatedPrice(Protocol):

@@ -6,34 +6,33 @@ import logging
 import weakref
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from llm.utils.loop import way_back
 
 from .assembly import assemble, take_apart
 from .exceptions import LLMStreamInterruptedError, LLMTimeoutError
+from .gathered import Gathered
+from .outcome import tell
 from .source import Replay
+from .structured import growing
 from .types import LLMResponse, StreamChunk
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from llm.utils.clock import Clock, Timer
 
-    from .exceptions import LLMException, TimeoutPhase
+    from .exceptions import LLMException
+    from .outcome import EndHook
     from .source import ChunkSource
-    from .types import TokenUsage
 
 _logger = logging.getLogger("llm.stream")
 
 _LEFT_OPENING: Final = "the stream was left while it opened"
 
 
-EndHook: TypeAlias = "Callable[[LLMResponse | None, BaseException | None], None]"
-"""Is told the outcome once: the whole response, or the error; `GeneratorExit` is a stream that was left early."""
-
-
-class LLMStream:
+class LLMStream(Gathered):
     """An answer that comes in `StreamChunk`s.
 
     Read it with `async for`, and leave it by `async with` or `aclose()`; leaving early closes the upstream response at
@@ -41,19 +40,19 @@ class LLMStream:
     """
 
     __slots__ = (
-        "__weakref__", "_chunks", "_clock", "_deadline", "_ended", "_error", "_finish", "_first", "_heir", "_hooks",
+        "__weakref__", "_clock", "_deadline", "_ended", "_error", "_finish", "_first", "_heir", "_hooks",
         "_idle", "_opener", "_reading", "_response", "_source", "_stop", "_timer", "_touched", "_way_back", "key",
         "provider",
     )  # fmt: skip
 
     def __init__(self, source: ChunkSource | None, *, provider: str = "", key: str | None = None) -> None:
         """Make a stream of an open source; `provider` and `key` (a fingerprint) go into the response."""
+        super().__init__()
         self.provider: str = provider
         self.key: str | None = key
         self._source = source
         self._opener: Callable[[], Awaitable[LLMResult]] | None = None
         self._stop: Callable[[BaseException], None] | None = None
-        self._chunks: list[StreamChunk] = []
         self._first: StreamChunk | None = None
         self._hooks: list[EndHook] = []
         self._finish: Callable[[LLMResponse], LLMResponse] | None = None
@@ -97,7 +96,7 @@ class LLMStream:
     def on_end(self, hook: EndHook) -> None:
         """Have `hook` told the outcome, once; those added first are told first."""
         if self._ended:
-            _tell(hook, self._response, self._error)
+            tell(hook, self._response, self._error)
         else:
             self._hooks.append(hook)
 
@@ -121,26 +120,6 @@ class LLMStream:
         """End the stream at `deadline`, also where its source knows of no time: a stored answer, somebody's flight."""
         if self._deadline is None and deadline is not None:
             self.watch(clock, idle=self._idle, deadline=deadline)
-
-    @property
-    def text(self) -> str:
-        """All text that came so far; of several choices the first's."""
-        return "".join([chunk.content for chunk in self._chunks if not chunk.index])
-
-    @property
-    def all_text(self) -> str:
-        """All text that came so far, of every choice, in the order in which it came."""
-        return "".join([chunk.content for chunk in self._chunks])
-
-    @property
-    def usage(self) -> TokenUsage | None:
-        """Tokens, once the provider has sent them."""
-        return next((chunk.usage for chunk in reversed(self._chunks) if chunk.usage is not None), None)
-
-    @property
-    def cost(self) -> float | None:
-        """US dollars, once the provider has sent them."""
-        return next((chunk.cost for chunk in reversed(self._chunks) if chunk.cost is not None), None)
 
     def interrupt(self, error: LLMException) -> None:
         """End the stream with `error`, for its reader too."""
@@ -170,8 +149,16 @@ class LLMStream:
             )
         return self._response
 
+    def partials(self) -> AsyncIterator[dict[str, Any]]:
+        """Read what is left as JSON that grows: plain values, of which what has not come yet is absent."""
+        return growing(self)
+
     async def aclose(self) -> None:
         """Leave the stream; the upstream response closes at once."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Do as `aclose`, where nothing can be awaited."""
         self._opener = self._first = None
         if not self._ended:
             self._end(GeneratorExit())
@@ -313,7 +300,7 @@ class LLMStream:
             stop(error)
         hooks, self._hooks = self._hooks, []
         for hook in hooks:
-            _tell(hook, self._response, error)
+            tell(hook, self._response, error)
 
     def _whole(self, source: ChunkSource) -> LLMResponse:
         raw = getattr(source, "raw", None)  # not every source has one
@@ -346,7 +333,11 @@ class LLMStream:
             return
         now = clock.now()
         if self._deadline is not None and now >= self._deadline:
-            self.interrupt(_late("the call's time is over while its stream goes on; give it a longer timeout", "total"))
+            self.interrupt(
+                LLMTimeoutError(
+                    "the call's time is over while its stream goes on; give it a longer timeout", phase="total"
+                )
+            )
         elif self._idle is not None and now - self._touched >= self._idle:
             self._look_idle(now)
         else:
@@ -354,9 +345,15 @@ class LLMStream:
 
     def _look_idle(self, now: float) -> None:
         if self._reading:
-            self.interrupt(_late(f"nothing came for {self._idle:g} seconds in the middle of a stream", "idle"))
+            self.interrupt(
+                LLMTimeoutError(f"nothing came for {self._idle:g} seconds in the middle of a stream", phase="idle")
+            )
         elif self._source is not None and self._source.waiting():
-            self.interrupt(_late(f"the stream was not read for {self._idle:g} seconds and is closed; read on", "idle"))
+            self.interrupt(
+                LLMTimeoutError(
+                    f"the stream was not read for {self._idle:g} seconds and is closed; read on", phase="idle"
+                )
+            )
         else:
             self._touched = now
             self._arm(now)
@@ -379,7 +376,7 @@ def at_end(result: LLMResult, hook: EndHook) -> LLMResult:
     if isinstance(result, LLMStream):
         result.on_end(hook)
     else:
-        _tell(hook, result, None)
+        tell(hook, result, None)
     return result
 
 
@@ -387,14 +384,3 @@ def _ring(method: weakref.WeakMethod[Callable[[], None]]) -> None:
     look = method()
     if look is not None:
         look()
-
-
-def _late(message: str, phase: TimeoutPhase) -> LLMTimeoutError:
-    return LLMTimeoutError(message, phase=phase)
-
-
-def _tell(hook: EndHook, response: LLMResponse | None, error: BaseException | None) -> None:
-    try:
-        hook(response, error)
-    except Exception:
-        _logger.exception("an observer of a call failed; the call itself did not")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from llm.cache.answer import Answer, as_cached
@@ -138,6 +139,8 @@ class CacheMiddleware:
         use = self._use(request)
         if use is None:
             return await call_next(request)
+        if request.response_model is not None and request.call is not None:
+            request.call.forget = partial(self._forget, use.key)
         if not self._single_flight:
             return await self._ask(use, None, request, call_next, look=True)
         place = (use.key, request.stream, use.refresh)
@@ -157,11 +160,13 @@ class CacheMiddleware:
     async def forget(self, request: LLMRequest) -> None:
         """Remove the answer to this request, such as one that does not fit the caller's `response_model`."""
         use = self._use(request)
-        if use is None:
-            return
-        self._unwritten.pop(use.key, None)
+        if use is not None:
+            await self._forget(use.key)
+
+    async def _forget(self, key: str) -> None:
+        self._unwritten.pop(key, None)
         try:
-            await self._backend.delete(use.key)
+            await self._backend.delete(key)
         except Exception as error:  # noqa: BLE001 - whatever it is, the call goes on
             self._trouble("removing an answer", error)
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from llm.core.exceptions import LLMException, LLMInvalidRequestError
 from llm.core.standing import HealthStatus
 from llm.core.stream import LLMStream
+from llm.core.structured import shape_of
 from llm.utils.redact import Secret, redact
 
 from .dialect import EmbeddingDialect, joined
@@ -19,6 +20,8 @@ from .failure import read_failure, retry_after
 from .frames import bare
 from .limit_headers import Told
 from .source import ReplyChunks
+from .structured import RefusedWays, shaped
+from .unwrap import UnwrappedEvents, unwrapped
 from .wire import senseless
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from llm.core.protocols import EmbeddingLimits, ProviderFactory, ProviderSettings, Reply
     from llm.core.types import LLMRequest, LLMResponse, TokenUsage
 
-    from .dialect import Dialect
+    from .dialect import Dialect, EventReader
 
 _MANY_VECTORS: Final = 256 * 1024  # bytes
 
@@ -36,8 +39,10 @@ _MANY_VECTORS: Final = 256 * 1024  # bytes
 class HTTPProvider:
     """One key at one vendor. It sends once, never repeats and never waits for capacity."""
 
-    def __init__(self, settings: ProviderSettings, dialect: Dialect) -> None:
+    def __init__(self, settings: ProviderSettings, dialect: Dialect, refused: RefusedWays | None = None) -> None:
         """Take the key, the way to the network, and the dialect for the settings' base URL.
+
+        `refused` is what the keys of a section know together of the ways to ask for a `response_model`.
 
         Raises:
             LLMConfigurationError: The key holds characters that no header may.
@@ -51,11 +56,13 @@ class HTTPProvider:
         self._secrets = tuple(hidden) if settings.key is None else (settings.key, *hidden)
         self._key = None if settings.key is None else settings.key.fingerprint
         self._headers = joined(dialect.headers(settings.key), settings.headers)
+        self._refused = RefusedWays() if refused is None else refused
 
     @classmethod
     def factory(cls, dialect: Callable[[str | None], Dialect]) -> ProviderFactory:
         """Return a factory of providers that speak `dialect`, which is made for a base URL."""
-        return lambda settings: cls(settings, dialect(settings.base_url))
+        refused = RefusedWays()
+        return lambda settings: cls(settings, dialect(settings.base_url), refused)
 
     async def initialize(self) -> None:
         """Do nothing: the first call opens the connection."""
@@ -68,10 +75,11 @@ class HTTPProvider:
         """
         reply: Reply | None = None
         try:
-            reply = await self._post(request, self._dialect.url, self._dialect.encode(request, stream=False))
-            return self._dialect.decode(await self._answer(reply), provider=self._name, key=self._key)
+            reply = await self._post(request, self._dialect.url, self._encoded(request, stream=False))
+            response = self._dialect.decode(await self._answer(reply), provider=self._name, key=self._key)
+            return response if request.response_model is None else unwrapped(response)
         except LLMException as error:
-            self._tell(error, request.model, reply)
+            self._failed(error, request, reply)
             failure = bare(error)
         reply = None  # what came may repeat a key, and a traceback may show it
         raise failure
@@ -145,14 +153,21 @@ class HTTPProvider:
     async def _begun(self, request: LLMRequest) -> LLMStream:
         reply: Reply | None = None
         try:
-            reply = await self._post(request, self._dialect.url, self._dialect.encode(request, stream=True))
+            reply = await self._post(request, self._dialect.url, self._encoded(request, stream=True))
             if reply.status != HTTPStatus.OK or not _is_stream(reply):
                 raise await self._no_stream(reply)
-            source = ReplyChunks(reply, self._dialect.events(), self._clock, self._teller(request.model, reply))
+            events: EventReader = self._dialect.events()
+            if request.response_model is not None:
+                events = UnwrappedEvents(events)
+            source = ReplyChunks(reply, events, self._clock, self._teller(request.model, reply))
             return await LLMStream(source, provider=self._name, key=self._key).begin()
         except LLMException as error:
-            self._tell(error, request.model, reply)
+            self._failed(error, request, reply)
             raise
+
+    def _encoded(self, request: LLMRequest, *, stream: bool) -> bytes:
+        asked = request if request.response_model is None else self._shaped(request, request.response_model)
+        return self._dialect.encode(asked, stream=stream)
 
     async def _post(self, request: LLMRequest, url: str, body: bytes) -> Reply:
         """Send a call, and note on its record what the answer's head says of the limits, however the answer goes on."""
@@ -163,6 +178,16 @@ class HTTPProvider:
             told = Told(self._clock.wall(), self._clock.now() - sent, refused)
             request.call.heard = partial(self._dialect.reports, reply.headers, told)
         return reply
+
+    def _shaped(self, request: LLMRequest, model: type) -> LLMRequest:
+        ways = self._dialect.ways(request, shape_of(model))
+        return shaped(request, self._refused.choose(request.model or "", ways), ways.schema)
+
+    def _failed(self, error: LLMException, request: LLMRequest, reply: Reply | None) -> None:
+        self._tell(error, request.model, reply)
+        if request.response_model is not None:
+            ways = self._dialect.ways(request, shape_of(request.response_model))
+            self._refused.learn(request.model or "", ways, error)
 
     async def _send(self, method: str, url: str, body: bytes | None = None) -> Reply:
         return await self._transport.request(method, url, headers=self._headers, body=body)

@@ -12,10 +12,12 @@ from llm.utils.redact import Secret
 if TYPE_CHECKING:
     from llm.core.call import Charge, LimitReport
     from llm.core.protocols import EmbeddingLimits
+    from llm.core.structured import Shape
     from llm.core.types import LLMRequest, LLMResponse, StreamChunk, TokenUsage
     from llm.utils.sse import Event
 
     from .limit_headers import Told
+    from .structured import Ways
 
 
 class EventReader(Protocol):
@@ -77,6 +79,10 @@ class Dialect(Protocol):
         Raises:
             LLMInvalidRequestError: The dialect cannot express the request; names the field.
         """
+        ...
+
+    def ways(self, request: LLMRequest, shape: Shape) -> Ways:
+        """Return the ways to ask for an answer of this form."""
         ...
 
     def decode(self, body: bytes, *, provider: str, key: str | None) -> LLMResponse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from llm.core.messages import ImagePart
+from llm.core.structured import shape_of
 from llm.core.tokens import CHARACTERS_PER_TOKEN, part_text, part_tokens
 from llm.core.types import ToolDefinition
 
@@ -35,6 +36,8 @@ def prompt_tokens(request: LLMRequest) -> int:
         chars += sum(map(_tool_chars, request.tools))
     if request.response_format is not None and not isinstance(request.response_format, str):
         chars += len(dump(request.response_format))
+    if request.response_model is not None:
+        chars += len(shape_of(request.response_model).text)
     return -(-chars // CHARACTERS_PER_TOKEN)
 
 

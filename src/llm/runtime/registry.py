@@ -62,8 +62,10 @@ def _built_in(name: str) -> ProviderFactory:
             return lambda settings: spoken(settings.api)(settings)
         case "anthropic":
             from llm.providers.anthropic.provider import AnthropicProvider  # noqa: PLC0415 - loaded when a provider is used
+            from llm.providers.structured import RefusedWays  # noqa: PLC0415 - loaded when a provider is used
 
-            return AnthropicProvider
+            refused = RefusedWays()
+            return lambda settings: AnthropicProvider(settings, refused)
         case "openrouter":
             from llm.providers.openrouter import OpenRouterFactory  # noqa: PLC0415 - loaded when a provider is used
 

@@ -10,7 +10,7 @@ from genai_prices import Usage, calc_price
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm.core.models import PriceBook
+from llm.core.models import PriceBook, holds_to_schema
 from llm.core.types import TokenUsage
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)
@@ -81,6 +81,30 @@ def test_a_price_that_changes_is_that_of_the_moment() -> None:
     before, after = (PriceBook(at=datetime(2026, month, 1, tzinfo=UTC)) for month in (6, 12))
     assert before.cost("openrouter", model, TokenUsage(1_000_000)) == pytest.approx(0.02)
     assert after.cost("openrouter", model, TokenUsage(1_000_000)) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *("gpt-4o", "gpt-4o-mini", "gpt-4o-2024-08-06", "gpt-4.1-mini", "gpt-4.5-preview", "gpt-5", "o1", "o3-mini"),
+        *("claude-sonnet-4-5-20250929", "claude-opus-4-5", "claude-haiku-4-5", "claude-opus-4-6", "claude-fable-5"),
+        *("anthropic/claude-sonnet-4-6", "meta-llama/llama-3.1-8b-instruct", "mine"),
+    ],
+)
+def test_a_model_holds_to_a_schema_unless_it_is_known_not_to(model: str) -> None:
+    assert holds_to_schema(model)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *("gpt-3.5-turbo", "gpt-4", "gpt-4-0613", "gpt-4-turbo", "gpt-4o-2024-05-13", "chatgpt-4o-latest", "o1-mini"),
+        *("claude-2.1", "claude-3-haiku-20240307", "claude-3-5-sonnet-latest", "claude-instant-1.2", "openai/gpt-4"),
+        *("claude-opus-4-20250514", "claude-sonnet-4-0", "claude-opus-4-1-20250805", "anthropic/claude-3.7-sonnet"),
+    ],
+)
+def test_older_models_do_not(model: str) -> None:
+    assert not holds_to_schema(model)
 
 
 def test_importing_it_loads_no_prices() -> None:

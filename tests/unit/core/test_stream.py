@@ -28,7 +28,8 @@ from llm.utils.clock import SystemClock
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from llm.core.stream import EndHook, LLMResult
+    from llm.core.outcome import EndHook
+    from llm.core.stream import LLMResult
 
 
 class Pieces:

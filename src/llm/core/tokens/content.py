@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, assert_never
 
 from llm.core.messages import AudioPart, DocumentPart, ImagePart, TextPart, ThinkingPart
+from llm.core.structured import shape_of
 from llm.core.types import ToolDefinition
 from llm.core.vendor import CachePoint, VendorPart
 
@@ -77,6 +78,8 @@ def declared(request: LLMRequest) -> Iterator[str]:
         yield _tool_text(tool)
     if request.response_format is not None and not isinstance(request.response_format, str):
         yield str(request.response_format)
+    if request.response_model is not None:
+        yield shape_of(request.response_model).text
 
 
 def _tool_text(tool: ToolDefinition | Mapping[str, Any]) -> str:

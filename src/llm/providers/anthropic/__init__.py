@@ -22,9 +22,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from llm.core.call import Charge
+from llm.core.models import holds_to_schema
 from llm.providers.dialect import Headers, root_of
 from llm.providers.estimate import prompt_tokens
 from llm.providers.limit_headers import anthropic_reports
+from llm.providers.structured import anthropic_ways
 
 from .answer import read_answer
 from .body import write_body
@@ -35,8 +37,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llm.core.call import LimitReport
+    from llm.core.structured import Shape
     from llm.core.types import LLMRequest, LLMResponse, TokenUsage
     from llm.providers.limit_headers import Told
+    from llm.providers.structured import Ways
     from llm.utils.redact import Secret
 
 BASE_URL: Final = "https://api.anthropic.com"
@@ -74,6 +78,10 @@ class AnthropicDialect:
             LLMInvalidRequestError: The dialect cannot express the request; names the field.
         """
         return write_body(request, stream=stream)
+
+    def ways(self, request: LLMRequest, shape: Shape) -> Ways:
+        """Return the ways to ask for an answer of this form."""
+        return anthropic_ways(request, shape, native=holds_to_schema(request.model or ""))
 
     def decode(self, body: bytes, *, provider: str, key: str | None) -> LLMResponse:
         """Read a whole answer."""

@@ -16,19 +16,20 @@ from .body import write_count_body
 if TYPE_CHECKING:
     from llm.core.protocols import ProviderSettings, Reply
     from llm.core.types import LLMRequest
+    from llm.providers.structured import RefusedWays
 
 
 class AnthropicProvider(HTTPProvider):
     """One key at Anthropic, or at a server that speaks its dialect."""
 
-    def __init__(self, settings: ProviderSettings) -> None:
-        """Take the settings.
+    def __init__(self, settings: ProviderSettings, refused: RefusedWays | None = None) -> None:
+        """Take the settings, and what the keys of a section share.
 
         Raises:
             LLMConfigurationError: The base URL is no web address, or the key holds characters that no header may.
         """
         dialect = AnthropicDialect(settings.base_url)
-        super().__init__(settings, dialect)
+        super().__init__(settings, dialect, refused)
         self._count_url = dialect.count_url
 
     async def count_tokens(self, request: LLMRequest) -> int | None:

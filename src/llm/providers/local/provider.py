@@ -12,6 +12,7 @@ from llm.core.standing import HealthStatus
 from llm.core.stream import LLMStream
 from llm.core.types import LLMResponse, StreamChunk, TokenUsage
 from llm.core.vendor import CachePoint
+from llm.providers.structured import Way, shaped
 
 from .sharing import EngineLease
 
@@ -36,7 +37,8 @@ _SPEAKERS = {
 class LocalProvider:
     """The models of one section that run on this machine; all sections of a device share one engine.
 
-    Of `LLMRequest.extra` it knows `top_k`. `reasoning_effort` is a wish that it has no means for, and leaves aside.
+    Of `LLMRequest.extra` it knows `top_k`. A `response_model` is asked for in words. `reasoning_effort` is a wish that
+    it has no means for, and leaves aside.
     """
 
     def __init__(self, settings: ProviderSettings) -> None:
@@ -66,6 +68,7 @@ class LocalProvider:
         """
         model = self._model(request)
         with self._named(model):
+            request = shaped(request, Way.WORDS)
             prompt, options = read_prompt(request), read_options(request)
             engine = await self._ready(model)
             result = await engine.generate(prompt, model=model, **options)
@@ -77,6 +80,7 @@ class LocalProvider:
         """Return a stream whose first chunk is in hand, about one chunk per token; errors as of `complete`."""
         model = self._model(request)
         with self._named(model):
+            request = shaped(request, Way.WORDS)
             prompt, options = read_prompt(request), read_options(request)
             engine = await self._ready(model)
             source = _Chunks(engine.generate_stream(prompt, model=model, **options), model)
@@ -202,8 +206,6 @@ def _refuse_what_needs_more_than_text(request: LLMRequest) -> None:
     kind = form.get("type") if form is not None and not isinstance(form, str) else form
     if kind not in {None, "text"}:
         raise LLMInvalidRequestError(f"response_format is {kind!r}; {remedy}")
-    if request.response_model is not None:
-        raise LLMInvalidRequestError(f"response_model is {request.response_model.__name__}; {remedy}")
 
 
 def _turn(message: Message, place: str) -> dict[str, str]:

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from urllib.parse import urlsplit
 
 from llm.core.call import Charge
+from llm.core.models import holds_to_schema
 from llm.providers.dialect import Headers, root_of
 from llm.providers.estimate import prompt_tokens
 from llm.providers.limit_headers import openai_reports
+from llm.providers.structured import openai_ways
 
 from .answer import read_answer
 from .body import Flavor, choices_of, write_body
@@ -29,9 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llm.core.call import LimitReport
+    from llm.core.structured import Shape
     from llm.core.types import LLMRequest, LLMResponse, TokenUsage
     from llm.providers.dialect import EventReader
     from llm.providers.limit_headers import Told
+    from llm.providers.structured import Ways
     from llm.utils.redact import Secret
 
 BASE_URL: Final = "https://api.openai.com/v1"
@@ -74,6 +78,10 @@ class OpenAIDialect:
             LLMInvalidRequestError: The dialect cannot express the request; names the field.
         """
         return write_body(request, self._flavor, stream=stream)
+
+    def ways(self, request: LLMRequest, shape: Shape) -> Ways:
+        """Return the ways to ask for an answer of this form."""
+        return openai_ways(shape, native=holds_to_schema(request.model or ""))
 
     def decode(self, body: bytes, *, provider: str, key: str | None) -> LLMResponse:
         """Read a whole answer."""

@@ -7,6 +7,7 @@ from weakref import WeakValueDictionary
 
 from llm.providers.base import HTTPProvider
 from llm.providers.dialect import joined
+from llm.providers.structured import RefusedWays
 
 from .dialect import OpenRouterDialect
 from .listing import Listing
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 class OpenRouterProvider(HTTPProvider):
     """One key at OpenRouter, which asks what the models accept before it writes to them."""
 
-    def __init__(self, settings: ProviderSettings, listing: Listing) -> None:
-        """Take the key, and the list that it shares with the section's others.
+    def __init__(self, settings: ProviderSettings, listing: Listing, refused: RefusedWays | None = None) -> None:
+        """Take the key, and the list and what else it shares with the section's others.
 
         Raises:
             LLMConfigurationError: The key holds characters that no header may, or the address is none.
@@ -32,7 +33,7 @@ class OpenRouterProvider(HTTPProvider):
             on_unsupported=settings.on_unsupported,
             knowledge=listing,
         )
-        super().__init__(settings, dialect)
+        super().__init__(settings, dialect, refused)
         self._listing = listing
         self._closed = False
         listing.join()
@@ -60,6 +61,7 @@ class OpenRouterFactory:
     def __init__(self) -> None:
         """Start without a list."""
         self._listings: WeakValueDictionary[str, Listing] = WeakValueDictionary()
+        self._refused = RefusedWays()
 
     def __call__(self, settings: ProviderSettings) -> OpenRouterProvider:
         """Return a provider.
@@ -72,4 +74,4 @@ class OpenRouterFactory:
         if listing is None:
             headers = joined(dialect.headers(None), settings.headers)  # the list is public: no key goes there
             listing = self._listings[dialect.models_url] = Listing(settings, dialect.models_url, headers)
-        return OpenRouterProvider(settings, listing)
+        return OpenRouterProvider(settings, listing, self._refused)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from pydantic import BaseModel
 
 from llm.core.exceptions import LLMConfigurationError, LLMInvalidRequestError, LLMStreamInterruptedError
 from llm.core.messages import ImagePart, Message, MessageRole, TextPart, ThinkingPart, ToolCall
@@ -11,6 +13,7 @@ from llm.core.protocols import Provider, ProviderSettings, TokenCounting
 from llm.core.types import LLMRequest, ToolDefinition
 from llm.providers.local.model import LoadedModel
 from llm.providers.local.provider import LocalProvider, read_options, read_prompt
+from llm.providers.structured import Way, shaped
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -72,6 +75,21 @@ async def test_a_stream_that_is_interrupted_never_passes_as_whole(provider: Loca
             await stream.response()
 
 
+class City(BaseModel):
+    name: str
+
+
+async def test_a_response_model_is_asked_for_in_words(provider: LocalProvider) -> None:
+    asked = replace(REQUEST, response_model=City, max_tokens=1)
+    words = await provider.count_tokens(shaped(asked, Way.WORDS))
+    assert words > await provider.count_tokens(REQUEST)
+    whole = await provider.complete(asked)
+    streamed = await (await provider.stream(asked)).response()
+    assert whole.usage.input_tokens == streamed.usage.input_tokens == words
+    with pytest.raises(LLMInvalidRequestError, match="response_model is int"):
+        await provider.complete(replace(asked, response_model=int))
+
+
 async def test_providers_of_one_device_share_one_model_until_the_last_closes(provider: LocalProvider) -> None:
     before = models_in_memory()
     other = make("smollm2-135m")
@@ -126,7 +144,6 @@ def test_messages_become_what_chat_templates_take() -> None:
         (LLMRequest("x", tools=[ToolDefinition("f")]), "tools is given; .*another provider"),
         (LLMRequest("x", response_format={"type": "json_schema"}), "response_format is 'json_schema'"),
         (LLMRequest("x", response_format="json_object"), "response_format is 'json_object'"),
-        (LLMRequest("x", response_model=int), "response_model is int"),
         (LLMRequest("x", extra={"n": 2}), "n is more than 1"),
         (LLMRequest("x", extra={"logit_bias": {}, "top_k": 3}), "extra has 'logit_bias'"),
         (LLMRequest([Message(MessageRole.TOOL, "4", tool_call_id="a")]), r"messages\[0\] is a tool's turn"),

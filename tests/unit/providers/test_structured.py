@@ -1,0 +1,362 @@
+"""How each dialect asks for the form of an answer, and what comes back whichever way that was."""
+
+# ruff: noqa: ANN401 - JSON as it comes
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import BaseModel
+
+from llm import LLMManager
+from llm.core.exceptions import LLMInvalidRequestError
+from llm.core.messages import Message, MessageRole, TextPart, ToolCall
+from llm.core.structured import shape_of
+from llm.core.types import LLMRequest, LLMResponse, StreamChunk, ToolCallDelta, ToolDefinition
+from llm.providers.anthropic import AnthropicDialect
+from llm.providers.openai import OpenAIDialect
+from llm.providers.structured import ANSWER_TOOL, RefusedWays, Way, Ways, shaped
+from llm.providers.unwrap import UnwrappedEvents, unwrapped
+from llm.testing import FakeClock, MockUpstream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llm import LLMClient
+    from llm.utils.sse import Event
+
+
+class City(BaseModel):
+    """A city."""
+
+    name: str
+    people: int
+
+
+class Tree(BaseModel):
+    branches: list[Tree] = []
+
+
+class Counts(BaseModel):
+    by_word: dict[str, int]
+
+
+OSLO = '{"name":"Oslo","people":717710}'
+REQUEST = LLMRequest("Which?", model="gpt-4o", response_model=City)
+LOOK = ToolDefinition("look", "Looks.")
+
+
+def asks_natively(request: LLMRequest) -> bool:
+    form = request.response_format
+    return form is not None and not isinstance(form, str) and form["type"] == "json_schema"
+
+
+def asks_for_the_tool(request: LLMRequest) -> bool:
+    return any(isinstance(tool, ToolDefinition) and tool.name == ANSWER_TOOL for tool in request.tools or ())
+
+
+def in_form(request: LLMRequest) -> LLMResponse | Exception:
+    """Answer as a model does that was asked so."""
+    if asks_for_the_tool(request):
+        return LLMResponse(tool_calls=(ToolCall("call-1", ANSWER_TOOL, OSLO),))
+    return LLMResponse(content=OSLO if asks_natively(request) else f"```json\n{OSLO}\n```")
+
+
+class Bench:
+    """A manager in front of a vendor that notes how it was asked."""
+
+    def __init__(self, dialect: Any, answer: Callable[[LLMRequest], Any] = in_form, keys: int = 1) -> None:
+        self.clock = FakeClock()
+        self.asked: list[LLMRequest] = []
+        self._answer = answer
+        self.upstream = MockUpstream(dialect, clock=self.clock, answer=self.note)
+        section = {"base_url": self.upstream.base_url, "api_keys": [f"k{n}" for n in range(keys)]}
+        self.config = {"providers": {dialect: {**section, "models": ["*"]}}}
+
+    def note(self, request: LLMRequest) -> Any:
+        self.asked.append(request)
+        return self._answer(request)
+
+    async def __aenter__(self) -> LLMClient:
+        transport = self.upstream.transport()
+        self.manager = await LLMManager.open(self.config, transport=transport, clock=self.clock)
+        return self.manager.get_client()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.manager.close()
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return dict(self.upstream.requests[-1].body)
+
+
+async def ask(client: LLMClient, *, stream: bool, **options: Any) -> LLMResponse:
+    if stream:
+        return await client.stream_complete("Which?", **options).response()
+    return await client.complete("Which?", **options)
+
+
+# --- each way, whole and streamed -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("dialect", "model"),
+    [
+        ("openai", "gpt-4o"),
+        ("openai", "gpt-4"),
+        ("anthropic", "claude-sonnet-4-5"),
+        ("anthropic", "claude-3-5-haiku-20241022"),
+    ],
+)
+async def test_however_it_was_asked_the_json_is_the_content(dialect: str, model: str, stream: bool) -> None:
+    bench = Bench(dialect)
+    async with bench as client:
+        response = await ask(client, stream=stream, model=model, response_model=City)
+    assert response.parsed == City(name="Oslo", people=717710)
+    assert response.content == OSLO
+    assert (response.tool_calls, response.finish_reason) == ((), "stop")
+    assert len(bench.asked) == 1
+    native = model in {"gpt-4o", "claude-sonnet-4-5"}
+    assert (asks_natively(bench.asked[0]), asks_for_the_tool(bench.asked[0])) == (native, not native)
+
+
+async def test_openai_gets_the_strict_schema_under_the_classs_name() -> None:
+    bench = Bench("openai")
+    async with bench as client:
+        await client.chat("Which?", model="gpt-4o", response_model=City)
+    form = {"name": "City", "strict": True, "schema": shape_of(City).strict}
+    assert bench.body["response_format"] == {"type": "json_schema", "json_schema": form}
+    assert bench.body["messages"] == [{"role": "user", "content": "Which?"}]
+
+
+async def test_anthropic_gets_the_schema_in_its_output_config() -> None:
+    bench = Bench("anthropic")
+    async with bench as client:
+        await client.chat("Which?", model="claude-sonnet-4-5", response_model=City)
+    assert bench.body["output_config"] == {"format": {"type": "json_schema", "schema": shape_of(City).unbounded}}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "model", "choice"),
+    [
+        ("openai", "gpt-4", {"type": "function", "function": {"name": ANSWER_TOOL}}),
+        ("anthropic", "claude-3-5-haiku-20241022", {"type": "tool", "name": ANSWER_TOOL}),
+    ],
+)
+async def test_a_model_without_schemas_is_forced_to_call_the_answer_tool(dialect: str, model: str, choice: Any) -> None:
+    bench = Bench(dialect)
+    async with bench as client:
+        await client.chat("Which?", model=model, response_model=City)
+    assert bench.body["tool_choice"] == choice
+    assert bench.asked[0].tools is not None
+    (tool,) = bench.asked[0].tools
+    assert isinstance(tool, ToolDefinition)
+    assert (tool.parameters, tool.description) == (shape_of(City).schema, "Gives the answer: A city.")
+
+
+@pytest.mark.parametrize("thinking", [{"type": "enabled", "budget_tokens": 1024}, {"type": "adaptive"}])
+async def test_a_model_that_thinks_is_asked_in_words_since_no_tool_can_be_forced(thinking: Any) -> None:
+    bench = Bench("anthropic")
+    async with bench as client:
+        response = await client.chat(
+            "Which?", system="Be brief.", model="claude-3-7-sonnet-20250219", response_model=City,
+            extra={"thinking": thinking},
+        )  # fmt: skip
+    assert "tools" not in bench.body
+    assert bench.body["system"].startswith("Be brief.\n\nAnswer with one JSON object alone")
+    assert shape_of(City).text in bench.body["system"]
+    assert response.parsed == City(name="Oslo", people=717710)
+
+
+def order(dialect: OpenAIDialect | AnthropicDialect, model: str, of: type, **options: Any) -> tuple[Way, ...]:
+    request = LLMRequest("x", model=model, response_model=of, **options)
+    return dialect.ways(request, shape_of(of)).order
+
+
+def test_the_ways_of_each_dialect() -> None:
+    gpt, claude = OpenAIDialect(), AnthropicDialect()
+    rest = (Way.TOOL, Way.JSON, Way.WORDS)
+    assert order(gpt, "gpt-4o", City) == order(gpt, "gpt-4o", Tree) == (Way.NATIVE, *rest)
+    assert order(gpt, "gpt-4o", Counts) == order(gpt, "gpt-3.5-turbo", City) == rest
+    assert order(claude, "claude-sonnet-4-5", City) == (Way.NATIVE, Way.TOOL, Way.WORDS)
+    assert order(claude, "claude-sonnet-4-5", Tree) == order(claude, "claude-sonnet-4-5", Counts) == rest[::2]
+    off = {"thinking": {"type": "disabled"}}
+    assert order(claude, "claude-3-haiku", City, extra=off) == (Way.TOOL, Way.WORDS)
+
+
+# --- beside the caller's own tools ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [(None, "required"), ("auto", "required"), ("required", "required"), ("none", ANSWER_TOOL), ("look", "look")],
+)
+def test_beside_the_callers_tools_the_model_may_choose(given: str | None, sent: str) -> None:
+    asked = shaped(replace(REQUEST, tools=(LOOK,), tool_choice=given), Way.TOOL)
+    assert asked.tool_choice == sent
+    assert [tool.name for tool in asked.tools or () if isinstance(tool, ToolDefinition)] == ["look", ANSWER_TOOL]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_calls_the_callers_tool_has_no_instance(stream: bool) -> None:
+    calls = (ToolCall("call-1", "look", "{}"),)
+    bench = Bench("openai", lambda _: LLMResponse(tool_calls=calls))
+    async with bench as client:
+        response = await ask(client, stream=stream, model="gpt-4", response_model=City, tools=[LOOK])
+    assert (response.parsed, response.tool_calls, response.finish_reason) == (None, calls, "tool_calls")
+    assert len(bench.asked) == 1
+
+
+def test_of_several_calls_only_the_answer_tools_becomes_text() -> None:
+    look, answer = ToolCall("a", "look", "{}"), ToolCall("b", ANSWER_TOOL, OSLO)
+    both = unwrapped(LLMResponse(tool_calls=(look, answer), finish_reason="tool_calls"))
+    assert (both.content, both.tool_calls, both.finish_reason) == (OSLO, (look,), "tool_calls")
+    plain = LLMResponse(content="x", tool_calls=(look,))
+    assert unwrapped(plain) is plain
+    assert unwrapped(LLMResponse(tool_calls=(answer,), finish_reason="length")).finish_reason == "length"
+
+
+@dataclass
+class Told:
+    """An `EventReader` of chunks that are there already."""
+
+    chunks: Iterator[StreamChunk | None]
+    id: str = "id-1"
+    model: str = "gpt-4"
+    done: bool = False
+    raw: None = None
+
+    def feed(self, event: Event) -> StreamChunk | None:
+        del event
+        return next(self.chunks)
+
+
+def test_in_a_stream_the_pieces_come_as_text_and_those_of_other_tools_as_they_are() -> None:
+    def deltas(*pieces: ToolCallDelta) -> StreamChunk:
+        return StreamChunk(tool_calls=pieces)
+
+    said = iter([
+        StreamChunk("Well: "),
+        None,
+        deltas(ToolCallDelta(1, "b", ANSWER_TOOL)),
+        deltas(ToolCallDelta(0, "a", "look", "{"), ToolCallDelta(1, arguments='{"a":')),
+        deltas(ToolCallDelta(1, arguments="1}"), ToolCallDelta(0, arguments="}")),
+        deltas(ToolCallDelta(2, "c", ANSWER_TOOL, "{}")),
+        StreamChunk(finish_reason="tool_calls"),
+    ])  # fmt: skip
+    reader = UnwrappedEvents(Told(said))
+    read: list[StreamChunk | None] = []
+    for _ in range(7):
+        chunk = reader.feed(("", b""))
+        assert not isinstance(chunk, tuple)
+        read.append(chunk)
+    assert [None if chunk is None else chunk.content for chunk in read] == ["Well: ", None, "", '{"a":', "1}", "", ""]
+    others = [delta for chunk in read if chunk is not None for delta in chunk.tool_calls if delta.index == 0]
+    assert others == [ToolCallDelta(0, "a", "look", "{"), ToolCallDelta(0, arguments="}")]
+    assert read[-1] == StreamChunk(finish_reason="tool_calls")
+    assert (reader.id, reader.model, reader.done) == ("id-1", "gpt-4", False)
+
+
+# --- what a server refuses --------------------------------------------------------------------------------------------
+
+NO_SCHEMAS = "This response_format type is unavailable now"
+NO_TOOLS = "deepseek-reasoner does not support this tool_choice"
+
+
+def like_deepseek(request: LLMRequest) -> Any:
+    if asks_natively(request):
+        return LLMInvalidRequestError(NO_SCHEMAS, status=422)
+    return LLMInvalidRequestError(NO_TOOLS, status=400) if asks_for_the_tool(request) else in_form(request)
+
+
+def in_words_only(request: LLMRequest) -> Any:
+    if request.response_format == "json_object":
+        return LLMInvalidRequestError("'response_format.type': value is not one of the allowed values", status=400)
+    return like_deepseek(request)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("server", "attempts"), [(like_deepseek, 3), (in_words_only, 4)])
+async def test_a_server_that_refuses_a_way_is_asked_the_next_one_and_that_is_remembered(
+    server: Callable[[LLMRequest], Any], attempts: int, stream: bool
+) -> None:
+    bench = Bench("openai", server, keys=2)
+    async with bench as client:
+        before = bench.clock.now()
+        first = await ask(client, stream=stream, model="deep", response_model=City)
+        assert bench.clock.now() == before
+        second = await ask(client, stream=stream, model="deep", response_model=City)
+        other = await ask(client, stream=stream, model="another", response_model=City)
+        counted = bench.manager.get_status()["metrics"]
+    assert first.parsed == second.parsed == other.parsed == City(name="Oslo", people=717710)
+    assert (first.attempts, second.attempts, other.attempts) == (attempts, 1, attempts)
+    assert (counted["total_requests"], counted["failed_requests"]) == (3, 0)
+    assert "JSON" in bench.asked[-1].messages[0].text
+    assert bench.asked[-1].response_format == ("json_object" if server is like_deepseek else None)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LLMInvalidRequestError("temperature must be 1", status=400),
+        LLMInvalidRequestError("response_format is too large", status=413),
+    ],
+)
+async def test_a_failure_for_another_reason_changes_nothing(error: Exception) -> None:
+    bench = Bench("openai", lambda _: error)
+    async with bench as client:
+        for attempts in (1, 2):
+            with pytest.raises(LLMInvalidRequestError):
+                await client.complete("x", model="m", response_model=City)
+            assert len(bench.asked) == attempts
+    assert all(map(asks_natively, bench.asked))
+
+
+def test_what_was_sent_before_a_refusal_was_known_is_asked_again_and_counts_once() -> None:
+    refused, ways = RefusedWays(), Ways((Way.NATIVE, Way.TOOL, Way.JSON, Way.WORDS))
+    for _ in range(2):
+        error = LLMInvalidRequestError(NO_SCHEMAS, status=400)
+        refused.learn("m", ways, error)
+        assert (error.retryable, error.retry_after) == (True, 0.0)
+    assert refused.choose("m", ways) is Way.TOOL
+    last = Ways((Way.WORDS,))
+    error = LLMInvalidRequestError(NO_SCHEMAS, status=400)
+    refused.learn("m", last, error)
+    assert not error.retryable
+    assert refused.choose("m", Ways((Way.NATIVE,))) is Way.NATIVE
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    refused, ways = RefusedWays(), Ways((Way.NATIVE, Way.WORDS))
+    for number in range(1025):
+        refused.learn(f"m{number}", ways, LLMInvalidRequestError(NO_SCHEMAS, status=400))
+    assert refused.choose("m1024", ways) is Way.WORDS
+    assert refused.choose("m0", ways) is Way.NATIVE
+
+
+# --- in words ---------------------------------------------------------------------------------------------------------
+
+
+def test_words_go_into_the_first_system_turn_or_before_all() -> None:
+    words = (
+        f"Answer with one JSON object alone, without any other text, that fits this JSON Schema:\n{shape_of(City).text}"
+    )
+    asked = shaped(REQUEST, Way.WORDS)
+    assert asked.messages == (Message(MessageRole.SYSTEM, words), *REQUEST.messages)
+    assert asked.response_model is None
+    for role in (MessageRole.SYSTEM, MessageRole.DEVELOPER):
+        texts = (Message(role, "Be brief."), *REQUEST.messages)
+        assert shaped(replace(REQUEST, messages=texts), Way.WORDS).messages[0] == Message(role, f"Be brief.\n\n{words}")
+        parts = (Message(role, (TextPart("Be brief."),)), *REQUEST.messages)
+        asked = shaped(replace(REQUEST, messages=parts), Way.JSON)
+        assert asked.messages[0].text == f"Be brief.\n\n{words}"
+        assert asked.response_format == "json_object"
+
+
+def test_a_request_without_a_model_stays_as_it_is() -> None:
+    plain = LLMRequest("x")
+    assert shaped(plain, Way.WORDS) is plain
