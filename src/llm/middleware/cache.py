@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llm.cache.base import CacheBackend
     from llm.core.protocols import CallNext
     from llm.core.stream import LLMResult
-    from llm.core.types import CacheScope, LLMRequest, LLMResponse, TokenUsage
+    from llm.core.types import CacheScope, LLMRequest
     from llm.utils.clock import Clock
 
 _logger = logging.getLogger("llm.cache")
@@ -41,8 +41,6 @@ class CacheStats:
         stored: Answers that were kept.
         followers: Calls that the answer to an identical call served, while that was on its way.
         errors: How often the backend failed, or an entry could not be read or written.
-        tokens_saved: Tokens that hits and followers would have taken.
-        cost_saved: US dollars that they would have cost, as far as prices are known.
     """
 
     hits: int = 0
@@ -50,8 +48,6 @@ class CacheStats:
     stored: int = 0
     followers: int = 0
     errors: int = 0
-    tokens_saved: int = 0
-    cost_saved: float = 0.0
 
     @property
     def hit_ratio(self) -> float:
@@ -94,7 +90,6 @@ class CacheMiddleware:
         streams: bool,
         spawn: Callable[[Coroutine[object, object, None]], None],
         idle: float | None = None,
-        price: Callable[[str, TokenUsage], float | None] | None = None,
     ) -> None:
         """Make the layer of one provider.
 
@@ -108,7 +103,6 @@ class CacheMiddleware:
             streams: Whether streams are kept, and answered, too.
             spawn: Runs what must not delay a caller and must be finished before the manager has closed.
             idle: Seconds after which a stream that stalls, or that nobody reads, is ended; None for never.
-            price: US dollars of so many tokens of a model, None where unknown; for `cost_saved`.
         """
         self.stats: CacheStats = CacheStats()
         self._backend = backend
@@ -120,7 +114,6 @@ class CacheMiddleware:
         self._streams = streams
         self._spawn = spawn
         self._idle = idle
-        self._price = price
         self._flights: dict[tuple[str, bool, bool], Flight] = {}
         self._unwritten: dict[str, Answer] = {}  # on their way to the backend, and found already
         self._logged_at = -_LOG_EVERY
@@ -243,11 +236,9 @@ class CacheMiddleware:
             return await self._again(told, request)
         stream = self._stream(told, request)
         stream.finish_with(lambda response: as_cached(told.broadcast.response or response))
-        stream.on_end(self._saved)
         return await stream.begin()
 
     async def _again(self, answer: Answer, request: LLMRequest) -> LLMResult:
-        self._saved(answer.response, None)
         result = answer.result(stream=request.stream)
         return await result.begin() if isinstance(result, LLMStream) else result
 
@@ -292,13 +283,6 @@ class CacheMiddleware:
         finally:
             if self._unwritten.get(use.key) is answer:
                 del self._unwritten[use.key]
-
-    def _saved(self, response: LLMResponse | None, _: BaseException | None) -> None:
-        if response is None:
-            return
-        self.stats.tokens_saved += response.usage.total_tokens
-        if self._price is not None:
-            self.stats.cost_saved += self._price(response.model, response.usage) or 0.0
 
     def _trouble(self, doing: str, error: Exception) -> None:
         self.stats.errors += 1

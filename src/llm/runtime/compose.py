@@ -308,7 +308,6 @@ class Composition:
             streams=stated.streams,
             spawn=self._outbox.spawn,
             idle=self.config.global_.timeouts.idle,
-            price=partial(self.cost, provider),
         )
         self._caches.append(layer)
         return layer
