@@ -29,8 +29,7 @@ check: ## static checks: ruff, mypy, pyright
 	@.ci/venv test
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy
-	@$(PY) -m pyright --pythonpath $(PY)
+	@$(PY) -m mypy & mypy=$$!; $(PY) -m pyright --pythonpath $(PY); pyright=$$?; wait $$mypy && exit $$pyright # side by side
 
 format: ## ruff's fixes and layout
 	@.ci/venv test

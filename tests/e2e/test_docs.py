@@ -17,18 +17,28 @@ if TYPE_CHECKING:
     import pytest
 
 
-async def test_the_examples_on_testing_run_in_their_order(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    page = (root / "docs" / "testing.md").read_text(encoding="utf-8")
+async def run(root: Path, name: str) -> tuple[dict[str, Any], list[str]]:
+    """Run a page's examples; returns their names, and what they say that they print."""
+    page = (root / "docs" / name).read_text(encoding="utf-8")
     names: dict[str, Any] = {}
     for found in re.finditer(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
         above = "\n" * page.count("\n", 0, found.start(1))  # a failure then names the page's own line
-        code = compile(above + found[1], "docs/testing.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        code = compile(above + found[1], f"docs/{name}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         result = eval(code, names)  # noqa: S307 - our own page
         if inspect.isawaitable(result):
             await result
-    said = re.findall(r"print\(.*\)\)? +# (.+)", page)
+    return names, re.findall(r"print\(.*\)\)? +# (.+)", page)
+
+
+async def test_the_examples_on_testing_run_in_their_order(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names, said = await run(root, "testing.md")
     assert capsys.readouterr().out.splitlines() == said != []
     assert names["clock"].now() == 86400.0
+
+
+async def test_the_examples_on_answers_run_in_their_order(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, said = await run(root, "answers.md")
+    assert capsys.readouterr().out.splitlines() == said != []
 
 
 async def test_the_sections_on_transports_are_read_and_their_clients_made(root: Path, tmp_path: Path) -> None:

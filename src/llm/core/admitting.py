@@ -53,8 +53,8 @@ class Admitting(Protocol):
         """Return the models that the slots name."""
         ...
 
-    def choose_model(self) -> str:
-        """Return a model for a call that names none."""
+    def choose_model(self, *, vectors: bool = False) -> str:
+        """Return a model for a call that names none; with `vectors` one for embeddings."""
         ...
 
     def check(self, ticket: Ticket) -> None:

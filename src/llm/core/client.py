@@ -233,7 +233,7 @@ class LLMClient:
         queue = route.chain.pool.queue
         portions = portions_of(asked, limits_of(queue.slots[0].key.client.provider))
         if len(portions) > 1:  # vectors of different models do not go together
-            name = f"{route.provider}/{target or queue.choose_model()}"
+            name = f"{route.provider}/{target or queue.choose_model(vectors=True)}"
         return joined(await within(portions, lambda portion: self.request(LLMRequest((), model=name, embed=portion))))
 
     async def count_tokens(self, messages: MessagesLike, *, model: str | None = None) -> int:
@@ -271,7 +271,7 @@ class LLMClient:
     def prepare(self, request: LLMRequest) -> tuple[Route, LLMRequest]:
         """Give a request its way, its model and the record of its call; `manager.explain` asks about the same."""
         check_structured(request)
-        route, model = self._find(request.model)
+        route, model = self._find(request.model, vectors=request.embed is not None)
         parts = self._routes.parts
         now = parts.clock.now()
         timeout = request.timeout if request.timeout is not None else parts.config.global_.timeout
@@ -281,10 +281,10 @@ class LLMClient:
         call = Call(now, deadline=deadline, user=user, priority=priority)
         return route, request_with(request, model=model, user=user, priority=priority, call=call)
 
-    def _find(self, name: str | None) -> tuple[Route, str]:
+    def _find(self, name: str | None, *, vectors: bool = False) -> tuple[Route, str]:
         route, model = self._route.to(name or self._model)
         check_provider(route.provider, self._routes.parts.chains)  # a reload may have taken it away
-        return route, model or route.chain.pool.queue.choose_model()
+        return route, model or route.chain.pool.queue.choose_model(vectors=vectors)
 
     async def _send(self, request: LLMRequest, brake: Brake | None = None) -> LLMResult:
         route, request = self.prepare(request)

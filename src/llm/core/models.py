@@ -43,6 +43,11 @@ def holds_to_schema(model: str) -> bool:
     return _WITHOUT_SCHEMA.match(model.rpartition("/")[2]) is None
 
 
+def makes_vectors(model: str) -> bool:
+    """Return whether a model is one for embeddings: by its name, in which they all say so."""
+    return "embed" in model.lower()
+
+
 class StatedPrice(Protocol):
     """A price of the configuration's `prices:`, in US dollars per million tokens."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from llm.core.call import Charge
 from llm.core.exceptions import LLMInvalidRequestError
+from llm.core.models import makes_vectors
 
 from . import refusals
 from .base import FREE, MOMENT, Binding, binding, never_fits
@@ -72,6 +73,8 @@ class Rotation:
         self._lock = book.lock
         self._levels = levels
         self._models = tuple(dict.fromkeys(slot.model for slot in self.slots if slot.model != _ANY))
+        self._for_vectors = tuple(filter(makes_vectors, self._models)) or self._models
+        self._for_words = tuple(model for model in self._models if not makes_vectors(model)) or self._models
         self._rings: dict[str, Ring] = {
             model: Ring(tuple(entry for entry in slots if entry[0].model in (model, _ANY)))
             for model in (*self._models, _ANY)
@@ -82,13 +85,15 @@ class Rotation:
         """Return the models that the slots name, in their order."""
         return self._models
 
-    def choose_model(self) -> str:
+    def choose_model(self, *, vectors: bool = False) -> str:
         """Return a model for a call that names none: by turns over those that can pay now, else over all.
+
+        With `vectors` one for embeddings, else another, where there are such.
 
         Raises:
             LLMInvalidRequestError: The slots take any model, so the call must name one.
         """
-        models = self._models
+        models = self._for_vectors if vectors else self._for_words
         if len(models) == 1:
             return models[0]
         if not models:

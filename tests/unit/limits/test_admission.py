@@ -107,6 +107,10 @@ async def test_a_call_without_a_model_gets_one_that_can_pay_now_by_turns(bench: 
     assert chosen == ["a", "b", "a"]
     assert {queue.choose_model() for _ in range(2)} == {"a", "b"}  # none can pay: over all
     assert bench.queue(("only", a)).choose_model() == "only"
+    mixed = bench.queue(("gpt", a), ("text-embedding-3-small", a))
+    assert {mixed.choose_model() for _ in range(4)} == {"gpt"}
+    assert {mixed.choose_model(vectors=True) for _ in range(4)} == {"text-embedding-3-small"}
+    assert bench.queue(("text-embedding-3-small", a)).choose_model() == "text-embedding-3-small"
 
 
 async def test_where_slots_take_any_model_a_call_must_name_one(bench: Bench) -> None:
