@@ -199,6 +199,43 @@ async def test_one_who_is_cancelled_as_it_is_granted_gives_the_grant_on(bench: B
     assert await third == "key-0"
 
 
+async def test_who_is_cancelled_and_did_not_run_since_is_passed_over_by_whoever_gives_back(
+    bench: Bench, start: Start
+) -> None:
+    queue = bench.queue(bench.account(concurrent_requests=1))
+    await bench.pay(queue, "first")
+    second, third = start(bench.pay(queue, "second")), start(bench.pay(queue, "third"))
+    await bench.settle()
+    second.cancel()  # as a task group does, before those whose calls run come to end them
+    bench.end("first")
+    await bench.settle()
+    assert second.cancelled()
+    assert await third == "key-0"
+    assert queue.waiting == 0
+    assert bench.calls["second"].state is CallState.TICKETED
+
+
+@pytest.mark.parametrize("what", ["keys change", "the queue closes"])
+async def test_who_is_cancelled_and_did_not_run_since_is_told_nothing_more(
+    bench: Bench, start: Start, what: str
+) -> None:
+    queue = bench.queue(bench.account(concurrent_requests=1))
+    await bench.pay(queue, "first")
+    leaver, other = start(bench.pay(queue, "leaver")), start(bench.pay(queue, "other"))
+    await bench.settle()
+    leaver.cancel()
+    if what == "keys change":
+        queue.slots[0].key.refuse(LLMServerError("gone"))
+        queue.keys_changed()
+    else:
+        queue.close(LLMServerError("gone"))
+    await bench.settle()
+    assert leaver.cancelled()
+    with pytest.raises(LLMServerError, match="gone"):
+        await other
+    assert queue.waiting == 0
+
+
 async def test_one_who_leaves_late_takes_nobody_with_him(bench: Bench, start: Start) -> None:
     queue = bench.queue(bench.account(concurrent_requests=1))
     await bench.pay(queue, "first")
