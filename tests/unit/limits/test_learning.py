@@ -332,9 +332,19 @@ def test_what_is_taken_stays_taken_when_the_number_changes(make: Callable[[], To
     limit = make()
     limit.take(0.0, 30.0)
     limit.resize(0.0, 40.0)
-    assert free(limit, 0.0) == pytest.approx(10.0)
+    assert free(limit, 0.0) == pytest.approx(20.0 if make is bucket else 10.0)
     limit.resize(0.0, 60.0)
-    assert free(limit, 0.0) == pytest.approx(10.0 if make is bucket else 30.0)
+    assert free(limit, 0.0) == pytest.approx(20.0 if make is bucket else 30.0)
+
+
+@pytest.mark.parametrize("bucket", [True, False])
+def test_one_answer_with_a_number_far_too_low_holds_nobody_for_longer_than_its_period(*, bucket: bool) -> None:
+    made = account(requests_per_minute=500, bucket=bucket)
+    for place in range(250):
+        tell(made, place / 100, report(499.0 - place, limit=500.0, reset=(place + 1) * 0.12))
+    tell(made, 3.0, report(4.0, limit=5.0, reset=12.0))
+    assert told(made) == {"requests_per_minute": 5.0}
+    assert made.limits[0].wait(3.0, 1.0) <= MINUTE + GUARD
 
 
 def test_a_report_of_another_period_does_not_touch_the_limit_of_a_minute() -> None:
