@@ -125,6 +125,16 @@ class Account:
         if changed:
             self._compose()
 
+    def doubt(self, now: float, charge: Charge) -> bool:
+        """Give up learned limits that keep `charge` out for ever and were not told for long; return whether there were.
+
+        A charge that exceeds what is stated stays out.
+        """
+        if self._learner is None or not self._learner.doubt(now, charge):
+            return False
+        self._compose()
+        return True
+
     def succeeded(self, now: float) -> None:
         """Know that the provider serves again."""
         self.strikes = 0

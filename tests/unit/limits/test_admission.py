@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llm.core.call import Call, CallState, Charge, Ticket
+from llm.core.call import Call, CallState, Charge, LimitReport, Ticket
 from llm.core.exceptions import (
     LLMAuthenticationError,
     LLMInvalidRequestError,
@@ -166,6 +166,23 @@ async def test_a_users_limit_holds_up_nobody_else(bench: Bench, start: Start) ->
     assert not held.done()
     await bench.clock.advance(60.2)
     assert held.done()
+
+
+async def test_one_wrong_number_does_not_keep_large_calls_out_for_ever(bench: Bench) -> None:
+    told_low, other = bench.account(tokens_per_minute=1000), bench.account(tokens_per_minute=30)
+    queue = bench.queue(told_low, other)
+    low = LimitReport("total_tokens", 10.0, 8.0, 12.0)
+    told_low.learn(0.0, [(limit, limit.take(0.0, 2.0)) for limit in told_low.limits], [low])
+    large = Ticket(Charge(0, 0, 50), "m")
+    with pytest.raises(LLMRateLimitError, match="tokens_per_minute of the key is 30: it can never fit"):
+        queue.check(large)
+    await bench.clock.advance(61.0)
+    queue.check(large)
+    with pytest.raises(LLMRateLimitError, match="it can never fit"):
+        queue.check(Ticket(Charge(0, 0, 1001), "m"))
+    paying = asyncio.ensure_future(bench.pay(queue, "large", tokens=50))  # noqa: TID251 - ended below
+    await bench.clock.advance(61.0)
+    assert await paying == "key-0"
 
 
 # --- leaving ----------------------------------------------------------------------------------------------------------
