@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from .base import GUARD, Hold, Timed
 from .bucket import TokenBucket
 from .window import Drawn, SlidingWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
@@ -63,6 +61,18 @@ class Evidence:
             self._longest = max(self._longest, reset)
         differ = self._longest - self._shortest > 2 * slack
         return "bucket" if differ and self._fitting >= _AGREEING else None
+
+
+class _Waits(Protocol):
+    def __call__(self, now: float, amount: float) -> float: ...
+
+
+class _Takes(Protocol):
+    def __call__(self, now: float, amount: float) -> Hold: ...
+
+
+class _Fills(Protocol):
+    def __call__(self, now: float) -> float: ...
 
 
 class AutoLimit(Timed):
@@ -127,10 +137,10 @@ class AutoLimit(Timed):
     def _count_in(self, counted: TokenBucket | SlidingWindow, *, remember: bool = False) -> None:
         self._counted = counted
         # Asked for every call, so without a step in between.
-        self.wait: Callable[[float, float], float] = counted.wait
+        self.wait: _Waits = counted.wait
         # A bucket by itself forgets when it was drawn from.
-        self.take: Callable[[float, float], Hold] = self._take_and_remember if remember else counted.take
-        self.saturation: Callable[[float], float] = counted.saturation
+        self.take: _Takes = self._take_and_remember if remember else counted.take
+        self.saturation: _Fills = counted.saturation
 
     def _take_and_remember(self, now: float, amount: float) -> Hold:
         hold, history = self._counted.take(now, amount), self._history
