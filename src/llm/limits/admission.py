@@ -129,6 +129,8 @@ class AdmissionQueue(Rotation):
         now = self._clock.now()
         self._fitted = self._version()
         for waiter in self._lanes.clear():
+            if waiter.future.done():  # its caller left, and will say so
+                continue
             waiter.size = self._size(waiter.ticket)
             if waiter.size.fits:
                 self._lanes.place(waiter)
@@ -177,7 +179,8 @@ class AdmissionQueue(Rotation):
     def close(self, error: Exception) -> None:
         """End all waiting with `error`, in order."""
         for waiter in sorted(self._lanes.clear(), key=lambda waiter: (-waiter.call.priority, waiter.order)):
-            waiter.future.set_exception(copy(error))
+            if not waiter.future.done():
+                waiter.future.set_exception(copy(error))
         self._wake_at(self._clock.now(), math.inf)
 
     # --- who can pay ------------------------------------------------------------------------------------------------
@@ -283,6 +286,9 @@ class AdmissionQueue(Rotation):
         kept: set[Account] = set()
         due = math.inf
         for waiter in self._lanes.heads():
+            if waiter.future.done():  # its caller was cancelled in this very moment, and did not run since
+                self._lanes.leave(waiter)
+                return None
             if self._steps_aside(waiter, now):
                 return None
             found = self._grant(waiter.call, waiter.ticket, waiter.user, now, fits=waiter.size.fits, kept=kept)

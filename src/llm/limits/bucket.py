@@ -16,11 +16,17 @@ if TYPE_CHECKING:
     from .base import Unit
 
 
+_MOST_PEAKS = 2048  # an even number
+
+
 class _Peaks:
     """The levels that a bucket fell from, in order, as far as a later one was not higher.
 
     Between two draws the level only rises, so the highest level since a draw is the first entry after it. Entries are
     kept as drops from the one before (the first from the capacity), so that all after a draw are raised in one step.
+
+    A bucket of a day may fall for a million draws. So of too many entries every second is merged with the one after it,
+    as the higher level of the two at the later draw: a refund may find less room than there was, never more.
     """
 
     __slots__ = ("_capacity", "_drops", "_last", "_numbers")
@@ -41,6 +47,8 @@ class _Peaks:
         self._numbers.append(number)
         self._drops.append(self._last - level)
         self._last = level
+        if len(self._drops) > _MOST_PEAKS:
+            self._merge()
 
     def lift(self, number: int, amount: float, ceiling: float = math.inf) -> float:
         """Raise all levels after draw `number`, as if it had taken less, as far as none exceeds `ceiling`.
@@ -59,6 +67,11 @@ class _Peaks:
             self._numbers.pop(place - 1)
             place -= 1
         return amount
+
+    def _merge(self) -> None:
+        drops, numbers = self._drops, self._numbers  # an odd number of them: the last stays as it is
+        self._drops = [drops[0], *(drops[place - 1] + drops[place] for place in range(2, len(drops), 2))]
+        self._numbers = [*numbers[1::2], numbers[-1]]
 
 
 class TokenBucket(Timed):
@@ -161,8 +174,12 @@ class TokenBucket(Timed):
         reckoning.told_at = max(reckoning.told_at, hold.at)
 
     def resize(self, now: float, capacity: float) -> None:
-        """Go on with another capacity; what is taken stays taken, and a larger bucket fills in time."""
-        level = self._refilled(now) + min(0.0, capacity - self.capacity)
+        """Go on with another capacity: a smaller bucket keeps the share that is taken, and a larger one fills in time.
+
+        As many as were taken of a large bucket could keep a small one empty for hours, and nothing would be heard then
+        that corrects it. Where more is gone, the report that told the capacity says so.
+        """
+        level = self._refilled(now) * min(1.0, capacity / self.capacity)
         self.capacity = capacity
         self._peaks = _Peaks(capacity)
         self._draws += 1

@@ -15,13 +15,23 @@ if TYPE_CHECKING:
 _SOON = 0.001  # a stand-in, shorter than any wait that is known
 
 
+class _Places:
+    """How many are taken."""
+
+    __slots__ = ("taken",)
+
+    def __init__(self) -> None:
+        self.taken = 0.0
+
+
 class Concurrency:
     """`capacity` calls in flight; a `Limit`.
 
-    Nobody knows when a call ends, so whoever waits is woken by the end of a call, not by time (`timed` is False).
+    Nobody knows when a call ends, so whoever waits is woken by the end of a call, not by time (`timed` is False). What
+    goes on with another number is the same limit, so that who waits for either is woken.
     """
 
-    __slots__ = ("_running", "capacity", "level", "name", "refuses", "timed", "unit")
+    __slots__ = ("_places", "capacity", "level", "name", "refuses", "timed", "unit")
 
     def __init__(self, name: str, capacity: float, *, level: LimitScope = "key") -> None:
         """Start with none running."""
@@ -31,24 +41,38 @@ class Concurrency:
         self.level: LimitScope = level
         self.refuses: bool = False
         self.timed: bool = False
-        self._running = 0.0
+        self._places = _Places()
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether the same calls are counted."""
+        return isinstance(other, Concurrency) and self._places is other._places
+
+    def __hash__(self) -> int:
+        """Return the same for all that count the same calls."""
+        return id(self._places)
+
+    def resized(self, capacity: float) -> Concurrency:
+        """Return the same limit with another number; calls that run are seen to end by both."""
+        twin = Concurrency(self.name, capacity, level=self.level)
+        twin._places = self._places
+        return twin
 
     def wait(self, now: float, amount: float) -> float:  # noqa: ARG002 - a limit's signature
         """Return 0 while a place is free."""
         if amount > self.capacity:
             return math.inf
-        return 0.0 if self._running + amount <= self.capacity else _SOON
+        return 0.0 if self._places.taken + amount <= self.capacity else _SOON
 
     def take(self, now: float, amount: float) -> Hold:
         """Take a place."""
-        self._running += amount
+        self._places.taken += amount
         return Hold(now, amount)
 
     def settle(self, now: float, hold: Hold, used: float) -> None:  # noqa: ARG002 - a limit's signature
         """Give the place back, however the call ended."""
-        self._running -= hold.amount
+        self._places.taken -= hold.amount
         hold.amount = 0.0
 
     def saturation(self, now: float) -> float:  # noqa: ARG002 - a limit's signature
         """Return the share of places that are taken."""
-        return min(1.0, self._running / self.capacity)
+        return min(1.0, self._places.taken / self.capacity)

@@ -14,7 +14,7 @@ from .window import SlidingWindow
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from llm.core.call import LimitReport, ReportedUnit
+    from llm.core.call import Charge, LimitReport, ReportedUnit
 
     from .auto import Kind
     from .base import Holds, Learning, Limit
@@ -38,14 +38,16 @@ class _Subject:
         limit: The limit.
         most: What the configuration states, above which nothing is believed; infinite where it states nothing.
         longest: A reset of more seconds is not this limit's.
+        told_at: Monotonic seconds of the last report of it.
     """
 
-    __slots__ = ("_count", "_since", "limit", "longest", "most")
+    __slots__ = ("_count", "_since", "limit", "longest", "most", "told_at")
 
     def __init__(self, limit: Learning, most: float) -> None:
         self.limit = limit
         self.most = most
         self.longest = 2 * limit.period
+        self.told_at = -math.inf
         self._count = 0
         self._since = 0.0
 
@@ -105,7 +107,7 @@ class Learner:
                 if subject is None:
                     continue
                 changed |= new
-            limit = subject.limit
+            limit, subject.told_at = subject.limit, now
             if limit.capacity != report.limit and subject.resize(now, report.limit):
                 changed = True
             if self._undecided and self._judge(report, limit.period):
@@ -120,6 +122,26 @@ class Learner:
                 holds[:] = [entry for entry in holds if entry[0] is not limit]
             limit.learn(now, hold, report)
         return changed, explained
+
+    def doubt(self, now: float, charge: Charge) -> bool:
+        """Believe no longer what keeps `charge` out for ever, where it was not told again for a period.
+
+        With nothing sent nothing is told, so a number that is too low would never be corrected. One call finds out.
+        """
+        doubtful = [
+            subject
+            for subject in self._subjects
+            if getattr(charge, subject.limit.unit) > subject.limit.capacity < subject.most
+            and now - subject.told_at >= subject.limit.period
+        ]
+        for subject in doubtful:
+            if subject.most < math.inf:
+                subject.limit.resize(now, subject.most)
+            else:
+                self._subjects.remove(subject)
+                self.learned = tuple(limit for limit in self.learned if limit is not subject.limit)
+                self._known.clear()
+        return bool(doubtful)
 
     def _judge(self, report: LimitReport, period: float) -> bool:
         if period >= DAY:

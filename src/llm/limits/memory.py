@@ -102,6 +102,14 @@ class Account:
             self._learner.restate(self._stated_limits, self._numbers)
         self._compose()
 
+    def catch_up(self, now: float, before: Account) -> None:
+        """Go on in the place of `before`, which was in force meanwhile: take what is taken there and not yet here."""
+        shares = {limit.name: limit.saturation(now) for limit in before.limits if limit.timed}
+        for limit in self.limits:
+            more = shares.get(limit.name, 0.0) - limit.saturation(now)
+            if more > 0.0:
+                limit.take(now, more * limit.capacity)
+
     def listens(self, now: float) -> bool:
         """Return whether the last report is so old that the next is worth reading."""
         return now - self._told_at >= _OFTEN
@@ -116,6 +124,16 @@ class Account:
         changed, self._explained = learner.learn(now, holds, reports)
         if changed:
             self._compose()
+
+    def doubt(self, now: float, charge: Charge) -> bool:
+        """Give up learned limits that keep `charge` out for ever and were not told for long; return whether there were.
+
+        A charge that exceeds what is stated stays out.
+        """
+        if self._learner is None or not self._learner.doubt(now, charge):
+            return False
+        self._compose()
+        return True
 
     def succeeded(self, now: float) -> None:
         """Know that the provider serves again."""
@@ -174,8 +192,7 @@ def _continue(old: Limit | None, new: Limit, now: float) -> Limit:
     if old is None:
         return new
     if isinstance(old, Concurrency):
-        old.capacity = new.capacity  # the same object, so that calls that run are seen to end
-        return old
+        return old.resized(new.capacity)  # calls that run are seen to end
     if type(old) is type(new) and old.capacity == new.capacity:
         return old
     new.take(now, old.saturation(now) * new.capacity)

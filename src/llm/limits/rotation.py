@@ -124,12 +124,12 @@ class Rotation:
             user is None or user.is_harmless(ticket.charge)
         ):
             return
-        shared = self._shared(user)
-        of_keys = [account.limits for slot, account in entries if slot.serves(ticket.model)]
-        over = never_fits(shared, ticket.charge) or _over_all(of_keys, ticket.charge)
-        if over is not None:
+        shared, now = self._shared(user), self._clock.now()
+        accounts = [account for slot, account in entries if slot.serves(ticket.model)]
+        over = never_fits(shared, ticket.charge) or _over_all([a.limits for a in accounts], ticket.charge)
+        if over is not None and (over.level != "key" or not self._doubt(accounts, ticket.charge, now)):
             raise self._too_large(ticket, over)
-        now = self._clock.now()
+        of_keys = [account.limits for account in accounts]
         with self._lock:
             used_up = _binding_daily(shared, ticket.charge, now)
             if used_up is FREE:
@@ -224,6 +224,12 @@ class Rotation:
             if nearest is None or bound.seconds < soonest.seconds:
                 nearest, soonest = slot, bound
         return Choice(nearest, soonest, look)
+
+    def _doubt(self, accounts: Sequence[Account], charge: Charge, now: float) -> bool:
+        """Return whether some key takes a charge after all, since what it was told lately is not sure."""
+        with self._lock:
+            doubted = [account.doubt(now, charge) for account in accounts]  # all of them
+        return any(doubted) and _over_all([account.limits for account in accounts], charge) is None
 
     def _too_large(self, ticket: Ticket, limit: Limit) -> LLMException:
         """Return why a charge fits no key: since a key left that it fits, or since it exceeds `limit`."""

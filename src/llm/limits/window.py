@@ -95,7 +95,11 @@ class SlidingWindow(Timed):
         if self._sum + amount <= (capacity * (1 - _UNSURE) if asking else capacity):
             return 0.0  # what has left the window meanwhile only makes more room
         self._expire(now)
-        return self._due(now, amount) or (self._asked_until - now if asking else 0.0)
+        seconds, least = self._due(now, amount, capacity), capacity * (1 - _UNSURE)
+        if not asking:
+            return seconds
+        told = max(seconds, self._asked_until - now)
+        return told if amount > least else min(told, self._due(now, amount, least))
 
     def take(self, now: float, amount: float) -> Drawn:
         """Count `amount` from now on."""
@@ -165,9 +169,9 @@ class SlidingWindow(Timed):
         """What it remembers, in order of time."""
         return self._grains
 
-    def _due(self, now: float, amount: float) -> float:
-        """Return seconds until time alone has made room for `amount`."""
-        excess, due = self._sum + amount - self.capacity, now
+    def _due(self, now: float, amount: float, capacity: float) -> float:
+        """Return seconds until time alone has made room for `amount` in `capacity`."""
+        excess, due = self._sum + amount - capacity, now
         for grain in self._grains:
             if excess <= _EPSILON:
                 break

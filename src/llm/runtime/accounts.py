@@ -144,9 +144,12 @@ class Accounts:
         return self.book.account(_named(name, limits))
 
     def _state(self, account: Account, limits: RateLimits, level: LimitScope, old: Account | None) -> None:
+        now = self._clock.now()
         if old is not None and not account.limits:
             account.limits = old.limits
-        account.state(self._clock.now(), limits.stated(), level=level, bucket=False)
+        account.state(now, limits.stated(), level=level, bucket=False)
+        if old is not None:  # limits that were in force before, and come back
+            account.catch_up(now, old)
 
     def _state_shared(self, before: Accounts | None) -> None:
         old = None if before is None else before._everything

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llm.core.call import Call, CallState, Charge, Ticket
+from llm.core.call import Call, CallState, Charge, LimitReport, Ticket
 from llm.core.exceptions import (
     LLMAuthenticationError,
     LLMInvalidRequestError,
@@ -172,6 +172,23 @@ async def test_a_users_limit_holds_up_nobody_else(bench: Bench, start: Start) ->
     assert held.done()
 
 
+async def test_one_wrong_number_does_not_keep_large_calls_out_for_ever(bench: Bench) -> None:
+    told_low, other = bench.account(tokens_per_minute=1000), bench.account(tokens_per_minute=30)
+    queue = bench.queue(told_low, other)
+    low = LimitReport("total_tokens", 10.0, 8.0, 12.0)
+    told_low.learn(0.0, [(limit, limit.take(0.0, 2.0)) for limit in told_low.limits], [low])
+    large = Ticket(Charge(0, 0, 50), "m")
+    with pytest.raises(LLMRateLimitError, match="tokens_per_minute of the key is 30: it can never fit"):
+        queue.check(large)
+    await bench.clock.advance(61.0)
+    queue.check(large)
+    with pytest.raises(LLMRateLimitError, match="it can never fit"):
+        queue.check(Ticket(Charge(0, 0, 1001), "m"))
+    paying = asyncio.ensure_future(bench.pay(queue, "large", tokens=50))  # noqa: TID251 - ended below
+    await bench.clock.advance(61.0)
+    assert await paying == "key-0"
+
+
 # --- leaving ----------------------------------------------------------------------------------------------------------
 
 
@@ -201,6 +218,43 @@ async def test_one_who_is_cancelled_as_it_is_granted_gives_the_grant_on(bench: B
     bench.calls["second"].ended(bench.clock.now())
     await bench.settle()
     assert await third == "key-0"
+
+
+async def test_who_is_cancelled_and_did_not_run_since_is_passed_over_by_whoever_gives_back(
+    bench: Bench, start: Start
+) -> None:
+    queue = bench.queue(bench.account(concurrent_requests=1))
+    await bench.pay(queue, "first")
+    second, third = start(bench.pay(queue, "second")), start(bench.pay(queue, "third"))
+    await bench.settle()
+    second.cancel()  # as a task group does, before those whose calls run come to end them
+    bench.end("first")
+    await bench.settle()
+    assert second.cancelled()
+    assert await third == "key-0"
+    assert queue.waiting == 0
+    assert bench.calls["second"].state is CallState.TICKETED
+
+
+@pytest.mark.parametrize("what", ["keys change", "the queue closes"])
+async def test_who_is_cancelled_and_did_not_run_since_is_told_nothing_more(
+    bench: Bench, start: Start, what: str
+) -> None:
+    queue = bench.queue(bench.account(concurrent_requests=1))
+    await bench.pay(queue, "first")
+    leaver, other = start(bench.pay(queue, "leaver")), start(bench.pay(queue, "other"))
+    await bench.settle()
+    leaver.cancel()
+    if what == "keys change":
+        queue.slots[0].key.refuse(LLMServerError("gone"))
+        queue.keys_changed()
+    else:
+        queue.close(LLMServerError("gone"))
+    await bench.settle()
+    assert leaver.cancelled()
+    with pytest.raises(LLMServerError, match="gone"):
+        await other
+    assert queue.waiting == 0
 
 
 async def test_one_who_leaves_late_takes_nobody_with_him(bench: Bench, start: Start) -> None:

@@ -7,13 +7,13 @@ import math
 from functools import partial
 from itertools import count
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm.core.call import LimitReport
+from llm.core.call import Charge, LimitReport
 from llm.limits.base import DAY, GUARD
 from llm.limits.bucket import TokenBucket
 from llm.limits.memory import Account
@@ -332,9 +332,48 @@ def test_what_is_taken_stays_taken_when_the_number_changes(make: Callable[[], To
     limit = make()
     limit.take(0.0, 30.0)
     limit.resize(0.0, 40.0)
-    assert free(limit, 0.0) == pytest.approx(10.0)
+    assert free(limit, 0.0) == pytest.approx(20.0 if make is bucket else 10.0)
     limit.resize(0.0, 60.0)
-    assert free(limit, 0.0) == pytest.approx(10.0 if make is bucket else 30.0)
+    assert free(limit, 0.0) == pytest.approx(20.0 if make is bucket else 30.0)
+
+
+@pytest.mark.parametrize("bucket", [True, False])
+def test_one_answer_with_a_number_far_too_low_holds_nobody_for_longer_than_its_period(*, bucket: bool) -> None:
+    made = account(requests_per_minute=500, bucket=bucket)
+    for place in range(250):
+        tell(made, place / 100, report(499.0 - place, limit=500.0, reset=(place + 1) * 0.12))
+    tell(made, 3.0, report(4.0, limit=5.0, reset=12.0))
+    assert told(made) == {"requests_per_minute": 5.0}
+    assert made.limits[0].wait(3.0, 1.0) <= MINUTE + GUARD
+
+
+TOO_MUCH = Charge(0, 0, 50)
+LOW = LimitReport("total_tokens", 10.0, 8.0, 12.0)
+
+
+@pytest.mark.parametrize("stated", [{"tokens_per_minute": 1000}, {}])
+def test_a_number_that_keeps_a_call_out_for_ever_is_doubted_once_nobody_told_it_for_a_period(
+    stated: dict[str, Any],
+) -> None:
+    made = account(**stated)
+    tell(made, 0.0, LOW)
+    assert told(made) == {"tokens_per_minute": 10.0}
+    assert not made.doubt(59.0, TOO_MUCH)
+    assert not made.doubt(60.0, Charge(0, 0, 10))
+    version = made.version
+    assert made.doubt(60.0, TOO_MUCH)
+    assert told(made) == stated
+    assert made.version > version
+    tell(made, 61.0, LOW)
+    assert told(made) == {"tokens_per_minute": 10.0}
+    assert not made.doubt(120.0, TOO_MUCH)
+
+
+def test_a_number_that_is_stated_is_never_doubted() -> None:
+    assert not account(tokens_per_minute=10).doubt(1e6, TOO_MUCH)
+    made = account(tokens_per_minute=10)
+    tell(made, 0.0, LOW)
+    assert not made.doubt(1e6, TOO_MUCH)
 
 
 def test_a_report_of_another_period_does_not_touch_the_limit_of_a_minute() -> None:

@@ -123,6 +123,21 @@ def test_calls_that_run_through_a_reload_are_seen_to_end() -> None:
     assert account.limits[0].wait(2.0, 1.0) == 0.0
 
 
+def test_a_number_that_is_changed_elsewhere_stays_what_it_is_here() -> None:
+    here, there = stated(Account(), concurrent_requests=1), Account()
+    there.limits = here.limits
+    stated(there, concurrent_requests=3)
+    (one,), (three,) = here.limits, there.limits
+    assert (one.capacity, three.capacity) == (1.0, 3.0)
+    hold = three.take(0.0, 1.0)
+    assert one.wait(0.0, 1.0) > 0.0
+    assert one == three
+    assert len({one, three}) == 1
+    one.settle(0.0, hold, 1.0)
+    assert (one.wait(0.0, 1.0), three.saturation(0.0)) == (0.0, 0.0)
+    assert one != stated(Account(), concurrent_requests=1).limits[0]
+
+
 def test_one_name_is_one_account() -> None:
     book = AccountBook()
     assert book.account(("key", "a")) is book.account(("key", "a"))

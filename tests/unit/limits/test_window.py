@@ -77,6 +77,17 @@ def test_after_a_silence_a_quarter_stays_back_until_all_have_told_what_was_left(
     assert limit.wait(silence_over + 0.6, 2.0) == 0.0
 
 
+def test_while_a_quarter_stays_back_what_leaves_the_window_makes_room_at_once() -> None:
+    limit = window()
+    told(limit, limit.take(0.0, 8.0), 8.0, 1.0)
+    limit.take(59.5, 1.0)
+    left = MINUTE + GUARD
+    assert limit.wait(59.9, 1.0) == pytest.approx(left - 59.9)
+    assert limit.wait(59.9, 9.0) == pytest.approx(1.6)  # more than three quarters hold
+    assert limit.wait(left, 6.0) == 0.0
+    assert limit.wait(left, 7.0) == pytest.approx(61.5 - left)
+
+
 def test_after_a_silence_a_quarter_stays_back_for_two_seconds_where_nothing_is_told() -> None:
     limit = window(8.0)
     told(limit, limit.take(0.0, 8.0), 8.0, 1.0)

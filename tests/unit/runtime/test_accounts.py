@@ -145,6 +145,32 @@ def test_a_reload_hands_the_levels_of_everything_and_of_users_on() -> None:
     assert [limit.saturation(0.0) for limit in other.limits] == [0.0]
 
 
+def test_limits_that_come_back_by_a_reload_know_what_was_taken_meanwhile() -> None:
+    clock = FakeClock()
+
+    def reloaded(tokens: float, running: int, before: Accounts | None = None) -> Accounts:
+        users = {"default": {"tokens_per_day": tokens, "concurrent_requests": running}}
+        accounts = Accounts(config({"users": users, "global": {"requests_per_hour": tokens}}), clock, before)
+        accounts.apply()
+        assert accounts.user("alice") is not None
+        return accounts
+
+    first = reloaded(10, 1)
+    second = reloaded(20, 2, first)
+    alice, everything = second.user("alice"), second.levels(9).shared[0]
+    assert alice is not None
+    take(everything, 14)
+    alice.limits[0].take(0.0, 14.0)
+    hold = alice.limits[1].take(0.0, 1.0)
+    third = reloaded(10, 1, second)
+    assert third.status() == {
+        "global": {"requests_per_hour": 0.7},
+        "user alice": {"tokens_per_day": 0.7, "concurrent_requests": 1.0},
+    }
+    alice.limits[1].settle(1.0, hold, 1.0)
+    assert third.status()["user alice"] == {"tokens_per_day": 0.7, "concurrent_requests": 0.0}
+
+
 @pytest.mark.parametrize(
     ("limits", "section", "user", "budgeted"),
     [
