@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 _LINGER: Final = 0.05
 """Seconds that a connection gets to end in order after the closing event, so that it can serve again."""
 
+_LINGER_PIECES: Final = 8
+"""What it may send in that time, in pieces as they come: more is no end."""
+
+_MAX_QUIET_BYTES: Final = 64 * 1024 * 1024
+"""The most that may come without a chunk for the caller, such as comments: no whole answer may be larger, either."""
+
 
 class ReplyChunks:
     """A `ChunkSource` over one reply; whole only when the closing event came."""
@@ -37,6 +43,7 @@ class ReplyChunks:
         self._decoder = EventDecoder()
         self._events: deque[Event] = deque()
         self._ready: deque[StreamChunk] = deque()
+        self._quiet = 0  # bytes since the last chunk
 
     @property
     def id(self) -> str:
@@ -50,8 +57,17 @@ class ReplyChunks:
 
     @property
     def raw(self) -> Mapping[str, Any] | None:
-        """The answer as its events told it so far."""
-        return self._reader.raw
+        """The answer as its events told it so far.
+
+        Raises:
+            LLMServerError: It cannot be put together.
+        """
+        try:
+            return self._reader.raw
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
+            failure = senseless("events that do not fit each other")
+        self._tell(failure)
+        raise failure
 
     async def __anext__(self) -> StreamChunk:
         """Return the next chunk.
@@ -65,11 +81,14 @@ class ReplyChunks:
             while True:
                 if self._ready:
                     return self._ready.popleft()
-                while self._events:
+                # What follows the closing event is no part of the answer, whether it came with it or not.
+                while self._events and not self._reader.done:
                     chunk = self._reader.feed(self._events.popleft())
                     if isinstance(chunk, StreamChunk):
+                        self._quiet = 0
                         return chunk
                     if chunk is not None:  # an event of several choices
+                        self._quiet = 0
                         self._ready.extend(chunk[1:])
                         return chunk[0]
                 if self._reader.done:
@@ -96,6 +115,9 @@ class ReplyChunks:
             data = await self._reply.chunk()
             if data:
                 self._events.extend(self._decoder.feed(data))
+                self._quiet += len(data)
+                if self._quiet > _MAX_QUIET_BYTES:
+                    raise senseless(f"more than {_MAX_QUIET_BYTES} bytes without a part of an answer")
                 return
         except EventTooLargeError as error:
             failure: LLMException = senseless(str(error))
@@ -109,10 +131,12 @@ class ReplyChunks:
         # The answer is whole; how its connection ends makes no difference to it any more.
         try:
             async with self._clock.timeout(_LINGER):
-                while await self._reply.chunk():
-                    pass
+                for _ in range(_LINGER_PIECES):
+                    if not await self._reply.chunk():
+                        return
         except (TimeoutError, LLMException):
-            self._reply.close()
+            pass
+        self._reply.close()
 
 
 def _interrupted(how: str) -> LLMStreamInterruptedError:

@@ -49,8 +49,8 @@ class EventDecoder:
         """
         if self._after_cr or b"\r" in data:
             data = self._unify(data)
-        # Joined only when a line ends, so that a long line in small pieces is not copied with each of them.
-        if b"\n" not in data:
+        # Joined only when an event ends, so that a long one in small pieces is not copied with each of them.
+        if b"\n\n" not in data and not (self._parts and data[:1] == b"\n" == self._parts[-1][-1:]):
             self._keep(data)
             return []
         if self._parts:
@@ -59,7 +59,7 @@ class EventDecoder:
             self._size = 0
         blocks = data.split(b"\n\n")
         self._keep(blocks.pop())
-        return [event for block in blocks if (event := self._event(block)) is not None]
+        return [event for block in blocks if block and (event := self._event(block)) is not None]
 
     def _unify(self, data: bytes) -> bytes:
         # A carriage return ends its line at once, without waiting whether a line feed follows in the next bytes.

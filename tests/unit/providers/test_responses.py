@@ -62,6 +62,9 @@ def decode(body: bytes) -> LLMResponse:
     return ELSEWHERE.decode(body, provider="p", key=None)
 
 
+SAID = {"type": "message", "content": [{"type": "output_text", "text": "Hi"}]}
+
+
 def answer(*output: object, **more: object) -> bytes:
     return orjson.dumps({"id": "i", "model": "m", "status": "completed", "output": output, **more})
 
@@ -400,7 +403,16 @@ def test_another_vendor_does_not_get_these_thoughts() -> None:
     ],
 )
 def test_every_status_is_a_reason_to_end(fields: dict[str, object], finish: str) -> None:
-    assert decode(answer(**fields)).finish_reason == finish
+    assert decode(answer(SAID, **fields)).finish_reason == finish
+
+
+@pytest.mark.parametrize("fields", [{}, {"status": None}])
+def test_nothing_is_an_answer_only_where_a_status_says_so(fields: dict[str, object]) -> None:
+    if fields:
+        with pytest.raises(LLMServerError):
+            decode(answer(**fields))
+    else:
+        assert decode(answer(**fields)).content == ""
 
 
 def test_a_refusal_returns_as_a_content_filter(wire: Callable[[str], bytes]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -69,3 +70,13 @@ def test_an_event_over_the_cap_is_refused(pieces: list[bytes]) -> None:
     decoder = EventDecoder(max_bytes=12)
     with pytest.raises(EventTooLargeError, match="12 bytes"):
         list(map(decoder.feed, pieces))
+
+
+def test_a_long_event_of_many_lines_in_small_pieces_is_not_copied_with_each_of_them() -> None:
+    decoder = EventDecoder()
+    started = process_time()
+    for _ in range(100_000):
+        assert decoder.feed(b": no end\n") == []
+    assert decoder.feed(b"data: x\n") == []
+    assert decoder.feed(b"\n") == [("", b"x")]
+    assert process_time() - started < 2.0  # copied each time it would be 45 GB

@@ -43,7 +43,11 @@ def _response(answer: dict[str, Any], provider: str, key: str | None) -> LLMResp
     texts: list[str] = []
     calls: list[ToolCall] = []
     thoughts: list[ThinkingPart] = []
-    for block in answer["content"]:
+    content: list[dict[str, Any]] = answer["content"]
+    finish = finish_of(answer.get("stop_reason"))
+    if type(content) is not list or not (content or finish):
+        raise TypeError("expected blocks, or why there are none")
+    for block in content:
         kind = block["type"]
         if kind == "text":
             texts.append(block["text"])
@@ -59,7 +63,7 @@ def _response(answer: dict[str, Any], provider: str, key: str | None) -> LLMResp
         text_of(answer.get("model")),
         provider,
         usage_of(answer.get("usage")),
-        finish_of(answer.get("stop_reason")),
+        finish,
         tuple(calls),
         key=key,
         raw=answer,

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 class AnthropicEvents:
     """Reads one stream. It ends with `message_stop`."""
 
-    __slots__ = ("_calls", "_empty", "_gathered", "_pieces", "_usage", "done", "id", "model")
+    __slots__ = ("_calls", "_empty", "_ended", "_gathered", "_pieces", "_usage", "done", "id", "model")
 
     def __init__(self) -> None:
         """Start at the first event."""
         self.id: str = ""
         self.model: str = ""
         self.done: bool = False
+        self._ended = False  # it was told why
         self._usage: dict[str, Any] | None = None
         self._gathered = Gathering({})
         self._pieces = self._gathered.pieces
@@ -88,8 +89,10 @@ class AnthropicEvents:
         self._pieces = self._gathered.pieces
 
     def _stop(self) -> None:
-        if self._usage is None:
+        if self._usage is None or not (self._ended or self._pieces):
             raise senseless("the end of a stream without an answer")
+        if self._calls and not self._ended:
+            raise senseless("the end of a stream in the middle of a tool call")
         self.done = True
 
     def _open(self, index: int, block: dict[str, Any]) -> StreamChunk | None:
@@ -141,8 +144,8 @@ class AnthropicEvents:
         # Its counts are of the whole answer, and replace those of the start where they are given.
         usage: dict[str, Any] = body.get("usage") or {}
         given = {name: count for name, count in usage.items() if count is not None}
-        chunk = StreamChunk(
-            "", (), finish_of(body["delta"].get("stop_reason")), usage_of({**(self._usage or {}), **given})
-        )
+        finish = finish_of(body["delta"].get("stop_reason"))
+        self._ended = self._ended or finish is not None
+        chunk = StreamChunk("", (), finish, usage_of({**(self._usage or {}), **given}))
         self._gathered.close(body)
         return chunk

@@ -29,6 +29,12 @@ _NEXT_ADDRESS: Final = 0.25
 _ALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 60), ("TCP_KEEPCNT", 5))
 """A model may think for minutes without a byte, longer than routers in between remember a silent connection."""
 
+_UNKNOWN_AUTHORITY: Final = "name the file of its authority in SSL_CERT_FILE or REQUESTS_CA_BUNDLE"
+_OTHER_TIME: Final = "check this machine's clock; if it is right, whoever runs the server has to renew its certificate"
+_OTHER_HOST: Final = "check base_url, for somebody else answers there"
+_REMEDIES: Final = {9: _OTHER_TIME, 10: _OTHER_TIME, 62: _OTHER_HOST, 64: _OTHER_HOST}
+"""What else to do, by OpenSSL's code. Source: https://docs.openssl.org/3.0/man3/X509_STORE_CTX_get_error/"""
+
 
 class Dialer:
     """Makes connections for one event loop's pool."""
@@ -67,10 +73,16 @@ class Dialer:
             self._pool.check()
         except ssl.SSLCertVerificationError as error:
             failure = LLMConnectionError(
-                f"cannot trust {origin.host}: {error.verify_message}; name the file of its authority in "
-                "SSL_CERT_FILE or REQUESTS_CA_BUNDLE",
+                f"cannot trust {origin.host}: {error.verify_message}; "
+                f"{_REMEDIES.get(error.verify_code, _UNKNOWN_AUTHORITY)}",
                 sent=False,
                 retryable=False,
+            )
+        except ssl.SSLError as error:
+            failure = LLMConnectionError(
+                f"cannot connect to {_name(origin)}: no TLS is spoken there that we understand ({words(error)}); check "
+                "base_url, its http:// or https:// too",
+                sent=False,
             )
         except (OSError, RuntimeError) as error:
             failure = LLMConnectionError(

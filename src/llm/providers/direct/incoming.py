@@ -107,7 +107,7 @@ class Incoming:
         except HttpParserUpgrade:
             self._fail("it changes to another protocol, which nobody asked for")
         except HttpParserError as error:
-            self._fail(f"what came is no HTTP ({error})")
+            self._fail(f"what came is no HTTP ({error}); check base_url, its http:// or https:// too")
         if self._ended or self._broken is not None:
             self._parser = None  # which holds this object in turn
             reusable = self._keep and self._broken is None and not self._surplus
@@ -144,6 +144,7 @@ class Incoming:
         if known is not None:
             value = known + b", " + value
             if len(value) > _MAX_FIELD_BYTES:
+                self._fail(f"a field of its head is larger than {_MAX_FIELD_BYTES} bytes")
                 raise ValueError
         self._fields[name] = value
 

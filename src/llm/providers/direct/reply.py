@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from asyncio import get_running_loop
-from typing import TYPE_CHECKING
+from types import coroutine
+from typing import TYPE_CHECKING, Final
 
 from llm.core.exceptions import LLMConnectionError, LLMServerError
 
@@ -11,20 +12,26 @@ from .incoming import Incoming
 from .unpack import PackingError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from .incoming import Wire
     from .unpack import Unpacker
+
+_UNTURNED: Final = 1024 * 1024
+"""Bytes that a reader takes before others have their turn: a few packed ones become many without any wait."""
 
 
 class DirectReply(Incoming):
     """A `Reply` on a connection of ours."""
 
-    __slots__ = ("_max_bytes", "_taken")
+    __slots__ = ("_max_bytes", "_taken", "_turned")
 
     def __init__(self, wire: Wire, method: str, max_bytes: int) -> None:
         """Await the answer to a request of this method; `max_bytes` is the most that `read` takes."""
         super().__init__(wire, method)
         self._max_bytes = max_bytes
         self._taken = 0  # bytes given to the caller
+        self._turned = 0  # of these, when others last had their turn
 
     async def head(self) -> None:
         """Return when the head is there.
@@ -62,6 +69,9 @@ class DirectReply(Incoming):
             LLMConnectionError: It broke off, cannot be unpacked, or `close` was called.
         """
         while True:
+            if self._taken - self._turned > _UNTURNED and self.waiting():
+                self._turned = self._taken
+                await _turn()
             if self._closed:
                 raise LLMConnectionError("the answer was closed before its end", sent=True)
             if self._held or self.waiting():
@@ -135,3 +145,9 @@ class DirectReply(Incoming):
         self._pieces.clear()
         self._held = 0
         self._unpacker = None
+
+
+@coroutine
+def _turn() -> Generator[None]:
+    """Let the event loop do what else there is, once."""
+    yield

@@ -83,6 +83,8 @@ def _choice(choice: dict[str, Any]) -> _Choice:
     if finish == "tool_calls" and not calls and (call := message.get("function_call")):  # the form before tools
         calls = [{"function": call}]
     thought = message.get("reasoning_content") or message.get("reasoning")
+    if finish is None and not (content or calls or thought):
+        raise TypeError("expected an answer, or why there is none")
     logprobs = choice.get("logprobs")
     return (
         content,

@@ -28,7 +28,10 @@ _PLAIN: Final = len(_OF_CHOICE)
 class OpenAIEvents:
     """Reads one stream. It ends with `[DONE]`; a finish reason before that ends nothing, for usage follows it."""
 
-    __slots__ = ("_further", "_last", "_refused", "_started", "_top", "_width", "done", "id", "model")
+    __slots__ = (
+        "_called", "_ended", "_further", "_plain", "_refused", "_said", "_started", "_top", "_width", "done", "id",
+        "model",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         """Start at the first event."""
@@ -36,9 +39,12 @@ class OpenAIEvents:
         self.model: str = ""
         self.done: bool = False
         self._started = False
+        self._said = False  # something came for the caller, beside the text in `_plain`
+        self._called: set[int] = set()  # choices that call tools
+        self._ended: set[int] = set()  # choices that told why they ended
         self._refused: set[int] = set()
         self._top: dict[str, Any] = {}
-        self._last: dict[str, Any] = {}
+        self._plain: dict[str, Any] = {}  # the last event, where it held text and nothing else
         self._width = 0
         self._further: dict[int, list[dict[str, Any]]] = {}
 
@@ -50,7 +56,7 @@ class OpenAIEvents:
         under `message`, where a whole answer has it.
         """
         choices = [{"index": index, **merged(pieces)} for index, pieces in sorted(self._further.items())]
-        return {**self._top, **_told(self._last), "choices": choices}
+        return {**self._top, **_told(self._plain), "choices": choices}
 
     def feed(self, event: Event) -> StreamChunk | tuple[StreamChunk, ...] | None:
         """Take an event and return its chunk, or its chunks; None where it holds nothing for the caller.
@@ -77,7 +83,7 @@ class OpenAIEvents:
                 ):  # fmt: skip
                     text = delta.get("content")
                     if text and type(text) is str:
-                        self._last = chunk
+                        self._plain = chunk
                         return StreamChunk(text)
             return self._chunk(chunk, choices)
         except (KeyError, IndexError, TypeError, AttributeError, ValueError):
@@ -85,18 +91,24 @@ class OpenAIEvents:
         raise senseless("an event that is no part of a chat completion")
 
     def _end(self) -> None:
-        if not self._started:
+        if not (self._said or self._plain):
             raise senseless("the end of a stream without an answer")
+        if not self._called <= self._ended:
+            raise senseless("the end of a stream in the middle of a tool call")
         self.done = True
 
     def _chunk(
         self, chunk: dict[str, Any], choices: list[dict[str, Any]]
     ) -> StreamChunk | tuple[StreamChunk, ...] | None:
-        self._top |= _told(self._last)
-        self._last, self._width = chunk, len(chunk)
+        if self._plain:
+            self._top |= _told(self._plain)
+            self._plain, self._said = {}, True
+        self._top |= _told(chunk)
+        self._width = len(chunk)
         if choices and not self._started:
             self._start(chunk)
         pieces = [piece for choice in choices if (piece := self._piece(choice)) is not None]
+        self._said = self._said or bool(pieces)
         if usage := chunk.get("usage"):
             tokens = usage_of(usage)
             pieces = [*pieces[:-1], replace(pieces[-1], usage=tokens)] if pieces else [StreamChunk(usage=tokens)]
@@ -119,9 +131,12 @@ class OpenAIEvents:
         if refused:
             self._refused.add(index)
         finish = finish_of(choice)
-        if finish is not None and index in self._refused:
-            finish = "content_filter"
+        if finish is not None:
+            self._ended.add(index)
+            finish = "content_filter" if index in self._refused else finish
         calls = _calls(delta)
+        if calls:
+            self._called.add(index)
         thought = delta.get("reasoning_content") or delta.get("reasoning")
         logprobs = choice.get("logprobs")
         likely = read_logprobs(logprobs) if logprobs else ()

@@ -43,8 +43,8 @@ def _response(answer: dict[str, Any], provider: str, key: str | None) -> LLMResp
     thoughts: list[ThinkingPart] = []
     refused = False
     output: list[dict[str, Any]] = answer["output"]
-    if type(output) is not list:
-        raise TypeError("expected a list of items")
+    if type(output) is not list or not (output or answer.get("status")):
+        raise TypeError("expected a list of items, or why there are none")
     for item, following in pairwise([*output, None]):
         if item is None:
             raise TypeError("expected an item")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class ResponsesEvents:
     """Reads one stream. It ends with `response.completed` or `response.incomplete`, and with nothing else."""
 
-    __slots__ = ("_calls", "_part", "_refused", "_streamed", "_thought", "done", "id", "model", "raw")
+    __slots__ = ("_calls", "_items", "_part", "_refused", "_streamed", "_thought", "done", "id", "model", "raw")
 
     def __init__(self) -> None:
         """Start at the first event."""
@@ -35,6 +35,7 @@ class ResponsesEvents:
         self.raw: Mapping[str, Any] | None = None
         self.done: bool = False
         self._refused = False
+        self._items = False  # one of them came, or a piece of one
         self._calls: dict[int, int] = {}  # place of an item → place of its call among the calls
         self._streamed: set[int] = set()  # places of the items of which pieces came
         self._part: object = None  # text of a thought that pieces come of
@@ -121,6 +122,7 @@ class ResponsesEvents:
 
     def _added(self, body: dict[str, Any]) -> StreamChunk | None:
         item = body["item"]
+        self._items = True
         thought = self._end_of_thought(led_to(item))
         if item["type"] == "function_call":
             place = self._calls[body["output_index"]] = len(self._calls)
@@ -131,6 +133,7 @@ class ResponsesEvents:
     def _item_done(self, body: dict[str, Any]) -> StreamChunk | None:
         """Take a whole item: what came in no pieces, as some servers send it, and what ends a thought."""
         item, index = body["item"], body["output_index"]
+        self._items = True
         kind, whole = item["type"], index not in self._streamed
         if kind == "reasoning":
             self._hold_thought(item, whole=whole)
@@ -156,6 +159,8 @@ class ResponsesEvents:
         return None if thought == ThinkingPart("") else thought
 
     def _last(self, response: dict[str, Any], status: str) -> StreamChunk:
+        if not (self._items or self._streamed) and (response.get("output") or not self.id):
+            raise senseless("the end of a stream without an answer")
         self._start(response)
         self.raw = response
         finish = finish_of(response, status, refused=self._refused, called=bool(self._calls))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 CLOCK = SystemClock()
 PEM = Path(__file__).parent / "tls" / "localhost.pem"
+EXPIRED = PEM.with_name("expired.pem")  # since 2020
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 
 
@@ -182,7 +183,9 @@ async def test_a_certificate_for_another_name_is_not_trusted(secure: Secure, env
         environment.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
         error = await fails(transport, "https://somebody-else.test/")
     assert "mismatch" in str(error)
-    assert not secure.sent
+    assert "check base_url" in str(error)
+    assert "SSL_CERT_FILE" not in str(error)
+    assert (error.retryable, secure.sent) == (False, [])
 
 
 async def test_an_authority_that_cannot_be_read_is_told(secure: Secure, environment: pytest.MonkeyPatch) -> None:
@@ -222,6 +225,60 @@ async def test_a_handshake_that_does_not_come_times_out_in_its_phase() -> None:
     assert isinstance(error, LLMTimeoutError)
     assert (error.phase, error.sent) == ("connect", False)
     assert CLOCK.now() - started < 0.5
+
+
+@asynccontextmanager
+async def speaking_tls(certificate: Path) -> AsyncGenerator[int]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    served = Secure()
+    server = await asyncio.start_server(served.handle, "127.0.0.1", 0, ssl=context)
+    port: int = server.sockets[0].getsockname()[1]
+    yield port
+    server.close()
+
+
+async def test_a_folder_of_authorities_that_the_environment_names_is_trusted(
+    secure: Secure, environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "ce275665.0").write_bytes(PEM.read_bytes())  # as `openssl rehash` names it, by its subject
+    environment.setenv("SSL_CERT_DIR", str(tmp_path))
+    async with opened() as transport:
+        assert await ask(transport, f"https://localhost:{secure.port}/v1") == b"{}"
+
+
+async def test_a_certificate_that_has_expired_is_not_trusted_and_no_authority_is_asked_for(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    environment.setenv("SSL_CERT_FILE", str(EXPIRED))
+    async with opened() as transport, speaking_tls(EXPIRED) as port:
+        error = await fails(transport, f"https://localhost:{port}/v1")
+    assert isinstance(error, LLMConnectionError)
+    assert (error.sent, error.retryable) == (False, False)
+    assert "has expired" in str(error)
+    assert "this machine's clock" in str(error)
+    assert "SSL_CERT_FILE" not in str(error)
+
+
+async def test_tls_to_a_plain_port_and_the_other_way_round_are_told(
+    secure: Secure, environment: pytest.MonkeyPatch
+) -> None:
+    del environment
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with opened() as transport:
+        tls_to_plain = await fails(transport, f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        plain_to_tls = await fails(transport, f"http://127.0.0.1:{secure.port}/")
+    server.close()
+    assert isinstance(tls_to_plain, LLMConnectionError)
+    assert isinstance(plain_to_tls, LLMConnectionError)
+    assert (tls_to_plain.sent, plain_to_tls.sent) == (False, True)
+    assert "http:// or https://" in str(tls_to_plain)
 
 
 # --- proxies

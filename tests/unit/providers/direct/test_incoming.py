@@ -80,9 +80,10 @@ class FakeWire:
 
 
 def result(work: Coroutine[object, object, bytes]) -> bytes:
-    """The result of what needs no loop, because all that it reads is there."""
+    """The result of what needs no loop, because all that it reads is there; others may have their turn."""
     try:
-        work.send(None)
+        while work.send(None) is None:
+            pass
     except StopIteration as done:
         value: bytes = done.value
         return value
