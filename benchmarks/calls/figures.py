@@ -96,16 +96,16 @@ def targets(figures: Figures) -> list[Target]:
     """Return the targets of which something was measured."""
     found = [target for dialect in DIALECTS for target in _of_dialect(figures, dialect)]
     if figures.imports.ours:
-        found.append(Target("import llm, beside import asyncio, json, ssl", figures.imports.ratio, 4.0))
+        found.append(Target("import llm", figures.imports.ratio, 4.0))
     return found
 
 
 def _of_dialect(figures: Figures, dialect: Dialect) -> Iterator[Target]:
     call, stream = Shape(dialect, streamed=False, at_once=_AT_ONCE), Shape(dialect, streamed=True, at_once=_AT_ONCE)
     if limited := figures.cost(ALL_LIMITS, call):
-        yield Target(f"{dialect}: a call through the default chain, all limits on", limited.ratio, 1.2)
+        yield Target(f"{dialect}: a call, all limits on", limited.ratio, 1.2)
     if chunked := figures.cost(ALL_LIMITS, stream):
-        yield Target(f"{dialect}: a streamed chunk of it", chunked.ratio, 1.5)
+        yield Target(f"{dialect}: a streamed chunk, all limits on", chunked.ratio, 1.5)
     if hit := figures.cost(HIT, call):
         yield Target(f"{dialect}: {HIT}", hit.ratio, 0.15)
     free = figures.cost(NO_LIMITS, call)
