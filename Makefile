@@ -1,5 +1,5 @@
 # Two commands matter: `make run` and `make test`. Each makes the .venv it needs; only Python 3.11 or newer must be there.
-.PHONY: help run test test-all check format bench-limits bench-overhead bench-waiters clean
+.PHONY: help run test test-all check format bench bench-limits bench-waiters clean
 .NOTPARALLEL:
 
 export PYTHON
@@ -36,14 +36,14 @@ format: ## ruff's fixes and layout
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
+bench: $(BENCH_VENV)/.done ## what calls and streams cost beside bare ones and other clients: into benchmarks/results (a quarter of an hour)
+	@.ci/venv run
+	@$(PY) -m benchmarks.calls --json .cache/bench.json --results benchmarks/results
+
 bench-limits: $(BENCH_VENV)/.done ## how soon limited keys are filled, beside other clients: into benchmarks/results (ten minutes)
 	@.ci/venv run
 	@$(PY) -m benchmarks.limits --variation plain streams cancelled shared --sockets \
 		--json .cache/bench-limits.json --results benchmarks/results
-
-bench-overhead: ## CPU time of a call, with and without limits, beside a bare one
-	@.ci/venv run
-	@$(PY) -m benchmarks.overhead --profile --json .cache/bench-overhead.json
 
 bench-waiters: ## CPU time of each of 100,000 calls that wait for a key, beside each of 1,000
 	@.ci/venv run

@@ -1,1 +1,1 @@
-"""Public benchmarks: `make bench-limits` and `make bench-overhead`."""
+"""Public benchmarks: `make bench`, `make bench-limits` and `make bench-waiters`."""

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.progress import track
 
+from benchmarks.programs import OTHER_PYTHON, ROOT
+from benchmarks.tables import made as made_with
+
 from . import report
 from .generate import SCENARIOS
 from .run import HOSTS, TARGETS
-from .sockets import OTHER_PYTHON, ROOT, compare
 from .sockets import SCENARIOS as SOCKET_SCENARIOS
+from .sockets import compare
 from .variation import VARIATIONS
 from .virtual import Case, run_all
 from .workload import STORED_SEED
@@ -33,7 +36,7 @@ _TARGETS: Final = ", ".join(f"{kind}: {ratio} x the bound, {most} refusals" for 
 def main(arguments: Sequence[str]) -> int:
     """Run what is asked for, print the tables, and return the exit status: 1 where a target is missed."""
     asked = _parser().parse_args(arguments)
-    made = report.made()
+    made = made_with("benchmarks.limits")
     hosts = HOSTS if asked.host == "both" else (asked.host,)
     cases = [Case(*case) for case in product(asked.scenario, asked.seeds, hosts, asked.variation)]
     outcomes = list(track(run_all(cases), "On a virtual clock", total=len(cases), transient=True))

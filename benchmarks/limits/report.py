@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import platform
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from os import cpu_count, getloadavg
 from typing import TYPE_CHECKING, Final
 
-from rich.console import Console
-from rich.table import Table
-
-from llm.utils.clock import SystemClock
+from benchmarks.tables import Grid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,13 +12,6 @@ if TYPE_CHECKING:
 
     from .run import Outcome
     from .sockets import SocketOutcome
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    title: str
-    head: tuple[str, ...]
-    rows: list[tuple[str, ...]]
 
 
 _VIRTUAL: Final = ("scenario", "host", "besides", "finish s", "x bound", "refused", "missing", "CPU s", "target")
@@ -47,12 +33,12 @@ _SOCKETS: Final = ("scenario", "client", "finish s", "x bound", "refused", "miss
 
 def show(outcomes: Iterable[Outcome]) -> None:
     """Print what the SDK did on the virtual clock."""
-    _print(_virtual(outcomes))
+    _virtual(outcomes).show()
 
 
 def show_compared(outcomes: Iterable[SocketOutcome]) -> None:
     """Print what the clients did over sockets."""
-    _print(_sockets(outcomes))
+    _sockets(outcomes).show()
 
 
 def write(folder: Path, outcomes: Iterable[Outcome], compared: Sequence[SocketOutcome], *, made: str) -> None:
@@ -60,31 +46,21 @@ def write(folder: Path, outcomes: Iterable[Outcome], compared: Sequence[SocketOu
     parts = ["# Filling rate limits", made]
     if compared:
         parts += [_SOCKETS_SAY, "![Finish time and refusals of each client](limits-clients.png)"]
-        parts.append(_markdown(_sockets(compared)))
-    parts += [_VIRTUAL_SAY, "![Finish time in each scenario](limits-scenarios.png)", _markdown(_virtual(outcomes))]
+        parts.append(_sockets(compared).markdown())
+    parts += [_VIRTUAL_SAY, "![Finish time in each scenario](limits-scenarios.png)", _virtual(outcomes).markdown()]
     parts.append("![How full each key is over time](limits-saturation.png)")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "limits.md").write_text("\n\n".join(parts) + "\n")
 
 
-def made() -> str:
-    """Return where and when something is measured: day, machine, Python, and how busy the machine is already."""
-    day = datetime.fromtimestamp(SystemClock().wall(), UTC).date()
-    return (
-        f"Measured on {day} with `python -m benchmarks.limits`: {cpu_count()} cores ({platform.machine()}), "
-        f"{platform.python_implementation()} {platform.python_version()}, {platform.system()}; "
-        f"load average when it began: {getloadavg()[0]:.1f}."
-    )
-
-
-def _virtual(outcomes: Iterable[Outcome]) -> _Table:
+def _virtual(outcomes: Iterable[Outcome]) -> Grid:
     """Put all seeds of a case into one row."""
     cases: dict[tuple[str, str, str], list[Outcome]] = {}
     for outcome in outcomes:
         cases.setdefault((outcome.variation, outcome.host, outcome.scenario), []).append(outcome)
     seeds = dict.fromkeys(str(outcome.seed) for same in cases.values() for outcome in same)
     title = f"600 jobs, virtual clock: the worst of seeds {', '.join(seeds)}"
-    return _Table(title, _VIRTUAL, [_row(same) for same in cases.values()])
+    return Grid(title, _VIRTUAL, [_row(same) for same in cases.values()], _WORDS)
 
 
 def _row(same: list[Outcome]) -> tuple[str, ...]:
@@ -102,8 +78,9 @@ def _row(same: list[Outcome]) -> tuple[str, ...]:
     )
 
 
-def _sockets(outcomes: Iterable[SocketOutcome]) -> _Table:
-    return _Table("600 jobs over sockets, in real time", _SOCKETS, [_row_compared(outcome) for outcome in outcomes])
+def _sockets(outcomes: Iterable[SocketOutcome]) -> Grid:
+    rows = [_row_compared(outcome) for outcome in outcomes]
+    return Grid("600 jobs over sockets, in real time", _SOCKETS, rows, _WORDS)
 
 
 def _row_compared(outcome: SocketOutcome) -> tuple[str, ...]:
@@ -118,19 +95,3 @@ def _row_compared(outcome: SocketOutcome) -> tuple[str, ...]:
         str(outcome.jobs - result.answered),
         f"{result.cpu_s:.2f}",
     )
-
-
-def _print(table: _Table) -> None:
-    shown = Table(title=table.title, box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for name in table.head:
-        number = name not in _WORDS
-        shown.add_column(name, no_wrap=True, justify="right" if number else "left")
-    for row in table.rows:
-        shown.add_row(*row, style="red" if row[-1] == "missed" else None)
-    Console().print(shown)
-
-
-def _markdown(table: _Table) -> str:
-    rule = tuple("---" if name in _WORDS else "---:" for name in table.head)
-    lines = [table.head, rule, *table.rows]
-    return "\n".join([f"{table.title}:", "", *(f"| {' | '.join(line)} |" for line in lines)])

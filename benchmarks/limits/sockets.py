@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks.programs import OTHER_PYTHON, first_line, program
 
 from .bound import bound_s
 from .clients.work import Result, Task, Work
@@ -17,13 +16,10 @@ from .generate import generate
 from .server import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Sequence
+    import subprocess
+    from collections.abc import Iterable, Iterator, Sequence
 
     from .scenario import Scenario
-
-ROOT: Final = Path(__file__).resolve().parents[2]
-OTHER_PYTHON: Final = ROOT / ".cache" / "bench-venv" / "bin" / "python"
-"""The environment of what this package does not depend on."""
 
 _TIMES: Final = 1 / 4  # of the usual two minutes
 SCENARIOS: Final = ("equal", "unequal")
@@ -95,10 +91,10 @@ def compare(names: Iterable[str], seed: int, clients: Sequence[Client] = CLIENTS
 
 def _run(client: Client, scenario: Scenario) -> SocketOutcome:
     bound = bound_s(scenario)
-    with _program(sys.executable, _SERVER, scenario.name, str(scenario.seed), str(_TIMES)) as server:
-        work = _work(scenario, _first_line(server), _PATIENCE * bound)
-        with _program(client.python, *client.arguments) as program:
-            told = _talk(program, json.dumps(asdict(work)), work.seconds + _GRACE_S)
+    with program(sys.executable, _SERVER, scenario.name, str(scenario.seed), str(_TIMES)) as server:
+        work = _work(scenario, first_line(server), _PATIENCE * bound)
+        with program(client.python, *client.arguments) as client_process:
+            told = _talk(client_process, json.dumps(asdict(work)), work.seconds + _GRACE_S)
         seen = _talk(server, "", _GRACE_S)
     return SocketOutcome(client.name, scenario.name, len(scenario.jobs), Result(**told), Tally(**seen), bound)
 
@@ -108,26 +104,6 @@ def _work(scenario: Scenario, base_url: str, seconds: float) -> Work:
     limits = [scenario.limits[group].stated() for group in groups]
     tasks = [Task(job.tag, job.prompt, job.max_tokens) for job in scenario.jobs]
     return Work(base_url, scenario.model, list(scenario.keys), groups, limits, seconds, tasks)
-
-
-@contextmanager
-def _program(python: str, module: str, *arguments: str) -> Generator[subprocess.Popen[str]]:
-    path = os.pathsep.join(filter(None, ("src", os.environ.get("PYTHONPATH"))))
-    command = [python, "-m", module, *arguments]
-    environment = {**os.environ, "PYTHONPATH": path}
-    with subprocess.Popen(  # noqa: S603 - our own programs
-        command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def _first_line(process: subprocess.Popen[str]) -> str:
-    if process.stdout is None:
-        raise RuntimeError("the process was started without a pipe from it")
-    return process.stdout.readline().strip()
 
 
 def _talk(process: subprocess.Popen[str], text: str, seconds: float) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What `benchmarks` relies on of litellm 1.106."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Literal, overload
 
 class RateLimitError(Exception): ...
 
@@ -13,6 +14,15 @@ class Choice:
 class ModelResponse:
     choices: list[Choice]
 
+class Delta:
+    content: str | None
+
+class StreamingChoice:
+    delta: Delta
+
+class ModelResponseStream:
+    choices: list[StreamingChoice]
+
 class Router:
     def __init__(
         self, model_list: Sequence[Mapping[str, object]], *, routing_strategy: str, num_retries: int
@@ -20,3 +30,19 @@ class Router:
     async def acompletion(
         self, model: str, messages: Sequence[Mapping[str, str]], *, max_tokens: int
     ) -> ModelResponse: ...
+
+@overload
+async def acompletion(
+    model: str, messages: Sequence[Mapping[str, str]], *, max_tokens: int, api_key: str, api_base: str
+) -> ModelResponse: ...
+@overload
+async def acompletion(
+    model: str,
+    messages: Sequence[Mapping[str, str]],
+    *,
+    max_tokens: int,
+    api_key: str,
+    api_base: str,
+    stream: Literal[True],
+    stream_options: Mapping[str, object],
+) -> AsyncIterator[ModelResponseStream]: ...

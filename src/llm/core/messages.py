@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from llm.utils.frozen import quick
+
 from .exceptions import LLMInvalidRequestError
 from .vendor import CachePoint, VendorPart, read_cache_control
 
@@ -166,6 +168,7 @@ class ToolCall:
         _check_kind("ToolCall.arguments", self.arguments, str)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a conversation.

@@ -19,7 +19,7 @@ from .structured import growing
 from .types import LLMResponse, StreamChunk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from llm.utils.clock import Clock, Timer
 
@@ -175,7 +175,7 @@ class LLMStream(Gathered):
         """Return itself."""
         return self
 
-    async def __anext__(self) -> StreamChunk:
+    def __anext__(self) -> Coroutine[Any, Any, StreamChunk]:
         """Return the next chunk.
 
         Raises:
@@ -183,12 +183,8 @@ class LLMStream(Gathered):
             LLMStreamInterruptedError: The stream ended without its closing event; `.partial` holds what came.
             LLMException: Another failure.
         """
-        if self._opener is not None:
-            await self._open()
-        if self._first is not None:
-            chunk, self._first = self._first, None
-            return chunk
-        return await self._read()
+        # Once it is open, a coroutine of its own for each chunk would only wait for another.
+        return self._read() if self._opener is None and self._first is None else self._begun()
 
     def __del__(self) -> None:
         """Close what nobody can read any more."""
@@ -203,6 +199,14 @@ class LLMStream(Gathered):
             self._end(GeneratorExit())
         elif not self._way_back(partial(self._end, GeneratorExit())):
             self._ended = True
+
+    async def _begun(self) -> StreamChunk:
+        if self._opener is not None:
+            await self._open()
+        if self._first is not None:
+            chunk, self._first = self._first, None
+            return chunk
+        return await self._read()
 
     async def _read(self) -> StreamChunk:
         if self._ended:

@@ -141,6 +141,7 @@ class CachePolicy:
         check_cache_policy(self)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class LLMRequest:
     """All of one request; the names and defaults of `LLMClient.complete`, and `stream`.

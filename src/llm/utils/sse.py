@@ -51,14 +51,18 @@ class EventDecoder:
             data = self._unify(data)
         # Joined only when an event ends, so that a long one in small pieces is not copied with each of them.
         if b"\n\n" not in data and not (self._parts and data[:1] == b"\n" == self._parts[-1][-1:]):
-            self._keep(data)
+            if data:
+                self._keep(data)
             return []
         if self._parts:
             data = b"".join((*self._parts, data))
             self._parts.clear()
             self._size = 0
         blocks = data.split(b"\n\n")
-        self._keep(blocks.pop())
+        if rest := blocks.pop():
+            self._keep(rest)
+        if len(data) > self._max_bytes:
+            self._check(max(map(len, blocks), default=0))
         return [event for block in blocks if block and (event := self._event(block)) is not None]
 
     def _unify(self, data: bytes) -> bytes:
@@ -71,22 +75,26 @@ class EventDecoder:
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _keep(self, rest: bytes) -> None:
-        if rest:
-            self._parts.append(rest)
-            self._size += len(rest)
-            self._check(self._size)
+        self._parts.append(rest)
+        self._size += len(rest)
+        self._check(self._size)
 
     def _check(self, size: int) -> None:
         if size > self._max_bytes:
             raise EventTooLargeError(self._max_bytes)
 
     def _event(self, block: bytes) -> Event | None:
-        self._check(len(block))
         if not self._started:
             self._started = True
             block = block.removeprefix(_BOM)
-        if block.startswith(b"data: ") and b"\n" not in block:
-            return "", block[6:]
+        # Nearly all events are a line of data, or its name's line and that.
+        if block[:6] == b"data: ":
+            if b"\n" not in block:
+                return "", block[6:]
+        elif block[:7] == b"event: ":
+            name, _, data = block.partition(b"\n")
+            if data[:6] == b"data: " and b"\n" not in data:
+                return name[7:].decode(errors="replace"), data[6:]
         return _read(block)
 
 

@@ -4,9 +4,10 @@ import json
 from typing import TYPE_CHECKING
 
 from benchmarks.limits.generate import generate
-from benchmarks.limits.report import made, write
+from benchmarks.limits.report import write
 from benchmarks.limits.run import configuration, run
 from benchmarks.limits.variation import vary
+from benchmarks.tables import made
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +21,7 @@ async def test_a_small_run_answers_every_job_and_measures_it(tmp_path: Path) -> 
     assert 1.0 <= outcome.ratio < 2.0
     assert [len(history) for history in outcome.saturation] == [int(outcome.finish_s) + 1] * 4
     assert max(map(max, outcome.saturation)) > 0.9
-    write(tmp_path, [outcome], [], made=made())
+    write(tmp_path, [outcome], [], made=made("benchmarks.limits"))
     assert (
         f"| mixed | vendor |  | {outcome.finish_s:.1f} | {outcome.ratio:.3f} |" in (tmp_path / "limits.md").read_text()
     )

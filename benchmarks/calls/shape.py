@@ -1,0 +1,69 @@
+"""What a call is, and the ways to make one; needs Python alone."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+Dialect: TypeAlias = Literal["openai", "anthropic"]
+
+DIALECTS: Final[tuple[Dialect, ...]] = ("openai", "anthropic")
+MODELS: Final[dict[Dialect, str]] = {"openai": "gpt-4o-mini", "anthropic": "claude-haiku-4-5-20251001"}
+PROMPT: Final = "What is Python, in a sentence?"
+KEY: Final = "sk-benchmark-0001"
+MAX_TOKENS: Final = 1024
+ANSWER: Final = "It is a language."
+PIECES: Final = tuple(f" it is piece {number:03}" for number in range(200))
+"""The text of each chunk of a stream: about four words."""
+
+BARE: Final = "bare aiohttp and orjson"
+ALONE: Final = "our provider alone"
+NO_CHAIN: Final = "no middleware"
+NO_LIMITS: Final = "default chain, no limits"
+KEY_LIMITS: Final = "default chain, limits of the key"
+ALL_LIMITS: Final = "default chain, limits of key, user and global"
+HIT: Final = "a hit in the memory cache"
+SDK: Final = "default chain, transport: sdk"
+VENDOR: Final = "the vendor's own client"
+LITELLM: Final = "litellm.acompletion"
+
+Group: TypeAlias = Literal["manifold", "vendors", "litellm_peer"]
+GROUPS: Final[dict[Group, tuple[str, ...]]] = {
+    "manifold": (BARE, ALONE, NO_CHAIN, NO_LIMITS, KEY_LIMITS, ALL_LIMITS, HIT),
+    "vendors": (BARE, SDK, VENDOR),
+    "litellm_peer": (BARE, LITELLM),
+}
+"""The ways that one process compares, by the module that knows them; each process has bare calls of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What is called.
+
+    Attributes:
+        dialect: Whose.
+        streamed: Whether the answer comes as a stream.
+        at_once: How many calls are made at the same time.
+    """
+
+    dialect: Dialect
+    streamed: bool
+    at_once: int
+
+    @property
+    def units(self) -> int:
+        """What one call's cost is divided by: its chunks, or one."""
+        return len(PIECES) if self.streamed else 1
+
+    @property
+    def characters(self) -> int:
+        """How much text a whole answer has."""
+        return sum(map(len, PIECES)) if self.streamed else len(ANSWER)
+
+
+Call: TypeAlias = Callable[[], Awaitable[int]]
+"""Makes a call and returns how many characters of text came."""
+Way: TypeAlias = Callable[[str, Shape], AbstractAsyncContextManager[Call]]
+"""Makes what calls of a shape need, for a server's address without `/v1`."""

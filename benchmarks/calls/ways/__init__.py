@@ -1,0 +1,1 @@
+"""The ways to make a call that are compared, a module for each process."""

@@ -1,1 +1,0 @@
-"""What a call costs in CPU time, in multiples of a bare one."""

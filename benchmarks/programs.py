@@ -1,0 +1,43 @@
+"""Other programs that a benchmark runs, from the checkout's root and on its sources."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+OTHER_PYTHON: Final = ROOT / ".cache" / "bench-venv" / "bin" / "python"
+"""The environment of what this package does not depend on."""
+
+
+@contextmanager
+def program(python: str, module: str, *arguments: str) -> Generator[subprocess.Popen[str]]:
+    """Run a module with pipes to and from it; it is killed at the end, and an interrupt of the terminal is not its."""
+    path = os.pathsep.join(filter(None, ("src", os.environ.get("PYTHONPATH"))))
+    command = [python, "-m", module, *arguments]
+    with subprocess.Popen(  # noqa: S603 - our own programs
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def first_line(process: subprocess.Popen[str]) -> str:
+    """Return the next line that a program says."""
+    if process.stdout is None:
+        raise RuntimeError("the process was started without a pipe from it")
+    return process.stdout.readline().strip()
