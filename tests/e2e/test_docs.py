@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 async def run(path: Path) -> tuple[dict[str, Any], list[str]]:
     """Run a page's examples; return the names they leave, and what they should have printed."""
-    page = path.read_text(encoding="utf-8")
+    page = await asyncio.to_thread(path.read_text, encoding="utf-8")
     names: dict[str, Any] = {}
     for found in re.finditer(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
         above = "\n" * page.count("\n", 0, found.start(1))  # a failure then names the page's own line
@@ -53,7 +53,7 @@ async def test_the_providers_of_the_page_serve(root: Path, capsys: pytest.Captur
 
 def test_the_pages_table_is_the_packages(root: Path) -> None:
     page = (root / "docs" / "providers.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \| (yes|–) \| (yes|–) \|", page, re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \| (yes|\S) \| (yes|\S) \|", page, re.MULTILINE)
     told = {name: (url, keys == "yes", vectors == "yes") for name, url, keys, vectors in rows}
     assert told == {name: (row.base_url, row.needs_key, row.embeddings) for name, row in SERVERS.items()}
     assert list(told) == sorted(told)
