@@ -58,9 +58,16 @@ def settings(wire: Wire, *, key: Secret | None = KEY, base_url: str | None = Non
     return ProviderSettings("mine", ("m",), SystemClock(), wire, key=key, base_url=base_url)
 
 
-async def sent(name: str, request: LLMRequest = REQUEST, *, stream: bool = False, **more: Any) -> Wire:
+async def sent(
+    name: str,
+    request: LLMRequest = REQUEST,
+    *,
+    stream: bool = False,
+    key: Secret | None = KEY,
+    base_url: str | None = None,
+) -> Wire:
     wire = Wire()
-    provider = provider_factory(name)(settings(wire, **more))
+    provider = provider_factory(name)(settings(wire, key=key, base_url=base_url))
     with pytest.raises(LLMConnectionError, match="cut"):
         await (provider.stream(request) if stream else provider.complete(request))
     return wire
