@@ -12,13 +12,13 @@ from enum import StrEnum
 from itertools import count
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
-from .decisions import Decisions
+from .decisions import decision_log, in_words
 from .exceptions import LLMRateLimitError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from .decisions import Decision
+    from .decisions import Decision, Noted
 
 ReportedUnit: TypeAlias = Literal["requests", "input_tokens", "output_tokens", "total_tokens"]
 
@@ -167,7 +167,7 @@ class Call:
         self.error: BaseException | None = None
         self.waited: bool = False
         self.forget: Callable[[], Awaitable[None]] | None = None
-        self.decisions: Decisions = Decisions()
+        self.decisions: Noted = decision_log()
         self._place: Place | None = None
         self._lease: Lease | None = None
         self._ends: list[Callable[[Call], None]] = []
@@ -175,7 +175,7 @@ class Call:
     @property
     def log(self) -> tuple[Decision, ...]:
         """The last decisions about this call, oldest first."""
-        return self.decisions.read()
+        return in_words(self.decisions)
 
     @property
     def reports(self) -> tuple[LimitReport, ...]:
@@ -201,8 +201,8 @@ class Call:
                 self._place.move()
 
     def note(self, now: float, event: str, detail: object = "") -> None:
-        """Add to the decision log; the kinds of `detail` are those of `Decisions`."""
-        self.decisions.note(now, event, detail)
+        """Add to the decision log; the kinds of `detail` are those that `decisions` has words for."""
+        self.decisions.append((now, event, detail))
 
     def on_end(self, callback: Callable[[Call], None]) -> None:
         """Be told once, when the call has ended and holds nothing any more."""
@@ -267,7 +267,7 @@ class Call:
         if self.state is CallState.ENDED:
             raise IllegalTransitionError(f"call {self.number} ended twice")
         self._release(now, None)
-        self.decisions.note(now, "ended", "" if error is None else _name(error))
+        self.decisions.append((now, "ended", "" if error is None else _name(error)))
         self.state = CallState.ENDED
         self.ticket = None
         self.error = error
@@ -279,7 +279,7 @@ class Call:
         if self.state is not source:
             raise IllegalTransitionError(f"call {self.number}: {to} does not follow {self.state}")
         self.state = to
-        self.decisions.note(now, event, detail)
+        self.decisions.append((now, event, detail))
 
     def _release(self, now: float, used: Charge | None, most: Charge | None = None) -> None:
         place, self._place = self._place, None
@@ -290,10 +290,10 @@ class Call:
             return
         reserved = _NOTHING if self.ticket is None else self.ticket.charge
         if self.state is CallState.PAID:
-            self.decisions.note(now, "refunded", reserved)
+            self.decisions.append((now, "refunded", reserved))
             lease.refund()
         else:
-            self.decisions.note(now, "settled", (reserved, used))
+            self.decisions.append((now, "settled", (reserved, used)))
             lease.settle(used, most)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,28 +27,18 @@ class Decision(NamedTuple):
     detail: str = ""
 
 
-class Decisions:
-    """The last 64 decisions about one call.
+Noted: TypeAlias = "deque[tuple[float, str, Any]]"
+"""When, what, and a text or the values that `_WORDS` has words for: noting a decision costs a tuple."""
 
-    Noting one costs a tuple: a detail may be a text, or the values that `_WORDS` has words for.
-    """
 
-    __slots__ = ("_entries",)
+def decision_log() -> Noted:
+    """Return an empty log of the last 64 decisions about one call."""
+    return deque(maxlen=_LENGTH)
 
-    def __init__(self) -> None:
-        """Start empty."""
-        self._entries: list[tuple[float, str, Any]] = []
 
-    def note(self, now: float, event: str, detail: object = "") -> None:
-        """Add an entry."""
-        entries = self._entries
-        entries.append((now, event, detail))
-        if len(entries) > _LENGTH:
-            del entries[0]
-
-    def read(self) -> tuple[Decision, ...]:
-        """Return the entries in words, oldest first."""
-        return tuple(Decision(at, event, _told(event, detail)) for at, event, detail in self._entries)
+def in_words(noted: Noted) -> tuple[Decision, ...]:
+    """Return the entries in words, oldest first."""
+    return tuple(Decision(at, event, _told(event, detail)) for at, event, detail in noted)
 
 
 def _told(event: str, detail: Any) -> str:  # noqa: ANN401 - a detail is of the kind of its event

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from .base import GUARD, Hold, Timed
 from .bucket import TokenBucket
 from .window import Drawn, SlidingWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
@@ -65,6 +63,22 @@ class Evidence:
         return "bucket" if differ and self._fitting >= _AGREEING else None
 
 
+class _Waiting(Protocol):
+    def __call__(self, now: float, amount: float, /) -> float: ...
+
+
+class _Taking(Protocol):
+    def __call__(self, now: float, amount: float, /) -> Hold: ...
+
+
+class _Settling(Protocol):
+    def __call__(self, now: float, hold: Hold, used: float, /) -> None: ...
+
+
+class _Filling(Protocol):
+    def __call__(self, now: float, /) -> float: ...
+
+
 class AutoLimit(Timed):
     """`capacity` per `period` seconds, counted in a window or a bucket until one is proved; a `Limit`.
 
@@ -72,10 +86,11 @@ class AutoLimit(Timed):
         kind: What was proved.
         wait: Returns seconds until an amount could be taken.
         take: Takes an amount.
+        settle: Corrects what is counted for a hold to what was used.
         saturation: Returns the share that is taken.
     """
 
-    __slots__ = ("_counted", "_drawn", "_heirs", "_history", "kind", "saturation", "take", "wait")
+    __slots__ = ("_counted", "_drawn", "_heirs", "_history", "kind", "saturation", "settle", "take", "wait")
 
     def __init__(  # noqa: PLR0913 - a limit's six facts, and what is taken for granted
         self,
@@ -111,10 +126,6 @@ class AutoLimit(Timed):
         self._history.clear()
         self.kind = "bucket" if isinstance(counted, TokenBucket) else "window"
 
-    def settle(self, now: float, hold: Hold, used: float) -> None:
-        """Correct what is counted for `hold` to `used`."""
-        self._counted.settle(now, self._heir(hold) if self._drawn or self._heirs else hold, used)
-
     def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
         """Be told what was left right after the provider admitted (or refused) `hold`."""
         self._counted.learn(now, self._heir(hold), report)
@@ -127,10 +138,11 @@ class AutoLimit(Timed):
     def _count_in(self, counted: TokenBucket | SlidingWindow, *, remember: bool = False) -> None:
         self._counted = counted
         # Asked for every call, so without a step in between.
-        self.wait: Callable[[float, float], float] = counted.wait
+        self.wait: _Waiting = counted.wait
         # A bucket by itself forgets when it was drawn from.
-        self.take: Callable[[float, float], Hold] = self._take_and_remember if remember else counted.take
-        self.saturation: Callable[[float], float] = counted.saturation
+        self.take: _Taking = self._take_and_remember if remember else counted.take
+        self.saturation: _Filling = counted.saturation
+        self.settle: _Settling = self._settle_for if self._drawn or self._heirs else counted.settle
 
     def _take_and_remember(self, now: float, amount: float) -> Hold:
         hold, history = self._counted.take(now, amount), self._history
@@ -138,6 +150,9 @@ class AutoLimit(Timed):
         while history[0].at < now - self.period - GUARD:
             history.popleft()
         return hold
+
+    def _settle_for(self, now: float, hold: Hold, used: float) -> None:
+        self._counted.settle(now, self._heir(hold), used)
 
     def _heir(self, hold: Hold) -> Hold:
         """Return what stands for `hold` in what is counted now."""

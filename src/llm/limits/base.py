@@ -90,19 +90,19 @@ class Limit(Protocol):
     refuses: bool
     timed: bool
 
-    def wait(self, now: float, amount: float) -> float:
+    def wait(self, now: float, amount: float, /) -> float:
         """Return seconds until `amount` could be taken: 0 for now, infinite for never."""
         ...
 
-    def take(self, now: float, amount: float) -> Hold:
+    def take(self, now: float, amount: float, /) -> Hold:
         """Take `amount`; the caller asked `wait` first, in the same step."""
         ...
 
-    def settle(self, now: float, hold: Hold, used: float) -> None:
+    def settle(self, now: float, hold: Hold, used: float, /) -> None:
         """Correct what is counted for `hold` to `used`, which may be more."""
         ...
 
-    def saturation(self, now: float) -> float:
+    def saturation(self, now: float, /) -> float:
         """Return how full it is, 0 to 1."""
         ...
 
@@ -119,11 +119,11 @@ class Learning(Limit, Protocol):
 
     period: float
 
-    def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
+    def learn(self, now: float, hold: Hold, report: LimitReport, /) -> None:
         """Be told what the provider had left right after it admitted (or refused) `hold`."""
         ...
 
-    def resize(self, now: float, capacity: float) -> None:
+    def resize(self, now: float, capacity: float, /) -> None:
         """Go on with another capacity; what is taken stays taken."""
         ...
 

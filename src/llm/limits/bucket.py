@@ -107,7 +107,9 @@ class TokenBucket(Timed):
         self._draws += 1
         self._lower(level, level - amount)
         self._refills_from = start if full_at >= now + GUARD else start + (now + GUARD - full_at)
-        return Hold(now, amount, self._draws, reckoning.returned, reckoning.draw(now, amount))
+        epoch = reckoning.epoch if now - reckoning.epoch.start <= GUARD else reckoning.begin(now)
+        reckoning.drawn += amount
+        return Hold(now, amount, self._draws, reckoning.returned, epoch)
 
     def settle(self, now: float, hold: Hold, used: float) -> None:
         """Put back what was not used, or take what was used beyond; the bucket may go below zero then.

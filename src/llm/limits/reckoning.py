@@ -29,36 +29,30 @@ class Reckoning:
         drawn: All that was drawn.
         returned: All that came back.
         told_at: When the latest request was sent that a report told of.
+        epoch: When the last draws were; draws go into it while it lasts.
         kept_back: What was kept back for others when some were last found; 0 where none ever were.
     """
 
-    __slots__ = ("_epoch", "_found_at", "_horizon", "_last", "_recent", "drawn", "kept_back", "returned", "told_at")
+    __slots__ = ("_found_at", "_horizon", "_last", "_recent", "drawn", "epoch", "kept_back", "returned", "told_at")
 
     def __init__(self) -> None:
         """Start with nothing."""
         self.drawn: float = 0.0
         self.returned: float = 0.0
         self.told_at: float = -math.inf
-        self._epoch = self._last = Epoch(-math.inf, 0.0, 0.0)
+        self.epoch: Epoch = Epoch(-math.inf, 0.0, 0.0)
+        self._last = self.epoch
         self._recent = 0.0
         self._horizon = math.inf
         self.kept_back: float = 0.0
         self._found_at = -math.inf
-
-    def draw(self, now: float, amount: float) -> Epoch:
-        """Count `amount` and return its epoch."""
-        epoch = self._epoch
-        if now - epoch.start > GUARD:
-            epoch = self._begin(now)
-        self.drawn += amount
-        return epoch
 
     def undraw(self, epoch: Epoch, amount: float) -> bool:
         """Know that `amount` was refused, so that nothing was drawn; return False where that is known too late."""
         if epoch.until is not None:
             return False
         self.drawn -= amount
-        current = self._epoch
+        current = self.epoch
         if epoch is not current:
             current.drawn -= amount
             if current.before != epoch.drawn:
@@ -108,16 +102,17 @@ class Reckoning:
         quiet = (now - self._found_at) / period - 0.5
         return 0.5**quiet if quiet > 0.0 else 1.0
 
-    def _begin(self, now: float) -> Epoch:
-        last, current = self._last, self._epoch
+    def begin(self, now: float) -> Epoch:
+        """Begin another epoch; whoever draws asks for it once the last is older than `GUARD`."""
+        last, current = self._last, self.epoch
         if last.until is None:
             last.until, last.returned = self.drawn, self.returned
         under_way = now - current.start <= 2 * GUARD
         if not under_way:
             current.until, current.returned = self.drawn, self.returned
         self._last = current
-        self._epoch = Epoch(now, self.drawn, current.drawn if under_way else self.drawn)
-        return self._epoch
+        self.epoch = Epoch(now, self.drawn, current.drawn if under_way else self.drawn)
+        return self.epoch
 
 
 class Rise:

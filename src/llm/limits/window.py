@@ -109,7 +109,8 @@ class SlidingWindow(Timed):
             grain.at = now
         grain.amount += amount
         self._sum += amount
-        epoch = reckoning.draw(now, amount)
+        epoch = reckoning.epoch if now - reckoning.epoch.start <= GUARD else reckoning.begin(now)
+        reckoning.drawn += amount
         if now < self._asked_until:
             self._untold += 1
         elif now - reckoning.told_at > self.period * _SILENT and -math.inf < reckoning.told_at > self._asked_until:

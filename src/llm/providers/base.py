@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from .dialect import Dialect, EventReader
 
 _MANY_VECTORS: Final = 256 * 1024  # bytes
+_OK: Final = HTTPStatus.OK.value  # for every call; a look at an enum's member costs as much as a function
+_TOO_MANY: Final = HTTPStatus.TOO_MANY_REQUESTS.value
 
 
 class HTTPProvider:
@@ -156,7 +158,7 @@ class HTTPProvider:
         reply: Reply | None = None
         try:
             reply = await self._post(request, self._dialect.url, self._encoded(request, stream=True))
-            if reply.status != HTTPStatus.OK or not _is_stream(reply):
+            if reply.status != _OK or not _is_stream(reply):
                 raise await self._no_stream(reply)
             events: EventReader = self._dialect.events()
             if request.response_model is not None:
@@ -176,7 +178,7 @@ class HTTPProvider:
         sent = self._clock.now()
         reply = await self._send("POST", url, body)
         if request.call is not None:
-            refused = reply.status == HTTPStatus.TOO_MANY_REQUESTS
+            refused = reply.status == _TOO_MANY
             told = Told(self._clock.wall(), self._clock.now() - sent, refused)
             request.call.heard = partial(self._dialect.reports, reply.headers, told)
         return reply
@@ -196,13 +198,13 @@ class HTTPProvider:
 
     async def _answer(self, reply: Reply) -> bytes:
         body = await _read(reply)
-        if reply.status != HTTPStatus.OK:
+        if reply.status != _OK:
             raise self._failure(reply, body)
         return body
 
     async def _no_stream(self, reply: Reply) -> LLMException:
         body = await _read(reply)
-        if reply.status != HTTPStatus.OK:
+        if reply.status != _OK:
             return self._failure(reply, body)
         failure = read_failure(body)
         if failure.message or failure.codes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from llm.core.decisions import Decisions
+from llm.core.decisions import Noted, in_words
 
 if TYPE_CHECKING:
     from llm.core.call import Call
@@ -30,7 +30,7 @@ class _Entry:
     seconds: float
     outcome: str
     error: str | None
-    decisions: Decisions
+    decisions: Noted
 
 
 class Journal:
@@ -113,6 +113,6 @@ def _shown(entry: _Entry) -> dict[str, Any]:
         "error": entry.error,
         "log": [
             {"at": round(decision.at - entry.started, 6), "event": decision.event, "detail": decision.detail}
-            for decision in entry.decisions.read()
+            for decision in in_words(entry.decisions)
         ],
     }

@@ -58,7 +58,10 @@ def _built_in(name: str) -> ProviderFactory:
         case "openai":
             from llm.providers.base import HTTPProvider  # noqa: PLC0415 - loaded when a provider is used
 
-            spoken = cache(lambda api: HTTPProvider.factory(_openai(api)))
+            @cache
+            def spoken(api: str) -> ProviderFactory:
+                return HTTPProvider.factory(_openai(api))
+
             return lambda settings: spoken(settings.api)(settings)
         case "anthropic":
             from llm.providers.anthropic.provider import AnthropicProvider  # noqa: PLC0415 - loaded when a provider is used

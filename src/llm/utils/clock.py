@@ -59,9 +59,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's time and the running event loop's timers."""
 
-    def now(self) -> float:
-        """Return monotonic seconds, from an arbitrary start."""
-        return time.monotonic()
+    now = staticmethod(time.monotonic)  # a call asks twenty times, so without a step in between
+    """Returns monotonic seconds, from an arbitrary start."""
 
     def wall(self) -> float:
         """Return seconds since 1970 (UTC)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, fields
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ def copier(kind: type[_T]) -> Callable[..., _T]:
     A third of the cost of `dataclasses.replace`, since neither `__init__` nor `__post_init__` runs: what is put in must
     be right already.
     """
-    names: tuple[str, ...] = kind.__slots__  # type: ignore[attr-defined]  # a slotted class has it
+    names = [field.name for field in fields(cast("type[Any]", kind))]
     read = attrgetter(*names)
     writes = tuple([getattr(kind, name).__set__ for name in names])
     write = object.__setattr__

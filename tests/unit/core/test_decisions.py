@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm.core.call import Call, Charge, Ticket
-from llm.core.decisions import Decision, Decisions
+from llm.core.decisions import Decision, decision_log, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,9 +32,9 @@ DEAR = Charge(10, 20, 30, 0.0125)
     ],
 )
 def test_every_kind_of_detail_has_words(event: str, detail: object, told: str) -> None:
-    decisions = Decisions()
-    decisions.note(1.5, event, detail)
-    assert decisions.read() == (Decision(1.5, event, told),)
+    decisions = decision_log()
+    decisions.append((1.5, event, detail))
+    assert in_words(decisions) == (Decision(1.5, event, told),)
 
 
 class Lease:

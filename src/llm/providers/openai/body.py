@@ -144,13 +144,16 @@ def _response_format(wanted: str | Mapping[str, Any]) -> Mapping[str, Any]:
     return {"type": wanted} if isinstance(wanted, str) else wanted
 
 
+_ROLES: Final = {role: role.value for role in MessageRole}
+
+
 def _message(message: Message, flavor: Flavor, at: int) -> dict[str, Any]:
     role = message.role
     if role is MessageRole.DEVELOPER and not flavor.developer:
         role = MessageRole.SYSTEM
     content = message.content
     wire: dict[str, Any] = {
-        "role": role.value,
+        "role": _ROLES[role],
         "content": content if isinstance(content, str) else _content(content, role, flavor, at),
     }
     if message.name is not None and flavor.names:
