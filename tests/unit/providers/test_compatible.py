@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from llm.core import kinds
-from llm.core.exceptions import LLMConfigurationError, LLMConnectionError, LLMInvalidRequestError
+from llm.core.exceptions import LLMConfigurationError, LLMConnectionError, LLMInvalidRequestError, LLMServerError
 from llm.core.messages import Message, MessageRole
 from llm.core.protocols import ProviderSettings
 from llm.core.structured import shape_of
@@ -200,3 +200,25 @@ async def test_what_one_key_learned_of_the_ways_the_others_of_its_section_know(
     assert [sorted(set(body) & {"response_format", "tools"}) for body in server.bodies] == [
         ["response_format"], ["tools"],
     ]  # fmt: skip
+
+
+THOUGHT = b'[{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]'
+SAID = b'[{"type": "text", "text": "Par"}, {"type": "text", "text": "is"}]'
+
+
+async def test_mistrals_thoughts_among_the_parts_of_an_answer_are_thoughts(
+    server: Upstream, settings: ProviderSettings
+) -> None:
+    provider = provider_factory("mistral")(settings)
+    both = THOUGHT[:-1] + b", " + SAID[1:]
+    server.says(b'{"choices": [{"message": {"content": %s}, "finish_reason": "stop"}]}' % both)
+    whole = await provider.complete(REQUEST)
+    event = b'data: {"choices": [{"delta": {"content": %s}}]}\n\n'
+    end = b'data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+    server.streams(event % THOUGHT, event % SAID, end)
+    streamed = await (await provider.stream(REQUEST)).response()
+    for response in (whole, streamed):
+        assert (response.content, [part.text for part in response.thinking]) == ("Paris", ["hm"])
+    server.streams(event % b"5", end)
+    with pytest.raises(LLMServerError, match="no part of a chat completion"):
+        await (await provider.stream(REQUEST)).response()
