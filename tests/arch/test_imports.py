@@ -17,7 +17,16 @@ HEAVY = (
 )  # fmt: skip
 DOORS = [
     door
-    for door in ("llm", "llm.cache", "llm.middleware", "llm.batch", "llm.testing", "llm.sync", "llm.providers.local")
+    for door in (
+        "llm",
+        "llm.cache",
+        "llm.middleware",
+        "llm.batch",
+        "llm.testing",
+        "llm.sync",
+        "llm.providers",
+        "llm.providers.local",
+    )
     if importlib.util.find_spec(door)
 ]
 MOST_TIMES_ASYNCIO = 4

@@ -8,22 +8,24 @@ import inspect
 import re
 from typing import TYPE_CHECKING, Any
 
-from llm import LLMManager
+import pytest
+
+from llm import LLMInvalidRequestError, LLMManager
 from llm.core.config import load_config
+from llm.providers import SERVERS
+from llm.testing import MockUpstream
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
 
-
-async def run(root: Path, name: str) -> tuple[dict[str, Any], list[str]]:
-    """Run a page's examples; returns their names, and what they say that they print."""
-    page = (root / "docs" / name).read_text(encoding="utf-8")
+async def run(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Run a page's examples; return the names they leave, and what they should have printed."""
+    page = await asyncio.to_thread(path.read_text, encoding="utf-8")
     names: dict[str, Any] = {}
     for found in re.finditer(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
         above = "\n" * page.count("\n", 0, found.start(1))  # a failure then names the page's own line
-        code = compile(above + found[1], f"docs/{name}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        code = compile(above + found[1], str(path), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         result = eval(code, names)  # noqa: S307 - our own page
         if inspect.isawaitable(result):
             await result
@@ -31,13 +33,34 @@ async def run(root: Path, name: str) -> tuple[dict[str, Any], list[str]]:
 
 
 async def test_the_examples_on_testing_run_in_their_order(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    names, said = await run(root, "testing.md")
+    names, said = await run(root / "docs" / "testing.md")
     assert capsys.readouterr().out.splitlines() == said != []
     assert names["clock"].now() == 86400.0
 
 
+async def test_the_providers_of_the_page_serve(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, said = await run(root / "docs" / "providers.md")
+    assert capsys.readouterr().out.splitlines() == said != []
+    async with MockUpstream() as up:
+        section = {"type": "acme", "base_url": up.base_url, "api_keys": ["k"], "models": ["m"]}
+        async with LLMManager.open({"providers": {"mine": section}}) as manager:
+            client = manager.get_client()
+            assert (await client.complete("Hello", seed=7)).content == "Hello"
+            with pytest.raises(LLMInvalidRequestError, match="no embeddings"):
+                await client.embed("Hello")
+    assert up.requests[0].body["random_seed"] == 7
+
+
+def test_the_pages_table_is_the_packages(root: Path) -> None:
+    page = (root / "docs" / "providers.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \| (yes|\S) \| (yes|\S) \|", page, re.MULTILINE)
+    told = {name: (url, keys == "yes", vectors == "yes") for name, url, keys, vectors in rows}
+    assert told == {name: (row.base_url, row.needs_key, row.embeddings) for name, row in SERVERS.items()}
+    assert list(told) == sorted(told)
+
+
 async def test_the_examples_on_answers_run_in_their_order(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _, said = await run(root, "answers.md")
+    _, said = await run(root / "docs" / "answers.md")
     assert capsys.readouterr().out.splitlines() == said != []
 
 

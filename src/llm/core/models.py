@@ -27,6 +27,8 @@ _MILLION: Final = 1_000_000
 _FROM_THE_FIRST: Final = -1  # tokens of prompt: the rate that holds below all tiers
 _MOST_MODELS: Final = 4096  # remembered; a name comes from a caller, so it must be bounded
 
+_PRICED_AS: Final = {"gemini": "google", "xai": "x-ai"}
+"""Kinds of provider whose prices stand under another name."""
 
 _WITHOUT_SCHEMA: Final = re.compile(
     r"gpt-3\.5|gpt-4(?:-|$)|gpt-4o-2024-05-13|chatgpt-4o|o1-(?:mini|preview)|davinci|babbage"
@@ -158,7 +160,8 @@ def _published(provider_kind: str, model: str, at: datetime | None) -> ModelFact
     from genai_prices import Usage, calc_price  # noqa: PLC0415 - a quarter of a second, for who asks for a price
 
     try:
-        known = calc_price(Usage(), model, provider_id=provider_kind, genai_request_timestamp=at)
+        vendor = _PRICED_AS.get(provider_kind, provider_kind)
+        known = calc_price(Usage(), model, provider_id=vendor, genai_request_timestamp=at)
     except LookupError:
         return _UNKNOWN
     return ModelFacts(_rates(known.model_price), known.model.context_window)

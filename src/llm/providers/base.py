@@ -14,6 +14,7 @@ from llm.core.stream import LLMStream
 from llm.core.structured import shape_of
 from llm.utils.redact import Secret, redact
 
+from .closed import ClosedTransport
 from .dialect import EmbeddingDialect, joined
 from .errors import error_for
 from .failure import read_failure, retry_after
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llm.core.call import Charge
-    from llm.core.protocols import EmbeddingLimits, ProviderFactory, ProviderSettings, Reply
+    from llm.core.protocols import EmbeddingLimits, ProviderFactory, ProviderSettings, Reply, Transport
     from llm.core.types import LLMRequest, LLMResponse, TokenUsage
 
     from .dialect import Dialect, EventReader
@@ -51,7 +52,7 @@ class HTTPProvider:
         """
         self._name = settings.name
         self._clock = settings.clock
-        self._transport = settings.transport
+        self._transport: Transport = settings.transport
         self._dialect = dialect
         self._embeddings = dialect.embeddings if isinstance(dialect, EmbeddingDialect) else None
         hidden = [value for value in settings.headers.values() if isinstance(value, Secret)]
@@ -128,7 +129,8 @@ class HTTPProvider:
         return HealthStatus(healthy=True, latency=self._clock.now() - started)
 
     async def close(self) -> None:
-        """Do nothing: the transport is the manager's, and closed by it."""
+        """Send nothing from now on; the transport is the manager's, and closed by it."""
+        self._transport = ClosedTransport()
 
     def charge(self, request: LLMRequest, expected_output: int) -> Charge:
         """Return what the vendor charges at admission; `expected_output` stands in for a missing `max_tokens`."""

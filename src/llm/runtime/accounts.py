@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from llm.limits.admission import Levels
 from llm.limits.concurrency import Concurrency
 from llm.limits.memory import Account, AccountBook
+from llm.providers.compatible import SERVERS
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -176,12 +177,18 @@ def _named(name: tuple[str, ...], limits: RateLimits) -> Hashable:
 
 
 def _address(provider: str, section: ProviderConfig) -> str:
+    if section.base_url is None and section.type in SERVERS:
+        return _bare(str(SERVERS[section.type].base_url))
     if section.base_url is None:
         return _VENDORS.get(section.type, provider)
     # The vendor's address is the same with and without its path, said or not.
     address = str(section.base_url)
     host = urlsplit(address).hostname
-    return host if host in _VENDOR_HOSTS else address.rstrip("/").removesuffix("/v1")
+    return host if host in _VENDOR_HOSTS else _bare(address)
+
+
+def _bare(address: str) -> str:
+    return address.rstrip("/").removesuffix("/v1")
 
 
 def _refills(section: ProviderConfig) -> bool:

@@ -7,6 +7,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, cast
 
+from llm.core import kinds
 from llm.core.exceptions import LLMConfigurationError
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 _registered: dict[str, ProviderFactory] = {}
 
-_BUILT_IN = ("openai", "anthropic", "openrouter", "local")
 _OPENAIS = {
     "chat_completions": ("llm.providers.openai", "OpenAIDialect"),
     "responses": ("llm.providers.responses", "ResponsesDialect"),
@@ -47,7 +47,7 @@ def provider_factory(name: str) -> ProviderFactory:
     """
     if name in _registered:
         return _registered[name]
-    if name in _BUILT_IN:
+    if name in kinds.ALL:
         return _built_in(name)
     return _from_entry_point(name)
 
@@ -73,10 +73,14 @@ def _built_in(name: str) -> ProviderFactory:
             from llm.providers.openrouter import OpenRouterFactory  # noqa: PLC0415 - loaded when a provider is used
 
             return OpenRouterFactory()
-        case _:
+        case "local":
             from llm.providers.local.provider import LocalProvider  # noqa: PLC0415 - loaded when a provider is used
 
             return LocalProvider
+        case _:
+            from llm.providers.compatible import SERVERS, OpenAICompatible  # noqa: PLC0415 - loaded when one is used
+
+            return OpenAICompatible.factory_of(SERVERS[name])
 
 
 def _openai(api: str) -> Callable[[str | None], Dialect]:
@@ -89,7 +93,7 @@ def _from_entry_point(name: str) -> ProviderFactory:
     offered = {entry.name: entry for entry in entry_points(group="llm.providers")}
     if name in offered:
         return _loaded(offered[name])
-    known = sorted({*_registered, *_BUILT_IN, *offered})
+    known = sorted({*_registered, *kinds.ALL, *offered})
     raise LLMConfigurationError(
         f"there is no kind of provider {name!r}; there are: {', '.join(known)}. Correct `type:`, or register it with "
         "register_provider before the manager opens; a server that speaks OpenAI's dialect is `type: openai` with a "

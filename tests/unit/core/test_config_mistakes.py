@@ -97,6 +97,7 @@ def problems_of(text: str | bytes, folder: Path, environ: dict[str, str] | None 
         ),
         # A provider's lists.
         ("providers: {p: {api_keys: k}}", 1, 16, "providers.p.models", "no models; add `models:`"),
+        ("providers: {groq: {models: m}}", 1, 19, "providers.groq.api_keys", "${GROQ_API_KEY}"),
         ("providers: {openai: {models: m}}", 1, 21, "providers.openai.api_keys", "no keys; add `api_keys: ["),
         (
             PROVIDER + "api_keys: [a, b, c]\n    models: [m, n]\n    quota_groups: g",

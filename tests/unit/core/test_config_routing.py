@@ -122,6 +122,7 @@ def test_a_mistake_is_told_with_its_place(  # noqa: PLR0913, PLR0917 - a mistake
         ("anthropic", "on_unsupported", "drop"),
         ("local", "models_ttl", 60),
         ("local", "headers", {}),
+        ("groq", "routing", {}),
     ],
 )
 def test_what_a_kind_of_provider_has_no_use_for_is_refused(kind: str, field: str, value: object) -> None:

@@ -43,6 +43,22 @@ def test_a_cost_is_the_price_packages_own(kind: str, model: str, prompt: int, ca
     assert BOOK.cost(kind, model, TokenUsage(prompt, answer, from_cache)) == pytest.approx(float(expected), abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("kind", "model", "dollars"),
+    [
+        ("deepseek", "deepseek-chat", 0.685),
+        ("fireworks", "accounts/fireworks/models/deepseek-v3-0324", 1.8),
+        ("gemini", "gemini-2.5-flash", 2.8),
+        ("groq", "llama-3.3-70b-versatile", 1.38),
+        ("mistral", "mistral-large-latest", 8.0),
+        ("together", "meta-llama/Llama-3.3-70B-Instruct-Turbo", 1.76),
+        ("xai", "grok-3", 18.0),
+    ],
+)
+def test_hosted_servers_of_others_have_prices(kind: str, model: str, dollars: float) -> None:
+    assert BOOK.cost(kind, model, TokenUsage(1000, 1000)) == pytest.approx(dollars / 1000)
+
+
 def test_a_prompt_beyond_a_tier_costs_more_from_its_first_token() -> None:
     at, above = (BOOK.cost("anthropic", "claude-sonnet-4-5", TokenUsage(tokens)) for tokens in (200_000, 200_001))
     assert at == pytest.approx(0.6)

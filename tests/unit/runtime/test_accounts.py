@@ -54,6 +54,8 @@ def test_all_managers_on_the_machines_time_share_and_a_clock_of_its_own_does_not
         ({}, {"type": "openai", "base_url": "http://127.0.0.1:9/v1"}, False),
         ({}, {"type": "openai", "api_keys": ["sk-another"]}, False),
         ({}, {"type": "anthropic"}, False),
+        ({"type": "groq"}, {"type": "groq", "base_url": "https://api.groq.com/openai/v1/"}, True),
+        ({"type": "groq"}, {"type": "mistral"}, False),
         ({"quota_groups": ["org"]}, {"type": "openai", "quota_groups": ["org"], "api_keys": ["sk-another"]}, True),
     ],
 )

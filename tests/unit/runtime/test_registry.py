@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llm import LLMConfigurationError, LLMManager, register_provider
+from llm.core import kinds
 from llm.runtime.registry import provider_factory
 from llm.testing import FakeClock, FakeProvider
 
@@ -84,11 +85,11 @@ async def test_an_unknown_kind_is_told_the_choices() -> None:
     register_provider("life-known", lambda _: FakeProvider())
     with pytest.raises(LLMConfigurationError) as failure:
         await ask("life-unknown")
-    for name in ("openai", "anthropic", "openrouter", "local", "life-known", "register_provider"):
+    for name in (*kinds.ALL, "life-known", "register_provider"):
         assert name in str(failure.value)
 
 
-@pytest.mark.parametrize("name", ["openai", "anthropic", "openrouter", "local"])
+@pytest.mark.parametrize("name", kinds.ALL)
 def test_the_packages_own_kinds_are_found(name: str) -> None:
     assert callable(provider_factory(name))
 

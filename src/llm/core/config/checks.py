@@ -6,6 +6,8 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
+from llm.core import kinds
+
 from .faults import Fault, dotted, meant
 from .sdk import client_faults
 from .sections import CHAIN
@@ -26,16 +28,15 @@ _CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _PROVIDER_NAME = re.compile(r"[\w.-]+")
 
 # Without an address these ask the vendor, who asks for a key.
-_VENDORS = ("openai", "anthropic", "openrouter")
+_NEED_KEYS: Final = (*kinds.VENDORS, *kinds.HOSTED)
 
 # What only some kinds of provider know; a registered kind may know all of it.
 _KNOWN_TO: Final = {
-    "headers": ("openai", "anthropic", "openrouter"),
+    "headers": kinds.ON_HTTP,
     "models_ttl": ("openrouter",),
     "on_unsupported": ("openrouter",),
     "routing": ("openrouter",),
 }
-_KINDS = (*_VENDORS, "local")
 
 
 class Whole(Protocol):
@@ -108,7 +109,7 @@ def _providers(providers: Mapping[str, ProviderConfig]) -> Iterator[Fault]:
         if provider.api == "responses" and provider.type != "openai":
             told = f'"{provider.type}" has no `api: responses`; take the line away, or say `type: openai`'
             yield Fault(f"{path}.api", told, needs=(f"{path}.type",))
-        if provider.type in _VENDORS and not provider.api_keys and _asks_vendor(provider):
+        if provider.type in _NEED_KEYS and not provider.api_keys and _asks_vendor(provider):
             wanted = (
                 f'add `api_keys: ["${{{provider.type.upper()}_API_KEY}}"]`, or the base_url of a server without keys'
             )
@@ -117,11 +118,11 @@ def _providers(providers: Mapping[str, ProviderConfig]) -> Iterator[Fault]:
 
 
 def _unknown_to(path: str, provider: ProviderConfig) -> Iterator[Fault]:
-    if provider.type not in _KINDS:
+    if provider.type not in kinds.ALL:
         return
-    for field, kinds in _KNOWN_TO.items():
-        if provider.type not in kinds and field in provider.model_fields_set:
-            message = f"a provider of `type: {provider.type}` has no use for it; it is for {', '.join(kinds)}"
+    for field, knowing in _KNOWN_TO.items():
+        if provider.type not in knowing and field in provider.model_fields_set:
+            message = f"a provider of `type: {provider.type}` has no use for it; it is for {', '.join(knowing)}"
             yield Fault(f"{path}.{field}", message, on_name=True, needs=(f"{path}.type",))
 
 

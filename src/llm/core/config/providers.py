@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from llm.core import kinds
 from llm.core.exceptions import LLMConfigurationError
 from llm.utils.redact import Secret
 
@@ -28,8 +29,8 @@ class ProviderConfig(fields.Section):
 
     type: str = Field(
         default="",
-        description="openai, anthropic, openrouter, local, or a registered name; default: the section's name. `openai` "
-        "with a base_url is any compatible server.",
+        description=f"{', '.join(kinds.ALL)}, or a registered name; default: the section's name. `openai` with a "
+        "base_url is any compatible server.",
         examples=["openai"],
     )
     base_url: fields.HTTPAddress | None = Field(

@@ -12,6 +12,7 @@ from llm.core.standing import HealthStatus
 from llm.core.stream import LLMStream
 from llm.core.types import LLMResponse, StreamChunk, TokenUsage
 from llm.core.vendor import CachePoint
+from llm.providers.closed import closed
 from llm.providers.structured import Way, shaped
 
 from .sharing import EngineLease
@@ -45,6 +46,7 @@ class LocalProvider:
         """Take the settings; nothing is loaded yet."""
         self._settings = settings
         self._lease: EngineLease | None = None
+        self._closed = False
 
     async def initialize(self) -> None:
         """Load the section's models.
@@ -110,12 +112,18 @@ class LocalProvider:
         return HealthStatus(healthy=True, latency=clock.now() - started)
 
     async def close(self) -> None:
-        """Let go of the engine; the last provider to do so ends it and gives the models' memory back."""
+        """Serve nobody from now on, and let go of the engine.
+
+        The last provider to do so ends the engine, and gives the models' memory back.
+        """
+        self._closed = True
         if self._lease is not None:
             await self._lease.give_back()
             self._lease = None
 
     async def _ready(self, model: str) -> InferenceEngine:
+        if self._closed:
+            raise closed()
         if self._lease is None:
             self._lease = EngineLease(self._settings.device)
         engine = self._lease.engine

@@ -76,13 +76,14 @@ def _choice(choice: dict[str, Any]) -> _Choice:
     content = message.get("content")
     refusal = message.get("refusal")
     calls = message.get("tool_calls")
+    thought = message.get("reasoning_content") or message.get("reasoning")
     if type(content) is not str:
-        content = _text(content) or _transcript(message)
+        thought = thought or thoughts_in(content)
+        content = text_in(content) or _transcript(message)
     if refusal:
         content, finish = content or text_of(refusal), "content_filter"
     if finish == "tool_calls" and not calls and (call := message.get("function_call")):  # the form before tools
         calls = [{"function": call}]
-    thought = message.get("reasoning_content") or message.get("reasoning")
     if finish is None and not (content or calls or thought):
         raise TypeError("expected an answer, or why there is none")
     logprobs = choice.get("logprobs")
@@ -134,13 +135,35 @@ def usage_of(usage: Any) -> TokenUsage:  # noqa: ANN401 - JSON
     )
 
 
-def _text(content: Any) -> str:  # noqa: ANN401 - JSON
-    if content is None:
+def text_in(content: Any) -> str:  # noqa: ANN401 - JSON
+    """Return the text of content that is text, nothing, or parts.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if content is None or type(content) is str:
+        return content or ""
+    return "".join([text_of(part["text"]) for part in _parts(content) if part["type"] == "text"])
+
+
+def thoughts_in(content: Any) -> str:  # noqa: ANN401 - JSON
+    """Return the thoughts among the parts of content, where Mistral's models put them; empty where it has no parts.
+
+    Source: https://docs.mistral.ai/studio-api/conversations/reasoning
+
+    Raises:
+        TypeError: It is something else than text, nothing, or parts.
+    """
+    if content is None or type(content) is str:
         return ""
-    parts: list[dict[str, Any]] = content
-    if type(parts) is not list:
+    return "".join([text_in(part["thinking"]) for part in _parts(content) if part["type"] == "thinking"])
+
+
+def _parts(content: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - JSON
+    if type(content) is not list:
         raise TypeError("expected text, or a list of parts")
-    return "".join([text_of(part["text"]) for part in parts if part["type"] == "text"])
+    parts: list[dict[str, Any]] = content
+    return parts
 
 
 def _tool_call(call: dict[str, Any]) -> ToolCall:

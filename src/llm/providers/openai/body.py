@@ -28,6 +28,9 @@ class Flavor(NamedTuple):
         document_url: Whether documents are taken by address.
         refusals: Whether a refusal goes back as one; else it is text.
         cache_control: Whether blocks carry Anthropic's marks for the prompt cache, as OpenRouter hands them on.
+        seed: Name of the field for the seed.
+        names: Whether a turn may carry its speaker's name; else it is left out.
+        asks_usage: Whether a stream is asked for its usage; else it tells it unasked.
     """
 
     limit: str = "max_tokens"
@@ -36,6 +39,9 @@ class Flavor(NamedTuple):
     document_url: bool = False
     cache_control: bool = False
     refusals: bool = False
+    seed: str = "seed"
+    names: bool = True
+    asks_usage: bool = True
 
 
 def choices_of(extra: Mapping[str, Any]) -> int:
@@ -75,7 +81,7 @@ def body_of(request: LLMRequest, flavor: Flavor, *, stream: bool) -> dict[str, A
     if request.stop is not None:
         body["stop"] = request.stop
     if request.seed is not None:
-        body["seed"] = request.seed
+        body[flavor.seed] = request.seed
     if request.reasoning_effort is not None:
         _put_effort(body, request.reasoning_effort, flavor)
     _put_tools(body, request)
@@ -83,7 +89,8 @@ def body_of(request: LLMRequest, flavor: Flavor, *, stream: bool) -> dict[str, A
         body["response_format"] = _response_format(request.response_format)
     if stream:
         body["stream"] = True
-        body["stream_options"] = {"include_usage": True}
+        if flavor.asks_usage:
+            body["stream_options"] = {"include_usage": True}
     return body
 
 
@@ -149,7 +156,7 @@ def _message(message: Message, flavor: Flavor, at: int) -> dict[str, Any]:
         "role": _ROLES[role],
         "content": content if isinstance(content, str) else _content(content, role, flavor, at),
     }
-    if message.name is not None:
+    if message.name is not None and flavor.names:
         wire["name"] = message.name
     if message.tool_calls:
         wire["tool_calls"] = [_tool_call(call) for call in message.tool_calls]

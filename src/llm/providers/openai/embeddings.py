@@ -42,9 +42,10 @@ class OpenAIEmbeddings:
 
     limits: EmbeddingLimits = LIMITS
 
-    def __init__(self, root: str) -> None:
-        """Take the address that paths are put behind."""
+    def __init__(self, root: str, *, dimensions: str = "dimensions") -> None:
+        """Take the address that paths are put behind, and the name of the field for the vectors' length."""
         self.url: str = f"{root}/embeddings"
+        self._dimensions = dimensions
 
     def encode(self, request: LLMRequest) -> bytes:
         """Return the body.
@@ -55,7 +56,7 @@ class OpenAIEmbeddings:
         asked = _asked(request)
         body: dict[str, Any] = {"model": model_of(request), "input": asked.texts, "encoding_format": "base64"}
         if asked.dimensions is not None:
-            body["dimensions"] = asked.dimensions
+            body[self._dimensions] = asked.dimensions
         if request.extra:
             body.update(request.extra)
         return dump(body)

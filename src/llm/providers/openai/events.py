@@ -11,7 +11,7 @@ from llm.providers.errors import error_for
 from llm.providers.failure import read_failure
 from llm.providers.wire import read_object, senseless, text_of
 
-from .answer import arguments_of, finish_of, usage_of
+from .answer import arguments_of, finish_of, text_in, thoughts_in, usage_of
 from .gather import merged
 from .logprobs import read_logprobs
 
@@ -137,7 +137,7 @@ class OpenAIEvents:
         calls = _calls(delta)
         if calls:
             self._called.add(index)
-        thought = delta.get("reasoning_content") or delta.get("reasoning")
+        thought = delta.get("reasoning_content") or delta.get("reasoning") or thoughts_in(delta.get("content"))
         logprobs = choice.get("logprobs")
         likely = read_logprobs(logprobs) if logprobs else ()
         if not (text or finish or calls or thought or likely):
@@ -158,7 +158,7 @@ def _told(chunk: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(delta: dict[str, Any]) -> tuple[str, bool]:
-    text = text_of(delta.get("content"))
+    text = text_in(delta.get("content"))
     if refusal := delta.get("refusal"):
         return text + text_of(refusal), True
     if not text and (audio := delta.get("audio")):

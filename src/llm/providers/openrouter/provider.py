@@ -39,7 +39,8 @@ class OpenRouterProvider(HTTPProvider):
         listing.join()
 
     async def close(self) -> None:
-        """Leave the list; what is fetched for nobody ends."""
+        """Send nothing from now on, and leave the list; what is fetched for nobody ends."""
+        await super().close()
         if not self._closed:
             self._closed = True
             await self._listing.leave()

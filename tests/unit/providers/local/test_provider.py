@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import BaseModel
 
-from llm.core.exceptions import LLMConfigurationError, LLMInvalidRequestError, LLMStreamInterruptedError
+from llm.core.exceptions import (
+    LLMConfigurationError,
+    LLMConnectionError,
+    LLMInvalidRequestError,
+    LLMStreamInterruptedError,
+)
 from llm.core.messages import ImagePart, Message, MessageRole, TextPart, ThinkingPart, ToolCall
 from llm.core.protocols import Provider, ProviderSettings, TokenCounting
 from llm.core.types import LLMRequest, ToolDefinition
@@ -100,7 +105,8 @@ async def test_providers_of_one_device_share_one_model_until_the_last_closes(pro
     assert models_in_memory() == before
     await provider.close()
     assert models_in_memory() == before - 1
-    assert (await provider.complete(REQUEST)).content  # it opens again by itself
+    with pytest.raises(LLMConnectionError, match="closed"):  # and does not load it again
+        await provider.complete(REQUEST)
 
 
 async def test_health_tells_whether_the_models_are_there(
@@ -109,7 +115,9 @@ async def test_health_tells_whether_the_models_are_there(
     assert await provider.health_check()
     await provider.close()
     monkeypatch.setenv("LLM_MODELS_DIR", str(tmp_path))
-    status = await provider.health_check()
+    other = make("smollm2-135m")
+    status = await other.health_check()
+    await other.close()
     assert not status
     assert "manifold models fetch smollm2-135m" in str(status.error)
 
