@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import orjson
 
@@ -162,8 +162,7 @@ def thoughts_in(content: Any) -> str:  # noqa: ANN401 - JSON
 def _parts(content: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - JSON
     if type(content) is not list:
         raise TypeError("expected text, or a list of parts")
-    parts: list[dict[str, Any]] = content
-    return parts
+    return cast("list[dict[str, Any]]", content)
 
 
 def _tool_call(call: dict[str, Any]) -> ToolCall:
