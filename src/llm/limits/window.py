@@ -22,6 +22,8 @@ _GRAINS = 6000  # of a period: ten milliseconds of a minute
 _SILENT = 1 / 4  # of a period
 _UNSURE = 1 / 4  # of the capacity
 _PATIENCE = 2.0  # seconds
+_WHOLE = 1.0  # seconds that a reset in whole ones may be off
+_MISLED = 8  # refusals
 
 
 class Grain:
@@ -31,14 +33,16 @@ class Grain:
         at: Monotonic seconds of the last that it holds.
         amount: What it holds, in the limit's unit.
         start: Monotonic seconds of the first.
+        until: Monotonic seconds at which it leaves.
     """
 
-    __slots__ = ("amount", "at", "start")
+    __slots__ = ("amount", "at", "start", "until")
 
-    def __init__(self, at: float, amount: float = 0.0) -> None:
+    def __init__(self, at: float, until: float, amount: float = 0.0) -> None:
         """Begin at `at`."""
         self.start: float = at
         self.at: float = at
+        self.until: float = until
         self.amount: float = amount
 
 
@@ -66,9 +70,15 @@ class SlidingWindow(Timed):
 
     A full window sends nothing, so it is told nothing, while others may take what they like. After such a silence a
     quarter stays back until all answers have told what was left, or two seconds have passed.
+
+    Where the provider says that all will be there again sooner, as one does whose windows are the same for all
+    requests, that holds; unless calls are refused that relied on it.
     """
 
-    __slots__ = ("_asked_until", "_grain", "_grains", "_others", "_reckoning", "_span", "_sum", "_untold")
+    __slots__ = (
+        "_asked_until", "_early_at", "_grain", "_grains", "_misled", "_others", "_reckoning", "_span", "_sum",
+        "_untold",
+    )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - a limit's six facts
         self, name: str, unit: Unit, capacity: float, period: float, *, level: LimitScope = "key", refuses: bool = False
@@ -83,6 +93,8 @@ class SlidingWindow(Timed):
         self._reckoning = Reckoning()
         self._asked_until = -math.inf
         self._untold = 0
+        self._early_at = math.inf
+        self._misled = 0
 
     def wait(self, now: float, amount: float) -> float:
         """Return seconds until so much has left the window that `amount` fits."""
@@ -107,10 +119,10 @@ class SlidingWindow(Timed):
         grain = grains[-1] if grains else None
         if grain is None or now - grain.start > self._grain:
             self._expire(now)
-            grain = Grain(now)
+            grain = Grain(now, now + self._span)
             grains.append(grain)
         elif now > grain.at:
-            grain.at = now
+            grain.at, grain.until = now, now + self._span
         grain.amount += amount
         self._sum += amount
         epoch = reckoning.epoch if now - reckoning.epoch.start <= GUARD else reckoning.begin(now)
@@ -125,7 +137,7 @@ class SlidingWindow(Timed):
         """Count `used` in place of what was taken, where its window still runs."""
         if isinstance(hold, Drawn):
             grain, more = hold.grain, used - hold.amount
-            if grain.at + self._span - now <= MOMENT:
+            if grain.until - now <= MOMENT:
                 self._expire(now)
             else:
                 grain.amount += more
@@ -142,6 +154,7 @@ class SlidingWindow(Timed):
             if not reckoning.undraw(epoch, hold.amount):
                 hold.mark -= hold.amount  # it was not counted when the vendor looked
             self.settle(now, hold, 0.0)
+            self._misled += hold.at >= self._early_at
         counted = hold.mark + reckoning.drawn_by(epoch) + self._others
         missing = self.capacity - report.remaining - report.rounding - counted
         if missing > _EPSILON:
@@ -149,6 +162,8 @@ class SlidingWindow(Timed):
             self._count(hold.at, missing, now)
             if epoch is not BEFORE_ALL:
                 reckoning.others_drew(now, missing, hold.at, self.period)
+        if report.reset is not None and self._misled < _MISLED:
+            self._all_back(hold.at, report.reset)
         reckoning.told_at = max(reckoning.told_at, hold.at)
         if hold.at >= self._asked_until - _PATIENCE:
             self._untold -= 1
@@ -176,8 +191,17 @@ class SlidingWindow(Timed):
             if excess <= _EPSILON:
                 break
             excess -= grain.amount
-            due = grain.at + self._span
+            due = grain.until
         return due - now
+
+    def _all_back(self, at: float, reset: float) -> None:
+        """Know that all that was taken until `at` is there again `reset` seconds later."""
+        until = at + reset + GUARD + (0.0 if reset % 1.0 else _WHOLE)
+        for grain in reversed(self._grains):
+            if grain.at <= at:
+                if grain.until <= until:  # as all before it do
+                    return
+                grain.until = until
 
     def _count(self, at: float, amount: float, now: float) -> None:
         """Count what somebody else took at its place in time, or a little after it."""
@@ -187,13 +211,16 @@ class SlidingWindow(Timed):
         self._sum += amount
         place = next((grain for grain in self._grains if grain.at >= at), None)
         if place is None:
-            self._grains.append(Grain(at, amount))
+            self._grains.append(Grain(at, at + self._span, amount))
         else:
             place.amount += amount
 
     def _expire(self, now: float) -> None:
         grains = self._grains
-        while grains and grains[0].at + self._span - now <= MOMENT:
-            self._sum -= grains.popleft().amount
+        while grains and grains[0].until - now <= MOMENT:
+            grain = grains.popleft()
+            self._sum -= grain.amount
+            if grain.until < grain.at + self._span:
+                self._early_at = now
         if not grains:
             self._sum = 0.0  # sums of floats drift; an empty window is exactly empty

@@ -104,7 +104,7 @@ def _read(headers: Mapping[str, str], told: Told, several: tuple[_Names, ...]) -
         if left is None:
             continue
         remaining, limit = _number(left), _number(headers.get(limit_name))
-        if remaining is None or not limit or remaining > limit + rounding:
+        if remaining is None or limit is None or limit < 1 or remaining > limit + rounding:
             continue
         text = headers.get(reset_name)
         seconds = None if text is None else _seconds(text)

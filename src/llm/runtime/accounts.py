@@ -94,7 +94,8 @@ class Accounts:
             if limits is None:
                 return None
             account = self._account(("user", name), limits)
-            self._state(account, limits, "user", None if self._before is None else self._before.known(name))
+            with self.book.lock:  # two threads may meet a user at once
+                self._state(account, limits, "user", None if self._before is None else self._before.known(name))
             self._users[name] = account
             if len(self._users) > self._many:
                 self._drop_idle()

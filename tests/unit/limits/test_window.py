@@ -103,6 +103,36 @@ def test_where_nothing_was_ever_told_nothing_stays_back() -> None:
     assert limit.wait(70.0, 2.0) == 0.0
 
 
+def resets(limit: SlidingWindow, hold: Hold, left: float, reset: float, *, refused: bool = False) -> None:
+    limit.learn(hold.at, hold, LimitReport("total_tokens", limit.capacity, left, reset, refused=refused))
+
+
+def test_what_the_provider_will_have_again_sooner_is_there_sooner() -> None:
+    limit = window(8.0)
+    first = limit.take(0.0, 5.0)
+    second = limit.take(1.0, 3.0)
+    resets(limit, first, 3.0, 16.5)
+    resets(limit, second, 0.0, 15.5)  # the same moment
+    assert limit.wait(2.0, 1.0) == pytest.approx(14.5 + GUARD)
+    assert limit.wait(16.5 + GUARD, 8.0) == 0.0
+    late = limit.take(20.0, 8.0)
+    assert limit.wait(20.0, 1.0) == pytest.approx(MINUTE + GUARD)
+    resets(limit, late, 0.0, 56.0)  # in whole seconds, so that it may be almost one more
+    assert limit.wait(20.0, 1.0) == pytest.approx(57.0 + GUARD)
+
+
+def test_a_provider_whose_word_on_that_misleads_is_not_believed_any_more() -> None:
+    limit = window(8.0)
+    resets(limit, limit.take(0.0, 8.0), 0.0, 5.5)
+    limit.wait(6.0, 8.0)
+    misled = [limit.take(6.0, 0.5) for _ in range(8)]
+    for hold in misled:
+        resets(limit, hold, 0.0, 5.5, refused=True)
+    now = 70.0
+    resets(limit, limit.take(now, 8.0), 0.0, 5.5)
+    assert limit.wait(now, 1.0) == pytest.approx(MINUTE + GUARD)
+
+
 def test_the_longer_nothing_was_told_the_more_is_kept_back_for_others() -> None:
     limit = window(100.0)
     hold = limit.take(0.0, 1.0)
