@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from benchmarks.limits.run import Host
     from benchmarks.limits.variation import Variation
 
+pytestmark = pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
+
 SEEDS = (STORED_SEED, 11)
 VARIED = ("unequal", "grouped", "anthropic")  # all of them by `make bench-limits`
 

@@ -1,5 +1,6 @@
 """Random schedules through the public manager: what the limits promise holds after every step, whatever comes.
 
+
 The upstream is a double that answers when it is told and keeps its own log of what it was sent. Two references count
 that log anew. The generous one gives back whatever a vendor might, at once: what it calls too much is too much. The
 cautious one gives nothing back to buckets, and waits out the guard: what it calls free is free.
@@ -13,6 +14,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -22,6 +24,8 @@ from llm.testing import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Mapping
+
+pytestmark = pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 
 T = TypeVar("T")
 
