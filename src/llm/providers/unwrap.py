@@ -33,6 +33,7 @@ class UnwrappedEvents:
         """Read by `reader`."""
         self._reader = reader
         self._own: int | None = None
+        self._again: set[int] = set()  # places of further calls of the answer tool: the first is the answer
         self._others = False
 
     @property
@@ -74,6 +75,9 @@ class UnwrappedEvents:
         return replace(chunk, content=chunk.content + text, tool_calls=others, finish_reason=finish)
 
     def _is_own(self, delta: ToolCallDelta) -> bool:
-        if delta.name == ANSWER_TOOL and self._own is None:
-            self._own = delta.index
-        return delta.index == self._own
+        if delta.name == ANSWER_TOOL:
+            if self._own is None:
+                self._own = delta.index
+            elif delta.index != self._own:
+                self._again.add(delta.index)
+        return delta.index == self._own or delta.index in self._again
