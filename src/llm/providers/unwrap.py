@@ -33,7 +33,7 @@ class UnwrappedEvents:
         """Read by `reader`."""
         self._reader = reader
         self._own: int | None = None
-        self._again: set[int] = set()  # places of further calls of the answer tool: the first is the answer
+        self._answers: set[int] = set()  # places of the answer tool's calls, of which the first is the answer
         self._others = False
 
     @property
@@ -76,8 +76,6 @@ class UnwrappedEvents:
 
     def _is_own(self, delta: ToolCallDelta) -> bool:
         if delta.name == ANSWER_TOOL:
-            if self._own is None:
-                self._own = delta.index
-            elif delta.index != self._own:
-                self._again.add(delta.index)
-        return delta.index == self._own or delta.index in self._again
+            self._own = delta.index if self._own is None else self._own
+            self._answers.add(delta.index)
+        return delta.index in self._answers
