@@ -38,7 +38,8 @@ _MOST_PROBLEMS: Final = 20
 _MOST_STARTS: Final = 16  # braces in the words before an answer
 _MAY_REPEAT: Final = frozenset({"value_error", "assertion_error", "union_tag_invalid"})  # in their words, what came
 _BEGINNING: Final = re.compile(r"\{(?=\s*(?:[\"}]|$))")
-_CUT_NUMBER: Final = re.compile(r"(?<=[\[:,\s])-?\d[\d.eE+-]*$")
+_IN_NUMBERS: Final = "0123456789.eE+-"
+_CUT_NUMBER: Final = re.compile(r"(?<=[\[:,\s])-?\d[\d.eE+-]*\Z")
 _NO_NAME: Final = re.compile(r"[^a-zA-Z0-9_-]+")
 
 
@@ -127,8 +128,9 @@ def read_partial(text: str) -> dict[str, Any] | None:
         return None
     start = begun.start()
     try:
-        # A number that goes on is another number.
-        value = from_json(_CUT_NUMBER.sub("", text[start:]), allow_partial="trailing-strings")
+        # A number that goes on is another number. It is looked for at the end only: this runs for every chunk.
+        cut = _CUT_NUMBER.search(text, len(text.rstrip(_IN_NUMBERS)))
+        value = from_json(text[start : None if cut is None else cut.start()], allow_partial="trailing-strings")
     except ValueError:
         try:
             value, _ = _DECODER.raw_decode(text, start)  # words after it

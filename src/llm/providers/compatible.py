@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
+from weakref import WeakValueDictionary
 
 from llm.core.exceptions import LLMConfigurationError
 from llm.core.models import holds_to_schema
@@ -122,6 +123,9 @@ class CompatibleDialect(OpenAIDialect):
         return stated._replace(total_tokens=stated.input_tokens + stated.output_tokens)
 
 
+_known: Final[WeakValueDictionary[tuple[type, str], RefusedWays]] = WeakValueDictionary()
+
+
 class OpenAICompatible(HTTPProvider):
     """One key at a server that speaks OpenAI's chat dialect; a subclass says which, and is a `ProviderFactory`.
 
@@ -138,7 +142,8 @@ class OpenAICompatible(HTTPProvider):
     ) -> None:
         """Take the settings; `server` goes before the class's.
 
-        `refused` is what the keys of a section know together of the ways to ask for a `response_model`.
+        `refused` is what the keys of a section know together of the ways to ask for a `response_model`; without it
+        the keys of one class at one address do.
 
         Raises:
             LLMConfigurationError: The key is missing or holds characters that no header may, or the address is none.
@@ -148,7 +153,11 @@ class OpenAICompatible(HTTPProvider):
             raise LLMConfigurationError(
                 f"provider {settings.name!r}: no key; add api_keys, or the base_url of a server without keys"
             )
-        super().__init__(settings, CompatibleDialect(server, settings.base_url), refused)
+        dialect = CompatibleDialect(server, settings.base_url)
+        if refused is None:
+            # A registered class is called for each key, and what one key was refused the next must not ask again.
+            refused = _known.setdefault((type(self), dialect.url), RefusedWays())
+        super().__init__(settings, dialect, refused)
         if not server.embeddings:
             self._embeddings = None
 

@@ -33,6 +33,7 @@ class UnwrappedEvents:
         """Read by `reader`."""
         self._reader = reader
         self._own: int | None = None
+        self._answers: set[int] = set()  # places of the answer tool's calls, of which the first is the answer
         self._others = False
 
     @property
@@ -74,6 +75,7 @@ class UnwrappedEvents:
         return replace(chunk, content=chunk.content + text, tool_calls=others, finish_reason=finish)
 
     def _is_own(self, delta: ToolCallDelta) -> bool:
-        if delta.name == ANSWER_TOOL and self._own is None:
-            self._own = delta.index
-        return delta.index == self._own
+        if delta.name == ANSWER_TOOL:
+            self._own = delta.index if self._own is None else self._own
+            self._answers.add(delta.index)
+        return delta.index in self._answers

@@ -75,6 +75,7 @@ class Backend:
         self._models = models
         self._api_keys = api_keys
         self._per_key: Counter[str | None] = Counter()
+        self._arrived = {True: 0, False: 0}  # requests and probes; the lists of them are the test's to clear
 
     def delay(self) -> float:
         """Return seconds that a message takes, one way."""
@@ -92,8 +93,9 @@ class Backend:
         asked = _object(body)
         counted = route in ("answer", "embeddings")
         log = self.requests if counted else self.probes
+        self._arrived[counted] += 1
         record = MockRequest(
-            len(log) + 1,
+            self._arrived[counted],
             path,
             self._clock.now(),
             self._vendor.key(headers),

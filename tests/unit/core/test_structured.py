@@ -369,6 +369,7 @@ def test_a_long_list_of_problems_is_cut() -> None:
         ('{"n": 1', {}),
         ('{"n": 1.', {}),
         ('{"n": 12,', {"n": 12}),
+        ('{"n": 12\n', {"n": 12}),
         ('{"a": {"n": 1}, "b": [x', None),
         ('As {asked}: {"name": "Oslo', {"name": "Oslo"}),
     ],

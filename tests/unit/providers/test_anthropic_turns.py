@@ -210,6 +210,12 @@ def test_a_source_of_no_kind_is_refused() -> None:
         read({"type": "document", "source": {"type": "url", "url": "u"}, "citations": 5})
 
 
+def test_an_effort_in_extra_leaves_the_form_of_the_answer() -> None:
+    own = {"type": "json_schema", "schema": {"type": "object"}}
+    body = body_of(user(TextPart("x")), response_format=own, extra={"output_config": {"effort": "low"}})
+    assert body["output_config"] == {"format": own, "effort": "low"}
+
+
 def test_an_output_config_with_more_than_ours_goes_on_whole() -> None:
     budget = {"effort": "low", "task_budget": {"type": "tokens", "total": 9}}
     for config in (budget, {"format": {"type": "grammar"}}):

@@ -202,6 +202,24 @@ async def test_what_one_key_learned_of_the_ways_the_others_of_its_section_know(
     ]  # fmt: skip
 
 
+async def test_a_registered_class_is_called_for_each_key_and_they_know_it_together_all_the_same(
+    server: Upstream, settings: ProviderSettings
+) -> None:
+    class Acme(OpenAICompatible):
+        pass
+
+    class Other(OpenAICompatible):
+        pass
+
+    server.says(b'{"error": {"message": "json_schema is not supported by this model"}}', status=400)
+    asked = LLMRequest("Where?", model="m", response_model=City)
+    keys = [Acme(settings), Acme(settings), Other(settings)]
+    for key in keys:
+        with pytest.raises(LLMInvalidRequestError):
+            await key.complete(asked)
+    assert ["tools" in body for body in server.bodies] == [False, True, False]
+
+
 THOUGHT = b'[{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]'
 SAID = b'[{"type": "text", "text": "Par"}, {"type": "text", "text": "is"}]'
 

@@ -255,10 +255,19 @@ def test_in_a_stream_the_pieces_come_as_text_and_those_of_other_tools_as_they_ar
         assert not isinstance(chunk, tuple)
         read.append(chunk)
     assert [None if chunk is None else chunk.content for chunk in read] == ["Well: ", None, "", '{"a":', "1}", "", ""]
-    others = [delta for chunk in read if chunk is not None for delta in chunk.tool_calls if delta.index == 0]
+    others = [delta for chunk in read if chunk is not None for delta in chunk.tool_calls]
     assert others == [ToolCallDelta(0, "a", "look", "{"), ToolCallDelta(0, arguments="}")]
     assert read[-1] == StreamChunk(finish_reason="tool_calls")
     assert (reader.id, reader.model, reader.done) == ("id-1", "gpt-4", False)
+
+
+async def test_an_answer_that_is_given_twice_at_once_is_one() -> None:
+    twice = tuple(ToolCall(f"call-{n}", ANSWER_TOOL, OSLO) for n in range(2))
+    async with Bench("openai", lambda _: LLMResponse(tool_calls=twice)) as client:
+        for stream in (False, True):
+            answer = await ask(client, stream=stream, model="gpt-4", response_model=City, cache=False)
+            assert answer.parsed == City(name="Oslo", people=717710)
+            assert (answer.content, answer.tool_calls, answer.finish_reason) == (OSLO, (), "stop")
 
 
 # --- what a server refuses --------------------------------------------------------------------------------------------

@@ -56,6 +56,15 @@ async def test_openais_client_takes_a_whole_answer() -> None:
     assert [(r.number, r.key, r.status, r.stream) for r in up.requests] == [(1, KEY, 200, False)]
 
 
+async def test_who_clears_the_list_of_requests_clears_no_number() -> None:
+    async with MockUpstream("openai") as up, _openai(up) as client:
+        answers = []
+        for _ in range(2):
+            answers.append(await client.chat.completions.create(model=MODEL, messages=ASKED))
+            up.requests.clear()
+    assert answers[0].id != answers[1].id
+
+
 def _choices(_: LLMRequest) -> LLMResponse:
     token = TokenLogprob("Yes", -0.5, b"Yes", (TokenLogprob("No", -1.0, b"No"),))
     refusal = OurChoice("I cannot.", "content_filter", refused=True)

@@ -12,7 +12,7 @@ What it says otherwise, and what it has no word for:
 - A thought goes back only with its signature: one of another vendor's model would be refused, and is left out.
 
 `user`, `metadata`, `priority`, `cache` and `timeout` are ours and never sent; `extra` is merged over the body last,
-unread.
+unread, but for `output_config`, whose fields join those that are there.
 
 Source: https://docs.claude.com/en/api/messages
 """

@@ -71,6 +71,9 @@ def _body(request: LLMRequest) -> dict[str, Any]:
         body["output_config"] = output
     if request.extra:
         body.update(request.extra)
+        own: Any = request.extra.get("output_config")
+        if output and isinstance(own, dict):  # a wish for effort does not take the form of the answer away
+            body["output_config"] = {**output, **own}
     return body
 
 
