@@ -34,9 +34,11 @@ class Grain:
         amount: What it holds, in the limit's unit.
         start: Monotonic seconds of the first.
         until: Monotonic seconds at which it leaves.
+        untold: Of how many of its requests the provider has not told when all is there again.
+        back: The latest of what it told.
     """
 
-    __slots__ = ("amount", "at", "start", "until")
+    __slots__ = ("amount", "at", "back", "start", "until", "untold")
 
     def __init__(self, at: float, until: float, amount: float = 0.0) -> None:
         """Begin at `at`."""
@@ -44,6 +46,8 @@ class Grain:
         self.at: float = at
         self.until: float = until
         self.amount: float = amount
+        self.untold: int = 0
+        self.back: float = -math.inf
 
 
 class Drawn(Hold):
@@ -121,9 +125,11 @@ class SlidingWindow(Timed):
             self._expire(now)
             grain = Grain(now, now + self._span)
             grains.append(grain)
-        elif now > grain.at:
-            grain.at, grain.until = now, now + self._span
+        else:
+            grain.at = max(now, grain.at)
+            grain.until = grain.at + self._span
         grain.amount += amount
+        grain.untold += 1
         self._sum += amount
         epoch = reckoning.epoch if now - reckoning.epoch.start <= GUARD else reckoning.begin(now)
         reckoning.drawn += amount
@@ -163,7 +169,7 @@ class SlidingWindow(Timed):
             if epoch is not BEFORE_ALL:
                 reckoning.others_drew(now, missing, hold.at, self.period)
         if report.reset is not None and self._misled < _MISLED:
-            self._all_back(hold.at, report.reset)
+            self._all_back(hold, report.reset)
         reckoning.told_at = max(reckoning.told_at, hold.at)
         if hold.at >= self._asked_until - _PATIENCE:
             self._untold -= 1
@@ -191,14 +197,23 @@ class SlidingWindow(Timed):
             if excess <= _EPSILON:
                 break
             excess -= grain.amount
-            due = grain.until
+            due = max(due, grain.until)
         return due - now
 
-    def _all_back(self, at: float, reset: float) -> None:
-        """Know that all that was taken until `at` is there again `reset` seconds later."""
-        until = at + reset + GUARD + (0.0 if reset % 1.0 else _WHOLE)
+    def _all_back(self, hold: Hold, reset: float) -> None:
+        """Know that what `hold` found there, and it, is there again `reset` seconds later.
+
+        In which order requests of the same moment arrived nobody knows, so all of theirs must have told.
+        """
+        until = hold.at + reset + GUARD + (0.0 if reset % 1.0 else _WHOLE)
+        if isinstance(hold, Drawn):
+            own = hold.grain
+            own.untold -= 1
+            own.back = max(own.back, until)
+            if not own.untold:
+                own.until = min(own.until, own.back)
         for grain in reversed(self._grains):
-            if grain.at <= at:
+            if grain.at < hold.at - GUARD:
                 if grain.until <= until:  # as all before it do
                     return
                 grain.until = until

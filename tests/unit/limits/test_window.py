@@ -112,13 +112,30 @@ def test_what_the_provider_will_have_again_sooner_is_there_sooner() -> None:
     first = limit.take(0.0, 5.0)
     second = limit.take(1.0, 3.0)
     resets(limit, first, 3.0, 16.5)
-    resets(limit, second, 0.0, 15.5)  # the same moment
+    resets(limit, second, 0.0, 15.5)  # as the first told
     assert limit.wait(2.0, 1.0) == pytest.approx(14.5 + GUARD)
     assert limit.wait(16.5 + GUARD, 8.0) == 0.0
     late = limit.take(20.0, 8.0)
     assert limit.wait(20.0, 1.0) == pytest.approx(MINUTE + GUARD)
     resets(limit, late, 0.0, 56.0)  # in whole seconds, so that it may be almost one more
     assert limit.wait(20.0, 1.0) == pytest.approx(57.0 + GUARD)
+
+
+def test_of_requests_of_one_moment_the_last_to_be_told_of_counts() -> None:
+    limit = window(8.0)
+    several = [limit.take(0.0, 2.0) for _ in range(4)]
+    for hold, reset in zip(several, (15.5, 30.5, 45.5), strict=False):  # a bucket's
+        resets(limit, hold, 0.0, reset)
+    assert limit.wait(0.0, 1.0) == pytest.approx(MINUTE + GUARD)
+    resets(limit, several[3], 0.0, 59.5)
+    assert limit.wait(0.0, 1.0) == pytest.approx(59.5 + GUARD)
+
+
+def test_a_request_of_a_moment_that_was_told_of_already_makes_it_open_again() -> None:
+    limit = window(8.0)
+    resets(limit, limit.take(0.0, 4.0), 4.0, 30.5)
+    limit.take(0.0, 4.0)
+    assert limit.wait(0.0, 1.0) == pytest.approx(MINUTE + GUARD)
 
 
 def test_a_provider_whose_word_on_that_misleads_is_not_believed_any_more() -> None:
