@@ -23,6 +23,11 @@ def check_options(request: object, cache_policy: type) -> None:
         LLMInvalidRequestError: One is of the wrong kind or out of range; names it and what is expected.
     """
     _check(request, _OPTIONS)
+    for name in getattr(request, "extra", None) or ():
+        if name in _OURS:
+            raise LLMInvalidRequestError(
+                f"extra holds {name!r}; pass {_OURS[name]} instead, which keys, limits and budgets go by"
+            )
     cache = getattr(request, "cache", None)
     if cache is not None and cache is not False and not isinstance(cache, cache_policy):
         raise _refused("cache", cache, "False, a CachePolicy, or None")
@@ -156,6 +161,15 @@ def _is_text_or_mapping(value: object) -> bool:
 def _from_to(low: float, high: float) -> Test:
     return lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
 
+
+_OURS: Final = {
+    "model": "model=",
+    "stream": "stream=, or call stream_complete()",
+    "max_tokens": "max_tokens=",
+    "max_completion_tokens": "max_tokens=",
+    "max_output_tokens": "max_tokens=",
+}
+"""Vendor fields that would go around an option of ours."""
 
 _YEAR: Final = 31_536_000
 _SHOWN_BITS: Final = 128

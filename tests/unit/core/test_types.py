@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import llm
 from llm import (
     CachePolicy,
     Choice,
@@ -72,3 +73,9 @@ def test_any_choice_can_go_on_as_the_assistants_turn() -> None:
     ]
     assert response.message == response.choices[0].message
     assert Choice(thinking=(ThinkingPart("hm"),)).message.content == (ThinkingPart("hm"),)
+
+
+@pytest.mark.parametrize("name", ["model", "stream", "max_tokens", "max_completion_tokens", "max_output_tokens"])
+def test_extra_does_not_go_around_an_option_of_ours(name: str) -> None:
+    with pytest.raises(LLMInvalidRequestError, match=f"extra holds '{name}'; pass"):
+        llm.LLMRequest("Hello", extra={name: 1})
