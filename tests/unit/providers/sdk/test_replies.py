@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from llm.providers.sdk.replies import BedrockReply, Reached
 
 if TYPE_CHECKING:
     from llm.core.protocols import Reply
+
+
+import_module("botocore.eventstream")  # loaded as the client of Bedrock is made, never in the loop
 
 
 class Given:
