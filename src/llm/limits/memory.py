@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Wake: TypeAlias = Callable[[Iterable[Limit]], None]
 
 _SILENT_ANSWERS: Final = 32
-_OFTEN: Final = 0.02  # seconds: a fifth of what may pass anyhow between the vendor's view and ours
+_OFTEN: Final = 0.002  # seconds: little beside what may pass anyhow between the view of the vendor and ours
 
 
 class Account:
