@@ -66,3 +66,12 @@ class CacheBackend(Protocol):
     async def close(self) -> None:
         """Give back what the backend holds; as often as one likes."""
         ...
+
+
+@runtime_checkable
+class Peeking(Protocol):
+    """A backend that can say at once, without waiting for anything, what is under a key."""
+
+    def peek(self, key: str) -> CacheEntry | None:
+        """Return what is under the key; None where nothing is."""
+        ...

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
@@ -98,10 +99,9 @@ def _of_request(request: LLMRequest) -> dict[str, Any]:
     decides: dict[str, Any] = {}
     if request.embed is None:
         decides["messages"] = [_message(message) for message in request.messages]
-    for name, form in _OPTIONS.items():
-        value = getattr(request, name)
+    for value, option in zip(_options_of(request), _OPTIONS.items()):  # noqa: B905 - one of each, and a check costs time
         if value is not None:
-            decides[name] = form(value)
+            decides[option[0]] = option[1](value)
     if extra := _extra(request.extra):
         decides["extra"] = extra
     return decides
@@ -287,3 +287,5 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "reasoning_effort": _plain,
     "embed": _embed,
 }
+
+_options_of: Callable[[LLMRequest], tuple[Any, ...]] = attrgetter(*_OPTIONS)

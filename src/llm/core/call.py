@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from itertools import count
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from .decisions import decision_log, in_words
 from .exceptions import LLMRateLimitError
@@ -142,12 +142,13 @@ class Call:
         error: How it failed; None while it runs and where it succeeded.
         waited: Whether it ever stood in a queue.
         forget: Takes the answer out of the cache again; None where none keeps it.
+        glanced: A request, and what the cache's layer found out about it before the chain; None where it did not look.
         decisions: Its decision log; `log` has it in words.
     """
 
     __slots__ = (
-        "_ends", "_lease", "_place", "deadline", "decisions", "error", "forget", "heard", "number", "priority",
-        "retryable", "sends", "started", "state", "ticket", "user", "waited",
+        "_ends", "_lease", "_place", "deadline", "decisions", "error", "forget", "glanced", "heard", "number",
+        "priority", "retryable", "sends", "started", "state", "ticket", "user", "waited",
     )  # fmt: skip
 
     def __init__(
@@ -167,6 +168,7 @@ class Call:
         self.error: BaseException | None = None
         self.waited: bool = False
         self.forget: Callable[[], Awaitable[None]] | None = None
+        self.glanced: tuple[object, Any] | None = None
         self.decisions: Noted = decision_log()
         self._place: Place | None = None
         self._lease: Lease | None = None

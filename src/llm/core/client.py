@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .arguments import read_history
 from .call import Call
+from .conduct import Conduct
 from .embedding import joined, limits_of, portions_of, within
-from .ending import Brake, closed, late
-from .exceptions import LLMException, LLMInvalidRequestError, LLMTimeoutError
+from .ending import Brake
+from .exceptions import LLMInvalidRequestError, LLMTimeoutError
 from .messages import Message, MessageRole, read_messages
 from .options import check_model
 from .protocols import TokenCounting
-from .repair import Fitting, check_structured
+from .repair import check_structured
 from .routing import check_provider
-from .stream import LLMStream, as_stream
+from .stream import LLMStream
 from .texts import EmbeddingInput
-from .types import LLMRequest, LLMResponse, request_with, response_with
+from .types import LLMRequest, LLMResponse, request_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,12 +26,9 @@ if TYPE_CHECKING:
 
     from .arguments import Options
     from .messages import MessageLike, MessagesLike
-    from .parts import Chain, Route, Routes
+    from .parts import Route, Routes
     from .stream import LLMResult
     from .types import CachePolicy, EmbeddingResponse, ToolDefinition
-
-
-_logger = logging.getLogger("llm.client")
 
 
 class LLMClient:
@@ -287,84 +283,8 @@ class LLMClient:
         return route, model or route.chain.pool.queue.choose_model(vectors=vectors)
 
     async def _send(self, request: LLMRequest, brake: Brake | None = None) -> LLMResult:
-        route, request = self.prepare(request)
-        call = request.call
-        if call is None:
-            raise LLMInvalidRequestError("a request was prepared without a call")
-        chain, clock, calls = route.chain, self._routes.parts.clock, self._routes.calls
-        brake = brake or Brake()
-        timer = None
-        if call.deadline is not None:
-            timer = clock.call_later(max(0.0, call.deadline - call.started), brake.end)
-        calls.enter(call, lambda: brake.pull(closed(call, request, route.provider)))
-        try:
-            with brake:
-                result = await chain.call(request)
-                if request.response_model is not None:
-                    show = self._routes.parts.config.global_.log_content
-                    complete = partial(self._complete, call=call, request=request, route=route)
-                    fitting = Fitting(request, request.response_model, chain.call, clock, complete, show)
-                    result = await fitting.whole(result)
-        except TimeoutError as timeout:
-            over = call.deadline is not None and clock.now() >= call.deadline
-            error = brake.reason or (late(call, request, route.provider) if over else timeout)
-            self._end(chain, call, request, error=error)
-            if error is timeout:  # a layer's own
-                raise
-            raise error from None
-        except BaseException as error:
-            self._end(chain, call, request, error=error)
-            raise
-        finally:
-            if timer is not None:
-                timer.cancel()
-        if isinstance(result, LLMStream) or request.stream:
-            return self._streaming(as_stream(result), call, request, route)
-        response = result if request.response_model is not None else self._complete(result, call, request, route)
-        self._end(chain, call, request, response)
-        return response
-
-    def _streaming(self, stream: LLMStream, call: Call, request: LLMRequest, route: Route) -> LLMStream:
-        chain = route.chain
-        self._routes.calls.enter(call, lambda: stream.interrupt(closed(call, request, route.provider)))
-        if request.response_model is None:
-            stream.finish_with(lambda response: self._complete(response, call, request, route))
-        stream.on_end(lambda response, error: self._end(chain, call, request, response, error))
-        stream.limit(self._routes.parts.clock, call.deadline)
-        return stream
-
-    def _complete(self, response: LLMResponse, call: Call, request: LLMRequest, route: Route) -> LLMResponse:
-        parts = self._routes.parts
-        model = response.model or request.model or ""
-        cost = response.cost  # the cache's, or the provider's own word
-        if cost is None and not response.cached:
-            cost = parts.cost(route.provider, model, response.usage)
-        return response_with(
-            response,
-            model=model,
-            provider=response.provider or route.provider,
-            cost=cost,
-            latency=parts.clock.now() - call.started,
-            attempts=call.sends,
-        )
-
-    def _end(
-        self,
-        chain: Chain,
-        call: Call,
-        request: LLMRequest,
-        response: LLMResponse | None = None,
-        error: BaseException | None = None,
-    ) -> None:
-        self._routes.calls.leave(call)
-        if isinstance(error, LLMException):
-            error.attempts = call.sends
-        call.ended(self._routes.parts.clock.now(), error)
-        for observer in chain.observers:
-            try:
-                observer.call_ended(call, request, response, error)
-            except Exception:
-                _logger.exception("an observer of a call failed; the call itself did not")
+        route, prepared = self.prepare(request)
+        return await Conduct(self._routes, route, prepared).run(brake)
 
 
 def _is_text(value: object) -> bool:

@@ -11,7 +11,7 @@ from .call import Ticket
 from .pool import Pool
 from .protocols import CallNext, CallObserver
 from .routing import check_provider, resolve
-from .types import LLMRequest
+from .types import LLMRequest, LLMResponse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,12 +33,14 @@ class Chain:
         pool: The keys at its end.
         ticket: Returns what a request for a model would ask of the limits.
         observers: Those of its layers that hear of every call.
+        glance: Returns the answer that is at hand without asking the layers; None where nothing ever is.
     """
 
     call: CallNext
     pool: Pool
     ticket: Callable[[LLMRequest, str], Ticket]
     observers: tuple[CallObserver, ...]
+    glance: Callable[[LLMRequest], LLMResponse | None] | None = None
 
 
 class Parts(Protocol):

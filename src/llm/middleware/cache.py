@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from llm.cache.answer import Answer, as_cached
+from llm.cache.base import Peeking
 from llm.cache.key import cache_key
 from llm.core.exceptions import LLMInvalidRequestError
 from llm.core.stream import LLMStream
@@ -20,15 +21,16 @@ from .flight import Flight
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from llm.cache.base import CacheBackend
+    from llm.cache.base import CacheBackend, CacheEntry
     from llm.core.protocols import CallNext
     from llm.core.stream import LLMResult
-    from llm.core.types import CacheScope, LLMRequest
+    from llm.core.types import CacheScope, LLMRequest, LLMResponse
     from llm.utils.clock import Clock
 
 _logger = logging.getLogger("llm.cache")
 _LOG_EVERY = 60.0  # seconds between two lines about a broken backend
 _AS_CONFIGURED = CachePolicy()
+_MOST_DECODED = 16_777_216  # bytes, of answers that are held as values too
 
 
 @dataclass(slots=True)
@@ -56,15 +58,15 @@ class CacheStats:
         return served / (served + self.misses) if served else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Use:
-    """How one request uses the cache."""
+class _Use(NamedTuple):
+    """How one request uses the cache; `tenant` is empty where all share."""
 
     key: str
     ttl: float
     oldest: float | None
     refresh: bool
-    tags: tuple[str, ...]
+    model: str
+    tenant: tuple[str, ...]
 
 
 class CacheMiddleware:
@@ -117,6 +119,10 @@ class CacheMiddleware:
         self._flights: dict[tuple[str, bool, bool], Flight] = {}
         self._unwritten: dict[str, Answer] = {}  # on their way to the backend, and found already
         self._logged_at = -_LOG_EVERY
+        self._peek = backend.peek if isinstance(backend, Peeking) else None
+        # Beside the bytes that are kept, so that an answer that is given often is read once.
+        self._decoded: dict[str, tuple[bytes, Answer]] = {}
+        self._decoded_bytes = 0
 
     @property
     def flights(self) -> int:
@@ -129,7 +135,7 @@ class CacheMiddleware:
         Raises:
             LLMException: The provider's, of this call or of the identical one that it waited for.
         """
-        use = self._use(request)
+        use = self._use_of(request)
         if use is None:
             return await call_next(request)
         if request.response_model is not None and request.call is not None:
@@ -150,6 +156,32 @@ class CacheMiddleware:
             self.stats.misses += 1
         return await self._ask(use, flight, request, call_next, look=False)
 
+    def glance(self, request: LLMRequest) -> LLMResponse | None:
+        """Return the answer that the backend has at hand; None where the chain must be asked.
+
+        A hit takes nothing, waits for nothing and cannot fail, so of all that a call goes through it needs the count
+        alone. What was found out about a request that is not here is left with its call.
+        """
+        call = request.call
+        if self._peek is None or call is None or request.stream or request.response_model is not None:
+            return None
+        use = self._use(request)
+        answer = None if use is None or use.refresh else self._at_hand(use)
+        if answer is None:
+            call.glanced = (request, use)
+            return None
+        self.stats.hits += 1
+        return answer.response
+
+    def _at_hand(self, use: _Use) -> Answer | None:
+        written = self._unwritten.get(use.key)
+        if written is not None or self._peek is None:
+            return written
+        try:
+            return self._readable(use, self._peek(use.key))
+        except Exception:  # noqa: BLE001 - the chain meets it again, and counts it
+            return None
+
     async def forget(self, request: LLMRequest) -> None:
         """Remove the answer to this request, such as one that does not fit the caller's `response_model`."""
         use = self._use(request)
@@ -162,6 +194,13 @@ class CacheMiddleware:
             await self._backend.delete(key)
         except Exception as error:  # noqa: BLE001 - whatever it is, the call goes on
             self._trouble("removing an answer", error)
+
+    def _use_of(self, request: LLMRequest) -> _Use | None:
+        call = request.call
+        if call is None or call.glanced is None:
+            return self._use(request)
+        glanced, call.glanced = call.glanced, None  # the two hold each other
+        return glanced[1] if glanced[0] is request else self._use(request)
 
     def _use(self, request: LLMRequest) -> _Use | None:
         if request.cache is False or (request.stream and not self._streams):
@@ -177,10 +216,8 @@ class CacheMiddleware:
             LLMInvalidRequestError
         ):  # without a JSON form there is no key; whoever builds the body says what is wrong
             return None
-        tags: tuple[str, ...] = (f"provider:{self._provider}", f"model:{request.model or ''}")
-        if scope == "user":
-            tags = (*tags, f"user:{request.user or ''}")
-        return _Use(key, ttl, policy.ttl, policy.refresh, tags)
+        tenant = (request.user or "",) if scope == "user" else ()
+        return _Use(key, ttl, policy.ttl, policy.refresh, request.model or "", tenant)
 
     async def _ask(
         self, use: _Use, flight: Flight | None, request: LLMRequest, call_next: CallNext, *, look: bool
@@ -216,11 +253,25 @@ class CacheMiddleware:
         except Exception as error:  # noqa: BLE001 - whatever it is, the call goes on
             self._trouble("reading", error)
             return None
-        if entry is None or (use.oldest is not None and entry.age >= use.oldest):
-            return None
-        answer = Answer.decode(entry.value)
-        if answer is None:
+        answer = self._readable(use, entry)
+        if answer is None and entry is not None and _is_young(use, entry):
             self._trouble("reading", ValueError("an entry is damaged, or of another version"))
+        return answer
+
+    def _readable(self, use: _Use, entry: CacheEntry | None) -> Answer | None:
+        if entry is None or not _is_young(use, entry):
+            return None
+        value = entry.value
+        known = self._decoded.get(use.key)
+        if known is not None and known[0] is value:  # the very bytes that were read before
+            return known[1]
+        answer = Answer.decode(value)
+        if answer is not None and self._peek is not None and len(value) < _MOST_DECODED:
+            self._decoded_bytes += len(value)
+            if self._decoded_bytes > _MOST_DECODED:  # what is asked for again is read again
+                self._decoded.clear()
+                self._decoded_bytes = len(value)
+            self._decoded[use.key] = (value, answer)
         return answer
 
     async def _hit(self, answer: Answer, flight: Flight | None, request: LLMRequest) -> LLMResult:
@@ -274,7 +325,8 @@ class CacheMiddleware:
         try:
             if self._unwritten.get(use.key) is not answer:
                 return  # forgotten, or replaced, since
-            await self._backend.put(use.key, answer.encode(), ttl=use.ttl, tags=use.tags)
+            tags = (f"provider:{self._provider}", f"model:{use.model}", *(f"user:{user}" for user in use.tenant))
+            await self._backend.put(use.key, answer.encode(), ttl=use.ttl, tags=tags)
             self.stats.stored += 1
             if use.key not in self._unwritten:  # forgotten meanwhile
                 await self._backend.delete(use.key)
@@ -293,3 +345,7 @@ class CacheMiddleware:
                 "the cache of %s failed while %s (%s: %s); calls go on without it, %d failures so far",
                 self._provider, doing, type(error).__name__, redact(str(error)), self.stats.errors,
             )  # fmt: skip
+
+
+def _is_young(use: _Use, entry: CacheEntry) -> bool:
+    return use.oldest is None or entry.age < use.oldest

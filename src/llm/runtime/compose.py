@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from llm.core.exceptions import LLMConfigurationError, LLMInvalidRequestError
-from llm.core.keys import Key, Slot
 from llm.core.models import PriceBook
 from llm.core.parts import Chain
-from llm.core.pool import Pool
-from llm.core.protocols import CallObserver, Provider, ProviderSettings
+from llm.core.protocols import CallObserver
 from llm.core.settlement import Settlement
 from llm.core.tokens import OutputEstimate, PromptCalibration, count_tokens
 from llm.core.types import TokenUsage
 from llm.core.upkeep import Upkeep
-from llm.limits.admission import AdmissionQueue
 from llm.middleware.base import compose
 from llm.middleware.cache import CacheMiddleware
-from llm.middleware.logging import LoggingMiddleware
-from llm.middleware.metrics import Metrics, MetricsMiddleware
 from llm.middleware.rate_limiter import RateLimitMiddleware
-from llm.middleware.retry import RetryMiddleware, RetryPolicy
+from llm.middleware.retry import RetryMiddleware
 from llm.providers.direct.transport import DirectTransport
 
 from .accounts import Accounts
 from .charges import Charges
 from .journal import Journal
-from .registry import provider_factory
+from .layers import Layers
+from .pools import Pools
 from .vendors import Vendors
 
 if TYPE_CHECKING:
@@ -40,10 +35,10 @@ if TYPE_CHECKING:
     from llm.core.config.providers import ProviderConfig
     from llm.core.config.sections import CacheConfig
     from llm.core.inflight import Outbox
+    from llm.core.pool import Pool
     from llm.core.protocols import Middleware, Transport
-    from llm.core.types import LLMRequest
+    from llm.core.types import LLMRequest, LLMResponse
     from llm.utils.clock import Clock
-    from llm.utils.redact import Secret
 
 
 _logger = logging.getLogger("llm.runtime")
@@ -80,13 +75,22 @@ class Composition:
         self._accounts: Accounts = Accounts(config, clock, None if before is None else before._accounts)
         self._prices = PriceBook(config.prices)
         self._cache: CacheBackend | None = self._answers(before)
-        self._cache_layers: dict[str, CacheMiddleware] = {}
-        self._caches: list[CacheMiddleware] = [] if before is None else before._caches
-        self._metrics: Metrics = Metrics(partial(_misses, self._caches)) if before is None else before._metrics
+        self._layers: Layers = Layers(
+            config,
+            clock=clock,
+            outbox=outbox,
+            cache=self._cache,
+            cost=self.cost,
+            before=None if before is None else before._layers,
+        )
         self._journal: Journal = Journal(clock) if before is None else before._journal
         self._output: OutputEstimate = OutputEstimate() if before is None else before._output
         self._prompts: PromptCalibration = PromptCalibration() if before is None else before._prompts
-        self._pools: dict[str, Pool] = {name: self._pool(name, section) for name, section in config.providers.items()}
+        pools = Pools(config, clock=clock, spawn=outbox.spawn, accounts=self._accounts, vendors=self._vendors)
+        self._pools: dict[str, Pool] = {
+            name: pools.pool(name, section, self._settlement(name, section))
+            for name, section in config.providers.items()
+        }
         self._charges: dict[str, Charges] = {name: self._charges_of(name, pool) for name, pool in self._pools.items()}
         self.chains: dict[str, Chain] = {name: self.compose(name, config.global_.middleware) for name in self._pools}
         self._upkeep = Upkeep(
@@ -122,10 +126,11 @@ class Composition:
         """
         pool = self._pools[provider]
         opener = RateLimitMiddleware(charges=self._charges[provider], check=pool.queue.check, clock=self.clock)
-        made = [self._layer(layer, provider, pool, opener) for layer in middleware]
+        made = [self._layers.layer(layer, provider, pool, opener) for layer in middleware]
         layers = [layer for layer in made if layer is not None]
         observers = [layer for layer in layers if isinstance(layer, CallObserver)]
-        return Chain(compose(layers, pool), pool, opener.ticket, (*observers, self._journal.observer(provider)))
+        hearing: tuple[CallObserver, ...] = (*observers, self._journal.observer(provider))
+        return Chain(compose(layers, pool), pool, opener.ticket, hearing, _glance(layers))
 
     def cost(self, provider: str, model: str, usage: TokenUsage) -> float | None:
         """Return US dollars; None where the price is unknown."""
@@ -140,9 +145,9 @@ class Composition:
 
     def status(self) -> dict[str, Any]:
         """Return metrics, users, cache, limits and the calls of late that did not go straight through."""
-        users = self._metrics.users()
+        users = self._layers.metrics.users()
         return {
-            "metrics": self._metrics.snapshot(),
+            "metrics": self._layers.metrics.snapshot(),
             "users": {name: {**counts, "resets_in": self._resets_in(name)} for name, counts in users.items()},
             "cache": self._cache_status(),
             "limits": self._accounts.status(),
@@ -155,7 +160,7 @@ class Composition:
 
     def _cache_status(self) -> dict[str, Any]:
         counted = ("hits", "followers", "misses", "stored", "errors")
-        counts = {name: sum(getattr(layer.stats, name) for layer in self._caches) for name in counted}
+        counts = {name: sum(getattr(layer.stats, name) for layer in self._layers.caches) for name in counted}
         return {"backend": "none" if self._cache is None else "memory", **counts}
 
     def warm(self) -> None:
@@ -179,82 +184,11 @@ class Composition:
         if self._own_transport is not None:
             await self._own_transport.close()
 
-    def _pool(self, name: str, section: ProviderConfig) -> Pool:
-        config, clock = self.config, self.clock
-        make = partial(self._make_key, name, section, provider_factory(section.type))
-        keys: dict[Secret | None, Key] = {}
-        slots = [
-            (
-                Slot(slot.index, slot.model, keys.get(slot.key) or keys.setdefault(slot.key, make(slot.key))),
-                self._accounts.of_slot(name, section, slot),
-            )
-            for slot in section.slots
-        ]
-        queue = AdmissionQueue(
-            name,
-            slots,
-            clock=clock,
-            book=self._accounts.book,
-            levels=self._accounts.levels(config.pool.max_size),
-            max_waiting=config.pool.max_waiting,
+    def _settlement(self, provider: str, section: ProviderConfig) -> Settlement:
+        return Settlement(
+            cost=partial(self._spent, provider) if self._accounts.counts_dollars(section) else None,
+            expected=self._output.expected,
         )
-        return Pool(
-            name,
-            queue,
-            clock=clock,
-            timeouts=config.global_.timeouts,
-            acquire_timeout=config.pool.acquire_timeout,
-            spawn=self._outbox.spawn,
-            settlement=Settlement(
-                cost=partial(self._spent, name) if self._accounts.counts_dollars(section) else None,
-                expected=self._output.expected,
-            ),
-        )
-
-    def _make_key(
-        self, name: str, section: ProviderConfig, factory: Callable[[ProviderSettings], Any], key: Secret | None
-    ) -> Key:
-        settings = ProviderSettings(
-            name=name,
-            models=section.models,
-            clock=self.clock,
-            transport=self._vendors.transport(name, section, key),
-            key=key,
-            base_url=section.address,
-            device=section.device,
-            api=section.api,
-            headers=section.headers,
-            on_unsupported=section.on_unsupported,
-            models_ttl=section.models_ttl,
-            routing={} if section.routing is None else section.routing.body(),
-        )
-        return Key(
-            name if key is None else key.fingerprint,
-            lambda: _provider(factory(settings), section.type),
-            clock=self.clock,
-            idle_timeout=self.config.pool.idle_timeout,
-            max_lifetime=self.config.pool.max_lifetime,
-            secret=key,
-        )
-
-    def _layer(
-        self, layer: Middleware | str, provider: str, pool: Pool, opener: RateLimitMiddleware
-    ) -> Middleware | None:
-        if not isinstance(layer, str):
-            return layer
-        makers: dict[str, Callable[[], Middleware | None]] = {
-            "rate_limit": lambda: opener,
-            "retry": lambda: RetryMiddleware(self._retry_policy(), clock=self.clock, rest=pool.rest),
-            "cache": lambda: self._cache_layer(provider),
-            "logging": lambda: self._logging(provider),
-            "metrics": lambda: MetricsMiddleware(self._metrics, self.clock, price=partial(self.cost, provider)),
-        }
-        return makers[layer]() if layer in makers else _imported(layer, ", ".join(makers))
-
-    def _logging(self, provider: str) -> LoggingMiddleware:
-        secrets = [key for section in self.config.providers.values() for key in section.api_keys]
-        content = self.config.global_.log_content
-        return LoggingMiddleware(self.clock, provider=provider, log_content=content, secrets=secrets)
 
     def _charges_of(self, provider: str, pool: Pool) -> Charges:
         section = self.config.providers[provider]
@@ -286,32 +220,6 @@ class Composition:
     def _spent(self, provider: str, model: str, usage: TokenUsage) -> float:
         return self.cost(provider, model, usage) or 0.0
 
-    def _retry_policy(self) -> RetryPolicy:
-        stated = self.config.retry
-        return RetryPolicy(
-            stated.max_attempts, stated.initial_delay, stated.max_delay, stated.retry_after_max, stated.after_send
-        )
-
-    def _cache_layer(self, provider: str) -> CacheMiddleware | None:
-        stated = self.config.cache
-        if self._cache is None or stated is None:
-            return None
-        if provider in self._cache_layers:  # one for all chains, so that their calls share its flights
-            return self._cache_layers[provider]
-        layer = self._cache_layers[provider] = CacheMiddleware(
-            self._cache,
-            provider=provider,
-            clock=self.clock,
-            ttl=stated.ttl,
-            scope=stated.scope,
-            single_flight=stated.single_flight,
-            streams=stated.streams,
-            spawn=self._outbox.spawn,
-            idle=self.config.global_.timeouts.idle,
-        )
-        self._caches.append(layer)
-        return layer
-
     def _connections(self, before: Composition | None) -> DirectTransport:
         bound = self.config.global_.timeouts.connect
         if before is not None and before._own_transport is not None and before.config.global_.timeouts.connect == bound:
@@ -333,8 +241,14 @@ class Composition:
             self._own_transport = None
 
 
-def _misses(layers: list[CacheMiddleware]) -> int:
-    return sum(layer.stats.misses for layer in layers)
+def _glance(layers: Sequence[Middleware]) -> Callable[[LLMRequest], LLMResponse | None] | None:
+    """Return how to look into the cache before the chain: where nothing stands before it that must see a hit."""
+    for layer in layers:
+        if isinstance(layer, CacheMiddleware):
+            return layer.glance
+        if not isinstance(layer, RateLimitMiddleware | RetryMiddleware):
+            return None
+    return None
 
 
 def _cache_backend(stated: CacheConfig, clock: Clock) -> CacheBackend:
@@ -366,26 +280,3 @@ def _tell_of_unbuilt(config: LLMConfig) -> None:
 
 def _same_store(one: CacheConfig, other: CacheConfig) -> bool:
     return (one.max_entries, one.max_bytes) == (other.max_entries, other.max_bytes)
-
-
-def _provider(made: object, kind: str) -> Provider:
-    if isinstance(made, Provider):
-        return made
-    wanted = ("initialize", "complete", "stream", "health_check", "close")
-    missing = ", ".join(name for name in wanted if not hasattr(made, name))
-    raise LLMConfigurationError(
-        f"the factory of providers of type {kind!r} made a {type(made).__name__}, which lacks {missing}; return an "
-        "object with all methods of llm's Provider"
-    )
-
-
-def _imported(path: str, known: str) -> Middleware:
-    module, _, name = path.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), name)
-        return cast("Middleware", found() if isinstance(found, type) else found)
-    except Exception as error:
-        raise LLMConfigurationError(
-            f"middleware {path!r} cannot be used: {type(error).__name__}: {error}; name one of {known}, or a "
-            "class made without arguments, as package.module:Class"
-        ) from error

@@ -1,0 +1,121 @@
+"""One call from its prepared request to its one outcome: brake, deadline, chain, and who hears of the end."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from .ending import Brake, closed, late
+from .exceptions import LLMException, LLMInvalidRequestError
+from .repair import Fitting
+from .stream import LLMStream, as_stream
+from .types import response_with
+
+if TYPE_CHECKING:
+    from .call import Call
+    from .parts import Chain, Route, Routes
+    from .stream import LLMResult
+    from .types import LLMRequest, LLMResponse
+
+
+_logger = logging.getLogger("llm.client")
+
+
+class Conduct:
+    """Takes one request through its chain."""
+
+    __slots__ = ("_call", "_chain", "_provider", "_request", "_routes")
+
+    def __init__(self, routes: Routes, route: Route, request: LLMRequest) -> None:
+        """Take a request that has its model and its call."""
+        if request.call is None:
+            raise LLMInvalidRequestError("a request was prepared without a call")
+        self._routes = routes
+        self._chain: Chain = route.chain  # a reload may put another in
+        self._provider = route.provider
+        self._call: Call = request.call
+        self._request = request
+
+    async def run(self, brake: Brake | None = None) -> LLMResult:
+        """Send the request down the chain; `brake` ends it early.
+
+        Raises:
+            LLMException: The call failed; the kinds say how.
+        """
+        routes, call, request, provider = self._routes, self._call, self._request, self._provider
+        if self._chain.glance is not None and not routes.calls.closing:
+            kept = self._chain.glance(request)
+            if kept is not None:
+                response = self._completed(kept)
+                self._ended(response, None)
+                return response
+        clock = routes.parts.clock
+        brake = brake or Brake()
+        timer = None
+        if call.deadline is not None:
+            timer = clock.call_later(max(0.0, call.deadline - call.started), brake.end)
+        routes.calls.enter(call, lambda: brake.pull(closed(call, request, provider)))
+        try:
+            with brake:
+                result = await self._chain.call(request)
+                if request.response_model is not None:
+                    result = await self._fitted(result, request.response_model)
+        except TimeoutError as timeout:
+            over = call.deadline is not None and clock.now() >= call.deadline
+            error = brake.reason or (late(call, request, provider) if over else timeout)
+            self._ended(None, error)
+            if error is timeout:  # a layer's own
+                raise
+            raise error from None
+        except BaseException as error:
+            self._ended(None, error)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if isinstance(result, LLMStream) or request.stream:
+            return self._streaming(as_stream(result))
+        response = result if request.response_model is not None else self._completed(result)
+        self._ended(response, None)
+        return response
+
+    async def _fitted(self, result: LLMResult, model: type) -> LLMResult:
+        parts = self._routes.parts
+        show = parts.config.global_.log_content
+        return await Fitting(self._request, model, self._chain.call, parts.clock, self._completed, show).whole(result)
+
+    def _streaming(self, stream: LLMStream) -> LLMStream:
+        routes, call, request, provider = self._routes, self._call, self._request, self._provider
+        routes.calls.enter(call, lambda: stream.interrupt(closed(call, request, provider)))
+        if request.response_model is None:
+            stream.finish_with(self._completed)
+        stream.on_end(self._ended)
+        stream.limit(routes.parts.clock, call.deadline)
+        return stream
+
+    def _completed(self, response: LLMResponse) -> LLMResponse:
+        parts, call, provider = self._routes.parts, self._call, self._provider
+        model = response.model or self._request.model or ""
+        cost = response.cost  # the cache's, or the provider's own word
+        if cost is None and not response.cached:
+            cost = parts.cost(provider, model, response.usage)
+        return response_with(
+            response,
+            model=model,
+            provider=response.provider or provider,
+            cost=cost,
+            latency=parts.clock.now() - call.started,
+            attempts=call.sends,
+        )
+
+    def _ended(self, response: LLMResponse | None, error: BaseException | None) -> None:
+        call = self._call
+        self._routes.calls.leave(call)
+        if isinstance(error, LLMException):
+            error.attempts = call.sends
+        call.ended(self._routes.parts.clock.now(), error)
+        for observer in self._chain.observers:
+            try:
+                observer.call_ended(call, self._request, response, error)
+            except Exception:
+                _logger.exception("an observer of a call failed; the call itself did not")

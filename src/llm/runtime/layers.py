@@ -1,0 +1,125 @@
+"""The layers of the providers' chains, made of their names in the configuration."""
+
+from __future__ import annotations
+
+import importlib
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from llm.core.exceptions import LLMConfigurationError
+from llm.middleware.cache import CacheMiddleware
+from llm.middleware.logging import LoggingMiddleware
+from llm.middleware.metrics import Metrics, MetricsMiddleware
+from llm.middleware.retry import RetryMiddleware, RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llm.cache.base import CacheBackend
+    from llm.core.config import LLMConfig
+    from llm.core.inflight import Outbox
+    from llm.core.pool import Pool
+    from llm.core.protocols import Middleware
+    from llm.core.types import TokenUsage
+    from llm.middleware.rate_limiter import RateLimitMiddleware
+    from llm.utils.clock import Clock
+
+
+class Layers:
+    """Makes the layers of one configuration; what they count is shared by all chains, and outlives a reload."""
+
+    def __init__(  # noqa: PLR0913 - what layers are made of, once
+        self,
+        config: LLMConfig,
+        *,
+        clock: Clock,
+        outbox: Outbox,
+        cache: CacheBackend | None,
+        cost: Callable[[str, str, TokenUsage], float | None],
+        before: Layers | None = None,
+    ) -> None:
+        """Make no layer yet.
+
+        Args:
+            config: What they are made from.
+            clock: Their time.
+            outbox: Runs what must not delay a call.
+            cache: Where answers are kept; None for nowhere.
+            cost: Returns the US dollars that a provider takes for tokens of a model; None where that is unknown.
+            before: Those of the configuration before this one, which hand on their counts.
+        """
+        self._config = config
+        self._clock = clock
+        self._outbox = outbox
+        self._cache = cache
+        self._cost = cost
+        self._cache_layers: dict[str, CacheMiddleware] = {}
+        self.caches: list[CacheMiddleware] = [] if before is None else before.caches
+        """The layers that the cache has, and had before a reload."""
+        self.metrics: Metrics = Metrics(partial(_misses, self.caches)) if before is None else before.metrics
+
+    def layer(
+        self, layer: Middleware | str, provider: str, pool: Pool, opener: RateLimitMiddleware
+    ) -> Middleware | None:
+        """Return a layer of a provider's chain by its name, or the layer itself; None where its section is off.
+
+        Raises:
+            LLMConfigurationError: An unknown name.
+        """
+        if not isinstance(layer, str):
+            return layer
+        makers: dict[str, Callable[[], Middleware | None]] = {
+            "rate_limit": lambda: opener,
+            "retry": lambda: RetryMiddleware(self._retry_policy(), clock=self._clock, rest=pool.rest),
+            "cache": lambda: self._cache_layer(provider),
+            "logging": lambda: self._logging(provider),
+            "metrics": lambda: MetricsMiddleware(self.metrics, self._clock, price=partial(self._cost, provider)),
+        }
+        return makers[layer]() if layer in makers else _imported(layer, ", ".join(makers))
+
+    def _logging(self, provider: str) -> LoggingMiddleware:
+        secrets = [key for section in self._config.providers.values() for key in section.api_keys]
+        content = self._config.global_.log_content
+        return LoggingMiddleware(self._clock, provider=provider, log_content=content, secrets=secrets)
+
+    def _retry_policy(self) -> RetryPolicy:
+        stated = self._config.retry
+        return RetryPolicy(
+            stated.max_attempts, stated.initial_delay, stated.max_delay, stated.retry_after_max, stated.after_send
+        )
+
+    def _cache_layer(self, provider: str) -> CacheMiddleware | None:
+        stated = self._config.cache
+        if self._cache is None or stated is None:
+            return None
+        if provider in self._cache_layers:  # one for all chains, so that their calls share its flights
+            return self._cache_layers[provider]
+        layer = self._cache_layers[provider] = CacheMiddleware(
+            self._cache,
+            provider=provider,
+            clock=self._clock,
+            ttl=stated.ttl,
+            scope=stated.scope,
+            single_flight=stated.single_flight,
+            streams=stated.streams,
+            spawn=self._outbox.spawn,
+            idle=self._config.global_.timeouts.idle,
+        )
+        self.caches.append(layer)
+        return layer
+
+
+def _misses(layers: list[CacheMiddleware]) -> int:
+    return sum(layer.stats.misses for layer in layers)
+
+
+def _imported(path: str, known: str) -> Middleware:
+    module, _, name = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+        return cast("Middleware", found() if isinstance(found, type) else found)
+    except Exception as error:
+        raise LLMConfigurationError(
+            f"middleware {path!r} cannot be used: {type(error).__name__}: {error}; name one of {known}, or a "
+            "class made without arguments, as package.module:Class"
+        ) from error
