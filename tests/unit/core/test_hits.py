@@ -131,7 +131,7 @@ async def test_a_manager_that_is_closing_gives_no_hits(bench: Bench) -> None:
         await client.complete("hello")
 
 
-async def test_a_hit_and_a_miss_leave_nothing_for_the_collector(bench: Bench) -> None:
+async def test_a_hit_leaves_nothing_for_the_collector(bench: Bench) -> None:
     async with await bench.open() as manager:
         client = manager.get_client()
         await kept(client, bench.clock)

@@ -53,10 +53,11 @@ def asked(text: str = "What is it?", *, stream: bool = False) -> LLMRequest:
 
 
 async def kept(cache: CacheMiddleware, text: str, answer: str) -> None:
-    async def dispatch(_: LLMRequest) -> LLMResponse:
-        return LLMResponse(content=answer, provider="fake")
+    await cache(asked(text), lambda _: answered(answer))
 
-    await cache(asked(text), dispatch)
+
+async def answered(text: str) -> LLMResponse:
+    return LLMResponse(content=text, provider="fake")
 
 
 async def never(_: LLMRequest) -> LLMResponse:
@@ -105,6 +106,17 @@ async def test_a_miss_is_counted_by_the_chain_alone() -> None:
     await kept(cache, "What is it?", "a cat")
     assert str(await cache(request, never)) == "a cat"
     assert (cache.stats.hits, cache.stats.misses) == (1, 1)
+
+
+async def test_what_a_look_in_vain_found_out_is_used_once_and_let_go() -> None:
+    cache = layer(InMemoryCache())
+    request = asked()
+    call = request.call
+    assert call is not None
+    assert cache.glance(request) is None
+    assert call.glanced is not None
+    await cache(request, lambda _: answered("a cat"))
+    assert call.glanced is None  # the two would hold each other, for the collector to find
 
 
 async def test_a_request_that_was_changed_on_its_way_is_looked_up_as_it_is() -> None:
