@@ -28,7 +28,7 @@ from llm.limits.breaker import Breaker, BreakerPolicy, BreakerState, Permit, ver
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 
 
-def attempt(breaker: Breaker, now: float, good: bool | None) -> BreakerState | None:  # noqa: FBT001 - a verdict
+def attempt(breaker: Breaker, now: float, good: bool | None) -> BreakerState | None:
     """Make an attempt that takes no time; returns what the breaker changed to."""
     assert breaker.wait(now) == 0.0
     permit = breaker.permit(now)
@@ -263,7 +263,7 @@ class BreakerMachine(RuleBasedStateMachine):
             self.count(good)
         assert changed is (self.state if self.state is not before else None)
 
-    def count(self, good: bool | None) -> None:  # noqa: FBT001 - a verdict
+    def count(self, good: bool | None) -> None:
         if self.state is HALF_OPEN and good is None:
             self.let_through -= 1
         elif self.state is HALF_OPEN and good:

@@ -213,16 +213,10 @@ async def test_opening_and_closing_are_logged(bench: Bench, caplog: pytest.LogCa
     for name in ("one", "two"):
         await bench.pay(queue, name)
         bench.end(name)
+    then = ": the circuit is open, and no more are made for 15 seconds"
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        (
-            "WARNING",
-            "fake/m: 4 of 4 attempts failed: the circuit is open, and no more are made for 15 seconds",
-        ),
-        (
-            "WARNING",
-            "fake/m: 4 of 4 attempts failed, and so did an attempt since: the circuit is open, and no more are made "
-            "for 15 seconds",
-        ),
+        ("WARNING", f"fake/m: 4 of 4 attempts failed{then}"),
+        ("WARNING", f"fake/m: 4 of 4 attempts failed, and so did an attempt since{then}"),
         ("INFO", "fake/m serves again: the circuit is closed"),
     ]
 
