@@ -83,7 +83,7 @@ def _date() -> dict[str, str]:
     return {"retry-after": formatdate(CLOCK.wall() + 2.0, usegmt=True)}  # cut to whole seconds: 1 to 2 from now
 
 
-RETRY_AFTER = {
+RETRY_AFTER: dict[str, tuple[Callable[[], Mapping[str, str]], float, float]] = {
     "whole seconds": (lambda: {"retry-after": "1"}, 1.0, 1.0),
     "decimal seconds": (lambda: {"retry-after": "0.25"}, 0.25, 0.25),
     "retry-after-ms": (lambda: {"retry-after-ms": "150", "retry-after": "1"}, 0.15, 0.15),
@@ -99,7 +99,6 @@ async def test_retry_after_is_honoured_in_every_form_on_429_and_503() -> None:
 
 
 async def honours(form: str, kind: str) -> None:
-    headers: Callable[[], Mapping[str, str]]
     headers, least, most = RETRY_AFTER[form]
     async with MockUpstream(faults=[Fault(kind, at=1, headers=headers())]) as upstream:
         async with LLMManager.open(config(upstream)) as manager:

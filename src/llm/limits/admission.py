@@ -18,7 +18,7 @@ from llm.core.call import CallState
 from llm.core.exceptions import LLMInvalidRequestError
 from llm.core.standing import Admission
 
-from . import refusals
+from . import circuits, refusals
 from .backlog import behind, behind_keys
 from .base import FREE, binding
 from .flow import Waiter
@@ -350,8 +350,7 @@ class AdmissionQueue(Rotation):
 
     def _turned(self, breaker: Breaker, now: float) -> None:
         """Say that a breaker opened or closed, and refuse who waits for its model, in whichever queue."""
-        if self._circuits is not None:
-            self._circuits.log(breaker, now)
+        circuits.log(self.provider, breaker, now)
         self._refuse_where_broken(breaker.model, now)
         self._book.wake_others(self._look_again_soon, ())
 

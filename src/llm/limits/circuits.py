@@ -54,18 +54,6 @@ class Circuits:
         breaker = self._breakers.get(model)
         return 0.0 if breaker is None else breaker.wait(now)
 
-    def log(self, breaker: Breaker, now: float) -> None:
-        """Log what a breaker has just changed to."""
-        state, named = breaker.state(now), (self._provider, breaker.model)
-        if state is BreakerState.CLOSED:
-            _logger.info("%s/%s serves again: the circuit is closed", *named)
-            return
-        again = ", and so did an attempt since" if breaker.again else ""
-        _logger.warning(
-            "%s/%s: %d of %d attempts failed%s: the circuit is open, and no more are made for %g seconds",
-            *(*named, breaker.failures, breaker.attempts, again, breaker.policy.open_for),
-        )
-
     def snapshot(self, models: Iterable[str], now: float) -> dict[str, dict[str, Any]]:
         """Return by model the state of these models' breakers, and of all others that are called: JSON values."""
         for model in models:
@@ -80,3 +68,16 @@ class Circuits:
                 self._many = max(_MANY, 2 * len(self._breakers))
             breaker = self._breakers[model] = Breaker(self._policy, model)
         return breaker
+
+
+def log(provider: str, breaker: Breaker, now: float) -> None:
+    """Log what a breaker has just changed to."""
+    state, named = breaker.state(now), (provider, breaker.model)
+    if state is BreakerState.CLOSED:
+        _logger.info("%s/%s serves again: the circuit is closed", *named)
+        return
+    again = ", and so did an attempt since" if breaker.again else ""
+    _logger.warning(
+        "%s/%s: %d of %d attempts failed%s: the circuit is open, and no more are made for %g seconds",
+        *(*named, breaker.failures, breaker.attempts, again, breaker.policy.open_for),
+    )
