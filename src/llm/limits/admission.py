@@ -154,14 +154,7 @@ class AdmissionQueue(Rotation):
         now = self._clock.now()
         broken = self._broken_for(ticket.model, now)
         if broken > 0.0:
-            return Admission(
-                admitted=False,
-                wait_seconds=broken,
-                level="provider",
-                limit="circuit_breaker",
-                saturation=1.0,
-                as_of=now,
-            )
+            return refusals.seen_open(broken, now)
         user = self._user(ticket.user)
         with self._lock:
             slot, bound, _ = self._look(ticket, user, now)
