@@ -88,10 +88,9 @@ class Permit:
     def end(self, now: float) -> BreakerState | None:
         """Tell the breaker, and return what it changed to, if it did."""
         breaker, good = self.breaker, self.good
-        most = breaker.policy.slow_call
-        if most is not None and (good or (good is None and self.late)):
+        if breaker.slow_call is not None and (good or (good is None and self.late)):
             seconds = (now if self._answered is None else self._answered) - self._since
-            if seconds > most:
+            if seconds > breaker.slow_call:
                 good = False
         return breaker.told(now, self._generation, good)
 
@@ -105,11 +104,13 @@ class Breaker:
         failures: Attempts that failed, of those that opened it last.
         attempts: Attempts that it was opened by.
         again: Whether it opened again since, as an attempt to see whether the provider serves failed too.
+        closed: Whether it only counts.
+        slow_call: Its policy's.
     """
 
     __slots__ = (
         "_free", "_generation", "_state", "_succeeded", "_until", "_window",
-        "again", "attempts", "failures", "model", "policy",
+        "again", "attempts", "closed", "failures", "model", "policy", "slow_call",
     )  # fmt: skip
 
     def __init__(self, policy: BreakerPolicy, model: str) -> None:
@@ -119,6 +120,8 @@ class Breaker:
         self.failures: int = 0
         self.attempts: int = 0
         self.again: bool = False
+        self.closed: bool = True
+        self.slow_call: float | None = policy.slow_call
         self._state = BreakerState.CLOSED
         self._window = _Window(policy.window)
         self._until = 0.0
@@ -139,7 +142,7 @@ class Breaker:
 
         While attempts are under way that decide, that is a second, or `open_for` if that is less.
         """
-        if self._state is BreakerState.CLOSED:
+        if self.closed:
             return 0.0
         if self.state(now) is BreakerState.OPEN:
             return self._until - now
@@ -147,7 +150,7 @@ class Breaker:
 
     def permit(self, now: float) -> Permit:
         """Let an attempt through; only where there is no `wait`."""
-        if self._state is BreakerState.HALF_OPEN:
+        if not self.closed:
             self._free -= 1
         return Permit(self, self._generation, now)
 
@@ -155,20 +158,22 @@ class Breaker:
         """Hear how an attempt ended that was let through in `generation`; return what it changed to, if it did."""
         if generation != self._generation:
             return None
-        if self._state is BreakerState.HALF_OPEN:
+        if not self.closed:  # half open: open, it has let nothing through
             return self._tried(now, good)
         if good is None:
             return None
         window, policy = self._window, self.policy
-        window.add(now, failed=not good)
-        if window.attempts < policy.min_calls or window.failures < policy.failure_rate * window.attempts:
+        window.add(now, not good)
+        if not window.failures or window.attempts < policy.min_calls:
+            return None
+        if window.failures < policy.failure_rate * window.attempts:
             return None
         self.failures, self.attempts, self.again = window.failures, window.attempts, False
         return self._open(now)
 
     def counts(self, now: float) -> tuple[int, int]:
         """Return how many attempts failed and how many there were: in the window, or of those that opened it."""
-        if self._state is not BreakerState.CLOSED:
+        if not self.closed:
             return self.failures, self.attempts
         self._window.roll(now)
         return self._window.failures, self._window.attempts
@@ -185,7 +190,7 @@ class Breaker:
 
     def idle(self, now: float) -> bool:
         """Return whether nothing would change if it were forgotten."""
-        return self.state(now) is BreakerState.CLOSED and not self.counts(now)[1]
+        return self.closed and not self.counts(now)[1]
 
     def _tried(self, now: float, good: bool | None) -> BreakerState | None:  # noqa: FBT001 - a verdict
         if good is None:
@@ -206,6 +211,7 @@ class Breaker:
 
     def _turn(self, state: BreakerState) -> BreakerState:
         self._state = state
+        self.closed = state is BreakerState.CLOSED
         self._generation += 1
         return state
 
@@ -213,33 +219,35 @@ class Breaker:
 class _Window:
     """How many attempts there were lately, and how many failed: counts for each part of the window, no list."""
 
-    __slots__ = ("_attempts", "_failures", "_part", "_step", "attempts", "failures")
+    __slots__ = ("_attempts", "_failures", "_part", "_place", "_step", "_until", "attempts", "failures")
 
     def __init__(self, seconds: float) -> None:
         self.attempts = 0
         self.failures = 0
         self._step = seconds / _STEPS
-        self._part = 0
+        self._part = self._place = 0
+        self._until = self._step  # monotonic seconds, when the part ends that is now
         self._attempts = [0] * _STEPS
         self._failures = [0] * _STEPS
 
-    def add(self, now: float, *, failed: bool) -> None:
-        self.roll(now)
-        place = self._part % _STEPS
+    def add(self, now: float, failed: bool) -> None:  # noqa: FBT001 - each attempt comes by here
+        if now >= self._until:
+            self.roll(now)
         self.attempts += 1
-        self._attempts[place] += 1
+        self._attempts[self._place] += 1
         if failed:
             self.failures += 1
-            self._failures[place] += 1
+            self._failures[self._place] += 1
 
     def roll(self, now: float) -> None:
         """Leave behind what is older than the window."""
         part = int(now / self._step)
-        if part == self._part:
+        if part <= self._part:
             return
         for place in range(max(self._part + 1, part - _STEPS + 1), part + 1):
             place %= _STEPS  # noqa: PLW2901 - the same place, in the list
             self.attempts -= self._attempts[place]
             self.failures -= self._failures[place]
             self._attempts[place] = self._failures[place] = 0
-        self._part = part
+        self._part, self._place = part, part % _STEPS
+        self._until = (part + 1) * self._step

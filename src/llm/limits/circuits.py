@@ -38,10 +38,10 @@ class Circuits:
         Raises:
             LLMCircuitOpenError: It does not; it is noted in the call's decision log.
         """
-        breaker = self._of(model, now)
-        if breaker.wait(now) > 0.0:
-            raise self.refusal(call, model, now)
-        return breaker
+        breaker = self._breakers.get(model) or self._of(model, now)
+        if breaker.closed or breaker.wait(now) <= 0.0:
+            return breaker
+        raise self.refusal(call, model, now)
 
     def refusal(self, call: Call, model: str, now: float) -> LLMCircuitOpenError:
         """Return the error of a call that is not sent, and note it in the call's decision log."""

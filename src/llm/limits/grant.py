@@ -89,7 +89,7 @@ class Grant:
         An attempt of which nothing is told says nothing to the breaker, and gives its place back.
         """
         if self._permit is not None:
-            self._permit.good = verdict(error)
+            self._permit.good = error is None or verdict(error)
             self._permit.late = late
 
     def _settle(self, used: Charge) -> None:
