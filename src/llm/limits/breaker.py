@@ -68,9 +68,10 @@ class Permit:
         breaker: Whose.
         good: Whether it speaks for the provider; None while, or where, it says nothing.
         late: Whether the call's deadline ended it: then it speaks against the provider if it was slow already.
+        answered: Monotonic seconds at which the answer, or its first chunk, was there; None where it never was.
     """
 
-    __slots__ = ("_answered", "_generation", "_since", "breaker", "good", "late")
+    __slots__ = ("_generation", "_since", "answered", "breaker", "good", "late")
 
     def __init__(self, breaker: Breaker, generation: int, now: float) -> None:
         """Begin an attempt."""
@@ -78,18 +79,14 @@ class Permit:
         self.good: bool | None = None
         self.late: bool = False
         self._generation = generation
+        self.answered: float | None = None
         self._since = now
-        self._answered: float | None = None
-
-    def answered(self, now: float) -> None:
-        """Know that the answer, or its first chunk, is there."""
-        self._answered = now
 
     def end(self, now: float) -> BreakerState | None:
         """Tell the breaker, and return what it changed to, if it did."""
         breaker, good = self.breaker, self.good
         if breaker.slow_call is not None and (good or (good is None and self.late)):
-            seconds = (now if self._answered is None else self._answered) - self._since
+            seconds = (now if self.answered is None else self.answered) - self._since
             if seconds > breaker.slow_call:
                 good = False
         return breaker.told(now, self._generation, good)

@@ -162,7 +162,7 @@ class Rotation:
             now = self._clock.now()
             self._accounts[slot].succeeded(now)
             if permit is not None:
-                permit.answered(now)
+                permit.answered = now
 
     def usable(self, model: str) -> bool:
         """Return whether a key is left for `model`."""

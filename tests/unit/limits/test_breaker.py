@@ -160,9 +160,7 @@ def test_an_attempt_that_takes_longer_than_it_may_counts_as_failed(
 ) -> None:
     breaker = Breaker(BreakerPolicy(slow_call=2.0), "m")
     permit = breaker.permit(0.0)
-    if answered is not None:
-        permit.answered(answered)
-    permit.good, permit.late = good, late
+    permit.good, permit.late, permit.answered = good, late, answered
     permit.end(ended)
     assert breaker.counts(ended) == counted
 
