@@ -27,7 +27,6 @@ PLANNED = {
     "llm.progress",
     "llm.sync",
     "llm.core.structured",
-    "llm.limits.breaker",
 }
 
 

@@ -308,7 +308,6 @@ async def test_embeddings_are_answered(manager: Any) -> None:
 # What later work adds.
 
 
-@pytest.mark.planned("issue 6")
 async def test_the_status_of_a_provider_tells_of_its_breaker(
     llm: ModuleType, upstream: Any, serving: Callable[..., dict[str, Any]]
 ) -> None:

@@ -148,7 +148,7 @@ async def test_an_abandoned_stream_is_closed_after_idle_seconds_with_data_waitin
         await until(lambda: upstream.requests[0].left, within=2.0)
         with pytest.raises(LLMTimeoutError) as failure:
             await stream.response()
-        assert failure.value.phase == "idle"
+        assert (failure.value.phase, failure.value.unread) == ("idle", True)
 
 
 # --- deadlines, by the machine's clock ---------------------------------------------------------------------------

@@ -35,6 +35,9 @@ class Grant(Protocol):
         """Rest the slot's account, and return for how many seconds; None: the provider named no time."""
         ...
 
+    def told(self, error: BaseException | None, *, late: bool = False) -> None:
+        """Know how the attempt ended, before it is settled; None: well. `late`: at the call's own deadline."""
+
 
 class Admitting(Protocol):
     """What the pool needs of the queue; `llm.limits.admission` has it."""

@@ -212,13 +212,23 @@ class LLMTimeoutError(LLMException):
     Attributes:
         phase: What was being waited for: `pool`, `connect`, `first_token`, `idle` or `total`.
         sent: Whether the request may have reached the provider.
+        unread: Whether a stream ended since it was not read on, though there was more of it.
     """
 
-    def __init__(self, message: str, *, phase: TimeoutPhase, sent: bool = True, **facts: Unpack[ErrorFacts]) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        phase: TimeoutPhase,
+        sent: bool = True,
+        unread: bool = False,
+        **facts: Unpack[ErrorFacts],
+    ) -> None:
         """Keep the phase."""
         super().__init__(message, **facts)
         self.phase: TimeoutPhase = phase
         self.sent: bool = sent
+        self.unread: bool = unread
 
 
 class LLMPoolExhaustedError(LLMException):

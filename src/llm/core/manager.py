@@ -148,7 +148,10 @@ class LLMManager:
         - `providers`: for each `health`, `waiting` calls, and `keys`, by fingerprint: `state` (`available`, `cooling`
           while none of its accounts may be called, `out_of_credit`, `rejected`), `cooling_seconds` until all of them
           may, the `reason` of either in the provider's words, `forbidden_models`, `calls` in flight, and of each of
-          its `models` the saturation of its limits;
+          its `models` the saturation of its limits; `breakers`, by model: `state` (`closed`, `open`, `half_open`), the
+          `failure_rate` of the `attempts` that are looked back on, or that opened it, and `retry_after`, seconds until
+          it lets an attempt through (empty without `circuit_breaker:`); `retry_budget`: `calls` and `retries` of about
+          the last ten seconds, how many retries are `allowed`, and how often one was `refused` (None without a bound);
         - `pool`: `calls` that run, those `waiting`, `slots`, whether it is `closing`;
         - `cache` and `limits`: its counts; the saturation of the limits of everything and of each user;
         - `calls`: the last 100 that waited, were repeated or brought no answer, each with its decision log; `started`
@@ -158,7 +161,7 @@ class LLMManager:
         pools = {name: chain.pool for name, chain in parts.chains.items()}
         return {
             **parts.status(),
-            "providers": {name: _provider_status(pool) for name, pool in pools.items()},
+            "providers": {name: _provider_status(pool) | parts.provider_status(name) for name, pool in pools.items()},
             "pool": {
                 "calls": len(self._routes.calls),
                 "waiting": sum(pool.queue.waiting for pool in pools.values()),

@@ -99,6 +99,10 @@ class Parts(Protocol):
         """Return metrics, users, cache, limits and calls of late, JSON-serialisable."""
         ...
 
+    def provider_status(self, provider: str) -> dict[str, Any]:
+        """Return what is known of a provider beside its keys, JSON-serialisable."""
+        ...
+
     def warm(self) -> None:
         """Load what the first call would otherwise wait for; may run in a thread."""
 

@@ -105,7 +105,10 @@ class Pool:
             if (unsent or unwritten) and call.state is CallState.SENT:
                 call.unsent(now, tried=not unwritten)
             if call.state in _LEASED:
-                used, most = (None, None) if grant is None else self._settlement.in_vain(grant.charge, model, error)
+                used = most = None
+                if grant is not None:
+                    used, most = self._settlement.in_vain(grant.charge, model, error)
+                    grant.told(error, late=call.deadline is not None and now >= call.deadline)
                 call.attempted(now, used, most)
             raise
 
@@ -194,6 +197,7 @@ class Pool:
                 stream = result
                 return self._streaming(stream, request, call, grant, client)
             used = self._settlement.answered(client.used(result.usage), result.usage, model, result.cost)
+            grant.told(None)
             call.attempted(self._clock.now(), used)
             return self._signed(result, key)
         except LLMException as error:
@@ -229,6 +233,7 @@ class Pool:
             if isinstance(error, LLMException):  # first, so that who waits is not let go to a key that must rest
                 self._learn(error, grant, call, model)
             if call.state is CallState.ANSWERING:
+                grant.told(error)
                 usage, paid = stream.usage, grant.charge
                 if usage is not None:
                     used = self._settlement.answered(client.used(usage), usage, model, stream.cost)

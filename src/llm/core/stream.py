@@ -355,7 +355,9 @@ class LLMStream(Gathered):
         elif self._source is not None and self._source.waiting():
             self.interrupt(
                 LLMTimeoutError(
-                    f"the stream was not read for {self._idle:g} seconds and is closed; read on", phase="idle"
+                    f"the stream was not read for {self._idle:g} seconds and is closed; read on",
+                    phase="idle",
+                    unread=True,
                 )
             )
         else:

@@ -18,7 +18,7 @@ from llm.core.call import CallState
 from llm.core.exceptions import LLMInvalidRequestError
 from llm.core.standing import Admission
 
-from . import refusals
+from . import circuits, refusals
 from .backlog import behind, behind_keys
 from .base import FREE, binding
 from .flow import Waiter
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from llm.utils.clock import Clock, Timer
 
     from .base import Binding, Holds, Limit
+    from .breaker import Breaker, Permit
+    from .circuits import Circuits
     from .memory import Account, AccountBook
 
 __all__ = ["AdmissionQueue", "Levels"]
@@ -51,9 +53,10 @@ class AdmissionQueue(Rotation):
         book: AccountBook,
         levels: Levels,
         max_waiting: int,
+        circuits: Circuits | None = None,
     ) -> None:
         """Make the queue; `slots` stand in the order of the configuration."""
-        super().__init__(provider, slots, clock=clock, book=book, levels=levels)
+        super().__init__(provider, slots, clock=clock, book=book, levels=levels, circuits=circuits)
         self.waiting: int = 0
         self._book = book
         self._max_waiting = max_waiting
@@ -71,6 +74,7 @@ class AdmissionQueue(Rotation):
             timeout: Seconds after which waiting ends.
 
         Raises:
+            LLMCircuitOpenError: Its model's breaker refuses; also to who waits, once it does.
             LLMPoolExhaustedError: Too many wait already, or `timeout` passed.
             LLMRateLimitError: It could not be paid before its deadline, even if it stood first.
             LLMException: No key is left; the reason why the last one left.
@@ -80,7 +84,7 @@ class AdmissionQueue(Rotation):
             raise LLMInvalidRequestError("a call without a ticket cannot be paid")
         now = self._clock.now()
         user = self._user(ticket.user)
-        found = self._look(ticket, user, now) if self.waiting else self._grant(call, ticket, user, now)
+        found = self._grant(call, ticket, user, now, take=not self.waiting)
         if isinstance(found, Grant):
             return found
         self._refuse_to_wait(ticket, found, now)
@@ -94,12 +98,15 @@ class AdmissionQueue(Rotation):
             if call.state is CallState.QUEUED:
                 call.withdrawn(self._clock.now())
 
-    def settle(self, holds: Holds, used: Charge) -> None:
+    def settle(self, holds: Holds, used: Charge, permit: Permit | None = None) -> None:
         """Correct what was taken, and look who can go now: here, and in all queues on the same accounts."""
         now = self._clock.now()
         with self._lock:
             for limit, hold in holds:
                 limit.settle(now, hold, getattr(used, limit.unit))
+            turned = None if permit is None else permit.end(now)
+        if permit is not None and turned is not None:
+            self._turned(permit.breaker, now)
         if self.waiting:
             self._lanes.recall([limit for limit, _ in holds])
             self._pump(now)
@@ -145,6 +152,9 @@ class AdmissionQueue(Rotation):
     def explain(self, ticket: Ticket) -> Admission:
         """Return what would happen to the ticket now; takes nothing."""
         now = self._clock.now()
+        broken = self._broken_for(ticket.model, now)
+        if broken > 0.0:
+            return refusals.seen_open(broken, now)
         user = self._user(ticket.user)
         with self._lock:
             slot, bound, _ = self._look(ticket, user, now)
@@ -228,19 +238,26 @@ class AdmissionQueue(Rotation):
         *,
         fits: frozenset[int] | None = None,
         kept: Container[Account] = (),
+        take: bool = True,
     ) -> Grant | Choice:
-        """Pay at all levels in one step, or tell what binds."""
+        """Pay at all levels in one step, or tell what binds; with `take` false only tell.
+
+        Raises:
+            LLMCircuitOpenError: The model's breaker refuses.
+        """
         charge = ticket.charge
         with self._lock:
+            breaker = None if self._circuits is None else self._circuits.passed(call, ticket.model, now)
             shared = self._shared(user)
             choice = self._choose(ticket, shared, now, fits=fits, kept=kept)
             slot = choice.slot
-            if slot is None or choice.bound.seconds > 0.0:
+            if slot is None or choice.bound.seconds > 0.0 or not take:
                 return choice
             limits = (*shared, *self._accounts[slot].limits)
             holds = [(limit, limit.take(now, getattr(charge, limit.unit))) for limit in limits]
+            permit = None if breaker is None else breaker.permit(now)
         self._ring(ticket.model).took(slot)
-        grant = Grant(slot, charge, holds, self)
+        grant = Grant(slot, charge, holds, self, permit)
         call.paid(now, grant)
         return grant
 
@@ -289,13 +306,14 @@ class AdmissionQueue(Rotation):
             if waiter.future.done():  # its caller was cancelled in this very moment, and did not run since
                 self._lanes.leave(waiter)
                 return None
-            if self._steps_aside(waiter, now):
+            if self._refuse_where_broken(waiter.ticket.model, now) or self._steps_aside(waiter, now):
                 return None
             found = self._grant(waiter.call, waiter.ticket, waiter.user, now, fits=waiter.size.fits, kept=kept)
             if isinstance(found, Grant):
                 self._lanes.serve(waiter)
                 waiter.future.set_result(found)
                 self._count(-1)
+                self._refuse_where_broken(waiter.ticket.model, now)  # it may have been the last that is let try
                 return None
             slot, bound, look = found
             if slot is None:  # those before it wait for all the keys that it could take
@@ -319,6 +337,24 @@ class AdmissionQueue(Rotation):
         if own.limit is None or own.limit.refuses:
             return False
         self._lanes.step_aside(waiter, own.limit, now + own.seconds if own.timed else math.inf)
+        return True
+
+    # --- breakers ----------------------------------------------------------------------------------------------------
+
+    def _turned(self, breaker: Breaker, now: float) -> None:
+        """Say that a breaker opened or closed, and refuse who waits for its model, in whichever queue."""
+        circuits.log(self.provider, breaker, now)
+        self._refuse_where_broken(breaker.model, now)
+        self._book.wake_others(self._look_again_soon, ())
+
+    def _refuse_where_broken(self, model: str, now: float) -> bool:
+        """Refuse all who wait for a model whose breaker lets nobody through; return whether it does not."""
+        if self._circuits is None or self._broken_for(model, now) <= 0.0:
+            return False
+        for waiter in [waiter for waiter in self._lanes if waiter.ticket.model == model]:
+            self._lanes.leave(waiter)
+            if not waiter.future.done():
+                waiter.future.set_exception(self._circuits.refusal(waiter.call, model, now))
         return True
 
     # --- when to look again ------------------------------------------------------------------------------------------

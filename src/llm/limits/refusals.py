@@ -5,7 +5,14 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING
 
-from llm.core.exceptions import LLMException, LLMInvalidRequestError, LLMPoolExhaustedError, LLMRateLimitError
+from llm.core.exceptions import (
+    LLMCircuitOpenError,
+    LLMException,
+    LLMInvalidRequestError,
+    LLMPoolExhaustedError,
+    LLMRateLimitError,
+)
+from llm.core.standing import Admission
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -14,6 +21,7 @@ if TYPE_CHECKING:
     from llm.core.keys import Slot
 
     from .base import Binding, Limit
+    from .breaker import Breaker
 
 
 def told(bound: Binding, slot: Slot | None = None) -> str:
@@ -114,4 +122,27 @@ def waited_too_long(provider: str, ticket: Ticket, bound: Binding, seconds: floa
         "Send fewer at once, give more keys, or raise one of the two",
         provider=provider,
         model=ticket.model,
+    )
+
+
+def circuit_open(provider: str, breaker: Breaker, now: float) -> LLMCircuitOpenError:
+    """The breaker lets no attempt through now."""
+    failures, attempts = breaker.failures, breaker.attempts
+    slow = "" if breaker.policy.slow_call is None else f" or took more than {breaker.policy.slow_call:g} seconds"
+    since = ", and so did an attempt since to see whether it serves again" if breaker.again else ""
+    seconds = breaker.wait(now)
+    return LLMCircuitOpenError(
+        f"{failures / attempts:.0%} of {attempts} attempts with {breaker.model!r} of {provider!r} failed{slow} within "
+        f"{breaker.policy.window:g} seconds{since}; no more are made for {seconds:.1f} seconds (circuit_breaker). Wait "
+        "so long, name another model or provider, or configure a fallback",
+        retry_after=seconds,
+        provider=provider,
+        model=breaker.model,
+    )
+
+
+def seen_open(seconds: float, now: float) -> Admission:
+    """The same to who only asks: the breaker lets no attempt through for so many seconds."""
+    return Admission(
+        admitted=False, wait_seconds=seconds, level="provider", limit="circuit_breaker", saturation=1.0, as_of=now
     )

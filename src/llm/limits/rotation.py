@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from llm.utils.clock import Clock
 
     from .base import Limit
+    from .breaker import Permit
+    from .circuits import Circuits
     from .memory import AccountBook
 
 _ANY = "*"
@@ -61,8 +63,15 @@ class Choice(NamedTuple):
 class Rotation:
     """Slots that take turns: the next one in turn that can pay is taken, one that cannot is skipped."""
 
-    def __init__(
-        self, provider: str, slots: Sequence[tuple[Slot, Account]], *, clock: Clock, book: AccountBook, levels: Levels
+    def __init__(  # noqa: PLR0913 - what a rotation is made of, once
+        self,
+        provider: str,
+        slots: Sequence[tuple[Slot, Account]],
+        *,
+        clock: Clock,
+        book: AccountBook,
+        levels: Levels,
+        circuits: Circuits | None = None,
     ) -> None:
         """Make the rotation; `slots` stand in the order of the configuration."""
         self.provider: str = provider
@@ -72,6 +81,7 @@ class Rotation:
         self._clock = clock
         self._lock = book.lock
         self._levels = levels
+        self._circuits = circuits
         self._models = tuple(dict.fromkeys(slot.model for slot in self.slots if slot.model != _ANY))
         self._for_vectors = tuple(filter(makes_vectors, self._models)) or self._models
         self._for_words = tuple(model for model in self._models if not makes_vectors(model)) or self._models
@@ -88,7 +98,8 @@ class Rotation:
     def choose_model(self, *, vectors: bool = False) -> str:
         """Return a model for a call that names none: by turns over those that can pay now, else over all.
 
-        With `vectors` one for embeddings, else another, where there are such.
+        With `vectors` one for embeddings, else another, where there are such; one whose breaker refuses only where all
+        of them do.
 
         Raises:
             LLMInvalidRequestError: The slots take any model, so the call must name one.
@@ -104,8 +115,10 @@ class Rotation:
         now = self._clock.now()
         turn = self._model_turn % len(models)
         ordered = models[turn:] + models[:turn]
+        if self._circuits is not None:
+            ordered = tuple(model for model in ordered if not self._broken_for(model, now)) or ordered
         free = (model for model in ordered if self._first(model, Charge(), now).bound is FREE)
-        chosen = next(free, models[turn])
+        chosen = next(free, ordered[0])
         self._model_turn = models.index(chosen) + 1
         return chosen
 
@@ -143,10 +156,13 @@ class Rotation:
         with self._lock:
             return self._accounts[slot].cool(self._clock.now(), seconds)
 
-    def succeeded(self, slot: Slot) -> None:
-        """Know that the slot's account is served again."""
+    def succeeded(self, slot: Slot, permit: Permit | None = None) -> None:
+        """Know that the slot's account is served again, and that the attempt of `permit` is answered."""
         with self._lock:
-            self._accounts[slot].succeeded(self._clock.now())
+            now = self._clock.now()
+            self._accounts[slot].succeeded(now)
+            if permit is not None:
+                permit.answered = now
 
     def usable(self, model: str) -> bool:
         """Return whether a key is left for `model`."""
@@ -166,6 +182,11 @@ class Rotation:
     def cooling(self, slot: Slot) -> float:
         """Return seconds that the slot's account still rests."""
         return max(0.0, self._accounts[slot].cooling_until - self._clock.now())
+
+    def _broken_for(self, model: str, now: float) -> float:
+        """Return seconds for which the model's breaker refuses; 0 where it does not, or there is none."""
+        with self._lock:
+            return 0.0 if self._circuits is None else self._circuits.wait(model, now)
 
     def _version(self) -> int:
         """Return a number that changes with the limits of any account but the users'."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from llm.core.protocols import CallNext
     from llm.core.stream import LLMResult
     from llm.core.types import LLMRequest
+    from llm.limits.retry_budget import RetryBudget
     from llm.utils.clock import Clock
 
 _REFUSALS_IN_A_ROW = 10
@@ -71,6 +72,7 @@ class RetryMiddleware:
         *,
         clock: Clock,
         rest: Rest,
+        budget: RetryBudget | None = None,
         dice: Callable[[], float] = random.random,
     ) -> None:
         """Make the layer.
@@ -79,11 +81,13 @@ class RetryMiddleware:
             policy: When and how often; None for the defaults.
             clock: Its time.
             rest: How long a model's keys are cooling; the queue's.
+            budget: Retries that the provider's calls have together; None for no bound.
             dice: Returns a number from 0 to 1 for the jitter.
         """
         self._policy = policy or RetryPolicy()
         self._clock = clock
         self._rest = rest
+        self._budget = budget
         self._dice = dice
 
     async def __call__(self, request: LLMRequest, call_next: CallNext) -> LLMResult:
@@ -92,10 +96,12 @@ class RetryMiddleware:
         Raises:
             LLMException: The last attempt's.
         """
+        if self._budget is not None:
+            self._budget.deposit(self._clock.now() if request.call is None else request.call.started)
         try:
             return await call_next(request)
         except LLMException as error:
-            attempts = _Attempts(self._policy, self._rest, request, self._clock.now)
+            attempts = _Attempts(self._policy, self._rest, self._budget, request, self._clock.now)
             if not attempts.again(error):
                 raise
             await self._clock.sleep(attempts.delay(error, self._dice()))
@@ -125,9 +131,17 @@ class RetryMiddleware:
 class _Attempts:
     """What went wrong with one call so far."""
 
-    def __init__(self, policy: RetryPolicy, rest: Rest, request: LLMRequest, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        rest: Rest,
+        budget: RetryBudget | None,
+        request: LLMRequest,
+        now: Callable[[], float],
+    ) -> None:
         self._policy = policy
         self._rest = rest
+        self._budget = budget
         self._model = request.model or ""
         self._call: Call | None = request.call
         self._now = now
@@ -152,6 +166,7 @@ class _Attempts:
             and (self._policy.after_send or not _may_have_arrived(error))
             and (error.retry_after or 0.0) <= self._policy.retry_after_max
             and self._in_time(error.retry_after or 0.0)
+            and self._afford(error)
         )
 
     def delay(self, error: LLMException, dice: float) -> float:
@@ -165,6 +180,16 @@ class _Attempts:
             return error.retry_after
         policy = self._policy
         return full_jitter(self._failures, dice, initial=policy.initial_delay, maximum=policy.max_delay)
+
+    def _afford(self, error: LLMException) -> bool:
+        """Take the retry from the budget; where that is spent, say so in the error and in the decision log."""
+        budget, now = self._budget, self._now()
+        if budget is None or budget.withdraw(now):
+            return True
+        error.message = f"{error.message}; it was not sent again, since {budget.told()}"
+        if self._call is not None:
+            self._call.note(now, "budget_spent", budget.told())
+        return False
 
     def _in_time(self, seconds: float) -> bool:
         deadline = self._call.deadline if self._call is not None else None

@@ -22,6 +22,7 @@ from llm.providers.direct.transport import DirectTransport
 
 from .accounts import Accounts
 from .charges import Charges
+from .guards import Guards
 from .journal import Journal
 from .layers import Layers
 from .pools import Pools
@@ -73,6 +74,9 @@ class Composition:
         self._transport: Transport = cast("Transport", transport or self._own_transport)
         self._vendors = Vendors(self._transport)
         self._accounts: Accounts = Accounts(config, clock, None if before is None else before._accounts)
+        self._guards: Guards = Guards(
+            config, clock=clock, lock=self._accounts.book.lock, before=None if before is None else before._guards
+        )
         self._prices = PriceBook(config.prices)
         self._cache: CacheBackend | None = self._answers(before)
         self._layers: Layers = Layers(
@@ -81,12 +85,20 @@ class Composition:
             outbox=outbox,
             cache=self._cache,
             cost=self.cost,
+            guards=self._guards,
             before=None if before is None else before._layers,
         )
         self._journal: Journal = Journal(clock) if before is None else before._journal
         self._output: OutputEstimate = OutputEstimate() if before is None else before._output
         self._prompts: PromptCalibration = PromptCalibration() if before is None else before._prompts
-        pools = Pools(config, clock=clock, spawn=outbox.spawn, accounts=self._accounts, vendors=self._vendors)
+        pools = Pools(
+            config,
+            clock=clock,
+            spawn=outbox.spawn,
+            accounts=self._accounts,
+            vendors=self._vendors,
+            guards=self._guards,
+        )
         self._pools: dict[str, Pool] = {
             name: pools.pool(name, section, self._settlement(name, section))
             for name, section in config.providers.items()
@@ -153,6 +165,10 @@ class Composition:
             "limits": self._accounts.status(),
             "calls": self._journal.snapshot(),
         }
+
+    def provider_status(self, provider: str) -> dict[str, Any]:
+        """Return what is known of a provider beside its keys: its breakers, and its budget of retries."""
+        return self._guards.status(provider)
 
     def _resets_in(self, user: str) -> float | None:
         seconds = self._accounts.resets_in(user)

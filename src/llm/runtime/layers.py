@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from llm.middleware.rate_limiter import RateLimitMiddleware
     from llm.utils.clock import Clock
 
+    from .guards import Guards
+
 
 class Layers:
     """Makes the layers of one configuration; what they count is shared by all chains, and outlives a reload."""
@@ -36,6 +38,7 @@ class Layers:
         outbox: Outbox,
         cache: CacheBackend | None,
         cost: Callable[[str, str, TokenUsage], float | None],
+        guards: Guards,
         before: Layers | None = None,
     ) -> None:
         """Make no layer yet.
@@ -46,6 +49,7 @@ class Layers:
             outbox: Runs what must not delay a call.
             cache: Where answers are kept; None for nowhere.
             cost: Returns the US dollars that a provider takes for tokens of a model; None where that is unknown.
+            guards: Their budgets of retries.
             before: Those of the configuration before this one, which hand on their counts.
         """
         self._config = config
@@ -53,6 +57,7 @@ class Layers:
         self._outbox = outbox
         self._cache = cache
         self._cost = cost
+        self._guards = guards
         self._cache_layers: dict[str, CacheMiddleware] = {}
         self.caches: list[CacheMiddleware] = [] if before is None else before.caches
         """The layers that the cache has, and had before a reload."""
@@ -70,7 +75,9 @@ class Layers:
             return layer
         makers: dict[str, Callable[[], Middleware | None]] = {
             "rate_limit": lambda: opener,
-            "retry": lambda: RetryMiddleware(self._retry_policy(), clock=self._clock, rest=pool.rest),
+            "retry": lambda: RetryMiddleware(
+                self._retry_policy(), clock=self._clock, rest=pool.rest, budget=self._guards.budget(provider)
+            ),
             "cache": lambda: self._cache_layer(provider),
             "logging": lambda: self._logging(provider),
             "metrics": lambda: MetricsMiddleware(self.metrics, self._clock, price=partial(self._cost, provider)),

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from llm.utils.redact import Secret
 
     from .accounts import Accounts
+    from .guards import Guards
     from .vendors import Vendors
 
 
 class Pools:
     """Makes the pools of one configuration."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what pools are made of, once
         self,
         config: LLMConfig,
         *,
@@ -37,6 +38,7 @@ class Pools:
         spawn: Callable[[Coroutine[object, object, None]], None],
         accounts: Accounts,
         vendors: Vendors,
+        guards: Guards,
     ) -> None:
         """Make no pool yet.
 
@@ -46,12 +48,14 @@ class Pools:
             spawn: Runs what must not delay a call.
             accounts: What their slots' limits are counted on.
             vendors: Gives each key its way to the network.
+            guards: Their breakers.
         """
         self._config = config
         self._clock = clock
         self._spawn = spawn
         self._accounts = accounts
         self._vendors = vendors
+        self._guards = guards
 
     def pool(self, name: str, section: ProviderConfig, settlement: Settlement) -> Pool:
         """Return the pool of one provider; opens nothing.
@@ -76,6 +80,7 @@ class Pools:
             book=self._accounts.book,
             levels=self._accounts.levels(config.pool.max_size),
             max_waiting=config.pool.max_waiting,
+            circuits=self._guards.circuits(name),
         )
         return Pool(
             name,

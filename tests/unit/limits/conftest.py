@@ -19,6 +19,8 @@ from llm.testing import FakeClock, FakeProvider
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 
+    from llm.limits.circuits import Circuits
+
 
 class CountingClock(FakeClock):
     """Counts how often somebody asks to be called back."""
@@ -59,6 +61,7 @@ class Bench:
         shared: Sequence[Account] = (),
         users: Mapping[str, Account] | None = None,
         max_waiting: int = 1000,
+        circuits: Circuits | None = None,
     ) -> AdmissionQueue:
         """Make slots `key-0`, `key-1`, … of model `m`, or of the model that stands beside the account."""
         slots: list[tuple[Slot, Account]] = []
@@ -67,7 +70,15 @@ class Bench:
             key = Key(f"key-{i}", FakeProvider, clock=self.clock, idle_timeout=300, max_lifetime=3600)
             slots.append((Slot(i, model, key), account))
         levels = Levels(tuple(shared), users.get if users is not None else None)
-        return AdmissionQueue("fake", slots, clock=self.clock, book=self.book, levels=levels, max_waiting=max_waiting)
+        return AdmissionQueue(
+            "fake",
+            slots,
+            clock=self.clock,
+            book=self.book,
+            levels=levels,
+            max_waiting=max_waiting,
+            circuits=circuits,
+        )
 
     async def pay(  # noqa: PLR0913 - what a call may ask
         self,
@@ -95,11 +106,12 @@ class Bench:
         self.order.append(name)
         return grant.key
 
-    def end(self, name: str, used: int | None = None) -> None:
+    def end(self, name: str, used: int | None = None, *, error: BaseException | None = None) -> None:
         """End the attempt of a call that was sent."""
         call = self.calls[name]
         now = self.clock.now()
         call.sent(now)
+        self.grants[name].told(error)
         paid = self.grants[name].charge
         call.attempted(now, None if used is None else paid._replace(input_tokens=used, total_tokens=used))
 

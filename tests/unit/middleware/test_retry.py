@@ -24,6 +24,7 @@ from llm.core.exceptions import (
 from llm.core.source import Replay
 from llm.core.stream import LLMStream
 from llm.core.types import LLMRequest, LLMResponse, StreamChunk, TokenUsage
+from llm.limits.retry_budget import RetryBudget
 from llm.middleware.retry import RetryMiddleware, RetryPolicy
 from llm.testing import FakeClock, FakeProvider
 
@@ -54,6 +55,7 @@ class Bench:
         self.sends = 0
         self.rest = 0.0
         self.dice: list[float] = []
+        self.budget: RetryBudget | None = None
 
     async def run(
         self, errors: Sequence[BaseException], policy: RetryPolicy | None = None, *, deadline: float | None = None
@@ -72,6 +74,7 @@ class Bench:
             policy,
             clock=self.clock,
             rest=lambda model: self.rest if model else 0.0,
+            budget=self.budget,
             dice=lambda: self.dice.pop(0) if self.dice else 0.5,
         )
         self.call = Call(0.0, deadline=deadline)
@@ -290,3 +293,50 @@ async def test_in_the_whole_chain_a_429_moves_to_the_next_key_at_once(stream: bo
     assert (str(response), response.attempts, clock.now()) == ("from the other", 2, 0.0)
     assert manager.get_status()["metrics"]["retries"] == 1
     await manager.close()
+
+
+# --- the budget -------------------------------------------------------------------------------------------------------
+
+
+def spent() -> RetryBudget:
+    budget = RetryBudget(0.5)
+    while budget.withdraw(0.0):
+        pass
+    return budget
+
+
+async def test_a_spent_budget_ends_the_call_with_its_own_error_which_says_so_and_so_does_the_log(bench: Bench) -> None:
+    bench.budget = spent()
+    own = LLMOverloadedError("the provider is full", status=503)
+    error = await bench.fails([own])
+    assert error is own
+    assert bench.sends == 1
+    why = "about 100 retries to 1 calls in the last 10 seconds are all that retry.budget (0.5) allows"
+    assert str(error) == f"the provider is full; it was not sent again, since {why} (status 503)"
+    assert [(entry.event, entry.detail) for entry in bench.call.log] == [("budget_spent", why)]
+
+
+async def test_only_what_counts_as_an_attempt_is_taken_from_the_budget(bench: Bench) -> None:
+    bench.budget = RetryBudget(0.5)
+    other_key = LLMAuthenticationError("another key is left", retryable=True)
+    await bench.run([LLMRateLimitError("429"), other_key, down(), LLMOverloadedError("503"), LLMRateLimitError("429")])
+    assert bench.budget.snapshot(0.0)["retries"] == 2.0
+    await bench.fails([LLMInvalidRequestError("bad")])
+    await bench.fails([down()], RetryPolicy(max_attempts=1))
+    shown = bench.budget.snapshot(0.0)
+    assert (shown["calls"], shown["retries"]) == (3.0, 2.0)
+
+
+async def test_a_429_waits_for_its_turn_also_when_the_budget_is_spent(bench: Bench) -> None:
+    bench.budget = spent()
+    await bench.run([LLMRateLimitError("429") for _ in range(3)])
+    assert bench.sends == 4
+
+
+async def test_a_request_without_a_call_is_held_to_the_budget_too(bench: Bench) -> None:
+    async def upstream(_: LLMRequest) -> LLMResult:
+        raise down()
+
+    layer = RetryMiddleware(clock=bench.clock, rest=no_rest, budget=spent())
+    with pytest.raises(LLMServerError, match="not sent again"):
+        await layer(LLMRequest("x"), upstream)

@@ -65,6 +65,11 @@ class RetryConfig(fields.Section):
     after_send: fields.Switch = Field(
         default=True, description="Whether to repeat what may have reached the provider but gave the caller nothing."
     )
+    budget: fields.Share | None = Field(
+        default=0.5,
+        description="Retries of a provider's failures for each of its calls, of about the last ten seconds, above 0 "
+        "and at most 1; ten a second are always allowed. null: no bound.",
+    )
 
 
 class CacheConfig(fields.Section):
@@ -107,6 +112,11 @@ class BreakerConfig(fields.Section):
     open_for: fields.Seconds = Field(default=15.0, description="Seconds of refusal.")
     half_open_calls: fields.Count = Field(
         default=3, description="Attempts let through then; it closes when they succeed."
+    )
+    slow_call: fields.Seconds | None = Field(
+        default=None,
+        description="Seconds to a whole answer, or to a stream's first chunk, above which an attempt counts as failed; "
+        "null: never.",
     )
 
 

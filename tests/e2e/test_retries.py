@@ -1,0 +1,184 @@
+"""What is repeated, how often, after how long and until when: as the server sees it, over real sockets."""
+
+# ruff: noqa: ANN401 - helpers hand on what a test gives them
+from __future__ import annotations
+
+import asyncio
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from llm import (
+    LLMConnectionError,
+    LLMException,
+    LLMManager,
+    LLMRateLimitError,
+    LLMStreamInterruptedError,
+    LLMTimeoutError,
+)
+from llm.testing import Fault, MockUpstream
+from llm.utils.clock import SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from llm import LLMClient
+
+CLOCK = SystemClock()
+QUICK = {"initial_delay": 0.001}
+
+
+def config(upstream: MockUpstream, *, dialect: str = "openai", **sections: Any) -> dict[str, Any]:
+    provider = {"base_url": upstream.base_url, "api_keys": ["sk-1"], "models": ["m"]}
+    return {"providers": {dialect: provider}, "retry": QUICK, **sections}
+
+
+async def unary(client: LLMClient, **options: Any) -> str:
+    return str(await client.chat("hello", **options))
+
+
+async def stream(client: LLMClient, **options: Any) -> str:
+    return str(await client.stream_complete("hello", **options).response())
+
+
+CALLS = pytest.mark.parametrize("call", [unary, stream])
+DIALECTS = pytest.mark.parametrize("dialect", ["openai", "anthropic"])
+
+
+@CALLS
+@DIALECTS
+@pytest.mark.parametrize("kind", ["server_error", "overloaded", "reset_before"])
+async def test_upstream_sees_exactly_the_configured_number_of_attempts(call: Any, dialect: Any, kind: str) -> None:
+    async with MockUpstream(dialect, faults=[Fault(kind, rate=1.0)]) as upstream:
+        retry = {**QUICK, "max_attempts": 3}
+        async with LLMManager.open(config(upstream, dialect=dialect, retry=retry)) as manager:
+            with pytest.raises(LLMException) as caught:
+                await call(manager.get_client())
+        assert (len(upstream.requests), caught.value.attempts) == (3, 3)
+
+
+@DIALECTS
+async def test_the_vendors_own_client_retries_nothing_by_itself(dialect: Any) -> None:
+    async with MockUpstream(dialect, faults=[Fault("server_error", rate=1.0)]) as upstream:
+        sections = config(upstream, dialect=dialect, retry={**QUICK, "max_attempts": 2})
+        sections["providers"][dialect]["transport"] = "sdk"
+        async with LLMManager.open(sections) as manager:
+            with pytest.raises(LLMException):
+                await unary(manager.get_client())
+        assert len(upstream.requests) == 2
+
+
+@CALLS
+async def test_429s_are_requeued_within_a_bound_of_their_own(call: Any) -> None:
+    refusal = Fault("rate_limit", rate=1.0, headers={"retry-after-ms": "2"})
+    async with MockUpstream(faults=[refusal]) as upstream:
+        async with LLMManager.open(config(upstream, retry={**QUICK, "max_attempts": 1})) as manager:
+            with pytest.raises(LLMRateLimitError):
+                await call(manager.get_client())
+        assert len(upstream.requests) == 10
+
+
+def _date() -> dict[str, str]:
+    return {"retry-after": formatdate(CLOCK.wall() + 2.0, usegmt=True)}  # cut to whole seconds: 1 to 2 from now
+
+
+RETRY_AFTER: dict[str, tuple[Callable[[], Mapping[str, str]], float, float]] = {
+    "whole seconds": (lambda: {"retry-after": "1"}, 1.0, 1.0),
+    "decimal seconds": (lambda: {"retry-after": "0.25"}, 0.25, 0.25),
+    "retry-after-ms": (lambda: {"retry-after-ms": "150", "retry-after": "1"}, 0.15, 0.15),
+    "an HTTP date": (_date, 0.9, 2.0),
+}
+
+
+async def test_retry_after_is_honoured_in_every_form_on_429_and_503() -> None:
+    async with asyncio.TaskGroup() as group:  # at once, since each of them takes its time
+        for kind in ("rate_limit", "unavailable"):
+            for form in RETRY_AFTER:
+                group.create_task(honours(form, kind))
+
+
+async def honours(form: str, kind: str) -> None:
+    headers, least, most = RETRY_AFTER[form]
+    async with MockUpstream(faults=[Fault(kind, at=1, headers=headers())]) as upstream:
+        async with LLMManager.open(config(upstream)) as manager:
+            assert await unary(manager.get_client()) == "hello"
+        first, second = upstream.requests
+        assert least - 0.01 <= second.at - first.at <= most + 0.4, (form, kind)
+
+
+@CALLS
+async def test_the_deadline_bounds_all_retries_together(call: Any) -> None:
+    async with MockUpstream(faults=[Fault("server_error", rate=1.0)]) as upstream:
+        retry = {"initial_delay": 0.2, "max_delay": 0.2, "max_attempts": 1000}
+        async with LLMManager.open(config(upstream, retry=retry)) as manager:
+            start = CLOCK.now()
+            with pytest.raises(LLMTimeoutError) as caught:
+                await call(manager.get_client(), timeout=0.5)
+            assert CLOCK.now() - start == pytest.approx(0.5, abs=0.1)
+            assert caught.value.attempts == len(upstream.requests) > 1
+
+
+async def test_a_wait_that_ends_after_the_deadline_is_not_begun() -> None:
+    faults = [Fault("unavailable", rate=1.0, retry_after=30)]
+    async with MockUpstream(faults=faults) as upstream, LLMManager.open(config(upstream)) as manager:
+        start = CLOCK.now()
+        with pytest.raises(LLMException) as caught:
+            await unary(manager.get_client(), timeout=20.0)
+        assert CLOCK.now() - start < 1.0
+        assert (caught.value.status, caught.value.retry_after, len(upstream.requests)) == (503, 30.0, 1)
+
+
+@CALLS
+@pytest.mark.parametrize(
+    ("kind", "attempts"),
+    [("server_error", 1), ("reset_before", 1), ("truncated", 1), ("unavailable", 2), ("rate_limit", 2)],
+)
+async def test_without_after_send_only_what_certainly_did_nothing_is_sent_again(
+    call: Any, kind: str, attempts: int
+) -> None:
+    faults = [Fault(kind, at=1, headers={"retry-after-ms": "1"}, after_chunks=0)]
+    async with MockUpstream(faults=faults) as upstream:
+        async with LLMManager.open(config(upstream, retry={**QUICK, "after_send": False})) as manager:
+            if attempts == 1:
+                with pytest.raises(LLMException):
+                    await call(manager.get_client())
+            else:
+                assert await call(manager.get_client()) == "hello"
+        assert len(upstream.requests) == attempts
+
+
+@pytest.mark.parametrize("after_send", [True, False])
+async def test_what_was_never_sent_is_tried_again_whatever_after_send_says(after_send: bool) -> None:
+    async with MockUpstream() as upstream:
+        sections = config(upstream, retry={**QUICK, "max_attempts": 3, "after_send": after_send})
+    async with LLMManager.open(sections) as manager:  # nobody listens there any more
+        with pytest.raises(LLMConnectionError) as caught:
+            await unary(manager.get_client())
+        assert (caught.value.attempts, caught.value.sent) == (3, False)
+
+
+async def test_a_stream_is_not_repeated_once_the_caller_has_a_chunk() -> None:
+    faults = [Fault("truncated", at=1, after_chunks=2)]
+    async with MockUpstream(faults=faults) as upstream, LLMManager.open(config(upstream)) as manager:
+        answer = manager.get_client().stream_complete("a text of a good many chunks")
+        first = str(await anext(answer))
+        with pytest.raises(LLMStreamInterruptedError) as caught:
+            await answer.response()
+        assert caught.value.partial.startswith(first)
+        assert (len(upstream.requests), caught.value.sent) == (1, True)
+
+
+async def test_in_an_outage_retries_stay_within_the_budget() -> None:
+    async with MockUpstream(faults=[Fault("server_error", rate=1.0)]) as upstream:
+        async with LLMManager.open(config(upstream, retry={"initial_delay": 0.0, "budget": 0.5})) as manager:
+            client = manager.get_client()
+            errors: list[str] = []
+            for _ in range(150):
+                with pytest.raises(LLMException) as caught:
+                    await unary(client)
+                errors.append(str(caught.value))
+            shown = manager.get_status()["providers"]["openai"]["retry_budget"]
+        assert 250 <= len(upstream.requests) <= 290  # 150, a hundred retries, and ten for each further second
+        assert sum("not sent again, since about 100 retries" in error for error in errors) >= 90
+        assert shown["refused"] >= 90
