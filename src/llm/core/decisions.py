@@ -18,7 +18,8 @@ class Decision(NamedTuple):
         at: Monotonic seconds.
         event: What happened, as one word: `ticketed`, `queued`, `withdrawn` (from the queue), `paid`, `sent`,
             `unsent` (nothing left after all), `answering`, `refused` (by the provider, for a limit), `failed` (an
-            attempt), `settled`, `refunded`, `closed` (the ticket), `ended`, and what layers note.
+            attempt), `settled`, `refunded`, `closed` (the ticket), `trial` (of a key that had been refused), `ended`,
+            and what layers note.
         detail: Which limit, key, amount or failure it was about.
     """
 
