@@ -136,9 +136,12 @@ class Refused(Doubles):
         self.keys = keys
 
     def make(self, _: ProviderSettings) -> FakeProvider:
-        answers = (lambda _: self.failure or "first") if not self.made else "fine"
+        answers = "fine" if self.made else self.answer
         self.made.append(FakeProvider(answers, latency=1.0, clock=self.clock))
         return self.made[-1]
+
+    def answer(self, _: object) -> Any:
+        return self.failure or "first"
 
     @property
     def first(self) -> FakeProvider:

@@ -117,10 +117,12 @@ async def test_a_file_is_seen_to_change_however_it_is_replaced(bench: Bench, cha
 
 
 async def test_a_link_on_the_way_that_leads_elsewhere_is_seen_as_kubernetes_swaps_it(tmp_path: Path) -> None:
+    benches: list[Bench] = []
     for day, model in (("monday", "m"), ("tuesday", "new")):
         (tmp_path / day).mkdir()
-        inner = Bench(tmp_path / day)
-        inner.write(model)
+        benches.append(Bench(tmp_path / day))
+        benches[-1].write(model)
+    inner = benches[-1]
     (tmp_path / "..data").symlink_to("monday")
     for name in ("llm.yaml", "secret"):
         (tmp_path / name).symlink_to(f"..data/{name}")
