@@ -96,8 +96,8 @@ class Watch:
             return
         if seen is not None and not await self._changed(seen):
             return
-        # Before it is read, so that what changes meanwhile is seen at the next look. The first look reads it in any case:
-        # it may have changed after the manager opened.
+        # Before it is read, so that what changes meanwhile is seen at the next look. The first look reads it anyhow: it
+        # may have changed since the manager opened.
         now = await asyncio.to_thread(lambda: _stamps(source.files()))
         if source is not self._source:
             return

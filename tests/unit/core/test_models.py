@@ -40,7 +40,7 @@ class Stated:
 )
 @given(prompt=st.integers(0, 400_000), cached=st.floats(0, 1), answer=st.integers(0, 100_000), thoughts=st.floats(0, 1))
 def test_a_cost_is_the_price_packages_own(  # noqa: PLR0913 - a usage in its parts
-    kind: str, model: str, prompt: int, cached: float, answer: int, thoughts: float
+    kind: str, model: str, *, prompt: int, cached: float, answer: int, thoughts: float
 ) -> None:
     from_cache, thought = int(prompt * cached), int(answer * thoughts)
     usage = Usage(
