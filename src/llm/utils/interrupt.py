@@ -21,7 +21,10 @@ def is_command_line() -> bool:
 def hush() -> None:
     """End the process at once where Ctrl-C comes, until `speak`; what a shell had ignored stays ignored."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _end)
+        try:  # noqa: SIM105 - contextlib takes longer to load
+            signal.signal(signal.SIGINT, _end)
+        except ValueError:  # a thread that is not the first: no command line of ours
+            pass
 
 
 def speak() -> None:
