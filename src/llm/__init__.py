@@ -10,6 +10,14 @@ Importing this loads no vendor's client and no web framework; those come when th
 
 from __future__ import annotations
 
+import sys
+
+if sys.argv and sys.argv[0].endswith(("-m", "manifold", "manifold.exe")):
+    from .utils.interrupt import hush, is_command_line
+
+    if is_command_line():
+        hush()
+
 if __name__ == "src.llm":
     from .utils.alias import install_alias
 
@@ -157,3 +165,9 @@ def _warn_of_namesake(name: str) -> None:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+if "llm.utils.interrupt" in sys.modules:
+    from .utils.interrupt import speak
+
+    speak()

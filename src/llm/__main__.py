@@ -7,13 +7,17 @@ import os
 import sys
 from typing import NoReturn
 
+from llm.utils.interrupt import hush, speak
+
 
 def main() -> NoReturn:
     """Run the command line and exit with its status; Ctrl-C while modules load is a 130, too."""
     try:
+        hush()
         _mend_streams()
         from llm.cli.main import run
 
+        speak()
         status = run()
     except KeyboardInterrupt:
         status = 130

@@ -23,6 +23,7 @@ HASH = "sha256:" + "0f" * 32
 
 # The contract's own file: each field once.
 WHOLE = """\
+watch: false
 global:
   default_provider: openai
   fallback: [openai, anthropic, local]
@@ -123,6 +124,7 @@ DEFAULTS: dict[str, object] = {
     "providers.openai.type": "openai",
     "providers.openai.transport": "direct",
     "providers.openai.rate_limits.0.algorithm": "auto",
+    "watch": False,
     "features.semantic_cache": False,
     "features.dashboard": True,
     "features.graphql": True,

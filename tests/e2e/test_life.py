@@ -205,6 +205,37 @@ async def test_the_pool_deadline_holds_within_a_tenth() -> None:
         await asyncio.wait([first])
 
 
+@pytest.mark.parametrize(
+    ("call", "faults"),
+    [
+        (unary, [Fault("slow", at=n, seconds=9.0) for n in (2, 3, 4, 5, 6, 7)]),
+        (streamed, [Fault("slow", at=2, seconds=9.0), Fault("reset_before", at=3), Fault("stalled", at=4)]),
+    ],
+    ids=["unary", "stream"],
+)
+async def test_waiting_attempts_pauses_and_a_stall_add_up_to_one_deadline(call: Any, faults: list[Fault]) -> None:
+    sections: dict[str, Any] = {
+        "global": {"timeouts": {"attempt": 0.4, "first_token": 0.4}},
+        "retry": {"max_attempts": 9, "initial_delay": 0.05},
+        "openai": {"rate_limits": {"concurrent_requests": 1}},
+    }
+    quick = {**sections, "global": {}}
+    async with (
+        MockUpstream(service=0.5, faults=faults) as upstream,
+        LLMManager.open(config(upstream, **quick)) as other,  # its calls have the same place
+        LLMManager.open(config(upstream, **sections)) as manager,
+    ):
+        first = asyncio.create_task(unary(other.get_client()))
+        await until(lambda: upstream.active == 1, within=2.0)
+        took, error = await timed(call(manager.get_client(), timeout=1.8))
+        assert error.phase == "total"
+        assert 1.62 <= took <= 1.98
+        assert len(upstream.requests) == 1 + error.attempts >= 3
+        assert upstream.most_active == 1
+        assert await first
+        await until(lambda: upstream.active == 0, within=1.0)
+
+
 async def test_the_connect_deadline_holds_within_a_tenth(full_backlog: str) -> None:
     sections: dict[str, Any] = {"global": {"timeouts": {"connect": 1.5}}, "retry": {"max_attempts": 1}}
     async with LLMManager.open(config(full_backlog, **sections)) as manager:
@@ -423,6 +454,68 @@ async def main():
         gc.collect()
         await asyncio.sleep(0.05)
     print("done")
+
+asyncio.run(main())
+""",
+    "a_call_that_waits_for_its_next_attempt_and_one_in_the_queue": """
+async def main():
+    be_patient()
+    limits = {"rate_limits": {"concurrent_requests": 1}, "base_url": SLOW}
+    section = {**config(SLOW)["providers"]["openai"], **limits}
+    manager = await LLMManager.open({"providers": {"openai": section}, "retry": {"initial_delay": 9}})
+    nowhere = await LLMManager.open({**config("http://127.0.0.1:9/v1"), "retry": {"initial_delay": 9}})
+    kept.append([asyncio.create_task(manager.get_client().chat("never")) for _ in range(3)])
+    kept.append(asyncio.create_task(nowhere.get_client().chat("never")))
+    await asyncio.sleep(0.3)
+    print("done")
+
+kept = []
+asyncio.run(main())
+""",
+    "a_watched_file": """
+import pathlib, tempfile
+
+async def main():
+    be_patient()
+    manager = await LLMManager.open(file)
+    manager._watch._due()  # as if two seconds had passed: it looks as the loop ends
+    print(await manager.get_client().chat("done"))
+    manager._watch._due()
+    await asyncio.sleep(0)
+
+import json
+file = pathlib.Path(tempfile.mkdtemp()) / "llm.yaml"
+file.write_text(json.dumps({**config(FAST), "watch": True}))
+asyncio.run(main())
+""",
+    "a_loop_that_is_closed_by_hand_with_calls_in_flight": """
+async def main():
+    client = await client_of(SLOW)
+    stream = client.stream_complete(LONG)
+    kept.append(stream)
+    await anext(stream)
+    kept.append(asyncio.create_task(client.chat("never")))
+    await asyncio.sleep(0.1)
+    print("done")
+
+kept = []
+loop = asyncio.new_event_loop()
+loop.run_until_complete(main())
+for task in asyncio.all_tasks(loop): task.cancel()
+loop.run_until_complete(asyncio.sleep(0.05))
+loop.close()
+""",
+    "closed_in_time": """
+async def main():
+    client = await client_of(FAST)
+    print(await client.chat("done"))
+    await close_llm_manager()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert [thread for thread in threading.enumerate() if "asyncio" not in thread.name] == [threading.main_thread()]
+    import gc, socket
+    gc.collect()
+    left = [each for each in gc.get_objects() if isinstance(each, socket.socket) and each.fileno() > 0]
+    assert all(each.family is socket.AF_UNIX for each in left), left  # the loop's own pair
 
 asyncio.run(main())
 """,

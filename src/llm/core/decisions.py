@@ -19,7 +19,7 @@ class Decision(NamedTuple):
         event: What happened, as one word: `ticketed`, `queued`, `withdrawn` (from the queue), `paid`, `sent`,
             `unsent` (nothing left after all), `answering`, `refused` (by the provider, for a limit), `failed` (an
             attempt), `circuit_open` (not sent), `budget_spent` (not sent again), `settled`, `refunded`, `closed` (the
-            ticket), `ended`, and what layers note.
+            ticket), `trial` (of a key that had been refused), `ended`, and what layers note.
         detail: Which limit, key, amount or failure it was about.
     """
 

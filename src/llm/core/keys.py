@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
@@ -11,6 +12,7 @@ from llm.utils.redact import redact
 
 from .call import Charge
 from .protocols import Charging
+from .trial import Trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,12 +20,15 @@ if TYPE_CHECKING:
     from llm.utils.clock import Clock
     from llm.utils.redact import Secret
 
+    from .call import Call
     from .exceptions import LLMException
     from .protocols import Provider
     from .types import TokenUsage
 
 
 _REASON_CHARS: Final = 200
+
+_logger = logging.getLogger("llm.keys")
 
 
 class KeyState(StrEnum):
@@ -45,6 +50,7 @@ class Key:
         state: Whether it takes part.
         forbidden: Models that it may not use.
         error: Why it left the rotation.
+        trials: When it, as None, or a model on it is tried again by a call: what a health check cannot tell.
         refusal: What the provider said when it last refused the key for a limit.
         calls: Calls in flight on it.
     """
@@ -64,6 +70,7 @@ class Key:
         self.state: KeyState = KeyState.AVAILABLE
         self.forbidden: set[str] = set()
         self.error: LLMException | None = None
+        self.trials: dict[str | None, Trial] = {}
         self.refusal: str | None = None
         self.calls: int = 0
         self._make = make
@@ -75,15 +82,66 @@ class Key:
 
     def serves(self, model: str) -> bool:
         """Return whether it may be used for `model`."""
-        return self.state is KeyState.AVAILABLE and model not in self.forbidden
+        if self.state is KeyState.AVAILABLE and model not in self.forbidden:
+            return True
+        return bool(self.trials) and self._may_try(model)
 
-    def refuse(self, error: LLMException, *, model: str | None = None, state: KeyState = KeyState.REJECTED) -> None:
-        """Leave the rotation, or only its part for `model`."""
+    def refuse(
+        self,
+        error: LLMException,
+        *,
+        model: str | None = None,
+        state: KeyState = KeyState.REJECTED,
+        call: Call | None = None,
+    ) -> None:
+        """Leave the rotation, or only its part for `model`; `call` is the one that was refused."""
+        known = model in self.forbidden if model is not None else self.state is state
         self.error = error
         if model is not None:
             self.forbidden.add(model)
         else:
             self.state = state
+        if model is None and state is KeyState.REJECTED:  # a health check tells when that is over
+            self.trials.pop(None, None)
+        elif model in self.trials:
+            self.trials[model].refused(self._clock.now(), call)
+        else:
+            self.trials[model] = Trial(self._clock.now())
+        if not known:
+            what = state.value if model is None else f"not for {model}"
+            _logger.warning("key %s left the rotation, %s: %s", self.fingerprint, what, self.reason(cooling=False))
+
+    def tried_by(self, call: Call, model: str) -> None:
+        """Know that `call` finds out whether what kept the key from serving `model`, if anything did, is over."""
+        for part in self._out(model):
+            self.trials[part].begin(call)
+            call.note(self._clock.now(), "trial", self.fingerprint)
+
+    def served(self, call: Call) -> bool:
+        """Take part again with what `call` tried and was served with; return whether there was such."""
+        parts = [part for part, trial in self.trials.items() if trial.is_of(call)]
+        for part in parts:
+            del self.trials[part]
+            if part is None:
+                self.state = KeyState.AVAILABLE
+            else:
+                self.forbidden.discard(part)
+            what = "" if part is None else f" for {part}"
+            _logger.info("key %s is in the rotation again%s", self.fingerprint, what)
+        if self.state is KeyState.AVAILABLE and not self.forbidden:
+            self.error = None
+        return bool(parts)
+
+    def undecided(self, call: Call) -> bool:
+        """Let the next call try what `call` did, where it found nothing out; return whether there was such."""
+        tried = [trial.undecided(call) for trial in self.trials.values()]  # all of them
+        return any(tried)
+
+    def look(self) -> bool:
+        """Let a call try what was refused long enough ago; return whether there is anything new."""
+        now = self._clock.now()
+        opened = [trial.look(now) for trial in self.trials.values()]  # all of them
+        return any(opened)
 
     def reason(self, *, cooling: bool) -> str | None:
         """Return in a short line, without secrets, why it may not be used; None where it may."""
@@ -97,6 +155,7 @@ class Key:
         """Take part again."""
         self.state = KeyState.AVAILABLE
         self.forbidden.clear()
+        self.trials.clear()
         self.error = None
 
     def borrow(self) -> tuple[Client, Client | None]:
@@ -130,6 +189,14 @@ class Key:
         client.last_used = self._clock.now()
         self.calls -= 1
         return client if client.retired and not client.calls else None
+
+    def _out(self, model: str) -> list[str | None]:
+        """Return what keeps it from serving `model`: None is the key as such."""
+        whole: list[str | None] = [] if self.state is KeyState.AVAILABLE else [None]
+        return [*whole, model] if model in self.forbidden else whole
+
+    def _may_try(self, model: str) -> bool:
+        return all(part in self.trials and self.trials[part].open for part in self._out(model))
 
 
 class Client:

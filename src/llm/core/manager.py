@@ -14,13 +14,13 @@ from .inflight import InFlight, Outbox
 from .keys import KeyState
 from .options import check_client
 from .parts import Routes
+from .sealed import SealedSource
 from .types import LLMRequest
+from .watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Generator, Sequence
     from types import TracebackType
-    from typing import TypeAlias
 
     from llm.utils.clock import Clock
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from .parts import Composer, Parts
     from .pool import Pool
     from .protocols import Middleware, Transport
+    from .sealed import ConfigSource
     from .standing import Admission, HealthStatus
 
-    ConfigSource: TypeAlias = "str | Path | Mapping[str, Any] | LLMConfig | None"
 
 _GRACE: Final = 1.0
 """Seconds that calls which were ended get to give back what they hold."""
@@ -43,34 +43,6 @@ _composers: list[Composer] = []
 def install_composer(composer: Composer) -> None:
     """Have managers built by `composer`; the composition root does this as it is imported."""
     _composers[:] = [composer]
-
-
-class SealedSource:
-    """Where a configuration comes from, with nothing of it to be seen.
-
-    A plain mapping has keys in it as text, and a traceback can show what every frame holds: the public doors seal
-    what they are given at once, and let go of the open one.
-    """
-
-    __slots__ = ("_source",)
-
-    def __init__(self, source: ConfigSource) -> None:
-        """Seal `source`."""
-        self._source = source
-
-    def __repr__(self) -> str:
-        """Return what kind of source it is, and nothing of what it holds."""
-        return f"SealedSource(<{type(self._source).__name__}>)"
-
-    def load(self) -> LLMConfig:
-        """Read the configuration; does I/O.
-
-        Raises:
-            LLMConfigurationError: It is wrong; all mistakes in one message.
-        """
-        from .config import load_config  # noqa: PLC0415 - pydantic and yaml are paid for when a manager opens
-
-        return load_config(self._source)
 
 
 class LLMManager:
@@ -85,6 +57,8 @@ class LLMManager:
         self._source = source
         self._changing = asyncio.Lock()
         self._closed = False
+        self._watch = Watch(lambda: self.config, self.reload, clock=routes.parts.clock)
+        self._watch.follow(source)
 
     @classmethod
     def open(
@@ -106,6 +80,12 @@ class LLMManager:
     def config(self) -> LLMConfig:
         """The configuration of today."""
         return self._routes.parts.config
+
+    def is_of(self, source: SealedSource) -> bool:
+        """Return whether `source` is this manager's configuration, or the file that it watches; does I/O."""
+        if self.config.watch and (file := source.file()) is not None and file == self._source.file():
+            return True  # what it says differently is in force in a moment, or a mistake that is in the log
+        return source.load() == self.config
 
     @property
     def closed(self) -> bool:
@@ -235,6 +215,7 @@ class LLMManager:
             self._refuse_if_closed()
             old = self._routes.swap(parts)
         self._source = source
+        self._watch.follow(source)
         for name, chain in old.chains.items():
             heir = parts.chains.get(name)
             if heir is not None:
@@ -255,6 +236,7 @@ class LLMManager:
         """
         calls = self._routes.calls
         calls.closing = True
+        await self._watch.close()
         if not await calls.wait(drain):
             calls.end_all()
             await calls.wait(_GRACE)

@@ -77,12 +77,14 @@ class Rates:
         input: A token of the prompt.
         output: A token of the answer.
         cached_input: A token of the prompt that the provider had cached.
+        reasoning: A token of the answer that was a thought.
         above: Rates of long prompts, the longest first: where the prompt has more tokens than this, all cost so.
     """
 
     input: float
     output: float
     cached_input: float
+    reasoning: float
     above: tuple[tuple[int, Rates], ...] = ()
 
     def cost(self, usage: TokenUsage) -> float:
@@ -90,10 +92,9 @@ class Rates:
         for start, rates in self.above:
             if usage.input_tokens > start:
                 return rates.cost(usage)
-        cached = usage.cached_input_tokens
-        return (
-            (usage.input_tokens - cached) * self.input + cached * self.cached_input + usage.output_tokens * self.output
-        )
+        cached, thoughts = usage.cached_input_tokens, usage.reasoning_tokens
+        prompt = (usage.input_tokens - cached) * self.input + cached * self.cached_input
+        return prompt + (usage.output_tokens - thoughts) * self.output + thoughts * self.reasoning
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class ModelFacts:
 
 
 _UNKNOWN: Final = ModelFacts()
-_ON_THE_BOX: Final = ModelFacts(Rates(0.0, 0.0, 0.0))
+_FREE: Final = ModelFacts(Rates(0.0, 0.0, 0.0, 0.0))
 
 
 class PriceBook:
@@ -132,7 +133,7 @@ class PriceBook:
         stated = {model: _stated(price) for model, price in overrides.items()}
 
         def look_up(provider_kind: str, model: str) -> ModelFacts:
-            facts = _ON_THE_BOX if provider_kind == LLMProvider.LOCAL else _published(provider_kind, model, at)
+            facts = _FREE if provider_kind == LLMProvider.LOCAL else _published(provider_kind, model, at)
             return ModelFacts(stated[model], facts.context_window) if model in stated else facts
 
         self._facts = lru_cache(_MOST_MODELS)(look_up)
@@ -153,7 +154,7 @@ class PriceBook:
 
 def _stated(price: StatedPrice) -> Rates:
     cached = price.input if price.cached_input is None else price.cached_input
-    return Rates(price.input / _MILLION, price.output / _MILLION, cached / _MILLION)
+    return Rates(price.input / _MILLION, price.output / _MILLION, cached / _MILLION, price.output / _MILLION)
 
 
 def _published(provider_kind: str, model: str, at: datetime | None) -> ModelFacts:
@@ -168,13 +169,16 @@ def _published(provider_kind: str, model: str, at: datetime | None) -> ModelFact
 
 
 def _rates(price: ModelPrice) -> Rates | None:
-    if price.input_mtok is None and price.output_mtok is None:  # charged by the hour, the page or the request
-        return None
+    if price.input_mtok is None and price.output_mtok is None:
+        free = all(amount is None for amount in vars(price).values())
+        return _FREE.rates if free else None  # else charged by the hour, the page or the request
     prompt, answer = _ladder(price.input_mtok), _ladder(price.output_mtok)
     cached = prompt if price.cache_read_mtok is None else _ladder(price.cache_read_mtok)
-    starts = {start for ladder in (prompt, answer, cached) for start in ladder if start > _FROM_THE_FIRST}
-    above = tuple((start, _rung(start, prompt, answer, cached)) for start in sorted(starts, reverse=True))
-    return replace(_rung(_FROM_THE_FIRST, prompt, answer, cached), above=above)
+    thought = answer if price.output_reasoning_mtok is None else _ladder(price.output_reasoning_mtok)
+    ladders = (prompt, answer, cached, thought)
+    starts = {start for ladder in ladders for start in ladder if start > _FROM_THE_FIRST}
+    above = tuple((start, _rung(start, *ladders)) for start in sorted(starts, reverse=True))
+    return replace(_rung(_FROM_THE_FIRST, *ladders), above=above)
 
 
 def _ladder(price: Decimal | TieredPrices | None) -> dict[int, float]:
@@ -188,5 +192,7 @@ def _ladder(price: Decimal | TieredPrices | None) -> dict[int, float]:
 
 
 def _rung(start: int, *ladders: dict[int, float]) -> Rates:
-    prompt, answer, cached = ([price for above, price in each.items() if above <= start][-1] for each in ladders)
-    return Rates(prompt, answer, cached)
+    prompt, answer, cached, thought = (
+        [price for above, price in each.items() if above <= start][-1] for each in ladders
+    )
+    return Rates(prompt, answer, cached, thought)

@@ -148,6 +148,12 @@ class Pool:
         """Return the keys that the provider refused."""
         return list(dict.fromkeys(slot.key for slot in self.queue.slots if slot.key.state is KeyState.REJECTED))
 
+    def try_again(self) -> None:
+        """Let a call try each key without credit, and each model forbidden to a key, that is out for long enough."""
+        opened = [key.look() for key in dict.fromkeys(slot.key for slot in self.queue.slots)]  # all of them
+        if any(opened):
+            self.queue.keys_changed()
+
     async def ask(self, keys: Sequence[Key]) -> dict[Key, HealthStatus]:
         """Ask through these keys at once how the provider is; a refused key that is healthy comes back."""
         async with asyncio.TaskGroup() as group:
@@ -191,6 +197,8 @@ class Pool:
             call.sent(self._clock.now())
             result = await self._send(client.provider, request)
             grant.succeeded()
+            if key.trials and key.served(call):
+                self.queue.keys_changed()
             if call.heard is not None:
                 grant.learn(call.heard)
             if isinstance(result, LLMStream):
@@ -206,6 +214,8 @@ class Pool:
             self._learn(error, grant, call, model)
             raise
         finally:
+            if key.trials and key.undecided(call):
+                self.queue.keys_changed()
             if stream is None:  # else its end gives the client back
                 self._close(key.give_back(client))
 
@@ -260,9 +270,9 @@ class Pool:
                 call.note(self._clock.now(), "refused", (slot.key.fingerprint, seconds))
                 return
             case LLMQuotaExceededError():
-                slot.key.refuse(error, state=KeyState.OUT_OF_CREDIT)
+                slot.key.refuse(error, state=KeyState.OUT_OF_CREDIT, call=call)
             case LLMAuthenticationError():
-                slot.key.refuse(error, model=model if error.model_only else None)
+                slot.key.refuse(error, model=model if error.model_only else None, call=call)
             case _:
                 return
         self.queue.keys_changed()

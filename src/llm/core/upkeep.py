@@ -1,4 +1,8 @@
-"""What is done for the keys between calls: refused ones are asked again, clients that idle are closed."""
+"""What is done for the keys between calls.
+
+Refused ones are asked again, those without credit and models that were forbidden are tried again after a while, clients
+that idle are closed.
+"""
 
 from __future__ import annotations
 
@@ -61,6 +65,7 @@ class Upkeep:
         self.start()
         for pool in self._pools:
             pool.close_idle(keep=self._min_size)
+            pool.try_again()
             if pool.refused_keys():
                 task = asyncio.get_running_loop().create_task(self._ask_again(pool))
                 self._asking.add(task)

@@ -259,6 +259,8 @@ class AdmissionQueue(Rotation):
         self._ring(ticket.model).took(slot)
         grant = Grant(slot, charge, holds, self, permit)
         call.paid(now, grant)
+        if slot.key.trials:
+            slot.key.tried_by(call, ticket.model)
         return grant
 
     def _refuse_to_wait(self, ticket: Ticket, found: Choice, now: float) -> None:

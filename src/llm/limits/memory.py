@@ -12,6 +12,7 @@ from .learning import Learner
 from .most import Most
 from .pace import Count, Pace
 from .stating import make_limits
+from .window import SlidingWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -82,7 +83,11 @@ class Account:
         return self._most is not None and self._most.covers(charge)
 
     def state(self, now: float, stated: Mapping[str, object], *, level: LimitScope, bucket: bool) -> None:
-        """Hold to these limits from now on; those that change keep the share that is taken, and what was learned."""
+        """Hold to these limits from now on; those that change go on with what is taken, and what was learned.
+
+        Of a budget, which refuses, the amount stays taken: to raise it makes room. Of the others the share does, since
+        what a provider has left by then is not known.
+        """
         if self._stated == (dict(stated), bucket):
             return
         told = {} if self._stated is None or self._stated[1] != bucket else self._stated[0]
@@ -104,11 +109,12 @@ class Account:
 
     def catch_up(self, now: float, before: Account) -> None:
         """Go on in the place of `before`, which was in force meanwhile: take what is taken there and not yet here."""
-        shares = {limit.name: limit.saturation(now) for limit in before.limits if limit.timed}
+        known = {limit.name: limit for limit in before.limits if limit.timed}
         for limit in self.limits:
-            more = shares.get(limit.name, 0.0) - limit.saturation(now)
+            old = known.get(limit.name)
+            more = 0.0 if old is None else _handed_on(old, limit, now) - limit.saturation(now) * limit.capacity
             if more > 0.0:
-                limit.take(now, more * limit.capacity)
+                limit.take(now, more)
 
     def listens(self, now: float) -> bool:
         """Return whether the last report is so old that the next is worth reading."""
@@ -195,8 +201,16 @@ def _continue(old: Limit | None, new: Limit, now: float) -> Limit:
         return old.resized(new.capacity)  # calls that run are seen to end
     if type(old) is type(new) and old.capacity == new.capacity:
         return old
-    new.take(now, old.saturation(now) * new.capacity)
+    if isinstance(old, SlidingWindow) and isinstance(new, SlidingWindow) and new.refuses:
+        return old.resized(now, new.capacity)
+    new.take(now, _handed_on(old, new, now))
     return new
+
+
+def _handed_on(old: Limit, new: Limit, now: float) -> float:
+    """Return how much of `new` is taken as it goes on in the place of `old`."""
+    share = old.saturation(now)
+    return min(share * old.capacity, new.capacity) if new.refuses else share * new.capacity
 
 
 class AccountBook:

@@ -9,6 +9,7 @@ from .auto import AutoLimit
 from .base import DAY
 from .bucket import TokenBucket
 from .concurrency import Concurrency
+from .per_call import PerCall
 from .window import SlidingWindow
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def make_limits(stated: Mapping[str, object], *, level: LimitScope, bucket: bool
             learns = algorithm == "auto" and level == "key" and period < DAY
             kind = partial(AutoLimit, bucket=bucket) if learns else plain
             limits.append(kind(name, _UNITS[what], float(value), period, level=level, refuses=refuses))
+        elif span == "call" and isinstance(value, (int, float)):
+            limits.append(PerCall(name, _UNITS[what], float(value), level=level))
     running = stated.get("concurrent_requests")
     if isinstance(running, (int, float)):
         limits.append(Concurrency("concurrent_requests", float(running), level=level))

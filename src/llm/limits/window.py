@@ -36,9 +36,10 @@ class Grain:
         until: Monotonic seconds at which it leaves.
         untold: Of how many of its requests the provider has not told when all is there again.
         back: The latest of what it told.
+        heirs: Windows that count it, too: those that took the place of its own.
     """
 
-    __slots__ = ("amount", "at", "back", "start", "until", "untold")
+    __slots__ = ("amount", "at", "back", "heirs", "start", "until", "untold")
 
     def __init__(self, at: float, until: float, amount: float = 0.0) -> None:
         """Begin at `at`."""
@@ -48,6 +49,7 @@ class Grain:
         self.amount: float = amount
         self.untold: int = 0
         self.back: float = -math.inf
+        self.heirs: tuple[SlidingWindow, ...] = ()
 
 
 class Drawn(Hold):
@@ -148,6 +150,8 @@ class SlidingWindow(Timed):
             else:
                 grain.amount += more
                 self._sum += more
+                for heir in grain.heirs:
+                    heir._sum += more
         hold.amount = used
 
     def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
@@ -179,6 +183,18 @@ class SlidingWindow(Timed):
     def resize(self, now: float, capacity: float) -> None:  # noqa: ARG002 - a limit's signature
         """Go on with another capacity; what is counted stays counted."""
         self.capacity = capacity
+
+    def resized(self, now: float, capacity: float) -> SlidingWindow:
+        """Return one of another capacity that goes on with what is counted; calls that run are settled in both."""
+        self._expire(now)
+        heir = SlidingWindow(self.name, self.unit, capacity, self.period, level=self.level, refuses=self.refuses)
+        for grain in self._grains:
+            grain.heirs = (*grain.heirs, heir)
+        heir._grains.extend(self._grains)
+        heir._sum, heir._others = self._sum, self._others
+        for window in (self, heir):  # what either takes from now on is its own
+            window._grains.append(Grain(now, now + self._span))
+        return heir
 
     def saturation(self, now: float) -> float:
         """Return the share that is taken."""

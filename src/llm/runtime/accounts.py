@@ -113,7 +113,7 @@ class Accounts:
         """Return whether a user's calls to a provider are held to a limit in US dollars."""
         of_user = None if user is None else self._limits_of(user)
         several = (self._config.limits.global_, of_user, *section.rate_limits)
-        return any(limits is not None and limits.cost_per_day is not None for limits in several)
+        return any(limits is not None and limits.counts_dollars for limits in several)
 
     def resets_in(self, user: str) -> float | None:
         """Return seconds until the first of a user's budgets is whole again; None where none has anything taken.

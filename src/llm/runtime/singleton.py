@@ -7,10 +7,11 @@ import os
 from typing import TYPE_CHECKING
 
 from llm.core.exceptions import LLMConfigurationError, LLMException
-from llm.core.manager import LLMManager, Opening, SealedSource
+from llm.core.manager import LLMManager, Opening
+from llm.core.sealed import SealedSource
 
 if TYPE_CHECKING:
-    from llm.core.manager import ConfigSource
+    from llm.core.sealed import ConfigSource
 
 _managers: dict[asyncio.AbstractEventLoop, asyncio.Task[LLMManager]] = {}
 _inherited: list[object] = []
@@ -80,7 +81,7 @@ def _forget_closed_loops() -> None:
 
 
 async def _check_same(manager: LLMManager, source: SealedSource) -> None:
-    if await asyncio.to_thread(source.load) != manager.config:
+    if not await asyncio.to_thread(manager.is_of, source):
         raise LLMConfigurationError(
             "this process has a manager with another configuration; use that one, close it with close_llm_manager(), "
             "change it with manager.reload(config), or make an independent one with LLMManager.open(config)"

@@ -143,6 +143,7 @@ def problems_of(text: str | bytes, folder: Path, environ: dict[str, str] | None 
         ("gateway: {port: '${HOME_PORT}'}", 1, 17, "gateway.port", 'did you mean "HOMEPORT"?'),
         ("gateway: {host: '${a b}'}", 1, 17, "gateway.host", "expected ${VARIABLE}"),
         ("gateway: {host: '${NO'}", 1, 17, "gateway.host", "`${` without its `}`"),
+        ("gateway: {host: '${file:~nobody-at-all/x}'}", 1, 17, "gateway.host", "cannot be read: no usable path"),
         ("gateway: {host: '${file:/no/such}'}", 1, 17, "gateway.host", "/no/such cannot be read: No such file"),
         ("gateway: {port: '${WORD}'}", 1, 17, "gateway.port", "expected a whole number, found text"),
     ],

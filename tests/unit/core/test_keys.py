@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from llm.core.call import Charge
+from llm.core.call import Call, Charge
 from llm.core.exceptions import LLMAuthenticationError, LLMQuotaExceededError
 from llm.core.keys import Client, Key, KeyState, Slot
 from llm.core.types import TokenUsage
@@ -152,3 +152,61 @@ def test_usage_becomes_a_charge_by_the_providers_rule_or_the_common_one() -> Non
     assert Client(FakeProvider(), 0.0).used(usage) == Charge(10, 5, 15)
     assert Client(Charging(), 0.0).used(usage) == Charge(6, 5)
     assert Client(FakeProvider(), 0.0).used(TokenUsage()) is None
+
+
+async def test_only_who_tries_a_key_without_credit_makes_its_pause_longer(key: Key, clock: FakeClock) -> None:
+    error = LLMQuotaExceededError("gone")
+    early, tries = Call(0.0), Call(0.0)
+    key.refuse(error, state=KeyState.OUT_OF_CREDIT, call=early)
+    key.refuse(error, state=KeyState.OUT_OF_CREDIT, call=early)
+    await clock.advance(300.0)
+    assert key.look()
+    key.tried_by(tries, "a")
+    assert not key.serves("a")
+    key.refuse(error, state=KeyState.OUT_OF_CREDIT, call=early)  # sent before the key left
+    assert not key.served(early)
+    assert not key.undecided(early)
+    key.refuse(error, state=KeyState.OUT_OF_CREDIT, call=tries)
+    await clock.advance(599.0)
+    assert not key.look()
+    await clock.advance(1.0)
+    assert key.look()
+    assert key.serves("a")
+
+
+async def test_a_call_that_ended_before_it_was_sent_leaves_the_try_to_the_next(key: Key, clock: FakeClock) -> None:
+    key.refuse(LLMQuotaExceededError("gone"), state=KeyState.OUT_OF_CREDIT)
+    await clock.advance(300.0)
+    assert key.look()
+    call = Call(0.0)
+    key.tried_by(call, "a")
+    assert not key.look()
+    call.ended(1.0)
+    assert key.look()
+    assert key.serves("a")
+
+
+async def test_a_model_that_was_forbidden_to_a_key_without_credit_takes_both_to_come_back(
+    key: Key, clock: FakeClock
+) -> None:
+    key.refuse(LLMAuthenticationError("no"), model="a")
+    key.refuse(LLMQuotaExceededError("gone"), state=KeyState.OUT_OF_CREDIT)
+    await clock.advance(300.0)
+    assert key.look()
+    call = Call(0.0)
+    key.tried_by(call, "b")
+    assert key.served(call)
+    assert (key.serves("b"), key.state, key.error is None) == (True, KeyState.AVAILABLE, False)
+    other = Call(0.0)
+    key.tried_by(other, "a")
+    assert not key.serves("a")
+    assert key.served(other)
+    assert (key.serves("a"), key.error) == (True, None)
+
+
+async def test_a_key_that_is_refused_as_such_is_not_tried_by_calls(key: Key, clock: FakeClock) -> None:
+    key.refuse(LLMQuotaExceededError("gone"), state=KeyState.OUT_OF_CREDIT)
+    key.refuse(LLMAuthenticationError("no"))
+    await clock.advance(10_000.0)
+    assert not key.look()
+    assert not key.serves("a")

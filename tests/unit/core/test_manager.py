@@ -340,8 +340,8 @@ async def test_a_reload_keeps_levels_cooling_counts_and_what_is_cached() -> None
         key = status["providers"]["openai"]["keys"][0]
         assert key["models"][MODEL]["requests_per_minute"] == pytest.approx(0.2)
         assert key["cooling_seconds"] == pytest.approx(30.0)
-        assert status["limits"]["global"]["requests_per_day"] == pytest.approx(0.2)
-        assert status["limits"]["user alice"]["requests_per_day"] == pytest.approx(0.5)
+        assert status["limits"]["global"]["requests_per_day"] == pytest.approx(0.1)
+        assert status["limits"]["user alice"]["requests_per_day"] == pytest.approx(0.25)
         assert status["metrics"]["total_requests"] == 2
         assert (await client.chat("one")).cached
         assert manager.get_status()["metrics"]["total_requests"] == 3

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 from genai_prices import Usage, calc_price
+from genai_prices.data_snapshot import get_snapshot
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,14 +34,59 @@ class Stated:
         ("anthropic", "claude-sonnet-4-5"),
         ("openrouter", "meta-llama/llama-3.1-8b-instruct"),
         ("google", "gemini-1.5-flash"),
+        ("openrouter", "perplexity/sonar-deep-research"),
+        ("openrouter", "meta-llama/llama-3.3-70b-instruct:free"),
     ],
 )
-@given(prompt=st.integers(0, 400_000), cached=st.floats(0, 1), answer=st.integers(0, 100_000))
-def test_a_cost_is_the_price_packages_own(kind: str, model: str, prompt: int, cached: float, answer: int) -> None:
-    from_cache = int(prompt * cached)
-    usage = Usage(input_tokens=prompt, cache_read_tokens=from_cache, output_tokens=answer)
+@given(prompt=st.integers(0, 400_000), cached=st.floats(0, 1), answer=st.integers(0, 100_000), thoughts=st.floats(0, 1))
+def test_a_cost_is_the_price_packages_own(  # noqa: PLR0913 - a usage in its parts
+    kind: str, model: str, *, prompt: int, cached: float, answer: int, thoughts: float
+) -> None:
+    from_cache, thought = int(prompt * cached), int(answer * thoughts)
+    usage = Usage(
+        input_tokens=prompt, cache_read_tokens=from_cache, output_tokens=answer, output_reasoning_tokens=thought
+    )
     expected = calc_price(usage, model, provider_id=kind, genai_request_timestamp=AT).total_price
-    assert BOOK.cost(kind, model, TokenUsage(prompt, answer, from_cache)) == pytest.approx(float(expected), abs=1e-12)
+    ours = BOOK.cost(kind, model, TokenUsage(prompt, answer, from_cache, thought))
+    assert ours == pytest.approx(float(expected), abs=1e-12)
+
+
+_USAGES = [
+    TokenUsage(1000, 500),
+    TokenUsage(1000, 500, 800),
+    TokenUsage(1000, 500, 0, 400),
+    TokenUsage(300_000, 5000, 200_000, 1000),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "vendor"),
+    [("openai", "openai"), ("anthropic", "anthropic"), ("gemini", "google"), ("xai", "x-ai"), ("mistral", "mistral"),
+     ("groq", "groq"), ("deepseek", "deepseek"), ("openrouter", "openrouter")],
+)  # fmt: skip
+def test_every_published_price_per_token_is_counted_as_the_package_itself_does(kind: str, vendor: str) -> None:
+    models = [model.id for known in get_snapshot().providers if known.id == vendor for model in known.models]
+    priced = 0
+    for model in models[:: max(1, len(models) // 40)]:
+        if BOOK.facts(kind, model).rates is None:
+            continue
+        for usage in _USAGES:
+            same = Usage(
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                cache_read_tokens=usage.cached_input_tokens,
+                output_reasoning_tokens=usage.reasoning_tokens,
+            )
+            expected = calc_price(same, model, provider_id=vendor, genai_request_timestamp=AT).total_price
+            assert BOOK.cost(kind, model, usage) == pytest.approx(float(expected), abs=1e-12), model
+            priced += 1
+    assert priced >= 8
+
+
+def test_what_is_charged_by_the_hour_or_the_page_has_no_price_and_what_is_free_has() -> None:
+    assert BOOK.cost("groq", "whisper-large-v3", TokenUsage(1000)) is None
+    assert BOOK.cost("mistral", "mistral-ocr-2505", TokenUsage(1000)) is None
+    assert BOOK.cost("openrouter", "meta-llama/llama-3.3-70b-instruct:free", TokenUsage(1000, 1000)) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ def test_each_field_becomes_a_limit_of_its_unit_and_period_concurrency_last() ->
             "output_tokens_per_day": 20,
             "cost_per_day": 5.0,
             "requests_per_day": 100,
+            "cost_per_call": 0.5,
         },
         level="user",
         bucket=False,
@@ -39,10 +40,11 @@ def test_each_field_becomes_a_limit_of_its_unit_and_period_concurrency_last() ->
         ("output_tokens_per_day", "output_tokens", 20, True),
         ("cost_per_day", "cost", 5, True),
         ("requests_per_day", "requests", 100, True),
+        ("cost_per_call", "cost", 0.5, False),
         ("concurrent_requests", "requests", 3, False),
     ]
     assert {limit.level for limit in limits} == {"user"}
-    assert [getattr(limit, "period", None) for limit in limits] == [60.0, 3600.0, 60.0, DAY, DAY, DAY, None]
+    assert [getattr(limit, "period", None) for limit in limits] == [60.0, 3600.0, 60.0, DAY, DAY, DAY, None, None]
 
 
 @pytest.mark.parametrize("bucket", [True, False])
@@ -91,6 +93,46 @@ def test_a_changed_limit_keeps_the_share_that_is_taken(bucket: bool) -> None:
     stated(account, 0.0, requests_per_minute=20, bucket=bucket)
     assert account.limits[0].capacity == 20
     assert account.limits[0].saturation(0.0) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("bucket", [True, False])
+@pytest.mark.parametrize(("number", "room"), [(20, 15), (5, 0)])
+def test_of_a_changed_budget_the_amount_stays_taken_so_that_raising_it_makes_room(
+    number: int, room: int, *, bucket: bool
+) -> None:
+    account = stated(Account(), requests_per_day=10, bucket=bucket)
+    account.limits[0].take(0.0, 5.0)
+    stated(account, 0.0, requests_per_day=number, bucket=bucket)
+    assert account.limits[0].wait(0.0, float(room)) == 0.0
+    assert account.limits[0].wait(0.0, room + 1.0) > 0.0
+
+
+def test_a_changed_budget_frees_what_was_taken_when_it_would_have_and_settles_what_runs() -> None:
+    account = stated(Account(), cost_per_day=10, bucket=False)
+    (old,) = account.limits
+    old.take(0.0, 4.0)
+    running = old.take(0.0, 2.0)
+    stated(account, 1000.0, cost_per_day=8, bucket=False)
+    stated(account, 2000.0, cost_per_day=6, bucket=False)
+    (new,) = account.limits
+    assert new.wait(2000.0, 1.0) == pytest.approx(DAY + GUARD - 2000.0)
+    old.take(2000.0, 3.0)  # by somebody else who goes on with it
+    old.settle(2000.0, running, 1.0)
+    assert [new.saturation(2000.0), old.saturation(2000.0)] == pytest.approx([5 / 6, 0.8])
+    own = new.take(2000.0, 1.0)
+    assert [new.saturation(2000.0), old.saturation(2000.0)] == pytest.approx([1.0, 0.8])
+    new.settle(2000.0, own, 0.5)
+    after = DAY + GUARD + 1.0
+    assert [new.saturation(after), old.saturation(after)] == pytest.approx([0.5 / 6, 0.3])
+    assert new.saturation(DAY + 2001.0) == old.saturation(DAY + 2001.0) == 0.0
+
+
+def test_a_budget_that_comes_back_counts_what_was_taken_meanwhile() -> None:
+    first, second = (stated(Account(), cost_per_day=number, bucket=False) for number in (5, 10))
+    first.limits[0].take(0.0, 1.0)
+    second.limits[0].take(0.0, 4.0)
+    first.catch_up(0.0, second)
+    assert first.limits[0].saturation(0.0) == pytest.approx(0.8)
 
 
 def test_an_unchanged_limit_goes_on_as_if_nothing_happened() -> None:

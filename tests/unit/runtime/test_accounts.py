@@ -139,7 +139,7 @@ def test_a_reload_hands_the_levels_of_everything_and_of_users_on() -> None:
         config({"global": {"requests_per_day": 20}, "users": {"default": {"requests_per_day": 8}}}), clock, before
     )
     after.apply()
-    assert after.status()["user alice"] == {"requests_per_day": 0.5}
+    assert after.status()["user alice"] == {"requests_per_day": 0.25}
     untouched = Accounts(config({"users": {"default": {"requests_per_day": 5}}}), clock)
     untouched.apply()
     other = untouched.user("alice")
@@ -167,10 +167,10 @@ def test_limits_that_come_back_by_a_reload_know_what_was_taken_meanwhile() -> No
     third = reloaded(10, 1, second)
     assert third.status() == {
         "global": {"requests_per_hour": 0.7},
-        "user alice": {"tokens_per_day": 0.7, "concurrent_requests": 1.0},
+        "user alice": {"tokens_per_day": 1.0, "concurrent_requests": 1.0},
     }
     alice.limits[1].settle(1.0, hold, 1.0)
-    assert third.status()["user alice"] == {"tokens_per_day": 0.7, "concurrent_requests": 0.0}
+    assert third.status()["user alice"] == {"tokens_per_day": 1.0, "concurrent_requests": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -183,6 +183,10 @@ def test_limits_that_come_back_by_a_reload_know_what_was_taken_meanwhile() -> No
         ({"users": {"default": {"cost_per_day": 1.0}}}, {}, "alice", True),
         ({"users": {"vip": {"cost_per_day": 1.0}}}, {}, "alice", False),
         ({"users": {"vip": {"cost_per_day": 1.0}}}, {}, "vip", True),
+        ({"global": {"cost_per_call": 1.0}}, {}, None, True),
+        ({}, {"rate_limits": {"cost_per_call": 1.0}}, None, True),
+        ({"users": {"vip": {"cost_per_call": 1.0}}}, {}, "vip", True),
+        ({"users": {"vip": {"cost_per_call": 1.0}}}, {}, "alice", False),
     ],
 )
 def test_only_who_is_under_a_budget_is_held_to_it(
@@ -192,7 +196,7 @@ def test_only_who_is_under_a_budget_is_held_to_it(
     accounts = Accounts(made_of, FakeClock())
     openai = made_of.providers["openai"]
     assert accounts.budgeted(openai, user) is budgeted
-    dollars = "cost_per_day" in str(limits) or "cost_per_day" in str(section)
+    dollars = "cost_per_" in str(limits) or "cost_per_" in str(section)
     assert accounts.counts_dollars(openai) is dollars
     if section:
         assert not accounts.counts_dollars(made_of.providers["local"])

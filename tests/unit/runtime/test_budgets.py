@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llm import LLMException, LLMManager, LLMRateLimitError, LLMRequest
+from llm import LLMException, LLMInvalidRequestError, LLMManager, LLMRateLimitError, LLMRequest
 from llm.testing import FakeClock, Fault, MockUpstream
 
 if TYPE_CHECKING:
@@ -55,17 +55,20 @@ class Bench:
         self.clock = FakeClock()
         self.upstream = MockUpstream("openai", clock=self.clock, answer=say, **upstream)
 
-    def open(self, *, keys: int = 1, rate_limits: Any = (), **sections: Any) -> Any:
+    def open(self, **sections: Any) -> Any:
+        return LLMManager.open(self.config(**sections), transport=self.upstream.transport(), clock=self.clock)
+
+    def config(self, *, keys: int = 1, rate_limits: Any = (), **sections: Any) -> dict[str, Any]:
         provider: dict[str, Any] = {
             "base_url": "http://upstream.test/v1",
             "api_keys": [f"sk-test-{i}" for i in range(keys)],
-            "models": [MODEL],
+            "models": [MODEL, "my-own-model"] if "prices" in sections and not sections["prices"] else [MODEL],
             "rate_limits": rate_limits,
         }
         config: dict[str, Any] = {"providers": {"openai": provider}, "prices": PRICES, **sections}
         config["pool"] = {"health_check_interval": 3600}
         config["retry"] = {"max_attempts": 1}
-        return LLMManager.open(config, transport=self.upstream.transport(), clock=self.clock)
+        return config
 
     async def ask(self, client: LLMClient) -> str:
         """Make a call, which ends at once or waits for the clock."""
@@ -180,6 +183,62 @@ async def test_what_can_never_fit_is_refused_with_the_limit_and_no_time_to_wait(
         error = await bench.refused(manager.get_client(user="alice"))
         assert (error.scope, error.limit, error.retry_after) == ("user", "tokens_per_day", None)
         assert "75 total tokens" in error.message
+
+
+# --- of one call --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", LEVELS)
+async def test_a_call_that_would_cost_more_than_its_budget_is_refused_before_it_is_sent(level: str) -> None:
+    bench = Bench()
+    async with bench.open(**stated(level, cost_per_call=COST)) as manager:
+        client = manager.get_client(user="alice")
+        for _ in range(5):
+            assert await bench.ask(client) == ANSWER
+        with pytest.raises(LLMRateLimitError) as caught:
+            await client.chat(PROMPT, max_tokens=2 * MOST)
+        error = caught.value
+        assert (error.scope, error.limit, error.retry_after, error.retryable) == (level, "cost_per_call", None, False)
+        assert f"needs {(25 * 100 + 2 * 75 * 200) / 1e6:g} US dollars" in error.message
+        assert f"cost_per_call of the {level} is {COST:g}" in error.message
+        assert "lower max_tokens" in error.message
+        with pytest.raises(LLMRateLimitError, match="cost_per_call"):
+            manager.explain(LLMRequest(PROMPT, user="alice", max_tokens=2 * MOST))
+        assert len(bench.upstream.requests) == 5
+
+
+async def test_a_call_goes_to_the_key_whose_budget_for_a_call_is_wide_enough() -> None:
+    bench = Bench()
+    limits = [{"cost_per_call": COST}, {"cost_per_call": 2 * COST}]
+    async with bench.open(keys=2, rate_limits=limits) as manager:
+        for _ in range(4):
+            await manager.get_client().chat(PROMPT, max_tokens=MOST + 1)
+        assert {record.key for record in bench.upstream.requests} == {"sk-test-1"}
+
+
+@pytest.mark.parametrize("budget", ["cost_per_call", "cost_per_day"])
+@pytest.mark.parametrize("level", LEVELS)
+async def test_an_unknown_price_under_a_budget_is_refused_and_names_prices(level: str, budget: str) -> None:
+    bench = Bench()
+    async with bench.open(**stated(level, **{budget: 1.0}), prices={}) as manager:
+        with pytest.raises(LLMInvalidRequestError, match="`prices:`"):
+            await manager.get_client(user="alice").chat("hello", model="openai/my-own-model")
+    assert bench.upstream.requests == []
+
+
+async def test_a_budget_for_a_call_is_lowered_by_a_reload_also_for_who_waits() -> None:
+    bench = Bench(service=10.0)
+    narrow: Any = {"rate_limits": {"concurrent_requests": 1}}
+    async with bench.open(**narrow, **stated("user", cost_per_call=1.0)) as manager:
+        client = manager.get_client(user="alice")
+        running, waiting = (
+            asyncio.get_running_loop().create_task(client.chat(PROMPT, max_tokens=MOST)) for _ in range(2)
+        )
+        await bench.clock.advance(1.0)
+        await manager.reload(bench.config(**narrow, **stated("user", cost_per_call=COST / 2)))
+        await bench.clock.advance(20.0)
+        assert str(running.result()) == ANSWER
+        assert isinstance(waiting.exception(), LLMRateLimitError)
 
 
 # --- together, or not at all --------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .gateway import GatewayConfig, GatewayKey
 from .limits import LimitsConfig, RateLimits
-from .load import load_config, locate
+from .load import file_of, files_of, load_config, locate
 from .model import LLMConfig
 from .providers import ProviderConfig
 from .schema import config_schema
@@ -44,6 +44,8 @@ __all__ = [
     "SlotConfig",
     "Timeouts",
     "config_schema",
+    "file_of",
+    "files_of",
     "load_config",
     "locate",
 ]

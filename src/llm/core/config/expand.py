@@ -23,13 +23,19 @@ _MOST_BYTES: Final = 65_536
 
 
 class Expansion:
-    """Replaces references in a tree, and collects what cannot be replaced."""
+    """Replaces references in a tree.
+
+    Attributes:
+        faults: What cannot be replaced.
+        files: The files that were read, or should have been.
+    """
 
     def __init__(self, environ: Mapping[str, str], folder: FilePath) -> None:
         """Look variables up in `environ`, and relative paths in `folder`."""
         self._environ = environ
         self._folder = folder
         self.faults: list[Fault] = []
+        self.files: list[FilePath] = []
 
     def tree(self, value: Value, path: Path = ()) -> Value:
         """Return the value with every reference replaced, and keys as secrets."""
@@ -73,8 +79,10 @@ class Expansion:
         return text
 
     def _file(self, name: str, path: Path) -> str:
-        file = self._folder / FilePath(name).expanduser()
+        file = self._folder / FilePath(name)
         try:
+            file = self._folder / FilePath(name).expanduser()
+            self.files.append(file)
             with file.open("rb") as stream:
                 content = stream.read(_MOST_BYTES + 1)
             if len(content) > _MOST_BYTES:

@@ -39,12 +39,20 @@ class RateLimits(fields.Section):
     cost_per_day: fields.Budget | None = Field(
         default=None, description="US dollars in a day; refuses instead of waiting."
     )
+    cost_per_call: fields.Budget | None = Field(
+        default=None, description="US dollars that a single call may reserve; one that would cost more is refused."
+    )
     concurrent_requests: fields.Count | None = Field(default=None, description="Calls in flight at once.")
     algorithm: Algorithm = Field(
         default="auto",
         description="token_bucket starts full and refills steadily; sliding_window gives each request a window of its "
         "own; auto: token_bucket for the vendors' own hosts, sliding_window elsewhere.",
     )
+
+    @property
+    def counts_dollars(self) -> bool:
+        """Whether calls under these limits need a price."""
+        return self.cost_per_day is not None or self.cost_per_call is not None
 
     def stated(self) -> dict[str, int | float | str]:
         """Return the limits that are set, by field name; empty when this states nothing."""

@@ -53,6 +53,25 @@ def load_config(source: Source = None, *, environ: Mapping[str, str] | None = No
     return config
 
 
+def file_of(source: Source = None, *, environ: Mapping[str, str] | None = None) -> Path | None:
+    """Return the file that `load_config` reads for a source, whether or not it is there; None where it reads none."""
+    if source is None:
+        return locate(environ)
+    return _home(Path(source)) if isinstance(source, (str, os.PathLike)) else None
+
+
+def files_of(source: Source = None, *, environ: Mapping[str, str] | None = None) -> tuple[Path, ...]:
+    """Return all files that `load_config` reads for a source: its own, and those that `${file:…}` names."""
+    if isinstance(source, LLMConfig):
+        return ()
+    environ = os.environ if environ is None else environ
+    own = file_of(source, environ=environ)
+    document, folder = _document(source, environ)
+    expansion = Expansion(environ, folder)
+    expansion.tree(document.tree)
+    return tuple(dict.fromkeys([*([] if own is None else [own]), *expansion.files]))
+
+
 def locate(environ: Mapping[str, str] | None = None) -> Path | None:
     """Return the file that `load_config` reads when it is given nothing; None: the environment alone."""
     named = (os.environ if environ is None else environ).get(VARIABLE)
@@ -88,7 +107,7 @@ def _document(source: Value, environ: Mapping[str, str]) -> tuple[Document, Path
     if not (source is None or isinstance(source, (str, os.PathLike))):
         expected = "expected a path, a mapping, an LLMConfig or None"
         return Document({}, Marks(), [Fault("", f"{expected}, found {kind_of(source)}")]), Path()
-    path = locate(environ) if source is None else _home(Path(cast("str | Path", source)))
+    path = file_of(cast("str | Path | None", source), environ=environ)
     if path is None:
         return Document({}, Marks(), []), Path()
     text, fault = _text(path)

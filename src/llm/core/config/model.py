@@ -38,6 +38,10 @@ class LLMConfig(fields.Section):
         LLMConfigurationError: Anything is wrong; all mistakes in one message.
     """
 
+    watch: fields.Switch = Field(
+        default=False,
+        description="Whether the file, and the secrets in files that it names, are read again when they change.",
+    )
     global_: Annotated[GlobalConfig, fields.Defaulted()] = Field(
         default_factory=GlobalConfig, alias="global", description="What holds for every call."
     )

@@ -98,7 +98,12 @@ class PoolConfig(fields.Section):
     )
     idle_timeout: fields.Seconds = Field(default=300.0, description="Seconds after which an idle client is closed.")
     max_lifetime: fields.Seconds = Field(default=3600.0, description="Seconds after which a client is made anew.")
-    health_check_interval: fields.Seconds = Field(default=60.0, description="Seconds between health checks.")
+    health_check_interval: fields.Seconds = Field(
+        default=60.0,
+        description="Seconds between two looks at the keys: a refused one (401) is asked how it is, and comes back "
+        "when it is well; one out of credit is tried by one call after 5 minutes, then 10, up to an hour; idle clients "
+        "are closed.",
+    )
 
 
 class BreakerConfig(fields.Section):
