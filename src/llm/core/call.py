@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .decisions import Decision, Noted
+    from .types import TokenUsage
 
 ReportedUnit: TypeAlias = Literal["requests", "input_tokens", "output_tokens", "total_tokens"]
 
@@ -142,13 +143,14 @@ class Call:
         error: How it failed; None while it runs and where it succeeded.
         waited: Whether it ever stood in a queue.
         forget: Takes the answer out of the cache again; None where none keeps it.
+        spent: Tokens, and US dollars where known, of answers that are not its outcome; they count where it fails.
         glanced: A request, and what the cache's layer found out about it before the chain; None where it did not look.
         decisions: Its decision log; `log` has it in words.
     """
 
     __slots__ = (
         "_ends", "_lease", "_place", "deadline", "decisions", "error", "forget", "glanced", "heard", "number",
-        "priority", "retryable", "sends", "started", "state", "ticket", "user", "waited",
+        "priority", "retryable", "sends", "spent", "started", "state", "ticket", "user", "waited",
     )  # fmt: skip
 
     def __init__(
@@ -168,6 +170,7 @@ class Call:
         self.error: BaseException | None = None
         self.waited: bool = False
         self.forget: Callable[[], Awaitable[None]] | None = None
+        self.spent: tuple[TokenUsage, float | None] | None = None
         self.glanced: tuple[object, Any] | None = None
         self.decisions: Noted = decision_log()
         self._place: Place | None = None
@@ -205,6 +208,14 @@ class Call:
     def note(self, now: float, event: str, detail: object = "") -> None:
         """Add to the decision log; the kinds of `detail` are those that `decisions` has words for."""
         self.decisions.append((now, event, detail))
+
+    def spend(self, usage: TokenUsage, cost: float | None) -> None:
+        """Know of an answer that was paid for and is not the call's outcome."""
+        if self.spent is None:
+            self.spent = usage, cost
+            return
+        before, price = self.spent
+        self.spent = before + usage, None if cost is None or price is None else price + cost
 
     def on_end(self, callback: Callable[[Call], None]) -> None:
         """Be told once, when the call has ended and holds nothing any more."""
