@@ -185,13 +185,13 @@ class HTTPProvider:
 
     def _shaped(self, request: LLMRequest, model: type) -> LLMRequest:
         ways = self._dialect.ways(request, shape_of(model))
-        return shaped(request, self._refused.choose(request.model or "", ways), ways.schema)
+        return shaped(request, self._refused.choose(request, ways), ways.schema)
 
     def _failed(self, error: LLMException, request: LLMRequest, reply: Reply | None) -> None:
         self._tell(error, request.model, reply)
         if request.response_model is not None:
             ways = self._dialect.ways(request, shape_of(request.response_model))
-            self._refused.learn(request.model or "", ways, error)
+            self._refused.learn(request, ways, error)
 
     async def _send(self, method: str, url: str, body: bytes | None = None) -> Reply:
         return await self._transport.request(method, url, headers=self._headers, body=body)

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from llm import LLMManager
-from llm.core.exceptions import LLMInvalidRequestError
+from llm.core.exceptions import LLMInvalidRequestError, LLMServerError
 from llm.core.messages import Message, MessageRole, TextPart, ToolCall
 from llm.core.structured import shape_of
 from llm.core.types import LLMRequest, LLMResponse, StreamChunk, ToolCallDelta, ToolDefinition
@@ -74,7 +74,7 @@ class Bench:
         self._answer = answer
         self.upstream = MockUpstream(dialect, clock=self.clock, answer=self.note)
         section = {"base_url": self.upstream.base_url, "api_keys": [f"k{n}" for n in range(keys)]}
-        self.config = {"providers": {dialect: {**section, "models": ["*"]}}}
+        self.config: dict[str, Any] = {"providers": {dialect: {**section, "models": ["*"]}}}
 
     def note(self, request: LLMRequest) -> Any:
         self.asked.append(request)
@@ -329,22 +329,87 @@ def test_what_was_sent_before_a_refusal_was_known_is_asked_again_and_counts_once
     refused, ways = RefusedWays(), Ways((Way.NATIVE, Way.TOOL, Way.JSON, Way.WORDS))
     for _ in range(2):
         error = LLMInvalidRequestError(NO_SCHEMAS, status=400)
-        refused.learn("m", ways, error)
+        refused.learn(REQUEST, ways, error)
         assert (error.retryable, error.retry_after) == (True, 0.0)
-    assert refused.choose("m", ways) is Way.TOOL
+    assert refused.choose(REQUEST, ways) is Way.TOOL
     last = Ways((Way.WORDS,))
     error = LLMInvalidRequestError(NO_SCHEMAS, status=400)
-    refused.learn("m", last, error)
+    refused.learn(REQUEST, last, error)
     assert not error.retryable
-    assert refused.choose("m", Ways((Way.NATIVE,))) is Way.NATIVE
+    assert refused.choose(REQUEST, Ways((Way.NATIVE,))) is Way.NATIVE
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param({"extra": {"tools": [{"type": "function", "function": {"name": "mine"}}]}}, id="extra"),
+        pytest.param({"tools": (LOOK,)}, id="tools"),
+        pytest.param({"reasoning_effort": "high"}, id="reasoning"),
+    ],
+)
+async def test_a_way_that_an_odd_call_was_refused_stays_open_to_plain_calls(odd: dict[str, Any]) -> None:
+    def odd_one(request: LLMRequest) -> Any:
+        body = bench.upstream.requests[-1].body
+        odd = "reasoning_effort" in body or any(name in str(body.get("tools")) for name in ("mine", "look"))
+        if odd and "tool_choice" in body:
+            return LLMInvalidRequestError(f"tool_choice: {ANSWER_TOOL} does not go with that", status=400)
+        return in_form(request)
+
+    bench = Bench("openai", odd_one)
+    async with bench as client:
+        attempts = [
+            (await client.complete("Which?", model="gpt-4", response_model=City, **options)).attempts
+            for options in ({}, odd, odd, {})
+        ]
+    assert attempts == [1, 2, 1, 1]
+    assert asks_for_the_tool(bench.asked[-1])
+
+
+async def test_a_schema_that_is_refused_closes_the_way_to_that_class_alone() -> None:
+    def picky(request: LLMRequest) -> Any:
+        if asks_natively(request) and "branches" in str(request.response_format):
+            return LLMInvalidRequestError("Invalid schema for response_format 'Tree': too deep", status=400)
+        return in_form(request) if "City" in str(request) else LLMResponse(tool_calls=(tree,))
+
+    tree = ToolCall("call-1", ANSWER_TOOL, '{"branches":[]}')
+    bench = Bench("openai", picky)
+    async with bench as client:
+        attempts = [
+            (await client.complete("Which?", model="gpt-4o", response_model=form)).attempts
+            for form in (Tree, Tree, City)
+        ]
+    assert attempts == [2, 1, 1]
+    assert asks_natively(bench.asked[-1])
+
+
+async def test_a_refused_way_takes_no_attempt_from_the_retries() -> None:
+    faults = iter([LLMServerError("down")])
+
+    def down_at_last(request: LLMRequest) -> Any:
+        answer = in_words_only(request)
+        return answer if isinstance(answer, Exception) else next(faults, answer)
+
+    bench = Bench("openai", down_at_last)
+    bench.config["retry"] = {"max_attempts": 2, "initial_delay": 0}
+    async with bench as client:
+        response = await client.complete("Which?", model="deep", response_model=City)
+    assert (response.parsed, response.attempts) == (City(name="Oslo", people=717710), 5)
+
+
+async def test_a_server_that_refuses_whatever_it_is_asked_is_left_alone_in_the_end() -> None:
+    bench = Bench("openai", lambda _: LLMInvalidRequestError("response_format and tool_choice are bad", status=400))
+    async with bench as client:
+        with pytest.raises(LLMInvalidRequestError):
+            await client.complete("Which?", model="gpt-4o", response_model=City)
+    assert len(bench.asked) == 4
 
 
 def test_what_is_remembered_is_bounded() -> None:
     refused, ways = RefusedWays(), Ways((Way.NATIVE, Way.WORDS))
     for number in range(1025):
-        refused.learn(f"m{number}", ways, LLMInvalidRequestError(NO_SCHEMAS, status=400))
-    assert refused.choose("m1024", ways) is Way.WORDS
-    assert refused.choose("m0", ways) is Way.NATIVE
+        refused.learn(replace(REQUEST, model=f"m{number}"), ways, LLMInvalidRequestError(NO_SCHEMAS, status=400))
+    assert refused.choose(replace(REQUEST, model="m1024"), ways) is Way.WORDS
+    assert refused.choose(replace(REQUEST, model="m0"), ways) is Way.NATIVE
 
 
 # --- in words ---------------------------------------------------------------------------------------------------------
