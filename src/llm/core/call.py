@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .decisions import Decision, Noted
-    from .types import TokenUsage
 
 ReportedUnit: TypeAlias = Literal["requests", "input_tokens", "output_tokens", "total_tokens"]
 
@@ -94,6 +93,31 @@ class LimitReport(NamedTuple):
     refused: bool = False
 
 
+class Spent(NamedTuple):
+    """What answers took.
+
+    Attributes:
+        input_tokens: Tokens of the prompts.
+        output_tokens: Tokens of the answers.
+        cached_input_tokens: Those of the prompts that the provider had in its cache.
+        cost: US dollars; None where the price of one is unknown.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    cached_input_tokens: int
+    cost: float | None
+
+    def with_more(self, more: Spent) -> Spent:
+        """Return what both took."""
+        return Spent(
+            self.input_tokens + more.input_tokens,
+            self.output_tokens + more.output_tokens,
+            self.cached_input_tokens + more.cached_input_tokens,
+            None if self.cost is None or more.cost is None else self.cost + more.cost,
+        )
+
+
 class Place(Protocol):
     """A place in the queue."""
 
@@ -143,7 +167,7 @@ class Call:
         error: How it failed; None while it runs and where it succeeded.
         waited: Whether it ever stood in a queue.
         forget: Takes the answer out of the cache again; None where none keeps it.
-        spent: Tokens, and US dollars where known, of answers that are not its outcome; they count where it fails.
+        spent: What answers took that are not its outcome, which counts where it fails; None where there are none.
         glanced: A request, and what the cache's layer found out about it before the chain; None where it did not look.
         decisions: Its decision log; `log` has it in words.
     """
@@ -170,7 +194,7 @@ class Call:
         self.error: BaseException | None = None
         self.waited: bool = False
         self.forget: Callable[[], Awaitable[None]] | None = None
-        self.spent: tuple[TokenUsage, float | None] | None = None
+        self.spent: Spent | None = None
         self.glanced: tuple[object, Any] | None = None
         self.decisions: Noted = decision_log()
         self._place: Place | None = None
@@ -209,13 +233,9 @@ class Call:
         """Add to the decision log; the kinds of `detail` are those that `decisions` has words for."""
         self.decisions.append((now, event, detail))
 
-    def spend(self, usage: TokenUsage, cost: float | None) -> None:
+    def spend(self, spent: Spent) -> None:
         """Know of an answer that was paid for and is not the call's outcome."""
-        if self.spent is None:
-            self.spent = usage, cost
-            return
-        before, price = self.spent
-        self.spent = before + usage, None if cost is None or price is None else price + cost
+        self.spent = spent if self.spent is None else self.spent.with_more(spent)
 
     def on_end(self, callback: Callable[[Call], None]) -> None:
         """Be told once, when the call has ended and holds nothing any more."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from llm.utils.clock import Clock
 
 from .bounds import Scope
-from .call import CallState
+from .call import CallState, Spent
 from .exceptions import LLMException, LLMInvalidRequestError, LLMValidationError
 from .messages import Message, MessageRole
 from .protocols import CallNext
@@ -106,7 +106,8 @@ class Fitting:
     async def _put_by(self, answer: LLMResponse) -> None:
         call = self.request.call
         if call is not None and not answer.cached:
-            call.spend(answer.usage, answer.cost)
+            used = answer.usage
+            call.spend(Spent(used.input_tokens, used.output_tokens, used.cached_input_tokens, answer.cost))
         if call is not None and call.forget is not None:
             await call.forget()
 

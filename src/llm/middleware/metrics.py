@@ -16,7 +16,7 @@ from .histogram import Histogram
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llm.core.call import Call
+    from llm.core.call import Call, Spent
     from llm.core.protocols import CallNext
     from llm.core.stream import LLMResult
     from llm.core.types import LLMRequest, LLMResponse
@@ -43,7 +43,7 @@ class _Tally:
         self.errors: defaultdict[str, int] = defaultdict(int)
         self.seconds = Histogram()
 
-    def spend(self, usage: TokenUsage, cost: float | None) -> None:
+    def spend(self, usage: TokenUsage | Spent, cost: float | None) -> None:
         self.input += usage.input_tokens
         self.output += usage.output_tokens
         self.cached_input += usage.cached_input_tokens
@@ -109,9 +109,9 @@ class Metrics:
                 tally = _named(self._models, model)
                 tally.requests += 1
                 if call.spent is not None:
-                    tally.spend(*call.spent)
+                    tally.spend(call.spent, call.spent.cost)
                     if user is not None:
-                        user.spend(*call.spent)
+                        user.spend(call.spent, call.spent.cost)
 
     def answered(self, call: Call, model: str, response: LLMResponse, saved: float | None = None) -> None:
         """Count a call that was answered; `saved` is what it would have cost without the cache, in US dollars."""
