@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from llm.core.types import LLMRequest, LLMResponse
+from llm.core.types import LLMRequest
 from llm.providers.anthropic import AnthropicDialect
 from llm.providers.base import HTTPProvider
 from llm.providers.openai import OpenAIDialect
@@ -28,51 +29,46 @@ def in_the_usage(raw: Mapping[str, Any]) -> object:
     return raw["usage"]["service_tier"]
 
 
+class Case(NamedTuple):
+    """A dialect, its recorded answers, the tier that they have, and what is asked for and serves in this test."""
+
+    dialect: Callable[[str | None], Any]
+    answers: tuple[str, str]
+    recorded: str
+    asked: str
+    served: str
+    told: Callable[[Mapping[str, Any]], object]
+
+
+CASES = {
+    "openai": Case(
+        OpenAIDialect, ("openai/choices.json", "openai/choices.sse"), "default", "flex", "flex", beside_the_answer
+    ),
+    "responses": Case(
+        ResponsesDialect, ("responses/answer.json", "responses/answer.sse"), "default", "auto", "priority",
+        beside_the_answer,
+    ),
+    "anthropic": Case(
+        AnthropicDialect, ("anthropic/text.json", "anthropic/text.sse"), "standard", "auto", "priority", in_the_usage
+    ),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-@pytest.mark.parametrize(
-    ("dialect", "answers", "asked", "recorded", "served", "told"),
-    [
-        pytest.param(
-            OpenAIDialect, ("openai/choices.json", "openai/choices.sse"), "flex", "default", "flex", beside_the_answer,
-            id="openai",
-        ),
-        pytest.param(
-            ResponsesDialect, ("responses/answer.json", "responses/answer.sse"), "priority", "default", "priority",
-            beside_the_answer, id="responses",
-        ),
-        pytest.param(
-            AnthropicDialect, ("anthropic/text.json", "anthropic/text.sse"), "auto", "standard", "priority",
-            in_the_usage, id="anthropic",
-        ),
-    ],
-)  # fmt: skip
-async def test_a_tier_goes_out_by_extra_and_the_one_that_served_is_in_raw(  # noqa: PLR0913 - a dialect's words
-    server: Server,
-    settings: ProviderSettings,
-    wire: Callable[[str], bytes],
-    dialect: Callable[[str | None], Any],
-    answers: tuple[str, str],
-    asked: str,
-    recorded: str,
-    served: str,
-    told: Callable[[Mapping[str, Any]], object],
-    stream: bool,
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+async def test_a_tier_goes_out_by_extra_and_the_one_that_served_is_in_raw(
+    server: Server, settings: ProviderSettings, wire: Callable[[str], bytes], case: Case, stream: bool
 ) -> None:
-    provider = HTTPProvider.factory(dialect)(settings)
-    assert isinstance(provider, HTTPProvider)
-    request = LLMRequest("Hi", model="m", max_tokens=9, extra={"service_tier": asked})
-    body = wire(answers[stream])
-    for space in ("", " "):
-        body = body.replace(
-            f'"service_tier":{space}"{recorded}"'.encode(), f'"service_tier":{space}"{served}"'.encode()
-        )
-    response: LLMResponse
+    provider = HTTPProvider(settings, case.dialect(settings.base_url))
+    request = LLMRequest("Hi", model="m", max_tokens=9, extra={"service_tier": case.asked})
+    words = rf'("service_tier": ?)"{case.recorded}"'.encode()
+    body = re.sub(words, rf'\1"{case.served}"'.encode(), wire(case.answers[stream]))
     if stream:
         server.streams(body)
         response = await (await provider.stream(request)).response()
     else:
         server.says(body)
         response = await provider.complete(request)
-    assert server.bodies[0]["service_tier"] == asked
+    assert server.bodies[0]["service_tier"] == case.asked
     assert response.raw is not None
-    assert told(response.raw) == served
+    assert case.told(response.raw) == case.served
