@@ -12,6 +12,7 @@ from llm.core.protocols import ProviderSettings
 from llm.providers.anthropic import AnthropicDialect
 from llm.providers.base import HTTPProvider
 from llm.providers.openai import OpenAIDialect
+from llm.providers.responses import ResponsesDialect
 from llm.providers.sdk.clients import sdk_transport
 from llm.utils.clock import SystemClock
 
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
     from llm.providers.sdk.transport import SDKTransport
     from llm.utils.redact import Secret
 
-DIALECTS: dict[str, Callable[[str | None], Dialect]] = {"openai": OpenAIDialect, "anthropic": AnthropicDialect}
+DIALECTS: dict[str, Callable[[str | None], Dialect]] = {
+    "openai": OpenAIDialect,
+    "responses": ResponsesDialect,
+    "anthropic": AnthropicDialect,
+}
 
 Through: TypeAlias = Callable[..., HTTPProvider]
 
@@ -58,7 +63,7 @@ async def through(server: Server, transport: DirectTransport, key: Secret, no_am
     ) -> HTTPProvider:
         section = ProviderConfig.model_validate(
             {
-                "type": kind,
+                "type": "openai" if kind == "responses" else kind,
                 "transport": "sdk",
                 "base_url": base_url or server.url,
                 "api_keys": key if with_key else (),
