@@ -51,6 +51,14 @@ async def test_the_providers_of_the_page_serve(root: Path, capsys: pytest.Captur
     assert up.requests[0].body["random_seed"] == 7
 
 
+def test_the_provider_of_the_page_takes_forty_lines(root: Path) -> None:
+    page = (root / "docs" / "providers.md").read_text(encoding="utf-8")
+    (found,) = re.findall(r"^```python\n((?:(?!```).)*^class Parrot.*?)^section = ", page, re.MULTILINE | re.DOTALL)
+    classes = [node for node in ast.parse(found).body if isinstance(node, ast.ClassDef)]
+    told = sum(ast.get_docstring(each) is not None for each in classes)  # a line each
+    assert len([line for line in found.splitlines() if line.strip()]) - told <= 40
+
+
 def test_the_pages_table_is_the_packages(root: Path) -> None:
     page = (root / "docs" / "providers.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \| (yes|\S) \| (yes|\S) \|", page, re.MULTILINE)

@@ -93,6 +93,31 @@ class LimitReport(NamedTuple):
     refused: bool = False
 
 
+class Spent(NamedTuple):
+    """What answers took.
+
+    Attributes:
+        input_tokens: Tokens of the prompts.
+        output_tokens: Tokens of the answers.
+        cached_input_tokens: Those of the prompts that the provider had in its cache.
+        cost: US dollars; None where the price of one is unknown.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    cached_input_tokens: int
+    cost: float | None
+
+    def with_more(self, more: Spent) -> Spent:
+        """Return what both took."""
+        return Spent(
+            self.input_tokens + more.input_tokens,
+            self.output_tokens + more.output_tokens,
+            self.cached_input_tokens + more.cached_input_tokens,
+            None if self.cost is None or more.cost is None else self.cost + more.cost,
+        )
+
+
 class Place(Protocol):
     """A place in the queue."""
 
@@ -142,13 +167,14 @@ class Call:
         error: How it failed; None while it runs and where it succeeded.
         waited: Whether it ever stood in a queue.
         forget: Takes the answer out of the cache again; None where none keeps it.
+        spent: What answers took that are not its outcome, which counts where it fails; None where there are none.
         glanced: A request, and what the cache's layer found out about it before the chain; None where it did not look.
         decisions: Its decision log; `log` has it in words.
     """
 
     __slots__ = (
         "_ends", "_lease", "_place", "deadline", "decisions", "error", "forget", "glanced", "heard", "number",
-        "priority", "retryable", "sends", "started", "state", "ticket", "user", "waited",
+        "priority", "retryable", "sends", "spent", "started", "state", "ticket", "user", "waited",
     )  # fmt: skip
 
     def __init__(
@@ -168,6 +194,7 @@ class Call:
         self.error: BaseException | None = None
         self.waited: bool = False
         self.forget: Callable[[], Awaitable[None]] | None = None
+        self.spent: Spent | None = None
         self.glanced: tuple[object, Any] | None = None
         self.decisions: Noted = decision_log()
         self._place: Place | None = None
@@ -205,6 +232,10 @@ class Call:
     def note(self, now: float, event: str, detail: object = "") -> None:
         """Add to the decision log; the kinds of `detail` are those that `decisions` has words for."""
         self.decisions.append((now, event, detail))
+
+    def spend(self, spent: Spent) -> None:
+        """Know of an answer that was paid for and is not the call's outcome."""
+        self.spent = spent if self.spent is None else self.spent.with_more(spent)
 
     def on_end(self, callback: Callable[[Call], None]) -> None:
         """Be told once, when the call has ended and holds nothing any more."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
 
 from .arguments import read_history
 from .call import Call
 from .conduct import Conduct
 from .embedding import joined, limits_of, portions_of, within
 from .ending import Brake
-from .exceptions import LLMInvalidRequestError, LLMTimeoutError
+from .exceptions import LLMAuthenticationError, LLMInvalidRequestError, LLMQuotaExceededError, LLMTimeoutError
 from .messages import Message, MessageRole, read_messages
 from .options import check_model
 from .protocols import TokenCounting
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .arguments import Options
     from .messages import MessageLike, MessagesLike
     from .parts import Route, Routes
+    from .protocols import Provider
     from .stream import LLMResult
     from .types import CachePolicy, EmbeddingResponse, ToolDefinition
 
@@ -244,24 +246,33 @@ class LLMClient:
         check_model(model)
         route, name = self._find(model)
         request = LLMRequest(messages, model=name)
-        provider = route.chain.pool.provider_for(name)
-        if isinstance(provider, TokenCounting):
-            tokens = await self._counted(provider, request, route.provider)
-            if tokens is not None:
-                return tokens
+        tokens = await self._counted(route, request, name)
+        if tokens is not None:
+            return tokens
         # The first count of a vocabulary takes a second.
         return await asyncio.to_thread(self._routes.parts.estimate_tokens, route.provider, request)
 
-    async def _counted(self, provider: TokenCounting, request: LLMRequest, name: str) -> int | None:
-        parts = self._routes.parts
+    async def _counted(self, route: Route, request: LLMRequest, model: str) -> int | None:
+        async def ask(provider: Provider) -> int | None:
+            counting = cast("TokenCounting", provider)  # keys of one section are of one kind
+            return await counting.count_tokens(request)
+
+        parts, pool = self._routes.parts, route.chain.pool
         bound, whole = parts.config.global_.timeouts.attempt, parts.config.global_.timeout
         seconds = bound if whole is None else min(bound, whole)
         try:
             async with parts.clock.timeout(seconds):
-                return await provider.count_tokens(request)
+                while True:
+                    key = pool.next_key(model)
+                    if not isinstance(key.client.provider, TokenCounting):
+                        return None
+                    with suppress(LLMAuthenticationError, LLMQuotaExceededError):  # another key may do
+                        return await pool.ask_beside(key, model, ask)
         except TimeoutError:
             message = f"no count of tokens came within {seconds:g} seconds (timeouts.attempt, or global.timeout)"
-            raise LLMTimeoutError(message, phase="total", retryable=True, provider=name, model=request.model) from None
+            raise LLMTimeoutError(
+                message, phase="total", retryable=True, provider=route.provider, model=model
+            ) from None
 
     def prepare(self, request: LLMRequest, *, mine: bool = False) -> tuple[Route, LLMRequest]:
         """Give a request its way, its model and the record of its call; `manager.explain` asks about the same.

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Final
 from llm.utils.redact import redact
 
 from .call import Charge
+from .exceptions import LLMPoolExhaustedError
 from .protocols import Charging
 from .trial import Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from llm.utils.clock import Clock
     from llm.utils.redact import Secret
@@ -256,4 +257,27 @@ class Slot:
 
     def serves(self, model: str) -> bool:
         """Return whether it may take a call for `model` now or later, limits aside."""
-        return (self.model in (model, "*")) and self.key.serves(model)
+        return self.offers(model) and self.key.serves(model)
+
+    def offers(self, model: str) -> bool:
+        """Return whether it is for `model`, be its key in the rotation or not."""
+        return self.model in (model, "*")
+
+
+def no_key_left(provider: str, model: str, slots: Iterable[Slot], *, needed: str = "") -> LLMException:
+    """Every key that had the model (and is as `needed`) left the rotation; tells why the first of them did."""
+    error = next((slot.key.error for slot in slots if slot.key.error is not None), None)
+    if error is None:
+        return LLMPoolExhaustedError(
+            f"no key of {provider!r} serves {model!r}; name another model, or give another key",
+            provider=provider,
+            model=model,
+        )
+    return type(error)(
+        f"no key of {provider!r} is left for {model!r}{needed}: {error.message}",
+        provider=provider,
+        model=model,
+        key=error.key,
+        status=error.status,
+        retryable=False,
+    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from .bounds import Bound
 from .call import Call, CallState, Charge, Ticket
@@ -22,13 +22,13 @@ from .exceptions import (
     LLMServerError,
     LLMTimeoutError,
 )
-from .keys import KeyState
+from .keys import KeyState, no_key_left
 from .standing import HealthStatus
 from .stream import LLMStream
 from .types import response_with
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from llm.utils.clock import Clock
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from .settlement import Settlement
     from .stream import LLMResult
     from .types import LLMRequest, LLMResponse
+
+_Told = TypeVar("_Told")
 
 
 class ReplacedError(Exception):
@@ -79,6 +81,7 @@ class Pool:
         self._acquire_timeout = acquire_timeout
         self._spawn = spawn
         self._settlement = settlement
+        self._turn = -1  # of what takes no part in the limits
 
     async def __call__(self, request: LLMRequest) -> LLMResult:
         """Make one attempt.
@@ -121,21 +124,41 @@ class Pool:
         """Return seconds until a key is not cooling, of those that the pool has today."""
         return self.queue.rest(model)
 
-    def provider_for(self, model: str) -> Provider:
-        """Return the provider of a key that serves `model`, for what takes no part in the limits.
+    def next_key(self, model: str) -> Key:
+        """Return a key that may be used for `model`, by turns, for what takes no part in the limits.
 
         Raises:
             LLMInvalidRequestError: No key has the model; names those there are.
+            LLMException: Every key that had it left the rotation; the kind of what the provider said.
         """
-        for slot in self.queue.slots:
-            if slot.serves(model):
-                return slot.key.client.provider
-        self.queue.check(Ticket(Charge(requests=0), model))
-        raise LLMInvalidRequestError(
-            f"no key of {self.provider!r} is left for {model!r}; name another model, or give another key",
-            provider=self.provider,
-            model=model,
-        )
+        slots = [slot for slot in self.queue.slots if slot.offers(model)]
+        if not slots:
+            self.queue.check(Ticket(Charge(requests=0), model))
+        keys = list(dict.fromkeys(slot.key for slot in slots if slot.serves(model)))
+        if not keys:
+            raise no_key_left(self.provider, model, slots)
+        self._turn += 1
+        return keys[self._turn % len(keys)]
+
+    async def ask_beside(self, key: Key, model: str, ask: Callable[[Provider], Awaitable[_Told]]) -> _Told:
+        """Return what a key's provider answers to what takes no part in the limits.
+
+        Raises:
+            LLMException: It failed; a key that the provider refuses leaves the rotation.
+        """
+        client, retired = key.borrow()
+        self._close(retired)
+        try:
+            with _FOREIGN_AS_OURS:
+                if not client.ready:
+                    await client.prepare()
+                return await ask(client.provider)
+        except LLMException as error:
+            self._name(error, key, model)
+            self._take_out(error, key, model)
+            raise
+        finally:
+            self._close(key.give_back(client))
 
     async def health_check(self) -> HealthStatus:
         """Ask through every key at once; one healthy key is enough, and brings a refused key back."""
@@ -258,21 +281,27 @@ class Pool:
     def _learn(self, error: LLMException, grant: Grant, call: Call, model: str) -> None:
         """Note where it failed, and take out of the rotation what the provider refuses."""
         slot = grant.slot
-        error.provider = error.provider or self.provider
-        error.model = error.model or model
-        error.key = error.key or slot.key.fingerprint
+        self._name(error, slot.key, model)
         if not isinstance(error, LLMRateLimitError):
             call.note(self._clock.now(), "failed", (slot.key.fingerprint, type(error).__name__, error.status))
+        if isinstance(error, LLMRateLimitError):
+            slot.key.refusal = error.message
+            seconds = grant.refused(error.retry_after)
+            call.note(self._clock.now(), "refused", (slot.key.fingerprint, seconds))
+        else:
+            self._take_out(error, slot.key, model, call)
+
+    def _name(self, error: LLMException, key: Key, model: str) -> None:
+        error.provider = error.provider or self.provider
+        error.model = error.model or model
+        error.key = error.key or key.fingerprint
+
+    def _take_out(self, error: LLMException, key: Key, model: str, call: Call | None = None) -> None:
         match error:
-            case LLMRateLimitError():
-                slot.key.refusal = error.message
-                seconds = grant.refused(error.retry_after)
-                call.note(self._clock.now(), "refused", (slot.key.fingerprint, seconds))
-                return
             case LLMQuotaExceededError():
-                slot.key.refuse(error, state=KeyState.OUT_OF_CREDIT, call=call)
+                key.refuse(error, state=KeyState.OUT_OF_CREDIT, call=call)
             case LLMAuthenticationError():
-                slot.key.refuse(error, model=model if error.model_only else None, call=call)
+                key.refuse(error, model=model if error.model_only else None, call=call)
             case _:
                 return
         self.queue.keys_changed()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from llm.utils.clock import Clock
 
 from .bounds import Scope
-from .call import CallState
+from .call import CallState, Spent
 from .exceptions import LLMException, LLMInvalidRequestError, LLMValidationError
 from .messages import Message, MessageRole
 from .protocols import CallNext
@@ -85,14 +85,14 @@ class Fitting:
         unfit, fitted = self._read(first)
         if unfit is None:
             return fitted
-        await self._forget()
+        await self._put_by(first)
         if first.finish_reason == "length":
             raise self._refused(first, unfit)
         second = self.complete(await self._ask_again(first, unfit))
         unfit, fitted = self._read(second)
         if unfit is None:
             return _both(first, fitted)
-        await self._forget()
+        await self._put_by(second)
         raise self._refused(second, unfit)
 
     def _read(self, answer: LLMResponse) -> tuple[UnfitError | None, LLMResponse]:
@@ -103,8 +103,11 @@ class Fitting:
         except UnfitError as unfit:
             return unfit, answer
 
-    async def _forget(self) -> None:
+    async def _put_by(self, answer: LLMResponse) -> None:
         call = self.request.call
+        if call is not None and not answer.cached:
+            used = answer.usage
+            call.spend(Spent(used.input_tokens, used.output_tokens, used.cached_input_tokens, answer.cost))
         if call is not None and call.forget is not None:
             await call.forget()
 

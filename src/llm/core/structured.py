@@ -37,6 +37,8 @@ _MOST_ADAPTERS: Final = 64
 _MOST_PROBLEMS: Final = 20
 _MOST_STARTS: Final = 16  # braces in the words before an answer
 _MAY_REPEAT: Final = frozenset({"value_error", "assertion_error", "union_tag_invalid"})  # in their words, what came
+_SHORT: Final = 4096  # characters; a text up to here is read with each chunk
+_STEPS: Final = 128  # what is longer is read when it grew by this part of what is above
 _BEGINNING: Final = re.compile(r"\{(?=\s*(?:[\"}]|$))")
 _IN_NUMBERS: Final = "0123456789.eE+-"
 _CUT_NUMBER: Final = re.compile(r"(?<=[\[:,\s])-?\d[\d.eE+-]*\Z")
@@ -140,11 +142,20 @@ def read_partial(text: str) -> dict[str, Any] | None:
 
 
 async def growing(stream: _Stream) -> AsyncIterator[dict[str, Any]]:
-    """Yield what `read_partial` finds, whenever that is more, and at the end what the whole answer holds."""
-    text, last = "", None
+    """Yield what `read_partial` finds, whenever that is more, and at the end what the whole answer holds.
+
+    A text is read from its start each time, so a long one is read less often than it grows: the time for all of it is
+    in proportion to its length.
+    """
+    text, last, due = "", None, 0
     async for chunk in stream:
+        if chunk.index:  # another choice
+            continue
         text += chunk.content
-        if chunk.content and (value := read_partial(text)) is not None and value != last:
+        if not chunk.content or len(text) < due:
+            continue
+        due = len(text) + max(0, len(text) - _SHORT) // _STEPS
+        if (value := read_partial(text)) is not None and value != last:
             last = value
             yield value
     value = read_partial((await stream.response()).content)

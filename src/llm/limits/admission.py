@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from llm.core.call import CallState
 from llm.core.exceptions import LLMInvalidRequestError
+from llm.core.keys import no_key_left
 from llm.core.standing import Admission
 
 from . import circuits, refusals
@@ -145,7 +146,7 @@ class AdmissionQueue(Rotation):
                 found = self._look(waiter.ticket, waiter.user, now)
                 waiter.future.set_exception(
                     self._never(waiter.ticket, found.bound)
-                    or refusals.no_key_left(self.provider, waiter.ticket.model, self.slots)
+                    or no_key_left(self.provider, waiter.ticket.model, self.slots)
                 )
         self._pump(now)
 

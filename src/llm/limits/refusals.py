@@ -5,17 +5,11 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING
 
-from llm.core.exceptions import (
-    LLMCircuitOpenError,
-    LLMException,
-    LLMInvalidRequestError,
-    LLMPoolExhaustedError,
-    LLMRateLimitError,
-)
+from llm.core.exceptions import LLMCircuitOpenError, LLMInvalidRequestError, LLMPoolExhaustedError, LLMRateLimitError
 from llm.core.standing import Admission
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from llm.core.call import Ticket
     from llm.core.keys import Slot
@@ -40,25 +34,6 @@ def no_such_model(provider: str, model: str, models: Sequence[str]) -> LLMInvali
         "under `models:`",
         provider=provider,
         model=model,
-    )
-
-
-def no_key_left(provider: str, model: str, slots: Iterable[Slot], *, needed: str = "") -> LLMException:
-    """Every key that had the model (and is as `needed`) left the rotation; tells why the first of them did."""
-    error = next((slot.key.error for slot in slots if slot.key.error is not None), None)
-    if error is None:
-        return LLMPoolExhaustedError(
-            f"no key of {provider!r} serves {model!r}; name another model, or give another key",
-            provider=provider,
-            model=model,
-        )
-    return type(error)(
-        f"no key of {provider!r} is left for {model!r}{needed}: {error.message}",
-        provider=provider,
-        model=model,
-        key=error.key,
-        status=error.status,
-        retryable=False,
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from llm.core.call import Charge
 from llm.core.exceptions import LLMInvalidRequestError
+from llm.core.keys import no_key_left
 from llm.core.models import makes_vectors
 
 from . import refusals
@@ -261,7 +262,7 @@ class Rotation:
             if not slot.serves(ticket.model) and never_fits(account.limits, ticket.charge) is None
         ]
         if left:
-            return refusals.no_key_left(self.provider, ticket.model, left, needed=" that is large enough")
+            return no_key_left(self.provider, ticket.model, left, needed=" that is large enough")
         return refusals.too_large(self.provider, ticket, limit)
 
     def _never(self, ticket: Ticket, bound: Binding) -> LLMException | None:
@@ -271,7 +272,7 @@ class Rotation:
         if not entries:
             return refusals.no_such_model(self.provider, ticket.model, self.models())
         if not self.usable(ticket.model):
-            return refusals.no_key_left(self.provider, ticket.model, [slot for slot, _ in entries])
+            return no_key_left(self.provider, ticket.model, [slot for slot, _ in entries])
         if limit is not None and bound.seconds == math.inf:
             return self._too_large(ticket, limit)
         if limit is not None and limit.refuses:

@@ -16,7 +16,7 @@ from .histogram import Histogram
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llm.core.call import Call
+    from llm.core.call import Call, Spent
     from llm.core.protocols import CallNext
     from llm.core.stream import LLMResult
     from llm.core.types import LLMRequest, LLMResponse
@@ -43,7 +43,7 @@ class _Tally:
         self.errors: defaultdict[str, int] = defaultdict(int)
         self.seconds = Histogram()
 
-    def spend(self, usage: TokenUsage, cost: float | None) -> None:
+    def spend(self, usage: TokenUsage | Spent, cost: float | None) -> None:
         self.input += usage.input_tokens
         self.output += usage.output_tokens
         self.cached_input += usage.cached_input_tokens
@@ -97,16 +97,21 @@ class Metrics:
         self._keys: dict[str, _Tally] = {}
 
     def called(self, call: Call, model: str, *, error: BaseException | None = None) -> None:
-        """Count a call that brought no answer."""
+        """Count a call that brought no answer, with what answers that did not do have taken."""
         with self._lock:
-            self._begin(call)
+            user = self._begin(call)
             if isinstance(error, _CANCELLED):
                 self._cancelled += 1
             else:
                 self._failed += 1
                 self._errors[type(error).__name__] += 1
             if call.sends:
-                _named(self._models, model).requests += 1
+                tally = _named(self._models, model)
+                tally.requests += 1
+                if call.spent is not None:
+                    tally.spend(call.spent, call.spent.cost)
+                    if user is not None:
+                        user.spend(call.spent, call.spent.cost)
 
     def answered(self, call: Call, model: str, response: LLMResponse, saved: float | None = None) -> None:
         """Count a call that was answered; `saved` is what it would have cost without the cache, in US dollars."""

@@ -14,6 +14,7 @@ from llm.core.exceptions import (
     LLMAuthenticationError,
     LLMConnectionError,
     LLMException,
+    LLMInvalidRequestError,
     LLMQuotaExceededError,
     LLMRateLimitError,
     LLMServerError,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from llm.utils.clock import Clock
 
 _REFUSALS_IN_A_ROW = 10
+_REWORDINGS = 3  # native schema, forced tool, JSON mode, words
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ class RetryPolicy:
     """When to repeat, and after how long.
 
     Attributes:
-        max_attempts: Attempts of a call, the first included; refusals for a limit do not count.
+        max_attempts: Attempts of a call, the first included; refusals for a limit, and of a way to put the
+            request, do not count.
         initial_delay: Upper bound of the first wait, in seconds.
         max_delay: Upper bound of every wait, in seconds.
         retry_after_max: Longest wait that a provider may ask for, in seconds.
@@ -147,6 +150,7 @@ class _Attempts:
         self._now = now
         self._failures = 0
         self._refusals = 0
+        self._reworded = 0
 
     def again(self, error: BaseException) -> bool:
         """Return whether to repeat; counts the failure."""
@@ -160,6 +164,9 @@ class _Attempts:
         self._refusals = 0
         if isinstance(error, (LLMAuthenticationError, LLMQuotaExceededError)):
             return True  # another key is left, and this one is out: it ends by itself
+        if isinstance(error, LLMInvalidRequestError) and self._reworded < _REWORDINGS:
+            self._reworded += 1
+            return True  # the provider puts the same in other words; it failed at nothing
         self._failures += 1
         return (
             self._failures < self._policy.max_attempts

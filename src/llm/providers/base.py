@@ -21,7 +21,7 @@ from .failure import read_failure, retry_after
 from .frames import bare
 from .limit_headers import Told
 from .source import ReplyChunks
-from .structured import RefusedWays, shaped
+from .structured import RefusedWays, Way, shaped
 from .unwrap import UnwrappedEvents, unwrapped
 from .wire import senseless
 
@@ -78,9 +78,10 @@ class HTTPProvider:
         """
         reply: Reply | None = None
         try:
-            reply = await self._post(request, self._dialect.url, self._encoded(request, stream=False))
+            asked, by_tool = self._shaped(request)
+            reply = await self._post(request, self._dialect.url, self._dialect.encode(asked, stream=False))
             response = self._dialect.decode(await self._answer(reply), provider=self._name, key=self._key)
-            return response if request.response_model is None else unwrapped(response)
+            return unwrapped(response) if by_tool else response
         except LLMException as error:
             self._failed(error, request, reply)
             failure = bare(error)
@@ -157,21 +158,18 @@ class HTTPProvider:
     async def _begun(self, request: LLMRequest) -> LLMStream:
         reply: Reply | None = None
         try:
-            reply = await self._post(request, self._dialect.url, self._encoded(request, stream=True))
+            asked, by_tool = self._shaped(request)
+            reply = await self._post(request, self._dialect.url, self._dialect.encode(asked, stream=True))
             if reply.status != _OK or not _is_stream(reply):
                 raise await self._no_stream(reply)
             events: EventReader = self._dialect.events()
-            if request.response_model is not None:
+            if by_tool:
                 events = UnwrappedEvents(events)
             source = ReplyChunks(reply, events, self._clock, self._teller(request.model, reply))
             return await LLMStream(source, provider=self._name, key=self._key).begin()
         except LLMException as error:
             self._failed(error, request, reply)
             raise
-
-    def _encoded(self, request: LLMRequest, *, stream: bool) -> bytes:
-        asked = request if request.response_model is None else self._shaped(request, request.response_model)
-        return self._dialect.encode(asked, stream=stream)
 
     async def _post(self, request: LLMRequest, url: str, body: bytes) -> Reply:
         """Send a call, and note on its record what the answer's head says of the limits, however the answer goes on."""
@@ -183,15 +181,19 @@ class HTTPProvider:
             request.call.heard = partial(self._dialect.reports, reply.headers, told)
         return reply
 
-    def _shaped(self, request: LLMRequest, model: type) -> LLMRequest:
-        ways = self._dialect.ways(request, shape_of(model))
-        return shaped(request, self._refused.choose(request.model or "", ways), ways.schema)
+    def _shaped(self, request: LLMRequest) -> tuple[LLMRequest, bool]:
+        """Return what to ask, and whether the answer comes as a call of the answer tool."""
+        if request.response_model is None:
+            return request, False
+        ways = self._dialect.ways(request, shape_of(request.response_model))
+        way = self._refused.choose(request, ways)
+        return shaped(request, way, ways.schema), way is Way.TOOL
 
     def _failed(self, error: LLMException, request: LLMRequest, reply: Reply | None) -> None:
         self._tell(error, request.model, reply)
         if request.response_model is not None:
             ways = self._dialect.ways(request, shape_of(request.response_model))
-            self._refused.learn(request.model or "", ways, error)
+            self._refused.learn(request, ways, error)
 
     async def _send(self, method: str, url: str, body: bytes | None = None) -> Reply:
         return await self._transport.request(method, url, headers=self._headers, body=body)

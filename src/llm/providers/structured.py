@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 ANSWER_TOOL: Final = "llm_structured_answer"
 """Name of the tool whose arguments are the answer."""
 
-_MOST_MODELS: Final = 1024
+_MOST_SCOPES: Final = 1024
 
 
 class Way(Enum):
@@ -58,34 +58,69 @@ _BLAMED: Final = {
     Way.TOOL: re.compile(rf"tool_choice|{ANSWER_TOOL}|support tool use|function[ _]call"),
     Way.JSON: re.compile(r"response_format|json_object|text\.format"),
 }
+_OF_THE_FORM: Final = re.compile(r"(?<!json[_ -])schema\b", re.IGNORECASE)
+"""Words about one class's schema, where another's may do."""
+
+_ODD: Final = ("reasoning_effort", "stop", "stream", "tool_choice", "tools")
+"""Fields that do not go with every way at every server; so may whatever stands in `extra`."""
+
 _REFUSALS: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY})
 
 
+class _Scope(NamedTuple):
+    """The calls for which a refusal counts: those of a model that ask for the same beside, and for the same form."""
+
+    model: str
+    beside: frozenset[str] = frozenset()
+    form: int | None = None
+
+
 class RefusedWays:
-    """Which ways the server of a section refused, by model; one for all keys of the section."""
+    """Which ways the server of a section refused; one for all keys of the section.
+
+    What a plain call was refused counts for every call to the model. Where a call asks for more, the way may be
+    refused for that alone, so it counts for such calls only; and what is said of a schema, for that schema only.
+    """
 
     def __init__(self) -> None:
         """Start with none."""
-        self._refused: dict[str, frozenset[Way]] = {}
+        self._refused: dict[_Scope, frozenset[Way]] = {}
 
-    def choose(self, model: str, ways: Ways) -> Way:
+    def choose(self, request: LLMRequest, ways: Ways) -> Way:
         """Return the best way that was not refused."""
-        refused = self._refused.get(model, frozenset())
+        refused = self._of(request)
         return next((way for way in ways.order if way not in refused), ways.order[-1])
 
-    def learn(self, model: str, ways: Ways, error: LLMException) -> None:
+    def learn(self, request: LLMRequest, ways: Ways, error: LLMException) -> None:
         """Note a way that an error blames; the error then asks for another attempt, which goes the next way."""
-        way = self.choose(model, ways)
+        way = self.choose(request, ways)
         if not isinstance(error, LLMInvalidRequestError) or error.status not in _REFUSALS or way is ways.order[-1]:
             return
-        refused = self._refused.get(model, frozenset())
+        refused = self._of(request)
         if _BLAMED[way].search(error.message):
-            if len(self._refused) >= _MOST_MODELS:
+            if len(self._refused) >= _MOST_SCOPES:
                 self._refused.clear()
-            self._refused[model] = refused | {way}
+            form = _form(request) if _OF_THE_FORM.search(error.message) else None
+            scope = _Scope(request.model or "", _beside(request), form)
+            self._refused[scope] = self._refused.get(scope, frozenset()) | {way}
         elif not any(_BLAMED[earlier].search(error.message) for earlier in refused):  # sent before that was known
             return
         error.retryable, error.retry_after = True, 0.0
+
+    def _of(self, request: LLMRequest) -> frozenset[Way]:
+        if not self._refused:
+            return frozenset()
+        model, beside, form = request.model or "", _beside(request), _form(request)
+        scopes = (_Scope(model), _Scope(model, beside), _Scope(model, form=form), _Scope(model, beside, form))
+        return frozenset(way for scope in scopes for way in self._refused.get(scope, ()))
+
+
+def _beside(request: LLMRequest) -> frozenset[str]:
+    return frozenset((*(name for name in _ODD if getattr(request, name)), *(request.extra or ())))
+
+
+def _form(request: LLMRequest) -> int | None:
+    return None if request.response_model is None else hash(shape_of(request.response_model).text)
 
 
 def openai_ways(shape: Shape, *, native: bool) -> Ways:

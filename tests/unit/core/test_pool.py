@@ -434,8 +434,86 @@ async def test_what_takes_no_part_in_the_limits_gets_a_provider_of_a_key_that_is
         await client.count_tokens("some text", model="other")
     for _ in range(2):
         await bench.fails(ask(bench.once))
-    with pytest.raises(LLMInvalidRequestError, match="no key of 'fake' is left"):
+    with pytest.raises(LLMAuthenticationError, match="no key of 'fake' is left for 'm': wrong key"):
         await client.count_tokens("some text")
+
+
+class Counter(FakeProvider):
+    """Counts as it is told, once it is open."""
+
+    def __init__(self, says: int | Exception) -> None:
+        super().__init__()
+        self.says = says
+        self.opened = 0
+        self.asked = 0
+
+    async def initialize(self) -> None:
+        self.opened += 1
+
+    async def count_tokens(self, request: LLMRequest) -> int:
+        assert (self.opened, request.model) == (1, "m")
+        self.asked += 1
+        if isinstance(self.says, Exception):
+            raise self.says
+        return self.says
+
+
+async def test_counts_are_asked_by_turns_of_providers_that_are_open(bench: Bench) -> None:
+    bench.make = lambda _: Counter(7)
+    await bench.open(keys=3)
+    assert [await bench.once.count_tokens("x") for _ in range(6)] == [7] * 6
+    assert [bench.made[key][0].asked for key in ("k0", "k1", "k2")] == [2, 2, 2]
+    assert bench.taken(0)["requests_per_minute"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(LLMAuthenticationError("no"), "rejected"), (LLMQuotaExceededError("no"), "out_of_credit")],
+)
+async def test_a_key_that_is_refused_a_count_leaves_and_the_next_one_is_asked(
+    bench: Bench, error: LLMException, state: str
+) -> None:
+    bench.make = lambda name: Counter(error if name == "k0" else 7)
+    await bench.open()
+    assert [await bench.once.count_tokens("x") for _ in range(3)] == [7] * 3
+    assert [bench.made[key][0].asked for key in ("k0", "k1")] == [1, 3]
+    assert [bench.key(index)["state"] for index in (0, 1)] == [state, "available"]
+    bench.made["k1"][0].says = error
+    for _ in range(2):
+        with pytest.raises(type(error), match="no key of 'fake' is left for 'm': no"):
+            await bench.once.count_tokens("x")
+    assert bench.made["k1"][0].asked == 4
+
+
+async def test_a_model_that_a_key_may_not_use_is_counted_by_another(bench: Bench) -> None:
+    bench.make = lambda name: Counter(LLMAuthenticationError("not yours", model_only=True) if name == "k0" else 7)
+    await bench.open()
+    assert await bench.once.count_tokens("x") == 7
+    assert bench.key(0)["state"] == "available"
+    assert [await bench.once.count_tokens("x") for _ in range(2)] == [7, 7]
+    assert bench.made["k0"][0].asked == 1
+
+
+@pytest.mark.parametrize("error", [KeyError("of a provider's own"), LLMConnectionError("no route")])
+async def test_a_count_that_fails_is_an_error_of_ours_that_says_where(bench: Bench, error: Exception) -> None:
+    bench.make = lambda _: Counter(error)
+    await bench.open()
+    with pytest.raises(LLMException) as caught:
+        await bench.once.count_tokens("x")
+    failure = caught.value
+    assert isinstance(failure, LLMServerError if isinstance(error, KeyError) else LLMConnectionError)
+    assert (failure.provider, failure.model, failure.key) == ("fake", "m", bench.key(0)["key"])
+    assert bench.key(0)["state"] == "available"
+
+
+async def test_a_client_that_idled_too_long_is_made_anew_for_a_count_too(bench: Bench) -> None:
+    bench.make = lambda _: Counter(7)
+    await bench.open(keys=1, pool={"idle_timeout": 10, "health_check_interval": 10_000})
+    await bench.once.count_tokens("x")
+    await bench.clock.advance(11)
+    await bench.once.count_tokens("x")
+    assert [made.asked for made in bench.made["k0"]][-1] == 1
+    assert len(bench.made["k0"]) == 2
 
 
 async def test_a_request_that_came_past_the_client_is_refused(bench: Bench) -> None:

@@ -168,6 +168,39 @@ async def test_one_that_never_fits_is_a_validation_error_by_field_and_one_failed
     assert bench.provider.calls == 2
 
 
+@pytest.mark.parametrize("stream", WAYS)
+@pytest.mark.parametrize(
+    ("answers", "tokens", "cost"),
+    [
+        pytest.param([said(BAD), said(WORSE, usage=TokenUsage(20, 7))], 42, 54.0, id="never fits"),
+        pytest.param([said(BAD, finish_reason="length")], 15, 20.0, id="cut"),
+        pytest.param([said(BAD), LLMServerError("down", retryable=False)], 15, 20.0, id="second fails"),
+        pytest.param([said(BAD), asyncio.CancelledError()], 15, 20.0, id="second is cancelled"),
+    ],
+)
+async def test_what_answers_took_that_did_not_do_counts_as_spent(
+    answers: list[Any], tokens: int, cost: float, stream: bool
+) -> None:
+    bench = Bench(answers)
+    async with bench as client:
+        with pytest.raises((LLMException, asyncio.CancelledError)):
+            await ask(client, stream=stream, user="alice")
+        status = bench.manager.get_status()
+    metrics, alice = status["metrics"], status["users"]["alice"]
+    assert (metrics["tokens"]["total"], metrics["cost"], metrics["models"]["m"]["cost"]) == (tokens, cost, cost)
+    assert (alice["requests"], alice["tokens"], alice["cost"]) == (1, tokens, cost)
+
+
+@pytest.mark.parametrize("stream", WAYS)
+async def test_what_the_cache_answered_took_nothing_where_the_second_answer_fails(stream: bool) -> None:
+    bench = Bench([said(OTHER), said(BAD)], sections=CACHE)
+    async with bench as client:
+        await ask(client, stream=stream)
+        with pytest.raises(LLMValidationError):
+            await ask(client, stream=stream, response_model=SameCity)
+        assert bench.metrics["cost"] == 40.0
+
+
 async def test_with_log_content_the_error_shows_the_answer() -> None:
     async with Bench([said(BAD), said(WORSE)], sections={"global": {"log_content": True}}) as client:
         with pytest.raises(LLMValidationError, match=r"the answer was .*name.*7"):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import datetime as dt
 import gc
+import json
 import random
 import re
 import uuid
@@ -23,10 +24,12 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, create_model, fiel
 from typing_extensions import TypedDict
 
 from llm.core.exceptions import LLMInvalidRequestError
+from llm.core.source import Replay
+from llm.core.stream import LLMStream
 from llm.core.strict import strict_schema
 from llm.core.structured import UnfitError, read_instance, read_partial, shape_of
 from llm.core.tokens import estimate_tokens
-from llm.core.types import LLMRequest
+from llm.core.types import LLMRequest, StreamChunk
 from llm.providers.estimate import prompt_tokens
 
 
@@ -383,6 +386,33 @@ def test_every_beginning_of_an_answer_is_a_part_of_it() -> None:
     sizes = [len(str(read_partial(text[:end]) or "")) for end in range(len(text) + 1)]
     assert sizes == sorted(sizes)
     assert read_partial(text) == ORDER.model_dump(mode="json")
+
+
+def chunks_of(text: str, size: int) -> LLMStream:
+    pieces = [StreamChunk(text[start : start + size]) for start in range(0, len(text), size)]
+    return LLMStream(Replay(pieces))
+
+
+async def test_a_short_answer_is_read_with_each_chunk() -> None:
+    text = ORDER.model_dump_json()
+    beginnings = [read_partial(text[:end]) for end in range(1, len(text) + 1)]
+    changes = [value for value, before in zip(beginnings, [None, *beginnings], strict=False) if value != before]
+    assert [value async for value in chunks_of(text, 1).partials()] == changes
+
+
+async def test_the_time_for_a_long_answers_parts_grows_with_its_length_alone() -> None:
+    long = {"rows": [{"name": f"city {number}", "people": number} for number in range(5600)]}
+    text = json.dumps(long)
+    parts = [value async for value in chunks_of(text, 10).partials()]
+    assert parts[-1] == long
+    assert 500 < len(parts) < 1500  # of 20,000 chunks
+    few = [value async for value in chunks_of(text, len(text) // 4).partials()]
+    assert len(few) == 4
+
+
+async def test_of_several_choices_the_first_is_the_one_that_grows() -> None:
+    pieces = [StreamChunk(text, index=choice) for text, choice in (('{"n":', 0), ('{"m":', 1), ("1 }", 0), ("2 }", 1))]
+    assert [value async for value in LLMStream(Replay(pieces)).partials()] == [{}, {"n": 1}]
 
 
 # --- any model --------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 
 from llm.core.call import Charge, Ticket
 from llm.core.exceptions import LLMAuthenticationError, LLMPoolExhaustedError, LLMRateLimitError
+from llm.core.keys import no_key_left
 from llm.limits import refusals
 from llm.limits.base import Binding
 from llm.limits.bucket import TokenBucket
@@ -63,9 +64,9 @@ def test_no_key_left_tells_why_the_first_of_them_left() -> None:
 
     keys = [Key(f"k{i}", FakeProvider, clock=FakeClock(), idle_timeout=1, max_lifetime=1) for i in range(2)]
     slots = [Slot(i, "m", key) for i, key in enumerate(keys)]
-    assert isinstance(refusals.no_key_left("openai", "m", slots), LLMPoolExhaustedError)
+    assert isinstance(no_key_left("openai", "m", slots), LLMPoolExhaustedError)
     keys[1].refuse(LLMAuthenticationError("wrong key", status=401, key="k1"))
-    error = refusals.no_key_left("openai", "m", slots)
+    error = no_key_left("openai", "m", slots)
     assert isinstance(error, LLMAuthenticationError)
     assert (error.status, error.key, error.retryable) == (401, "k1", False)
     assert "wrong key" in str(error)
@@ -75,7 +76,7 @@ def test_every_refusal_says_what_to_do() -> None:
     bound = Binding(3.0, LIMIT)
     assert "raise the limit" in str(refusals.used_up("openai", TICKET, bound))
     assert "Send fewer at once" in str(refusals.waited_too_long("openai", TICKET, bound, 5.0))
-    assert "give another key" in str(refusals.no_key_left("openai", "m", []))
+    assert "give another key" in str(no_key_left("openai", "m", []))
 
 
 def test_money_is_told_in_dollars() -> None:

@@ -263,6 +263,22 @@ def test_every_reason_to_end_is_one_of_ours(reason: str | None, finish: str | No
     assert decode(body).finish_reason == finish
 
 
+def test_a_call_whose_input_stands_in_its_blocks_start_has_it() -> None:
+    whole: dict[str, Any] = {"type": "tool_use", "id": "0", "name": "f", "input": {"a": 1}}
+    bodies: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {"id": "i", "content": []}},
+        {"type": "content_block_start", "index": 0, "content_block": whole},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "content_block_start", "index": 1, "content_block": {**whole, "id": "1", "input": {}}},
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": '{"b":2}'}},
+        {"type": "content_block_stop", "index": 1},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}},
+        {"type": "message_stop"},
+    ]
+    response = read(b"".join(b"data: " + orjson.dumps(body) + b"\n\n" for body in bodies))
+    assert response.tool_calls == (ToolCall("0", "f", '{"a":1}'), ToolCall("1", "f", '{"b":2}'))
+
+
 def test_blocks_and_events_that_the_vendor_adds_are_passed_over() -> None:
     blocks: list[dict[str, Any]] = [
         {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}},

@@ -383,6 +383,29 @@ def test_choices_come_in_the_order_of_their_index() -> None:
     assert [str(choice) for choice in decode(orjson.dumps({"choices": choices})).choices] == ["A", "B"]
 
 
+def test_calls_that_come_one_by_one_under_the_same_place_stay_apart() -> None:
+    def piece(index: int, arguments: str, name: str | None = None, id_: str | None = None) -> dict[str, Any]:
+        return {"index": index, "id": id_, "function": {"name": name, "arguments": arguments}}
+
+    said = [
+        piece(0, "{", "weather", "a"), piece(0, "}"), piece(0, "{", "weather", "b"), piece(0, "", "weather", "b"),
+        piece(0, "1}"), piece(1, "{2}", "time", "c"), piece(0, "{3}", "time", "d"),
+    ]  # fmt: skip
+    alike: Any = {"index": 1, "delta": {"tool_calls": [piece(0, "{4}", "time", "e")]}, "finish_reason": "tool_calls"}
+    bodies = [delta(tool_calls=[each]) for each in said]
+    response = read(events(*bodies, {"choices": [alike]}, delta("tool_calls")))
+    assert response.tool_calls == (
+        ToolCall("a", "weather", "{}"),
+        ToolCall("b", "weather", "{1}"),
+        ToolCall("c", "time", "{2}"),
+        ToolCall("d", "time", "{3}"),
+    )
+    assert response.choices[1].tool_calls == (ToolCall("e", "time", "{4}"),)
+    nameless = [piece(0, "{", "weather"), piece(0, "}", "weather", "late")]
+    (call,) = read(events(*(delta(tool_calls=[each]) for each in nameless), delta("tool_calls"))).tool_calls
+    assert call == ToolCall("late", "weather", "{}")
+
+
 def test_a_function_call_of_the_form_before_tools_is_a_tool_call() -> None:
     call = {"name": "weather", "arguments": '{"city":"Rome"}'}
     expected = ((ToolCall("", "weather", '{"city":"Rome"}'),), "tool_calls")

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from llm.core.assembly import assemble
 from llm.core.call import Charge
+from llm.core.choices import TokenLogprob
 from llm.core.exceptions import (
     LLMConfigurationError,
     LLMContentFilterError,
@@ -167,6 +168,12 @@ def test_extra_joins_reasoning_and_text_and_replaces_all_else() -> None:
     assert body["text"] == {"format": {"type": "json_object"}, "verbosity": "low"}
     assert body["temperature"] == 1
     assert encode(reasoning_effort="low", extra={"reasoning": None})["reasoning"] is None
+
+
+def test_more_may_be_included_and_thoughts_are_kept_all_the_same() -> None:
+    likely = "message.output_text.logprobs"
+    assert encode(model="o4-mini", extra={"include": [likely]})["include"] == ["reasoning.encrypted_content", likely]
+    assert encode(extra={"include": [likely]})["include"] == [likely]
 
 
 def test_a_stream_is_asked_for() -> None:
@@ -508,6 +515,36 @@ def test_only_completed_and_incomplete_end_a_stream(wire: Callable[[str], bytes]
         assert not reader.done
     reader.feed(whole[-1])
     assert reader.done
+
+
+LIKELY = [
+    {"token": "Grü", "logprob": -0.25, "bytes": [71, 114, 195, 188], "top_logprobs": []},
+    {"token": "ße", "logprob": -1, "bytes": None, "top_logprobs": [{"token": "n", "logprob": -2.5, "bytes": [110]}]},
+]
+READ = (
+    TokenLogprob("Grü", -0.25, "Grü".encode()),
+    TokenLogprob("ße", -1.0, None, (TokenLogprob("n", -2.5, b"n"),)),
+)
+
+
+def test_how_likely_the_tokens_were_is_read_whole_and_in_pieces() -> None:
+    part = {"type": "output_text", "text": "Grüße", "logprobs": LIKELY}
+    item = {"type": "message", "content": [part, {"type": "refusal", "refusal": ""}]}
+    whole = decode(orjson.dumps({"status": "completed", "output": [item]}))
+    assert (whole.content, whole.logprobs) == ("Grüße", READ)
+    ended = {"type": "response.output_item.done", "output_index": 0, "item": item}
+    assert read(events(ended, done())).logprobs == READ
+    pieces = [
+        {"type": "response.output_text.delta", "output_index": 0, "delta": piece["token"], "logprobs": [piece]}
+        for piece in LIKELY
+    ]
+    streamed = read(events(*pieces, ended, done()))
+    assert (streamed.content, streamed.logprobs) == ("Grüße", READ)
+    odd = {"type": "message", "content": [{**part, "logprobs": [{**LIKELY[0], "bytes": [999]}]}]}
+    with pytest.raises(LLMServerError):
+        decode(orjson.dumps({"output": [odd]}))
+    with pytest.raises(LLMServerError):
+        read(events({**pieces[0], "logprobs": [{"token": "x", "logprob": 0, "bytes": [999]}]}))
 
 
 def test_items_that_come_whole_and_in_no_pieces_are_read_all_the_same() -> None:

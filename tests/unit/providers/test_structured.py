@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,8 @@ import pytest
 from pydantic import BaseModel
 
 from llm import LLMManager
-from llm.core.exceptions import LLMInvalidRequestError
+from llm.core.choices import Choice
+from llm.core.exceptions import LLMInvalidRequestError, LLMServerError
 from llm.core.messages import Message, MessageRole, TextPart, ToolCall
 from llm.core.structured import shape_of
 from llm.core.types import LLMRequest, LLMResponse, StreamChunk, ToolCallDelta, ToolDefinition
@@ -74,7 +74,7 @@ class Bench:
         self._answer = answer
         self.upstream = MockUpstream(dialect, clock=self.clock, answer=self.note)
         section = {"base_url": self.upstream.base_url, "api_keys": [f"k{n}" for n in range(keys)]}
-        self.config = {"providers": {dialect: {**section, "models": ["*"]}}}
+        self.config: dict[str, Any] = {"providers": {dialect: {**section, "models": ["*"]}}}
 
     def note(self, request: LLMRequest) -> Any:
         self.asked.append(request)
@@ -224,41 +224,87 @@ def test_of_several_calls_only_the_answer_tools_becomes_text() -> None:
 class Told:
     """An `EventReader` of chunks that are there already."""
 
-    chunks: Iterator[StreamChunk | None]
+    chunks: list[StreamChunk | tuple[StreamChunk, ...] | None]
     id: str = "id-1"
     model: str = "gpt-4"
-    done: bool = False
     raw: None = None
 
-    def feed(self, event: Event) -> StreamChunk | None:
+    @property
+    def done(self) -> bool:
+        return not self.chunks
+
+    def feed(self, event: Event) -> StreamChunk | tuple[StreamChunk, ...] | None:
         del event
-        return next(self.chunks)
+        return self.chunks.pop(0)
+
+
+def unwrap(*told: StreamChunk | tuple[StreamChunk, ...] | None) -> list[tuple[StreamChunk, ...]]:
+    reader = UnwrappedEvents(Told(list(told)))
+    read = [reader.feed(("", b"")) for _ in told]
+    assert (reader.id, reader.model, reader.done, reader.raw) == ("id-1", "gpt-4", True, None)
+    return [chunks if isinstance(chunks, tuple) else () for chunks in read]
+
+
+def deltas(*pieces: ToolCallDelta, index: int = 0) -> StreamChunk:
+    return StreamChunk(tool_calls=pieces, index=index)
+
+
+END = StreamChunk(finish_reason="tool_calls")
 
 
 def test_in_a_stream_the_pieces_come_as_text_and_those_of_other_tools_as_they_are() -> None:
-    def deltas(*pieces: ToolCallDelta) -> StreamChunk:
-        return StreamChunk(tool_calls=pieces)
-
-    said = iter([
+    read = unwrap(
         StreamChunk("Well: "),
         None,
         deltas(ToolCallDelta(1, "b", ANSWER_TOOL)),
         deltas(ToolCallDelta(0, "a", "look", "{"), ToolCallDelta(1, arguments='{"a":')),
         deltas(ToolCallDelta(1, arguments="1}"), ToolCallDelta(0, arguments="}")),
+        StreamChunk("That is all."),
         deltas(ToolCallDelta(2, "c", ANSWER_TOOL, "{}")),
-        StreamChunk(finish_reason="tool_calls"),
-    ])  # fmt: skip
-    reader = UnwrappedEvents(Told(said))
-    read: list[StreamChunk | None] = []
-    for _ in range(7):
-        chunk = reader.feed(("", b""))
-        assert not isinstance(chunk, tuple)
-        read.append(chunk)
-    assert [None if chunk is None else chunk.content for chunk in read] == ["Well: ", None, "", '{"a":', "1}", "", ""]
-    others = [delta for chunk in read if chunk is not None for delta in chunk.tool_calls]
+        END,
+    )
+    assert [[chunk.content for chunk in chunks] for chunks in read] == [[], [], [""], ['{"a":'], ["1}"], [], [""], [""]]
+    others = [delta for chunks in read for chunk in chunks for delta in chunk.tool_calls]
     assert others == [ToolCallDelta(0, "a", "look", "{"), ToolCallDelta(0, arguments="}")]
-    assert read[-1] == StreamChunk(finish_reason="tool_calls")
-    assert (reader.id, reader.model, reader.done) == ("id-1", "gpt-4", False)
+    assert read[-1] == (END,)
+
+
+def test_in_a_stream_words_are_the_answer_where_no_answer_tool_is_called() -> None:
+    words, more, look = StreamChunk("Well: "), StreamChunk("{}"), deltas(ToolCallDelta(0, "a", "look", "{}"))
+    assert unwrap(words, more, StreamChunk(".", finish_reason="stop"), StreamChunk()) == [
+        (), (), (words, more, StreamChunk(".", finish_reason="stop")), (StreamChunk(),)
+    ]  # fmt: skip
+    assert unwrap(words, look, END) == [(), (look,), (words, END)]
+    assert unwrap(words, None) == [(), (words,)]  # no end was told
+
+
+def test_each_choice_of_a_stream_is_unwrapped_by_itself() -> None:
+    own = (deltas(ToolCallDelta(0, "a", ANSWER_TOOL, "1")), deltas(ToolCallDelta(0, "b", ANSWER_TOOL, "2"), index=1))
+    ends = (END, replace(END, index=1))
+    read = unwrap((StreamChunk("x"), StreamChunk("y", index=1), StreamChunk("z", index=2)), own, ends, None)
+    assert [[(chunk.index, chunk.content, chunk.finish_reason) for chunk in chunks] for chunks in read] == [
+        [], [(0, "1", None), (1, "2", None)], [(0, "", "stop"), (1, "", "stop")], [(2, "z", None)]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_of_several_choices_by_a_forced_tool_each_one_is_its_json(stream: bool) -> None:
+    rome = '{"name":"Rome","people":2746984}'
+    other = Choice("Or: ", "tool_calls", (ToolCall("b", ANSWER_TOOL, rome),))
+    told = LLMResponse(tool_calls=(ToolCall("a", ANSWER_TOOL, OSLO),), alternatives=(other,))
+    async with Bench("openai", lambda _: told) as client:
+        response = await ask(client, stream=stream, model="gpt-4", response_model=City, extra={"n": 2})
+    assert response.choices == (Choice(OSLO, "stop"), Choice(rome, "stop"))
+    assert response.parsed == City(name="Oslo", people=717710)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("dialect", "model"), [("openai", "gpt-4"), ("anthropic", "claude-3-5-haiku-20241022")])
+async def test_words_before_a_forced_tool_are_no_part_of_the_answer(dialect: str, model: str, stream: bool) -> None:
+    told = LLMResponse(content="Let me see. ", tool_calls=(ToolCall("a", ANSWER_TOOL, OSLO),))
+    async with Bench(dialect, lambda _: told) as client:
+        response = await ask(client, stream=stream, model=model, response_model=City)
+    assert (response.content, response.parsed) == (OSLO, City(name="Oslo", people=717710))
 
 
 async def test_an_answer_that_is_given_twice_at_once_is_one() -> None:
@@ -329,22 +375,87 @@ def test_what_was_sent_before_a_refusal_was_known_is_asked_again_and_counts_once
     refused, ways = RefusedWays(), Ways((Way.NATIVE, Way.TOOL, Way.JSON, Way.WORDS))
     for _ in range(2):
         error = LLMInvalidRequestError(NO_SCHEMAS, status=400)
-        refused.learn("m", ways, error)
+        refused.learn(REQUEST, ways, error)
         assert (error.retryable, error.retry_after) == (True, 0.0)
-    assert refused.choose("m", ways) is Way.TOOL
+    assert refused.choose(REQUEST, ways) is Way.TOOL
     last = Ways((Way.WORDS,))
     error = LLMInvalidRequestError(NO_SCHEMAS, status=400)
-    refused.learn("m", last, error)
+    refused.learn(REQUEST, last, error)
     assert not error.retryable
-    assert refused.choose("m", Ways((Way.NATIVE,))) is Way.NATIVE
+    assert refused.choose(REQUEST, Ways((Way.NATIVE,))) is Way.NATIVE
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param({"extra": {"tools": [{"type": "function", "function": {"name": "mine"}}]}}, id="extra"),
+        pytest.param({"tools": (LOOK,)}, id="tools"),
+        pytest.param({"reasoning_effort": "high"}, id="reasoning"),
+    ],
+)
+async def test_a_way_that_an_odd_call_was_refused_stays_open_to_plain_calls(odd: dict[str, Any]) -> None:
+    def odd_one(request: LLMRequest) -> Any:
+        body = bench.upstream.requests[-1].body
+        odd = "reasoning_effort" in body or any(name in str(body.get("tools")) for name in ("mine", "look"))
+        if odd and "tool_choice" in body:
+            return LLMInvalidRequestError(f"tool_choice: {ANSWER_TOOL} does not go with that", status=400)
+        return in_form(request)
+
+    bench = Bench("openai", odd_one)
+    async with bench as client:
+        attempts = [
+            (await client.complete("Which?", model="gpt-4", response_model=City, **options)).attempts
+            for options in ({}, odd, odd, {})
+        ]
+    assert attempts == [1, 2, 1, 1]
+    assert asks_for_the_tool(bench.asked[-1])
+
+
+async def test_a_schema_that_is_refused_closes_the_way_to_that_class_alone() -> None:
+    def picky(request: LLMRequest) -> Any:
+        if asks_natively(request) and "branches" in str(request.response_format):
+            return LLMInvalidRequestError("Invalid schema for response_format 'Tree': too deep", status=400)
+        return in_form(request) if "City" in str(request) else LLMResponse(tool_calls=(tree,))
+
+    tree = ToolCall("call-1", ANSWER_TOOL, '{"branches":[]}')
+    bench = Bench("openai", picky)
+    async with bench as client:
+        attempts = [
+            (await client.complete("Which?", model="gpt-4o", response_model=form)).attempts
+            for form in (Tree, Tree, City)
+        ]
+    assert attempts == [2, 1, 1]
+    assert asks_natively(bench.asked[-1])
+
+
+async def test_a_refused_way_takes_no_attempt_from_the_retries() -> None:
+    faults = iter([LLMServerError("down")])
+
+    def down_at_last(request: LLMRequest) -> Any:
+        answer = in_words_only(request)
+        return answer if isinstance(answer, Exception) else next(faults, answer)
+
+    bench = Bench("openai", down_at_last)
+    bench.config["retry"] = {"max_attempts": 2, "initial_delay": 0}
+    async with bench as client:
+        response = await client.complete("Which?", model="deep", response_model=City)
+    assert (response.parsed, response.attempts) == (City(name="Oslo", people=717710), 5)
+
+
+async def test_a_server_that_refuses_whatever_it_is_asked_is_left_alone_in_the_end() -> None:
+    bench = Bench("openai", lambda _: LLMInvalidRequestError("response_format and tool_choice are bad", status=400))
+    async with bench as client:
+        with pytest.raises(LLMInvalidRequestError):
+            await client.complete("Which?", model="gpt-4o", response_model=City)
+    assert len(bench.asked) == 4
 
 
 def test_what_is_remembered_is_bounded() -> None:
     refused, ways = RefusedWays(), Ways((Way.NATIVE, Way.WORDS))
     for number in range(1025):
-        refused.learn(f"m{number}", ways, LLMInvalidRequestError(NO_SCHEMAS, status=400))
-    assert refused.choose("m1024", ways) is Way.WORDS
-    assert refused.choose("m0", ways) is Way.NATIVE
+        refused.learn(replace(REQUEST, model=f"m{number}"), ways, LLMInvalidRequestError(NO_SCHEMAS, status=400))
+    assert refused.choose(replace(REQUEST, model="m1024"), ways) is Way.WORDS
+    assert refused.choose(replace(REQUEST, model="m0"), ways) is Way.NATIVE
 
 
 # --- in words ---------------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def _response(answer: dict[str, Any], provider: str, key: str | None) -> LLMResp
         if kind == "text":
             texts.append(block["text"])
         elif kind == "tool_use":
-            calls.append(ToolCall(text_of(block["id"]), text_of(block["name"]), _arguments(block["input"])))
+            calls.append(ToolCall(text_of(block["id"]), text_of(block["name"]), arguments_of(block["input"])))
         elif kind == "thinking":
             thoughts.append(ThinkingPart(text_of(block["thinking"]), text_of(block.get("signature")) or None))
         elif kind == "redacted_thinking":
@@ -99,7 +99,12 @@ def usage_of(usage: Any) -> TokenUsage:  # noqa: ANN401 - JSON
     )
 
 
-def _arguments(value: Any) -> str:  # noqa: ANN401 - JSON
+def arguments_of(value: Any) -> str:  # noqa: ANN401 - JSON
+    """Return a call's input as text.
+
+    Raises:
+        TypeError: It is no object.
+    """
     if type(value) is not dict:
         raise TypeError("expected an object of arguments")
     return orjson.dumps(value).decode()

@@ -13,7 +13,7 @@ from llm.providers.errors import error_for
 from llm.providers.failure import read_failure
 from llm.providers.wire import read_object, senseless, text_of
 
-from .answer import finish_of, usage_of
+from .answer import arguments_of, finish_of, usage_of
 from .gathering import Gathering
 
 if TYPE_CHECKING:
@@ -105,12 +105,18 @@ class AnthropicEvents:
             text, signature = text_of(block.get("thinking")), text_of(block.get("signature"))
             return StreamChunk(thinking=ThinkingPart(text, signature or None)) if text or signature else None
         if kind == "tool_use":
-            place = self._calls[index] = len(self._calls)
-            self._empty.add(index)
-            return StreamChunk("", (ToolCallDelta(place, text_of(block["id"]), text_of(block["name"])),))
+            return StreamChunk("", (self._call(index, block),))
         if kind == "redacted_thinking":
             return StreamChunk(thinking=ThinkingPart("", redacted=text_of(block["data"])))
         return None
+
+    def _call(self, index: int, block: dict[str, Any]) -> ToolCallDelta:
+        place = self._calls[index] = len(self._calls)
+        given = block.get("input")  # here already at some servers, where Anthropic's has an empty object
+        if not given:
+            self._empty.add(index)
+        arguments = arguments_of(given) if given else ""
+        return ToolCallDelta(place, text_of(block["id"]), text_of(block["name"]), arguments)
 
     def _delta(self, index: int, delta: dict[str, Any]) -> StreamChunk | None:
         kind = delta["type"]

@@ -67,9 +67,9 @@ class Pool:
         """Cut all connections."""
         self.abort()
         # The loop lets go of a socket in its next turn.
-        turn = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_soon(turn.set_result, None)
-        await turn
+        turn = asyncio.Event()
+        asyncio.get_running_loop().call_soon(turn.set)
+        await turn.wait()
 
     def abort(self) -> None:
         """Cut all connections; the loop lets go of their sockets in its next turn."""

@@ -29,8 +29,8 @@ class OpenAIEvents:
     """Reads one stream. It ends with `[DONE]`; a finish reason before that ends nothing, for usage follows it."""
 
     __slots__ = (
-        "_called", "_ended", "_further", "_plain", "_refused", "_said", "_started", "_top", "_width", "done", "id",
-        "model",
+        "_called", "_calls", "_ended", "_further", "_plain", "_refused", "_said", "_started", "_taken", "_top",
+        "_width", "done", "id", "model",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -41,6 +41,8 @@ class OpenAIEvents:
         self._started = False
         self._said = False  # something came for the caller, beside the text in `_plain`
         self._called: set[int] = set()  # choices that call tools
+        self._calls: dict[tuple[int, int], tuple[str | None, int]] = {}  # choice, index → id of the call, its place
+        self._taken: dict[int, set[int]] = {}  # choice → places of its calls
         self._ended: set[int] = set()  # choices that told why they ended
         self._refused: set[int] = set()
         self._top: dict[str, Any] = {}
@@ -134,7 +136,7 @@ class OpenAIEvents:
         if finish is not None:
             self._ended.add(index)
             finish = "content_filter" if index in self._refused else finish
-        calls = _calls(delta)
+        calls = self._tool_calls(index, delta)
         if calls:
             self._called.add(index)
         thought = delta.get("reasoning_content") or delta.get("reasoning") or thoughts_in(delta.get("content"))
@@ -144,6 +146,24 @@ class OpenAIEvents:
             return None
         thinking = ThinkingPart(text_of(thought)) if thought else None
         return StreamChunk(text, calls, finish, None, thinking, index, likely, refused)
+
+    def _tool_calls(self, choice: int, delta: dict[str, Any]) -> tuple[ToolCallDelta, ...]:
+        if calls := delta.get("tool_calls"):
+            return tuple([self._placed(choice, _delta(call, at)) for at, call in enumerate(calls)])
+        if call := delta.get("function_call"):  # the form before tools
+            return (_delta({"function": call}, 0),)
+        return ()
+
+    def _placed(self, choice: int, piece: ToolCallDelta) -> ToolCallDelta:
+        """Return a piece with the place of its call; some servers give calls that come one by one the same index."""
+        at = choice, piece.index
+        known = self._calls.get(at)
+        if known is None or (piece.name is not None and None not in {piece.id, known[0]} and piece.id != known[0]):
+            taken = self._taken.setdefault(choice, set())
+            known = self._calls[at] = piece.id, piece.index if piece.index not in taken else max(taken) + 1
+            taken.add(known[1])
+        place = known[1]
+        return piece if place == piece.index else replace(piece, index=place)
 
     def _note_further(self, index: int, choice: dict[str, Any], delta: dict[str, Any]) -> None:
         further = {name: value for name, value in choice.items() if name not in _OF_CHOICE}
@@ -164,14 +184,6 @@ def _text(delta: dict[str, Any]) -> tuple[str, bool]:
     if not text and (audio := delta.get("audio")):
         text = text_of(audio.get("transcript"))
     return text, False
-
-
-def _calls(delta: dict[str, Any]) -> tuple[ToolCallDelta, ...]:
-    if calls := delta.get("tool_calls"):
-        return tuple([_delta(call, at) for at, call in enumerate(calls)])
-    if call := delta.get("function_call"):  # the form before tools
-        return (_delta({"function": call}, 0),)
-    return ()
 
 
 def _delta(call: dict[str, Any], at: int) -> ToolCallDelta:

@@ -18,7 +18,7 @@ def read_logprobs(logprobs: dict[str, Any]) -> tuple[TokenLogprob, ...]:
     Raises:
         TypeError: They make no sense; so do KeyError, ValueError and AttributeError.
     """
-    return tuple([_token(token) for said in _SAID for token in logprobs.get(said) or ()])
+    return tuple([read_token(token) for said in _SAID for token in logprobs.get(said) or ()])
 
 
 def write_logprobs(logprobs: Iterable[TokenLogprob], *, refused: bool) -> dict[str, Any]:
@@ -27,11 +27,16 @@ def write_logprobs(logprobs: Iterable[TokenLogprob], *, refused: bool) -> dict[s
     return {"content": None, "refusal": tokens} if refused else {"content": tokens, "refusal": None}
 
 
-def _token(token: dict[str, Any]) -> TokenLogprob:
+def read_token(token: dict[str, Any]) -> TokenLogprob:
+    """Read how likely one token was.
+
+    Raises:
+        TypeError: It makes no sense; so do KeyError, ValueError and AttributeError.
+    """
     text, logprob, top = token["token"], token["logprob"], token.get("top_logprobs")
     if type(text) is not str or type(logprob) not in {float, int}:
         raise TypeError("expected a token and a number")
-    return TokenLogprob(text, float(logprob), _data(token.get("bytes")), tuple(map(_token, top)) if top else ())
+    return TokenLogprob(text, float(logprob), _data(token.get("bytes")), tuple(map(read_token, top)) if top else ())
 
 
 def _data(octets: list[int] | None) -> bytes | None:

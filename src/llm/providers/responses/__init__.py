@@ -4,8 +4,8 @@ The conversation is the caller's, so nothing is kept at the vendor (`store: fals
 for their thoughts in encrypted form: `response.message` carries them, and the next request hands each back in front of
 what it led to. What such a request cannot say: `stop`, and audio, are refused; `seed` and the names of speakers are
 left out. Where `strict` of a tool is None the
-vendor takes it as true. `extra` goes over the body last, unread, but for `reasoning` and `text`, whose fields join
-those that are there: `extra={"store": True}`, `extra={"text": {"verbosity": "low"}}`.
+vendor takes it as true. `extra` goes over the body last, unread, but for `reasoning`, `text` and `include`, which join
+what is there, unless it is empty: `extra={"store": True}`, `extra={"text": {"verbosity": "low"}}`.
 
 Items of the vendor's own tools (web search, code interpreter, …) are in `raw` alone.
 

@@ -10,6 +10,7 @@ from llm.core.messages import ToolCall
 from llm.core.types import LLMResponse, TokenUsage
 from llm.providers.errors import error_for
 from llm.providers.failure import read_failure
+from llm.providers.openai.logprobs import read_token
 from llm.providers.wire import count_of, read_object, senseless, text_of
 
 from .thoughts import LED_NOWHERE, led_to, read_thought
@@ -17,6 +18,7 @@ from .thoughts import LED_NOWHERE, led_to, read_thought
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from llm.core.choices import TokenLogprob
     from llm.core.messages import ThinkingPart
     from llm.core.types import FinishReason
 
@@ -32,13 +34,14 @@ def read_answer(body: bytes, *, provider: str, key: str | None) -> LLMResponse:
     answer = read_object(body)
     try:
         return _response(answer, provider, key)
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, ValueError):
         pass
     raise senseless("an object that is no response")
 
 
 def _response(answer: dict[str, Any], provider: str, key: str | None) -> LLMResponse:
     texts: list[str] = []
+    likely: list[TokenLogprob] = []
     calls: list[ToolCall] = []
     thoughts: list[ThinkingPart] = []
     refused = False
@@ -51,6 +54,7 @@ def _response(answer: dict[str, Any], provider: str, key: str | None) -> LLMResp
         kind = item["type"]
         if kind == "message":
             texts.append(message_text(item))
+            likely += message_logprobs(item)
             refused = refused or refuses(item)
         elif kind == "function_call":
             calls.append(ToolCall(text_of(item["call_id"]), text_of(item["name"]), text_of(item["arguments"])))
@@ -67,6 +71,7 @@ def _response(answer: dict[str, Any], provider: str, key: str | None) -> LLMResp
         key=key,
         raw=answer,
         thinking=tuple(thoughts),
+        logprobs=tuple(likely),
     )
 
 
@@ -82,6 +87,15 @@ def message_text(item: Mapping[str, Any]) -> str:
 
 
 _SPOKEN = {"output_text": "text", "refusal": "refusal"}
+
+
+def message_logprobs(item: Mapping[str, Any]) -> tuple[TokenLogprob, ...]:
+    """Return how likely the tokens of a message were, where that was asked for.
+
+    Raises:
+        KeyError, TypeError, AttributeError, ValueError: It makes no sense.
+    """
+    return tuple([read_token(token) for part in item["content"] for token in part.get("logprobs") or ()])
 
 
 def refuses(item: Mapping[str, Any]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, assert_never
+from typing import TYPE_CHECKING, Any, Final, assert_never, cast
 
 from llm.core.exceptions import LLMInvalidRequestError
 from llm.core.messages import AudioPart, DocumentPart, ImagePart, MessageRole, TextPart, ThinkingPart, ToolCall
@@ -15,7 +15,7 @@ from llm.providers.wire import data_url, dump, model_of
 from .thoughts import in_order, write_thought
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from llm.core.messages import Message
     from llm.core.types import LLMRequest
@@ -72,8 +72,12 @@ def _thinks(request: LLMRequest) -> bool:
 
 def _put_extra(body: dict[str, Any], extra: Mapping[str, Any]) -> None:
     for name, value in extra.items():
-        joins = name in {"reasoning", "text"} and name in body and isinstance(value, Mapping)
-        body[name] = {**body[name], **value} if joins else value
+        if name in {"reasoning", "text"} and name in body and isinstance(value, Mapping):
+            body[name] = {**body[name], **value}
+        elif name == "include" and value and name in body and isinstance(value, (list, tuple)):
+            body[name] = list(dict.fromkeys([*body[name], *cast("Sequence[object]", value)]))  # thoughts are kept
+        else:
+            body[name] = value
 
 
 def _format(wanted: str | Mapping[str, Any]) -> Mapping[str, Any]:

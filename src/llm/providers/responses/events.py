@@ -12,9 +12,10 @@ from llm.core.messages import ThinkingPart
 from llm.core.types import StreamChunk, ToolCallDelta
 from llm.providers.errors import error_for
 from llm.providers.failure import read_failure
+from llm.providers.openai.logprobs import read_token
 from llm.providers.wire import read_object, senseless, text_of
 
-from .answer import finish_of, message_text, refuses, usage_of
+from .answer import finish_of, message_logprobs, message_text, refuses, usage_of
 from .thoughts import LED_NOWHERE, led_to, texts_of
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class ResponsesEvents:
         body = read_object(data)
         try:
             return self._read(body.get("type") or name, body)
-        except (KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError, AttributeError, ValueError):
             pass
         raise senseless("an event that is no part of a response")
 
@@ -97,6 +98,8 @@ class ResponsesEvents:
     def _text(self, body: dict[str, Any]) -> StreamChunk | None:
         text = text_of(body["delta"])
         self._streamed.add(body["output_index"])
+        if likely := body.get("logprobs"):
+            return StreamChunk(text, logprobs=tuple(map(read_token, likely)))
         return StreamChunk(text) if text else None
 
     def _arguments(self, body: dict[str, Any]) -> StreamChunk | None:
@@ -140,7 +143,7 @@ class ResponsesEvents:
         elif kind == "message" and whole:
             self._refused = self._refused or refuses(item)
             text = message_text(item)
-            return StreamChunk(text) if text else None
+            return StreamChunk(text, logprobs=message_logprobs(item)) if text else None
         elif kind == "function_call" and whole:
             arguments = text_of(item["arguments"])
             return StreamChunk("", (ToolCallDelta(self._calls[index], arguments=arguments),)) if arguments else None

@@ -12,7 +12,7 @@ from llm.core.exceptions import LLMConfigurationError
 from llm.providers import anthropic as anthropic_dialect
 from llm.providers import openai as openai_dialect
 from llm.providers.dialect import root_of
-from llm.utils.redact import redact
+from llm.utils.redact import Secret, redact
 
 from .line import client_on
 from .transport import SDKTransport, Vendor
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from llm.core.config.providers import ProviderConfig
     from llm.core.protocols import Transport
-    from llm.utils.redact import Secret
 
 _NEEDED: Final = {"bedrock": ("boto3", "botocore"), "vertex": ("google.auth", "requests")}
 
@@ -50,9 +49,11 @@ def sdk_transport(name: str, section: ProviderConfig, key: Secret | None, carrie
     if sdk.credentials is None:
         _check_installed(name, sdk.client)
     secrets = () if key is None else (key,)
-    common = {"http_client": client_on(carrier), "max_retries": 0}
+    hidden = {name.lower(): value for name, value in section.headers.items() if isinstance(value, Secret)}
+    common = {"http_client": client_on(carrier, hidden), "max_retries": 0}
     try:
-        return SDKTransport(make(section, sdk, None if key is None else key.reveal(), common))
+        vendor = make(section, sdk, None if key is None else key.reveal(), common)
+        return SDKTransport(vendor, hidden=frozenset(hidden))
     except Exception as error:  # noqa: BLE001 - whatever the client's constructor, and what it asks, may raise
         reason = redact(" ".join(str(error).split()), secrets)
     raise LLMConfigurationError(f"providers.{name}: the vendor's client cannot be made: {reason}")

@@ -56,9 +56,11 @@ class SDKTransport:
     The client's retries, time-outs, redirects and exceptions never come into play, for it sees no answer.
     """
 
-    def __init__(self, vendor: Vendor) -> None:
-        """Speak through the vendor's client."""
+    def __init__(self, vendor: Vendor, *, hidden: frozenset[str] = frozenset()) -> None:
+        """Speak through the vendor's client; `hidden` are names of headers that the client must not see."""
         self._vendor = vendor
+        left = _CREDENTIALS if vendor.version is None else _CREDENTIALS | {_VERSION}
+        self._left = left | hidden
         self._closed = False
 
     async def request(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None) -> Reply:
@@ -105,8 +107,7 @@ class SDKTransport:
 
     def _passed_on(self, headers: Mapping[str, str]) -> dict[str, str]:
         """Return what our dialect says that the client does not say itself, and better."""
-        left = _CREDENTIALS if self._vendor.version is None else _CREDENTIALS | {_VERSION}
-        return {name: headers[name] for name in headers if name.lower() not in left}
+        return {name: headers[name] for name in headers if name.lower() not in self._left}
 
     def _reply(self, method: str, reply: Reply) -> Reply:
         vendor = self._vendor

@@ -325,6 +325,26 @@ async def test_a_proxy_that_refuses_is_told_without_its_password(
     assert "proxy-pass" not in str(error)
 
 
+class LosesTLS(asyncio.SelectorEventLoop):
+    """A loop in which a connection is lost in the turn that ends its handshake."""
+
+    async def start_tls(self, transport: asyncio.WriteTransport, *_: object, **__: object) -> None:  # type: ignore[override] # pyright: ignore[reportIncompatibleMethodOverride] # as it is told of then
+        transport.abort()
+
+
+def test_a_tunnel_that_is_lost_as_its_handshake_ends_is_told(environment: pytest.MonkeyPatch) -> None:
+    async def lost() -> LLMException:
+        async with opened() as transport, proxied(0) as proxy:
+            environment.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
+            return await fails(transport, "https://vendor.test/v1")
+
+    with asyncio.Runner(loop_factory=LosesTLS) as runner:
+        error = runner.run(lost())
+    assert isinstance(error, LLMConnectionError)
+    assert not error.sent
+    assert "cannot connect to vendor.test through the proxy 127.0.0.1" in str(error)
+
+
 async def test_a_proxy_that_says_nothing_times_out_in_the_connects_phase(environment: pytest.MonkeyPatch) -> None:
     async with opened(connect_timeout=0.2) as transport:
         with socket.create_server(("127.0.0.1", 0)) as silent:

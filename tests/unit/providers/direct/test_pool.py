@@ -117,6 +117,20 @@ async def test_closing_leaves_no_connection_and_no_timer(url: str) -> None:
         await ask(transport, url)
 
 
+async def test_closing_that_is_cancelled_leaves_nothing_and_upsets_no_one(url: str) -> None:
+    upset: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: upset.append(context))
+    transport = DirectTransport(trust_env=False)
+    await ask(transport, url)
+    pool = transport._homes[asyncio.get_running_loop()].pool  # pyright: ignore[reportPrivateUsage]
+    closing = asyncio.create_task(pool.close())
+    asyncio.get_running_loop().call_soon(closing.cancel)  # in the very turn in which it begins
+    await turns()
+    assert closing.cancelled()
+    assert (upset, Counted.now) == ([], 0)
+    await transport.close()
+
+
 async def test_a_connection_made_while_the_transport_closes_is_not_left_open(url: str) -> None:
     transport = DirectTransport(trust_env=False)
     asking = asyncio.create_task(ask(transport, url))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
@@ -12,6 +12,7 @@ from llm.core.protocols import ProviderSettings
 from llm.providers.anthropic import AnthropicDialect
 from llm.providers.base import HTTPProvider
 from llm.providers.openai import OpenAIDialect
+from llm.providers.responses import ResponsesDialect
 from llm.providers.sdk.clients import sdk_transport
 from llm.utils.clock import SystemClock
 
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
     from llm.providers.sdk.transport import SDKTransport
     from llm.utils.redact import Secret
 
-DIALECTS: dict[str, Callable[[str | None], Dialect]] = {"openai": OpenAIDialect, "anthropic": AnthropicDialect}
+DIALECTS: dict[str, Callable[[str | None], Dialect]] = {
+    "openai": OpenAIDialect,
+    "responses": ResponsesDialect,
+    "anthropic": AnthropicDialect,
+}
 
 Through: TypeAlias = Callable[..., HTTPProvider]
 
@@ -48,14 +53,22 @@ async def through(server: Server, transport: DirectTransport, key: Secret, no_am
     """Makes a provider of a type whose calls go through the vendor's client to the test's server."""
     made: list[SDKTransport] = []
 
-    def make(kind: str, *, with_key: bool = True, base_url: str | None = None, **sdk: str) -> HTTPProvider:
+    def make(
+        kind: str,
+        *,
+        with_key: bool = True,
+        base_url: str | None = None,
+        headers: dict[str, Any] | None = None,
+        **sdk: str,
+    ) -> HTTPProvider:
         section = ProviderConfig.model_validate(
             {
-                "type": kind,
+                "type": "openai" if kind == "responses" else kind,
                 "transport": "sdk",
                 "base_url": base_url or server.url,
                 "api_keys": key if with_key else (),
                 "sdk": sdk or None,
+                "headers": headers or {},
             }
         )
         # In a thread, as a manager does it: the vendors' clients load their parts when they are asked for.
@@ -68,6 +81,7 @@ async def through(server: Server, transport: DirectTransport, key: Secret, no_am
             transport=way,
             key=key if with_key else None,
             base_url=section.address,
+            headers=section.headers,
         )
         return HTTPProvider(settings, DIALECTS[kind](settings.base_url))
 

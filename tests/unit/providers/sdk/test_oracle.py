@@ -18,6 +18,7 @@ from llm.core.types import LLMRequest, ToolDefinition
 from llm.providers.anthropic import AnthropicDialect
 from llm.providers.base import HTTPProvider
 from llm.providers.openai import OpenAIDialect
+from llm.providers.responses import ResponsesDialect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,9 +33,14 @@ if TYPE_CHECKING:
 
 Pair: TypeAlias = Callable[[str], tuple[HTTPProvider, HTTPProvider]]
 WIRE = Path(__file__).parents[3] / "wire"
-RECORDED = [f"{kind}/{path.name}" for kind in ("openai", "anthropic") for path in sorted((WIRE / kind).glob("*.*"))]
-DIALECTS: dict[str, Callable[[str | None], Dialect]] = {"openai": OpenAIDialect, "anthropic": AnthropicDialect}
-PATHS = {"openai": "/chat/completions", "anthropic": "/v1/messages"}
+KINDS = ("openai", "responses", "anthropic")
+RECORDED = [f"{kind}/{path.name}" for kind in KINDS for path in sorted((WIRE / kind).glob("*.*"))]
+DIALECTS: dict[str, Callable[[str | None], Dialect]] = {
+    "openai": OpenAIDialect,
+    "responses": ResponsesDialect,
+    "anthropic": AnthropicDialect,
+}
+PATHS = {"openai": "/chat/completions", "responses": "/responses", "anthropic": "/v1/messages"}
 REQUEST = LLMRequest(
     "Grüße\u2028 an 東京",
     model="m",
@@ -90,7 +96,7 @@ class Untouched:
         self._client: Any
         common: Any = {"api_key": key.reveal(), "max_retries": 0}
         quick: Any = {"verify": False}  # it speaks no TLS here, and reading all certificates takes long
-        if kind == "openai":
+        if kind != "anthropic":
             http = openai.DefaultAsyncHttpxClient(**quick)
             self._client = openai.AsyncOpenAI(base_url=f"{url}/v1", http_client=http, **common)
         else:
@@ -226,7 +232,7 @@ async def test_both_make_the_same_of_a_stream_that_is_cut(
         assert expected[0] is LLMStreamInterruptedError
 
 
-@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_all_three_send_the_same(
     server: Server,
     pair: Pair,
@@ -246,7 +252,7 @@ async def test_all_three_send_the_same(
     assert sdk.headers["accept-encoding"] == direct.headers["accept-encoding"]  # what our connections unpack
     assert sdk.headers["user-agent"] == vendor.headers["user-agent"]
     # Anthropic's client of today sends the key as a bearer token, which the API takes as well as the header of its own.
-    own = "authorization" if kind == "openai" else "x-api-key"
+    own = "x-api-key" if kind == "anthropic" else "authorization"
     assert direct.headers[own].removeprefix("Bearer ") == key.reveal()
 
 

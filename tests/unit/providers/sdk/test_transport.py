@@ -347,6 +347,27 @@ async def test_no_key_stands_in_a_log_or_in_what_a_traceback_shows(
         assert secret not in everything
 
 
+@pytest.mark.parametrize("sdk", [{}, BEDROCK, AZURE], ids=["plain", "bedrock", "azure"])
+async def test_no_secret_header_of_a_section_stands_in_a_record_and_all_are_sent(
+    server: Server, through: Through, key: Secret, caplog: pytest.LogCaptureFixture, sdk: dict[str, str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    headers = {"X-House-Token": "house-0123456789", "X-Title": "My app"}
+    server.says(b'{"error":{"message":"no"}}', status=400)
+    kinds = ["anthropic"] if sdk is BEDROCK else ["openai"] if sdk is AZURE else ["openai", "anthropic"]
+    for kind in kinds:
+        provider = through(kind, headers=headers, **sdk)
+        await fails(provider)
+        await provider.health_check()
+    assert {sent.headers["x-house-token"] for sent in server.requests} == {"house-0123456789"}
+    assert {sent.headers["x-title"] for sent in server.requests} == {"My app"}
+    assert len(server.requests) == 2 * len(kinds)
+    assert any(record.name.startswith(tuple(kinds)) for record in caplog.records)
+    # The message, its arguments and whatever else lies in the record.
+    shown = "".join(f"{record.getMessage()}{vars(record)!r}" for record in caplog.records)
+    assert [secret for secret in ("house-0123456789", key.reveal()) if secret in shown] == []
+
+
 async def test_nothing_but_the_key_is_left_to_the_vendors_client(server: Server, through: Through) -> None:
     server.says(b"{}")
     way: Any = through("anthropic")._transport  # pyright: ignore[reportPrivateUsage]
