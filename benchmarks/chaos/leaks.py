@@ -9,7 +9,7 @@ import stat
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from llm.core.call import Call
+from llm.core.call import Call, CallState
 from llm.core.stream import LLMStream
 from llm.limits.flow import Waiter
 from llm.limits.grant import Grant
@@ -70,6 +70,29 @@ _KINDS: Final = frozenset({*_OF_A_CALL, Composition})
 def tasks() -> list[str]:
     """Return the tasks that run code of the package, but for its doubles of vendors."""
     return [repr(task) for task in asyncio.all_tasks() if _is_ours(task)]
+
+
+def places() -> list[str]:
+    """Return where calls hang, and the decision logs of those that have not ended."""
+    waits = [_place(task.get_coro()) for task in asyncio.all_tasks()]
+    logs = [
+        f"{call.state.value}: {' '.join(decision.event for decision in call.log)}"
+        for call in gc.get_objects()
+        if type(call) is Call and call.state is not CallState.ENDED
+    ]
+    return [*logs, *(place for place in waits if "/llm/" in place)]
+
+
+def _place(waiting: object) -> str:
+    stack: list[str] = []
+    while waiting is not None:
+        frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
+        if frame is None:
+            stack.append(repr(waiting))
+            break
+        stack.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
+    return " → ".join(stack)
 
 
 def _is_ours(task: asyncio.Task[object]) -> bool:

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import sys
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle
@@ -135,13 +134,14 @@ class _Chaos:
             advance(1)
             return outcome
 
-        disturbing = asyncio.create_task(self._disturb())
+        over = asyncio.Event()
+        disturbing = asyncio.create_task(self._disturb(over))
         tasks = [asyncio.create_task(one(call)) for call in asked]
         _, hanging = await asyncio.wait(tasks, timeout=_PATIENCE)
-        disturbing.cancel()
-        with suppress(asyncio.CancelledError):
-            await disturbing
-        report.breach("every call ends", [call.text for call, task in zip(asked, tasks, strict=True) if task in hanging])
+        over.set()
+        await disturbing
+        if hanging:
+            report.breach("every call ends", [f"{len(hanging)} do not", *leaks.places()])
         for task in hanging:
             task.cancel()
         if hanging:
@@ -150,9 +150,9 @@ class _Chaos:
         del tasks
         await self._check(asked, outcomes)
 
-    async def _disturb(self) -> None:
+    async def _disturb(self, over: asyncio.Event) -> None:
         """Reload to another configuration now and then, and ask the keys that were refused."""
-        while True:
+        while not over.is_set():
             await _CLOCK.sleep(_RELOAD_EVERY)
             await self._manager.health_check()
             await self._reload(next(self._courses))
@@ -174,6 +174,7 @@ class _Chaos:
         report.outcomes.update(outcome.kind for outcome in outcomes)
         wrong = [f"{call.text}: {out.wrong}" for call, out in zip(asked, outcomes, strict=True) if out.wrong]
         report.breach("every call ends in its own answer or its own error", wrong)
+        await self._manager.reload(configuration(self._servers.servers))  # with all providers
         report.breach("capacity, slots and places come back", await leaks.settles(partial(leaks.held, self._manager)))
         report.breach("the vendors' work ends", await leaks.settles(self._active))
         report.breach("no task is left", await leaks.settles(leaks.tasks))
