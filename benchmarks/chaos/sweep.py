@@ -8,6 +8,7 @@ import gc
 import json
 import logging
 import pickle
+import re
 import traceback
 from collections import Counter
 from contextlib import AsyncExitStack, contextmanager
@@ -63,20 +64,28 @@ class Sweep:
     failed: int = 0
     searched: Counter[str] = field(default_factory=Counter[str])
     found: list[str] = field(default_factory=list[str])
+    _told: set[str] = field(default_factory=set[str], repr=False)
 
     def look(self, where: str, text: str, *, content: bool = False) -> None:
         """Look for secrets in a text, and for `content` where it should not be."""
         self.searched[where] += 1
+        if _ANY.search(text) is None:
+            return
         found = [name for name, marks in _MARKS.items() if any(mark in text for mark in marks)]
         if content and _CONTENT in text:
             found.append("content")
         for name in found:
             line = f"{name} in {where}: {_around(text, _MARKS.get(name, (_CONTENT,)))}"
-            if line not in self.found:
+            if _UNSTEADY.sub("#", line) not in self._told:
+                self._told.add(_UNSTEADY.sub("#", line))
                 self.found.append(line)
 
 
+_UNSTEADY: Final = re.compile(r"0x[0-9a-f]+|\d+|(True|False)")
 _MARKS: Final = {name: (mark, quote(mark, safe="")) for name, (_, mark) in _PLANTED.items()}
+
+
+_ANY: Final = re.compile("|".join(map(re.escape, (_CONTENT, *(mark for marks in _MARKS.values() for mark in marks)))))
 
 
 def _around(text: str, marks: Iterable[str]) -> str:
@@ -135,12 +144,17 @@ def _look_at_traceback(sweep: Sweep, error: BaseException) -> None:
 
 
 def _look_at_frames(sweep: Sweep, error: BaseException, trace: TracebackType | None) -> None:
-    frames = traceback.TracebackException(type(error), error, trace, capture_locals=True, compact=True)
-    frames.stack = traceback.StackSummary.from_list([frame for frame in frames.stack if frame.filename != _OWN])
-    sweep.look("a traceback with locals", "".join(frames.format(chain=False)))
+    # What `TracebackException(capture_locals=True)` shows, without the lines of source, which take longest.
+    frames = traceback.StackSummary.extract(traceback.walk_tb(trace), capture_locals=True, lookup_lines=False)
+    shown = [str(error), repr(error), *getattr(error, "__notes__", ())]
+    for frame in frames:
+        if frame.filename != _OWN:
+            shown += [f"{frame.name}: {name} = {value}" for name, value in (frame.locals or {}).items()]
+    sweep.look("a traceback with locals", "\n".join(shown))
 
 
-def _look_at_error(sweep: Sweep, error: LLMException) -> None:
+def look_at_error(sweep: Sweep, error: LLMException) -> None:
+    """Look at all that an exception, its causes and contexts, and their frames show."""
     told = {name: value for name, value in vars(error).items() if name != "partial"}
     sweep.look("an exception", "\n".join([str(error), repr(error), repr(error.args), repr(told)]), content=True)
     sweep.look("an exception's pickle", pickle.dumps(error).decode("latin-1"))
@@ -170,7 +184,14 @@ def _shown(each: object) -> str:
 def _look_at_manager(sweep: Sweep, manager: LLMManager) -> None:
     sweep.look("the status", json.dumps(manager.get_status()), content=True)
     sweep.look("the configuration", f"{manager.config!r} {manager.config.masked()}")
-    sweep.look("the manager", f"{manager!r} {manager.get_client('alpha')!r} {manager.explain('Hi')!r}")
+    log = [call["log"] for call in manager.get_status()["calls"]]
+    sweep.look("a decision log", repr(log), content=True)
+    sweep.look("the manager", f"{manager!r} {manager.get_client()!r} {manager.explain('Hi')!r}")
+
+
+def locked(address: str) -> str:
+    """Return an address with a password in it."""
+    return address.replace("://", f"://gate:{_PLANTED['a password in a URL'][0]}@")
 
 
 def plant(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -240,11 +261,7 @@ async def run(
             dialect: Any = section["type"]
             server = MockUpstream(dialect, faults=_faults(section), service=0.002, seed=seed + place)
             await stack.enter_async_context(server)
-            address = server.base_url
-            if name == "beta":
-                password = _PLANTED["a password in a URL"][0]
-                address = address.replace("://", f"://gate:{password}@")
-            providers[name] = {**section, "base_url": address, "models": [_MODELS_OF[name]]}
+            providers[name] = {**section, "base_url": server.base_url, "models": [_MODELS_OF[name]]}
         stack.enter_context(_everything_logged(sweep))
         manager = await stack.enter_async_context(LLMManager.open(_configuration(providers)))
         await _all(manager, providers, sweep, Random(seed), advance)  # noqa: S311 - dice of a benchmark
@@ -277,14 +294,24 @@ async def _all(
         if number % _RELOAD == 0:  # keys that were refused, or are out of credit, come back
             await manager.reload(_configuration(providers))
 
-    for begun in range(0, sweep.calls, _EVERY):
+    begins = range(0, sweep.calls, _EVERY)
+    looks = {begins[0], begins[len(begins) // 2], begins[-1]}  # a look at everything takes as long as many calls
+    for begun in begins:
         async with asyncio.TaskGroup() as group:
             for number in range(begun, min(begun + _EVERY, sweep.calls)):
                 group.create_task(one(number))
             await _CLOCK.sleep(0.05)
-            _look_at_objects(sweep)  # while calls run
+            if begun in looks:  # while calls run
+                _look_at_objects(sweep)
             _look_at_manager(sweep, manager)
+        _look_at_kept(sweep, manager)
         sweep.look("the health", repr(await manager.health_check()))
+
+
+def _look_at_kept(sweep: Sweep, manager: LLMManager) -> None:
+    parts: Any = manager._routes.parts  # pyright: ignore[reportPrivateUsage] # nobody else can see them
+    for kept in parts._cache._kept.values():
+        sweep.look("a kept answer", kept.value.decode("latin-1"))
 
 
 async def _ask(manager: LLMManager, provider: str, number: int, sweep: Sweep, *, stream: bool) -> None:
@@ -298,6 +325,6 @@ async def _ask(manager: LLMManager, provider: str, number: int, sweep: Sweep, *,
             response = await client.complete(question)
     except LLMException as error:
         sweep.failed += 1
-        _look_at_error(sweep, error)
+        look_at_error(sweep, error)
     else:
         sweep.look("a response", f"{response!r} {response} {response.raw!r}")
