@@ -1,5 +1,5 @@
 # Two commands matter: `make run` and `make test`. Each makes the .venv it needs; only Python 3.11 or newer must be there.
-.PHONY: help run test test-all check format bench bench-limits bench-waiters clean
+.PHONY: help run test test-all check format bench bench-limits bench-waiters chaos clean
 .NOTPARALLEL:
 
 export PYTHON
@@ -48,6 +48,10 @@ bench-limits: $(BENCH_VENV)/.done ## how soon limited keys are filled, beside ot
 bench-waiters: ## CPU time of each of 100,000 calls that wait for a key, beside each of 1,000
 	@.ci/venv run
 	@$(PY) -m benchmarks.waiters
+
+chaos: ## 35,000 calls through faults, dying keys, reloads and cancellations, held against what is promised (ten minutes)
+	@.ci/venv run
+	@$(PY) -m benchmarks.chaos
 
 # What only benchmarks use, apart from .venv: litellm brings other versions of what we test with.
 $(BENCH_VENV)/.done: benchmarks/requirements.txt

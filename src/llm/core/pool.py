@@ -6,6 +6,7 @@ One attempt, never more. Whatever happens, the lease goes back: nothing sent is 
 from __future__ import annotations
 
 import asyncio
+import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -82,6 +83,7 @@ class Pool:
         self._spawn = spawn
         self._settlement = settlement
         self._turn = -1  # of what takes no part in the limits
+        self._followers: weakref.WeakSet[Pool] = weakref.WeakSet()
 
     async def __call__(self, request: LLMRequest) -> LLMResult:
         """Make one attempt.
@@ -117,7 +119,10 @@ class Pool:
 
     def follow(self, heir: Pool) -> None:
         """Have those who wait, and all who come, paid by the keys of the pool that takes this one's place."""
-        old, self.queue = self.queue, heir.queue
+        old = self.queue
+        for pool in (self, *self._followers):  # calls of pools that were replaced before may still run
+            pool.queue = heir.queue
+            heir._followers.add(pool)
         old.close(ReplacedError())
 
     def rest(self, model: str) -> float:

@@ -211,7 +211,7 @@ class ProviderSettings:
     clock: Clock
     transport: Transport
     key: Secret | None = None
-    base_url: str | None = None
+    base_url: str | None = field(default=None, repr=False)  # a password may stand in it
     device: str = "auto"
     api: str = "chat_completions"
     headers: Mapping[str, Secret | str] = field(default_factory=dict[str, Secret | str])

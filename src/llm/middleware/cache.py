@@ -92,6 +92,7 @@ class CacheMiddleware:
         streams: bool,
         spawn: Callable[[Coroutine[object, object, None]], None],
         idle: float | None = None,
+        stats: CacheStats | None = None,
     ) -> None:
         """Make the layer of one provider.
 
@@ -105,8 +106,9 @@ class CacheMiddleware:
             streams: Whether streams are kept, and answered, too.
             spawn: Runs what must not delay a caller and must be finished before the manager has closed.
             idle: Seconds after which a stream that stalls, or that nobody reads, is ended; None for never.
+            stats: Where it counts what it does; None for counts of its own.
         """
-        self.stats: CacheStats = CacheStats()
+        self.stats: CacheStats = CacheStats() if stats is None else stats
         self._backend = backend
         self._provider = provider
         self._clock = clock

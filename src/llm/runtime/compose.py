@@ -176,7 +176,7 @@ class Composition:
 
     def _cache_status(self) -> dict[str, Any]:
         counted = ("hits", "followers", "misses", "stored", "errors")
-        counts = {name: sum(getattr(layer.stats, name) for layer in self._layers.caches) for name in counted}
+        counts = {name: sum(getattr(stats, name) for stats in self._layers.cache_stats.values()) for name in counted}
         return {"backend": "none" if self._cache is None else "memory", **counts}
 
     def warm(self) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from llm.core.exceptions import LLMConfigurationError
-from llm.middleware.cache import CacheMiddleware
+from llm.middleware.cache import CacheMiddleware, CacheStats
 from llm.middleware.logging import LoggingMiddleware
 from llm.middleware.metrics import Metrics, MetricsMiddleware
 from llm.middleware.retry import RetryMiddleware, RetryPolicy
@@ -59,9 +59,9 @@ class Layers:
         self._cost = cost
         self._guards = guards
         self._cache_layers: dict[str, CacheMiddleware] = {}
-        self.caches: list[CacheMiddleware] = [] if before is None else before.caches
-        """The layers that the cache has, and had before a reload."""
-        self.metrics: Metrics = Metrics(partial(_misses, self.caches)) if before is None else before.metrics
+        self.cache_stats: dict[str, CacheStats] = {} if before is None else before.cache_stats
+        """What the cache did for each provider, also before a reload."""
+        self.metrics: Metrics = Metrics(partial(_misses, self.cache_stats)) if before is None else before.metrics
 
     def layer(
         self, layer: Middleware | str, provider: str, pool: Pool, opener: RateLimitMiddleware
@@ -111,13 +111,13 @@ class Layers:
             streams=stated.streams,
             spawn=self._outbox.spawn,
             idle=self._config.global_.timeouts.idle,
+            stats=self.cache_stats.setdefault(provider, CacheStats()),
         )
-        self.caches.append(layer)
         return layer
 
 
-def _misses(layers: list[CacheMiddleware]) -> int:
-    return sum(layer.stats.misses for layer in layers)
+def _misses(stats: dict[str, CacheStats]) -> int:
+    return sum(each.misses for each in tuple(stats.values()))
 
 
 def _imported(path: str, known: str) -> Middleware:

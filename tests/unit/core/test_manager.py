@@ -13,6 +13,7 @@ import pytest
 
 from llm import (
     LLMClient,
+    LLMAuthenticationError,
     LLMConfigurationError,
     LLMConnectionError,
     LLMException,
@@ -24,7 +25,7 @@ from llm import (
     register_provider,
 )
 from llm.core import manager as manager_module
-from llm.testing import FakeClock, FakeProvider, MockUpstream
+from llm.testing import FakeClock, FakeProvider, Fault, MockUpstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -362,6 +363,38 @@ async def test_a_reload_lets_go_who_waited_for_a_limit_that_is_wider_now() -> No
         assert str(task.result()) == "two"
         await bench.clock.advance(100.0)
         assert str(third.result()) == "three"
+
+
+async def test_who_waited_through_several_reloads_goes_on_with_the_keys_of_the_last() -> None:
+    bench = Bench(service=100.0)
+    limited = {"rate_limits": {"concurrent_requests": 1}}
+    async with await bench.open(openai=limited) as manager:
+        client = manager.get_client()
+        first = asyncio.create_task(client.chat("one"))
+        waiting = asyncio.create_task(client.chat("two"))
+        await bench.clock.advance(1.0)
+        for key in ("sk-test-1", "sk-test-1", "sk-new"):
+            await manager.reload(config(openai={**limited, "api_keys": [key]}))
+            await bench.clock.advance(1.0)
+        assert [record.key for record in bench.upstream.requests] == ["sk-test-1", "sk-new"]
+        await bench.clock.advance(101.0)
+        assert [str(first.result()), str(waiting.result())] == ["one", "two"]
+
+
+async def test_a_call_that_is_repeated_after_several_reloads_hears_that_the_last_key_is_refused() -> None:
+    faults = [Fault("stalled", at=1), Fault("auth", at=2, times=9)]
+    bench = Bench(faults=faults)
+    bounded = {"global": {"timeouts": {"attempt": 10.0}}, "retry": {"initial_delay": 0.01}}
+    async with await bench.open(**bounded) as manager:
+        task = asyncio.create_task(manager.get_client().chat("hello"))
+        await bench.clock.advance(1.0)
+        for _ in range(2):
+            await manager.reload(config(**bounded))
+        with pytest.raises(LLMAuthenticationError):
+            await manager.get_client().chat("hello")
+        await bench.clock.advance(20.0)
+        assert isinstance(await outcome(task), LLMAuthenticationError)
+        assert len(bench.upstream.requests) == 2
 
 
 async def test_a_reload_without_an_argument_reads_again_what_it_was_opened_from(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +22,7 @@ from llm import (
     TokenUsage,
 )
 from llm.testing import FakeClock, MockUpstream
+from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -194,6 +197,27 @@ async def test_a_cache_of_another_size_starts_empty_and_one_of_the_same_goes_on(
         await manager.reload(config(cache={"max_entries": 20}))
         assert not (await client.chat("hello")).cached
         assert (await client.chat("hello")).cached
+
+
+async def test_reloads_leave_nothing_of_the_configurations_before_and_the_caches_counts_go_on() -> None:
+    bench = Bench()
+    before: list[weakref.ref[Any]] = []
+    async with await bench.open(cache={}) as manager:
+        client = manager.get_client()
+        for _ in range(3):
+            await client.chat("hello")
+            before += [weakref.ref(manager._routes.parts), weakref.ref(layer_of(manager))]  # pyright: ignore[reportPrivateUsage]
+            await manager.reload(config(cache={}))
+        await client.chat("hello")
+        await SystemClock().sleep(0.01)  # the loop's turns, in which what was before is closed
+        gc.collect()
+        assert [each() for each in before if each() is not None] == []
+        assert {name: manager.get_status()["cache"][name] for name in ("hits", "misses")} == {"hits": 3, "misses": 1}
+
+
+def layer_of(manager: LLMManager) -> Any:
+    parts: Any = manager._routes.parts  # pyright: ignore[reportPrivateUsage]
+    return parts._layers._cache_layers["openai"]
 
 
 async def test_clients_with_layers_that_no_longer_fit_keep_a_reload_from_changing_anything() -> None:

@@ -1,0 +1,51 @@
+"""A small run of `make chaos`: faults of every kind, keys that die, reloads, callers that leave; nothing goes astray."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.chaos import fallback, run, witness
+from llm.core.decisions import Decision
+from llm.testing.faults import DAMAGES, REFUSALS
+
+pytestmark = pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
+
+
+async def test_in_chaos_every_call_ends_in_its_own_answer_or_error_and_nothing_is_left_or_unaccounted_for() -> None:
+    report = await run.run(1_500, seed=3)
+    assert report.broken == []
+    assert report.calls == report.outcomes.total() == 1_500
+    assert set(report.faults) == {*REFUSALS, *DAMAGES}
+    assert report.faults.total() > 0.15 * report.requests
+    assert report.outcomes["answered"] > 0.5 * 1_500
+    assert report.outcomes["cancelled"] > 0.01 * 1_500
+    assert report.reloads > 3
+
+
+async def test_with_fallback_nearly_all_calls_are_answered_while_a_provider_fails() -> None:
+    fallen = await fallback.run(300)
+    if fallen is None:
+        pytest.skip("global.fallback is not in force in this version")
+    assert fallen.broken == []
+    assert fallen.answered >= 0.999 * 300
+    assert fallen.failed > 0.2 * fallen.requests
+    assert fallen.others >= fallen.failed
+
+
+@pytest.mark.parametrize(
+    ("events", "fault"),
+    [
+        ("ticketed paid sent settled ended", None),
+        ("ticketed paid sent unsent refunded paid sent answering settled ended", None),
+        ("ticketed queued withdrawn ended", None),
+        ("ticketed paid sent ended", "paid, and never settled or refunded"),
+        ("ticketed paid paid sent settled ended", "paid twice"),
+        ("ticketed sent ended", "sent and not paid"),
+        ("ticketed paid sent settled settled ended", "settled twice"),
+        ("ticketed paid sent refunded ended", "a sent attempt is refunded, or one that was not is settled"),
+        ("ticketed ended ended", "something after the end"),
+        ("ticketed paid sent settled", "no end"),
+    ],
+)
+def test_a_decision_log_that_does_not_account_for_its_attempts_is_told(events: str, fault: str | None) -> None:
+    assert witness.fault_of([Decision(0.0, event) for event in events.split()]) == fault

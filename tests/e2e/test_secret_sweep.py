@@ -1,0 +1,73 @@
+"""Promise 29: planted keys are looked for in all that can be seen of two thousand calls, most of which fail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.chaos import sweep
+from llm import LLMManager, LLMTimeoutError
+from llm.testing import Fault, MockUpstream
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
+
+LOOKED_AT = {
+    "a record of llm",
+    "a record of openai",
+    "a record of anthropic",
+    "a record of httpx2",
+    "an exception",
+    "an exception's copy",
+    "an exception's pickle",
+    "a traceback with locals",
+    "an object of llm",
+    "a kept answer",
+    "a response",
+    "a decision log",
+    "the configuration",
+    "the health",
+    "the manager",
+    "the status",
+}
+
+
+async def test_no_planted_secret_is_to_be_seen_anywhere_at_debug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sections, environment = sweep.plant(tmp_path)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    swept = await sweep.run(1_000, sections)
+    assert swept.found == []
+    assert set(swept.searched) >= LOOKED_AT
+    assert swept.failed > 300
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="HTTPProvider._post and ._send hold the address as a local variable, and the frames of an attempt that was "
+    "cut off stay in its error's context",
+)
+async def test_no_password_of_a_providers_address_is_to_be_seen_of_an_attempt_that_was_cut_off() -> None:
+    async with MockUpstream("openai", faults=[Fault("stalled", rate=1.0)]) as upstream:
+        provider = {"base_url": sweep.locked(upstream.base_url), "api_keys": ["sk-test-1"], "models": ["m"]}
+        patience = {"timeouts": {"attempt": 0.05}}
+        config = {"global": patience, "retry": {"max_attempts": 1}, "providers": {"openai": provider}}
+        async with LLMManager.open(config) as manager:
+            with pytest.raises(LLMTimeoutError) as caught:
+                await manager.get_client().chat("hello")
+            swept = sweep.Sweep()
+            sweep.look_at_error(swept, caught.value)
+            assert swept.found == []
+
+
+def test_a_secret_that_is_to_be_seen_is_found_and_named_without_being_shown() -> None:
+    swept = sweep.Sweep()
+    swept.look("a line", "said: mnf_live_Buried55555abcdef, and privatequestion number 3")
+    swept.look("a line of ours", "privatequestion number 3", content=True)
+    assert [line.partition(":")[0] for line in swept.found] == ["a gateway's in a line", "content in a line of ours"]
+    assert "Buried55555" not in repr(swept.found)
