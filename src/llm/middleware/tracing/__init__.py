@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from llm.utils.redact import Secret
 
 _logger = logging.getLogger("llm.tracing")
-_MOST_MODELS: Final = 1000
+_MOST_KINDS: Final = 1000  # of calls, by model and who answered; more are no fixed set, and it starts again
 _STRAIGHT: Final = Story()
 
 
@@ -93,7 +93,7 @@ class TracingMiddleware:
         self._upstreams = {section: upstream.facts for section, upstream in upstreams.items()}
         self._log_content = log_content
         self._clean = partial(redact, secrets=tuple(secrets))
-        self._models: dict[str, str] = {}
+        self._known: dict[tuple[str, str | None, tuple[str, str] | None], Mapping[str, Value]] = {}
         self._tracer: Tracer = trace.get_tracer(names.SCOPE, None, tracers, names.SCHEMA_URL)
         self._meters = Meters(meters)
 
@@ -143,26 +143,32 @@ class TracingMiddleware:
                 self._meters.began_to_answer(span.first_chunk, about)
 
     def _begun(self, call: Call, request: LLMRequest) -> CallSpan | None:
-        about = self._about(request, None)
-        name = f"{about[names.OPERATION]} {about[names.REQUEST_MODEL]}"
         epoch = self._clock.wall() - self._clock.now()
         try:
-            span = call.trace = CallSpan(self._tracer, name, about, started=call.started, epoch=epoch)
+            about = self._about(request, None)
+            span = call.trace = CallSpan(self._tracer, about, started=call.started, epoch=epoch)
         except Exception as error:  # noqa: BLE001 - whatever the program has set up, the call goes on
             _logger.warning("a call is not traced, for its span could not begin: %s", type(error).__name__)
             return None
         return span
 
-    def _about(self, request: LLMRequest, response: LLMResponse | None) -> dict[str, Value]:
-        """Return what spans and metrics have in common."""
-        about: dict[str, Value] = {
-            names.OPERATION: facts.operation(request),
-            names.REQUEST_MODEL: self._model(request.model or ""),
-        }
+    def _about(self, request: LLMRequest, response: LLMResponse | None) -> Mapping[str, Value]:
+        """Return what spans and metrics have in common: made once for all calls that have it in common, too."""
+        what = facts.operation(request)
+        answered = None if response is None else (response.model, response.provider)  # a fallback's may be another
+        known = self._known.get((what, request.model, answered))
+        if known is None:
+            if len(self._known) >= _MOST_KINDS:
+                self._known.clear()
+            known = self._known[what, request.model, answered] = self._described(what, request.model or "", answered)
+        return known
+
+    def _described(self, what: str, model: str, answered: tuple[str, str] | None) -> Mapping[str, Value]:
+        about: dict[str, Value] = {names.OPERATION: what, names.REQUEST_MODEL: self._clean(model)}
         section = self._provider
-        if response is not None:
-            about[names.RESPONSE_MODEL] = self._model(response.model)
-            section = response.provider  # a fallback's may be another
+        if answered is not None:
+            about[names.RESPONSE_MODEL] = self._clean(answered[0])
+            section = answered[1]
         return about | self._upstreams.get(section, {names.PROVIDER: section})
 
     def _facts(self, call: Call, request: LLMRequest, response: LLMResponse | None, story: Story) -> dict[str, Value]:
@@ -185,11 +191,3 @@ class TracingMiddleware:
         if isinstance(value, str):
             return self._clean(value)
         return value if isinstance(value, (int, float)) else [self._clean(text) for text in value]
-
-    def _model(self, model: str) -> str:
-        known = self._models.get(model)
-        if known is None:
-            if len(self._models) >= _MOST_MODELS:  # what is asked for again is cleaned again
-                self._models.clear()
-            known = self._models[model] = self._clean(model)
-        return known

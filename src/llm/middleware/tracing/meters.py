@@ -45,7 +45,7 @@ class Meters:
         if not response.embeddings:
             self._tokens.record(usage.output_tokens, {**about, names.TOKENS_TYPE: names.TOKENS_OUTPUT})
         if response.cost:
-            self._cost.add(response.cost, dict(about))
+            self._cost.add(response.cost, about)
 
     def ended(
         self,
@@ -56,20 +56,20 @@ class Meters:
         end: LLMResponse | BaseException | None,
     ) -> None:
         """Measure a call that ended `now`, in monotonic seconds, having waited so many for its keys."""
-        how = dict(about)
+        how = about
         if isinstance(end, BaseException):
-            how[names.ERROR_TYPE] = facts.error_type(end)
+            how = {**about, names.ERROR_TYPE: facts.error_type(end)}
         elif end is not None and end.cached:  # or hits would make the provider look quick
-            how[names.CACHED] = True
+            how = {**about, names.CACHED: True}
         self._duration.record(now - call.started, how)
         if call.sends or call.waited:
-            self._queue_wait.record(waited, dict(about))
+            self._queue_wait.record(waited, about)
         if call.sends > 1:
-            self._retries.add(call.sends - 1, dict(about))
+            self._retries.add(call.sends - 1, about)
 
     def began_to_answer(self, seconds: float, about: Mapping[str, Value]) -> None:
         """Measure the time to a stream's first chunk."""
-        self._first_chunk.record(seconds, dict(about))
+        self._first_chunk.record(seconds, about)
 
 
 def _seconds(meter: Meter, name: str, description: str) -> Histogram:

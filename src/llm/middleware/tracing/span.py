@@ -38,14 +38,15 @@ class CallSpan:
 
     __slots__ = ("_epoch", "_span", "_tracer", "carrier", "context", "first_chunk", "recording")
 
-    def __init__(
-        self, tracer: Tracer, name: str, attributes: Mapping[str, Value], *, started: float, epoch: float
-    ) -> None:
+    def __init__(self, tracer: Tracer, about: Mapping[str, Value], *, started: float, epoch: float) -> None:
         """Begin it as of `started`, in monotonic seconds; `epoch` makes these seconds since 1970."""
         self._tracer = tracer
         self._epoch = epoch
         self._span: Span = tracer.start_span(
-            name, kind=SpanKind.CLIENT, attributes=attributes, start_time=self._at(started)
+            f"{about[names.OPERATION]} {about[names.REQUEST_MODEL]}",
+            kind=SpanKind.CLIENT,
+            attributes=about,
+            start_time=self._at(started),
         )
         self.recording: bool = self._span.is_recording()
         self.first_chunk: float | None = None
@@ -62,7 +63,7 @@ class CallSpan:
 
     def tell(self, attributes: Mapping[str, Value], story: Story, clean: Clean) -> None:
         """Write down what is known at the call's end."""
-        self._span.set_attributes(dict(attributes))
+        self._span.set_attributes(attributes)
         for decision in story.others:
             told = {names.DETAIL: clean(decision.detail)} if decision.detail else {}
             self._span.add_event(names.EVENT + decision.event, told, self._at(decision.at))
