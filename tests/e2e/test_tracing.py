@@ -478,6 +478,19 @@ async def test_each_provider_goes_by_its_name_and_address(seen: Seen) -> None:
     assert two.requests[0].headers["traceparent"] == header(second)
 
 
+async def test_a_platform_behind_a_vendors_client_goes_by_its_own_name(seen: Seen) -> None:
+    async with MockUpstream("openai") as up:
+        host = up.base_url.removesuffix("/v1")
+        azure = {"client": "azure", "api_version": "2024-10-21"}
+        stated = config(up, openai={"base_url": host, "transport": "sdk", "sdk": azure})
+        async with LLMManager.open(stated) as manager:
+            with suppress(LLMException):  # the mock has no such address
+                await manager.get_client().chat("Hello")
+    facts = told(seen.call())
+    assert facts["gen_ai.provider.name"] == "azure.ai.openai"
+    assert f"http://{facts['server.address']}:{facts['server.port']}" == host
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("kind", ["openai", "anthropic"])
 @pytest.mark.parametrize("transport", ["direct", "sdk"])
