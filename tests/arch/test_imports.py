@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 HEAVY = (
     "openai", "anthropic", "torch", "transformers", "fastapi", "redis", "prometheus_client", "aiohttp",
-    "httptools", "httpx2",
+    "httptools", "httpx2", "opentelemetry",
     "pydantic", "yaml", "rich", "typer", "tenacity",
 )  # fmt: skip
 DOORS = [

@@ -326,7 +326,6 @@ async def test_the_vendors_own_client_may_carry_the_bytes(
         assert await quietly(llm, opened.get_client().chat("Hello"))
 
 
-@pytest.mark.planned("issue 6")
 async def test_tracing_is_a_word_of_the_chain(
     llm: ModuleType, upstream: Any, serving: Callable[..., dict[str, Any]]
 ) -> None:

@@ -16,6 +16,7 @@ from llm.providers import SERVERS
 from llm.testing import MockUpstream
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -70,6 +71,15 @@ def test_the_pages_table_is_the_packages(root: Path) -> None:
 async def test_the_examples_on_answers_run_in_their_order(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, said = await run(root / "docs" / "answers.md")
     assert capsys.readouterr().out.splitlines() == said != []
+
+
+def test_the_examples_on_tracing_run_in_their_order(root: Path, fresh_python: Callable[[str], str]) -> None:
+    """In an interpreter of their own, for a process is set up for OpenTelemetry once."""
+    page = (root / "docs" / "tracing.md").read_text(encoding="utf-8")
+    code = "".join(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL))
+    lines = "\n".join(f"    {line}" for line in code.splitlines())
+    printed = fresh_python(f"import asyncio\nasync def page():\n{lines}\nasyncio.run(page())")
+    assert printed.splitlines() == re.findall(r"print\(.*\)\)? +# (.+)", page) != []
 
 
 async def test_the_sections_on_transports_are_read_and_their_clients_made(root: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from .decisions import decision_log, in_words
 from .exceptions import LLMRateLimitError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from .decisions import Decision, Noted
 
@@ -146,6 +146,15 @@ class Lease(Protocol):
         """
 
 
+class Trace(Protocol):
+    """What a call is traced as."""
+
+    @property
+    def carrier(self) -> Mapping[str, str] | None:
+        """Headers that tell a server what the call belongs to, names in lower case; None for none."""
+        ...
+
+
 class IllegalTransitionError(RuntimeError):
     """A fault of this package: a call was moved to where it cannot go from its state."""
 
@@ -169,12 +178,13 @@ class Call:
         forget: Takes the answer out of the cache again; None where none keeps it.
         spent: What answers took that are not its outcome, which counts where it fails; None where there are none.
         glanced: A request, and what the cache's layer found out about it before the chain; None where it did not look.
+        trace: What it is traced as; None where it is not.
         decisions: Its decision log; `log` has it in words.
     """
 
     __slots__ = (
         "_ends", "_lease", "_place", "deadline", "decisions", "error", "forget", "glanced", "heard", "number",
-        "priority", "retryable", "sends", "spent", "started", "state", "ticket", "user", "waited",
+        "priority", "retryable", "sends", "spent", "started", "state", "ticket", "trace", "user", "waited",
     )  # fmt: skip
 
     def __init__(
@@ -196,6 +206,7 @@ class Call:
         self.forget: Callable[[], Awaitable[None]] | None = None
         self.spent: Spent | None = None
         self.glanced: tuple[object, Any] | None = None
+        self.trace: Trace | None = None
         self.decisions: Noted = decision_log()
         self._place: Place | None = None
         self._lease: Lease | None = None

@@ -15,7 +15,7 @@ from llm.core.structured import shape_of
 from llm.utils.redact import Secret, redact
 
 from .closed import ClosedTransport
-from .dialect import EmbeddingDialect, joined
+from .dialect import EmbeddingDialect, Passing, joined
 from .errors import error_for
 from .failure import read_failure, retry_after
 from .frames import bare
@@ -26,7 +26,7 @@ from .unwrap import UnwrappedEvents, unwrapped
 from .wire import senseless
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from llm.core.call import Charge
     from llm.core.protocols import EmbeddingLimits, ProviderFactory, ProviderSettings, Reply, Transport
@@ -113,6 +113,11 @@ class HTTPProvider:
         raise failure
 
     @property
+    def url(self) -> str:
+        """Where it sends calls for answers."""
+        return self._dialect.url
+
+    @property
     def embedding_limits(self) -> EmbeddingLimits | None:
         """The most that one request for vectors may hold; None where the dialect has none."""
         return None if self._embeddings is None else self._embeddings.limits
@@ -174,11 +179,13 @@ class HTTPProvider:
     async def _post(self, request: LLMRequest, url: str, body: bytes) -> Reply:
         """Send a call, and note on its record what the answer's head says of the limits, however the answer goes on."""
         sent = self._clock.now()
-        reply = await self._send("POST", url, body)
-        if request.call is not None:
+        call = request.call
+        carrier = None if call is None or call.trace is None else call.trace.carrier
+        reply = await self._send("POST", url, body, carrier)
+        if call is not None:
             refused = reply.status == _TOO_MANY
             told = Told(self._clock.wall(), self._clock.now() - sent, refused)
-            request.call.heard = partial(self._dialect.reports, reply.headers, told)
+            call.heard = partial(self._dialect.reports, reply.headers, told)
         return reply
 
     def _shaped(self, request: LLMRequest) -> tuple[LLMRequest, bool]:
@@ -195,8 +202,11 @@ class HTTPProvider:
             ways = self._dialect.ways(request, shape_of(request.response_model))
             self._refused.learn(request, ways, error)
 
-    async def _send(self, method: str, url: str, body: bytes | None = None) -> Reply:
-        return await self._transport.request(method, url, headers=self._headers, body=body)
+    async def _send(
+        self, method: str, url: str, body: bytes | None = None, carrier: Mapping[str, str] | None = None
+    ) -> Reply:
+        headers = self._headers if carrier is None else Passing(self._headers, carrier)
+        return await self._transport.request(method, url, headers=headers, body=body)
 
     async def _answer(self, reply: Reply) -> bytes:
         body = await _read(reply)

@@ -194,6 +194,34 @@ class Headers(Mapping[str, str]):
         return f"Headers({', '.join(self)})"
 
 
+class Passing(Mapping[str, str]):
+    """The headers of one request: those of all, and its own, which go before; never kept, as `Headers` are."""
+
+    __slots__ = ("_headers", "_own")
+
+    def __init__(self, headers: Mapping[str, str], own: Mapping[str, str]) -> None:
+        """Put `own` before `headers`; names are in lower case."""
+        self._headers = headers
+        self._own = own
+
+    def __getitem__(self, name: str) -> str:
+        """Return a header's text."""
+        return self._own[name] if name in self._own else self._headers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Go over the names."""
+        yield from (name for name in self._headers if name.lower() not in self._own)
+        yield from self._own
+
+    def __len__(self) -> int:
+        """Count them."""
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        """Return the names only."""
+        return f"Passing({', '.join(self)})"
+
+
 def joined(headers: Mapping[str, str], more: Mapping[str, Secret | str]) -> Mapping[str, str]:
     """Return the headers of a dialect and those of a configuration, which go before; showing them shows no value."""
     if not more:

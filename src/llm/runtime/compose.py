@@ -86,6 +86,7 @@ class Composition:
             cache=self._cache,
             cost=self.cost,
             guards=self._guards,
+            address=self._address,
             before=None if before is None else before._layers,
         )
         self._journal: Journal = Journal(clock) if before is None else before._journal
@@ -138,7 +139,8 @@ class Composition:
         """
         pool = self._pools[provider]
         opener = RateLimitMiddleware(charges=self._charges[provider], check=pool.queue.check, clock=self.clock)
-        made = [self._layers.layer(layer, provider, pool, opener) for layer in middleware]
+        ordered = sorted(middleware, key=lambda layer: layer != "tracing")  # which sees all that the others do
+        made = [self._layers.layer(layer, provider, pool, opener) for layer in ordered]
         layers = [layer for layer in made if layer is not None]
         observers = [layer for layer in layers if isinstance(layer, CallObserver)]
         hearing: tuple[CallObserver, ...] = (*observers, self._journal.observer(provider))
@@ -236,6 +238,12 @@ class Composition:
     def _spent(self, provider: str, model: str, usage: TokenUsage) -> float:
         return self.cost(provider, model, usage) or 0.0
 
+    def _address(self, provider: str) -> str | None:
+        section = self.config.providers[provider]
+        if section.sdk is not None and section.sdk.client is not None:  # whose own client knows
+            return section.base_url
+        return getattr(self._pools[provider].queue.slots[0].key.client.provider, "url", None)
+
     def _connections(self, before: Composition | None) -> DirectTransport:
         bound = self.config.global_.timeouts.connect
         if before is not None and before._own_transport is not None and before.config.global_.timeouts.connect == bound:
@@ -283,8 +291,6 @@ def _tell_of_unbuilt(config: LLMConfig) -> None:
     """
     if config.limits.store != "memory":
         raise LLMConfigurationError(f"limits.store: {config.limits.store} is not built yet; use memory")
-    if "tracing" in config.global_.middleware:
-        raise LLMConfigurationError("global.middleware: tracing is not built yet; take it out")
     stated = {
         "global.fallback": config.global_.fallback,
         "aliases with more than one target": [a for a in config.aliases.values() if len(a.targets) > 1],

@@ -5,24 +5,28 @@ from __future__ import annotations
 import importlib
 from functools import partial
 from typing import TYPE_CHECKING, cast
+from urllib.parse import urlsplit
 
 from llm.core.exceptions import LLMConfigurationError
 from llm.middleware.cache import CacheMiddleware, CacheStats
 from llm.middleware.logging import LoggingMiddleware
 from llm.middleware.metrics import Metrics, MetricsMiddleware
 from llm.middleware.retry import RetryMiddleware, RetryPolicy
+from llm.telemetry.names import PROVIDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llm.cache.base import CacheBackend
     from llm.core.config import LLMConfig
+    from llm.core.config.providers import ProviderConfig
     from llm.core.inflight import Outbox
     from llm.core.pool import Pool
     from llm.core.protocols import Middleware
     from llm.core.types import TokenUsage
     from llm.middleware.rate_limiter import RateLimitMiddleware
     from llm.utils.clock import Clock
+    from llm.utils.redact import Secret
 
     from .guards import Guards
 
@@ -39,6 +43,7 @@ class Layers:
         cache: CacheBackend | None,
         cost: Callable[[str, str, TokenUsage], float | None],
         guards: Guards,
+        address: Callable[[str], str | None],
         before: Layers | None = None,
     ) -> None:
         """Make no layer yet.
@@ -50,6 +55,7 @@ class Layers:
             cache: Where answers are kept; None for nowhere.
             cost: Returns the US dollars that a provider takes for tokens of a model; None where that is unknown.
             guards: Their budgets of retries.
+            address: Returns where a provider's calls go; None where that is unknown.
             before: Those of the configuration before this one, which hand on their counts.
         """
         self._config = config
@@ -58,6 +64,7 @@ class Layers:
         self._cache = cache
         self._cost = cost
         self._guards = guards
+        self._address = address
         self._cache_layers: dict[str, CacheMiddleware] = {}
         self.cache_stats: dict[str, CacheStats] = {} if before is None else before.cache_stats
         """What the cache did for each provider, also before a reload."""
@@ -80,14 +87,37 @@ class Layers:
             ),
             "cache": lambda: self._cache_layer(provider),
             "logging": lambda: self._logging(provider),
+            "tracing": lambda: self._tracing(provider),
             "metrics": lambda: MetricsMiddleware(self.metrics, self._clock, price=partial(self._cost, provider)),
         }
         return makers[layer]() if layer in makers else _imported(layer, ", ".join(makers))
 
     def _logging(self, provider: str) -> LoggingMiddleware:
-        secrets = [key for section in self._config.providers.values() for key in section.api_keys]
         content = self._config.global_.log_content
-        return LoggingMiddleware(self._clock, provider=provider, log_content=content, secrets=secrets)
+        return LoggingMiddleware(self._clock, provider=provider, log_content=content, secrets=self._secrets())
+
+    def _tracing(self, provider: str) -> Middleware:
+        try:
+            from llm.middleware.tracing import TracingMiddleware, Upstream  # noqa: PLC0415 - an extra, where it is named
+        except ImportError as error:
+            raise LLMConfigurationError(
+                f"global.middleware: tracing needs {error.name or 'opentelemetry'}, which is not installed; type: "
+                "pip install 'llm-manifold[otel]'"
+            ) from None
+        upstreams = {
+            name: Upstream(_conventional(section), *_host_and_port(self._address(name)))
+            for name, section in self._config.providers.items()
+        }
+        return TracingMiddleware(
+            self._clock,
+            provider=provider,
+            upstreams=upstreams,
+            log_content=self._config.global_.log_content,
+            secrets=self._secrets(),
+        )
+
+    def _secrets(self) -> list[Secret]:
+        return [key for section in self._config.providers.values() for key in section.api_keys]
 
     def _retry_policy(self) -> RetryPolicy:
         stated = self._config.retry
@@ -118,6 +148,18 @@ class Layers:
 
 def _misses(stats: dict[str, CacheStats]) -> int:
     return sum(each.misses for each in tuple(stats.values()))
+
+
+def _conventional(section: ProviderConfig) -> str:
+    platform = section.sdk.client if section.sdk is not None else None
+    return PROVIDERS.get(platform or section.type, section.type)
+
+
+def _host_and_port(address: str | None) -> tuple[str | None, int | None]:
+    if address is None:
+        return None, None
+    parts = urlsplit(address)
+    return parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _imported(path: str, known: str) -> Middleware:
