@@ -141,14 +141,18 @@ class Call:
         heard: Reads what the last answer said of the provider's limits; None where none came.
         error: How it failed; None while it runs and where it succeeded.
         waited: Whether it ever stood in a queue.
+        queue_seconds: How long it stood there, all its waits together.
+        sent_at: Monotonic seconds at which it was last sent; None before that.
+        answering_at: Monotonic seconds of the last first chunk of a stream; None before that.
         forget: Takes the answer out of the cache again; None where none keeps it.
         glanced: A request, and what the cache's layer found out about it before the chain; None where it did not look.
         decisions: Its decision log; `log` has it in words.
     """
 
     __slots__ = (
-        "_ends", "_lease", "_place", "deadline", "decisions", "error", "forget", "glanced", "heard", "number",
-        "priority", "retryable", "sends", "started", "state", "ticket", "user", "waited",
+        "_ends", "_lease", "_place", "_queued_at", "answering_at", "deadline", "decisions", "error", "forget",
+        "glanced", "heard", "number", "priority", "queue_seconds", "retryable", "sends", "sent_at", "started", "state",
+        "ticket", "user", "waited",
     )  # fmt: skip
 
     def __init__(
@@ -167,10 +171,14 @@ class Call:
         self.heard: Callable[[], tuple[LimitReport, ...]] | None = None
         self.error: BaseException | None = None
         self.waited: bool = False
+        self.queue_seconds: float = 0.0
+        self.sent_at: float | None = None
+        self.answering_at: float | None = None
         self.forget: Callable[[], Awaitable[None]] | None = None
         self.glanced: tuple[object, Any] | None = None
         self.decisions: Noted = decision_log()
         self._place: Place | None = None
+        self._queued_at: float = now
         self._lease: Lease | None = None
         self._ends: list[Callable[[Call], None]] = []
 
@@ -224,7 +232,7 @@ class Call:
         """Wait: no slot can pay now."""
         self._move(now, CallState.QUEUED, CallState.TICKETED, "queued", reason)
         self.waited = True
-        self._place = place
+        self._place, self._queued_at = place, now
 
     def withdrawn(self, now: float) -> None:
         """Leave the queue without having been paid."""
@@ -233,7 +241,10 @@ class Call:
 
     def paid(self, now: float, lease: Lease) -> None:
         """Hold a lease: all limits were taken in one step."""
-        source = CallState.QUEUED if self.state is CallState.QUEUED else CallState.TICKETED
+        source = CallState.TICKETED
+        if self.state is CallState.QUEUED:
+            source = CallState.QUEUED
+            self.queue_seconds += now - self._queued_at
         self._move(now, CallState.PAID, source, "paid", lease.key)
         self._place = None
         self._lease = lease
@@ -242,6 +253,7 @@ class Call:
         """Know that the first byte may have left."""
         self._move(now, CallState.SENT, CallState.PAID, "sent")
         self.sends += 1
+        self.sent_at = now
         self.heard = None
 
     def unsent(self, now: float, *, tried: bool = True) -> None:
@@ -252,6 +264,7 @@ class Call:
     def answering(self, now: float) -> None:
         """Have a stream's first chunk in hand: no retry and no fallback any more."""
         self._move(now, CallState.ANSWERING, CallState.SENT, "answering")
+        self.answering_at = now
 
     def attempted(self, now: float, used: Charge | None = None, most: Charge | None = None) -> None:
         """End an attempt: the lease goes back, and the call keeps its ticket.
@@ -287,6 +300,7 @@ class Call:
         place, self._place = self._place, None
         lease, self._lease = self._lease, None
         if place is not None:
+            self.queue_seconds += now - self._queued_at
             place.give_back()
         if lease is None:
             return

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from .config import LLMConfig
     from .keys import Key, Slot
+    from .measured import Measured
     from .messages import MessagesLike
     from .parts import Composer, Parts
     from .pool import Pool
@@ -142,7 +143,8 @@ class LLMManager:
     def get_status(self) -> dict[str, Any]:
         """Return a snapshot, JSON-serialisable; times in seconds, costs in US dollars, saturation from 0 to 1.
 
-        - `metrics`: what calls and attempts came to;
+        - `metrics`: what calls and attempts came to; `first_token` is from the sending of a stream to its first chunk,
+          `queue_wait` what calls waited for a key, `tokens_per_second` that of streams from their first chunk on;
         - `users`: for each user that called `requests`, `tokens`, `cost`, and `resets_in`: seconds until the first of
           the user's budgets (limits per day, and in dollars) is whole again, None where none has anything taken;
         - `providers`: for each `health`, `waiting` calls, and `keys`, by fingerprint: `state` (`available`, `cooling`
@@ -166,6 +168,10 @@ class LLMManager:
                 "closing": self.closed,
             },
         }
+
+    def measured(self) -> Measured:
+        """Return what calls and attempts came to, for exporters: by provider, model and key, with all durations."""
+        return self._routes.parts.measured()
 
     async def health_check(self) -> dict[str, HealthStatus]:
         """Ask every provider how it is, all keys at once; one healthy key makes it healthy.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from .config import LLMConfig
     from .inflight import InFlight, Outbox
+    from .measured import Measured
     from .protocols import Middleware, Transport
     from .types import TokenUsage
 
@@ -97,6 +98,10 @@ class Parts(Protocol):
 
     def status(self) -> dict[str, Any]:
         """Return metrics, users, cache, limits and calls of late, JSON-serialisable."""
+        ...
+
+    def measured(self) -> Measured:
+        """Return what calls and attempts came to, as values."""
         ...
 
     def warm(self) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from llm.core.config.providers import ProviderConfig
     from llm.core.config.sections import CacheConfig
     from llm.core.inflight import Outbox
+    from llm.core.measured import Measured
     from llm.core.pool import Pool
     from llm.core.protocols import Middleware, Transport
     from llm.core.types import LLMRequest, LLMResponse
@@ -153,6 +154,10 @@ class Composition:
             "limits": self._accounts.status(),
             "calls": self._journal.snapshot(),
         }
+
+    def measured(self) -> Measured:
+        """Return what calls and attempts came to, as values."""
+        return self._layers.metrics.measured()
 
     def _resets_in(self, user: str) -> float | None:
         seconds = self._accounts.resets_in(user)

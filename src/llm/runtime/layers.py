@@ -73,7 +73,9 @@ class Layers:
             "retry": lambda: RetryMiddleware(self._retry_policy(), clock=self._clock, rest=pool.rest),
             "cache": lambda: self._cache_layer(provider),
             "logging": lambda: self._logging(provider),
-            "metrics": lambda: MetricsMiddleware(self.metrics, self._clock, price=partial(self._cost, provider)),
+            "metrics": lambda: MetricsMiddleware(
+                self.metrics, self._clock, provider=provider, price=partial(self._cost, provider)
+            ),
         }
         return makers[layer]() if layer in makers else _imported(layer, ", ".join(makers))
 

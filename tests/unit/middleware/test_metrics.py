@@ -128,23 +128,23 @@ def test_a_hit_saves_what_it_would_have_cost(clock: Clock) -> None:
 
 def test_a_model_of_unknown_price_has_no_cost() -> None:
     metrics = Metrics()
-    metrics.answered(call_of(1), "mine", LLMResponse(cost=None))
-    metrics.answered(call_of(1), "theirs", LLMResponse(cost=0.0))
+    metrics.answered(call_of(1), "openai", "mine", LLMResponse(cost=None))
+    metrics.answered(call_of(1), "openai", "theirs", LLMResponse(cost=0.0))
     models = metrics.snapshot()["models"]
     assert [models[name]["cost"] for name in ("mine", "theirs")] == [None, 0.0]
 
 
 def test_a_refused_call_makes_no_row_of_its_model() -> None:
     metrics = Metrics()
-    metrics.called(call_of(0), "nobody-has-this", error=LLMException("no"))
-    metrics.called(call_of(1), "gpt-4o-mini", error=LLMServerError("no"))
+    metrics.called(call_of(0), "openai", "nobody-has-this", error=LLMException("no"))
+    metrics.called(call_of(1), "openai", "gpt-4o-mini", error=LLMServerError("no"))
     assert list(metrics.snapshot()["models"]) == ["gpt-4o-mini"]
 
 
 def test_names_without_end_take_memory_with_an_end() -> None:
     metrics = Metrics()
     for number in range(10_500):
-        metrics.called(call_of(0, f"user-{number}"), "", error=None)
+        metrics.called(call_of(0, f"user-{number}"), "openai", "", error=None)
     users = metrics.users()
     assert len(users) == 10_001
     assert sum(user["requests"] for user in users.values()) == 10_500
@@ -210,8 +210,8 @@ def test_loops_in_several_threads_lose_no_count() -> None:
 
     def work() -> None:
         for _ in range(3000):
-            metrics.answered(call_of(2, "ann"), "a", response)
-            metrics.attempted(KEY, 0.5, response.usage, None)
+            metrics.answered(call_of(2, "ann"), "openai", "a", response)
+            metrics.attempted("openai", KEY, 0.5, response.usage, None)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
