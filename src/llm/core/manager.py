@@ -143,8 +143,10 @@ class LLMManager:
     def get_status(self) -> dict[str, Any]:
         """Return a snapshot, JSON-serialisable; times in seconds, costs in US dollars, saturation from 0 to 1.
 
-        - `metrics`: what calls and attempts came to; `first_token` is from the sending of a stream to its first chunk,
-          `queue_wait` what calls waited for a key, `tokens_per_second` that of streams from their first chunk on;
+        - `metrics`: what calls and attempts came to;
+        - `models`: the same for each `provider/model`, with `first_token` (from the sending of a stream to its first
+          chunk), `queue_wait` (for a key) and `tokens_per_second` (of streams, from their first chunk on); under the
+          provider's name alone what was refused before it could wait for a key;
         - `users`: for each user that called `requests`, `tokens`, `cost`, and `resets_in`: seconds until the first of
           the user's budgets (limits per day, and in dollars) is whole again, None where none has anything taken;
         - `providers`: for each `health`, `waiting` calls, and `keys`, by fingerprint: `state` (`available`, `cooling`

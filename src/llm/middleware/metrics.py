@@ -106,28 +106,35 @@ class Metrics:
     def snapshot(self) -> dict[str, Any]:
         """Return what `get_status()["metrics"]` shows: JSON values, seconds, tokens and US dollars."""
         with self._lock:
-            everything, models, providers = ModelTally(), dict[str, ModelTally](), dict[str, ModelTally]()
-            for (provider, model), tally in self._models.copy().items():
+            everything, models = ModelTally(), dict[str, ModelTally]()
+            for (_, model), tally in self._models.copy().items():
                 everything.join(tally)
-                providers.setdefault(provider, ModelTally()).join(tally)
                 if tally.requests:
                     models.setdefault(model, ModelTally()).join(tally)
             keys: dict[str, KeyTally] = {}
             for (_, key), attempts in self._keys.copy().items():
                 keys.setdefault(key, KeyTally()).merge(attempts)
             return {
-                **_outcomes(everything),
+                "total_requests": sum(everything.outcomes().values()),
+                "successful_requests": everything.answered + everything.cached,
+                "failed_requests": everything.failed,
+                "cancelled_requests": everything.cancelled,
+                "retries": everything.retries,
                 "tokens": everything.tokens(),
                 "latency": everything.latency(),
-                "first_token": everything.first_token.snapshot(),
-                "queue_wait": everything.queue_wait().snapshot(),
-                "tokens_per_second": everything.tokens_per_second(),
                 "errors": dict(everything.errors),
                 "models": {name: tally.shown() for name, tally in models.items()},
                 "keys": {name: tally.shown() for name, tally in keys.items()},
-                "providers": {name: _of_provider(tally) for name, tally in providers.items()},
                 "cache": self._cache(everything.cached),
                 "cost": everything.cost,
+            }
+
+    def models(self) -> dict[str, dict[str, Any]]:
+        """Return what `get_status()["models"]` shows, by `provider/model`: how calls ended, and how fast they were."""
+        with self._lock:
+            return {
+                f"{provider}/{model}" if model else provider: tally.shown_in_full()
+                for (provider, model), tally in self._models.copy().items()
             }
 
     def measured(self) -> Measured:
@@ -178,21 +185,6 @@ class Metrics:
             "tokens_saved": self._tokens_saved,
             "cost_saved": self._cost_saved,
         }
-
-
-def _outcomes(tally: ModelTally) -> dict[str, int]:
-    successful = tally.answered + tally.cached
-    return {
-        "total_requests": successful + tally.failed + tally.cancelled,
-        "successful_requests": successful,
-        "failed_requests": tally.failed,
-        "cancelled_requests": tally.cancelled,
-        "retries": tally.retries,
-    }
-
-
-def _of_provider(tally: ModelTally) -> dict[str, Any]:
-    return {**_outcomes(tally), "errors": dict(tally.errors), "tokens": tally.tokens(), "cost": tally.cost}
 
 
 def _unpriced(model: str, usage: TokenUsage) -> float | None:  # noqa: ARG001 - a `Price`

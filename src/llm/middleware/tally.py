@@ -12,6 +12,7 @@ from .histogram import Histogram
 
 if TYPE_CHECKING:
     from llm.core.call import Call
+    from llm.core.measured import Outcome
     from llm.core.types import LLMResponse
 
 
@@ -135,6 +136,15 @@ class ModelTally(KeyTally):
         self.streamed += other.streamed
         self.streaming += other.streaming
 
+    def outcomes(self) -> dict[Outcome, int]:
+        """Return how many calls ended in each way."""
+        return {
+            "answered": self.answered,
+            "cached": self.cached,
+            "failed": self.failed,
+            "cancelled": self.cancelled,
+        }
+
     def latency(self) -> dict[str, float]:
         """Return the seconds of all answered calls, those of the cache included, as the status shows them."""
         both = Histogram()
@@ -160,7 +170,17 @@ class ModelTally(KeyTally):
             "tokens": self.tokens(),
             "cost": self.cost if self.priced else None,
             "latency": self.latency(),
+        }
+
+    def shown_in_full(self) -> dict[str, Any]:
+        """Return what the status shows of a model at one provider."""
+        return {
+            "calls": self.outcomes(),
+            "errors": dict(self.errors),
+            "retries": self.retries,
+            **{name: value for name, value in self.shown().items() if name != "requests"},
             "first_token": self.first_token.snapshot(),
+            "queue_wait": self.queue_wait().snapshot(),
             "tokens_per_second": self.tokens_per_second(),
         }
 
@@ -175,12 +195,7 @@ def model_measures(provider: str, model: str, tally: ModelTally) -> ModelMeasure
     return ModelMeasures(
         provider=provider,
         model=model,
-        calls={
-            "answered": tally.answered,
-            "cached": tally.cached,
-            "failed": tally.failed,
-            "cancelled": tally.cancelled,
-        },
+        calls=tally.outcomes(),
         errors=dict(tally.errors),
         retries=tally.retries,
         usage=TokenUsage(tally.input, tally.output, tally.cached_input),

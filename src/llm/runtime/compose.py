@@ -149,6 +149,7 @@ class Composition:
         users = self._layers.metrics.users()
         return {
             "metrics": self._layers.metrics.snapshot(),
+            "models": self._layers.metrics.models(),
             "users": {name: {**counts, "resets_in": self._resets_in(name)} for name, counts in users.items()},
             "cache": self._cache_status(),
             "limits": self._accounts.status(),
