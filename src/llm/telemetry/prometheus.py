@@ -13,7 +13,7 @@ Source: https://prometheus.io/docs/practices/naming/ and https://prometheus.io/d
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 try:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from llm.core.manager import LLMManager
     from llm.core.measured import KeyMeasures, Measured, ModelMeasures, Spread
 
 BOUNDS: Final = (
@@ -40,10 +39,22 @@ _OF_KEY: Final = ("provider", "key")
 _OF_LIMIT: Final = ("level", "provider", "key", "model", "limit")
 
 
+class Watched(Protocol):
+    """What is read of a manager."""
+
+    def measured(self) -> Measured:
+        """Return what calls and attempts came to."""
+        ...
+
+    def get_status(self) -> dict[str, Any]:
+        """Return how keys, limits and queues are now."""
+        ...
+
+
 class ManagerCollector:
     """Tells a Prometheus registry of one manager, at each scrape, from whichever thread that comes."""
 
-    def __init__(self, manager: LLMManager) -> None:
+    def __init__(self, manager: Watched) -> None:
         """Read from `manager`, which may be reloaded; take the collector out of the registry when it is closed."""
         self._manager = manager
 
@@ -53,8 +64,7 @@ class ManagerCollector:
 
     def collect(self) -> Iterator[Metric]:
         """Go over everything as it is now."""
-        measured: Measured = self._manager.measured()
-        status = self._manager.get_status()
+        measured, status = self._manager.measured(), self._manager.get_status()
         yield from _of_calls(measured.models)
         yield from _of_attempts(measured.keys)
         yield from _of_cache(status)
