@@ -1,1 +1,1 @@
-"""What is known of a manager, told to programs that watch: Prometheus, OpenTelemetry."""
+"""What leaves the process about calls: names that others know, and the forms that others read."""

@@ -145,6 +145,7 @@ def _of_state(status: dict[str, Any]) -> list[Metric]:
     waiting = _gauge("llm_waiting_calls", "Calls that wait for a key.", "provider")
     running = _gauge("llm_running_calls", "Calls that run, those that wait included.")
     breakers = _gauge("llm_breaker_state", "1 for the state that a circuit breaker is in.", *_OF_MODEL, "state")
+    refused = _counter("llm_retries_refused", "Retries that the budget of retries refused.", "provider")
     for labels, share in _shared_limits(status.get("limits", {})):
         saturation.add_metric(labels, share)
     for name, provider in status.get("providers", {}).items():
@@ -152,6 +153,8 @@ def _of_state(status: dict[str, Any]) -> list[Metric]:
         waiting.add_metric((name,), provider["waiting"])
         for model, breaker in provider.get("breakers", {}).items():
             _add_state(breakers, (name, model), breaker["state"], BREAKER_STATES)
+        if provider.get("retry_budget"):
+            refused.add_metric((name,), provider["retry_budget"]["refused"])
         for key in provider["keys"]:
             names = (name, key["key"])
             _add_state(states, names, key["state"], KEY_STATES)
@@ -162,7 +165,7 @@ def _of_state(status: dict[str, Any]) -> list[Metric]:
                     saturation.add_metric(("key", *names, model, limit), share)
     if status:
         running.add_metric((), status["pool"]["calls"])
-    return [saturation, states, cooling, in_flight, healthy, waiting, running, breakers]
+    return [saturation, states, cooling, in_flight, healthy, waiting, running, breakers, refused]
 
 
 def _shared_limits(limits: dict[str, dict[str, float]]) -> Iterator[tuple[tuple[str, ...], float]]:

@@ -7,10 +7,11 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -174,8 +175,8 @@ async def test_limits_and_budgets_are_told_by_level_and_of_users_the_fullest(ben
     await bench.manager.close()
 
 
-class Broken:
-    """A manager whose breakers are in these states."""
+class Guarded:
+    """A manager whose breaker is open, and whose budget of retries is spent."""
 
     def measured(self) -> Measured:
         return Measured()
@@ -183,17 +184,20 @@ class Broken:
     def get_status(self) -> dict[str, Any]:
         cache = dict.fromkeys(("hits", "followers", "misses", "stored", "errors"), 0)
         breakers = {MODEL: {"state": "open"}}
-        provider: dict[str, Any] = {"health": "unhealthy", "waiting": 0, "keys": [], "breakers": breakers}
+        budget = {"calls": 10, "retries": 5, "allowed": 5, "refused": 3}
+        provider: dict[str, Any] = {"health": "unhealthy", "waiting": 0, "keys": []}
+        provider |= {"breakers": breakers, "retry_budget": budget}
         saved = {"cache": {"tokens_saved": 0, "cost_saved": 0.0}}
         return {"cache": cache, "metrics": saved, "providers": {"openai": provider}, "pool": {"calls": 0}}
 
 
-def test_a_breaker_is_told_by_its_state() -> None:
+def test_a_breaker_and_a_budget_of_retries_are_told() -> None:
     bench = Bench()
-    bench.registry.register(ManagerCollector(Broken()))
+    bench.registry.register(ManagerCollector(Guarded()))
     told = {state: bench.told("llm_breaker_state", **OPENAI, state=state) for state in ("closed", "open", "half_open")}
     assert told == {"closed": 0, "open": 1, "half_open": 0}
     assert bench.told("llm_provider_healthy", provider="openai") == 0
+    assert bench.told("llm_retries_refused_total", provider="openai") == 3
 
 
 async def test_all_names_are_known_before_the_first_call_and_keep_the_rules_of_prometheus(bench: Bench) -> None:
@@ -232,6 +236,24 @@ async def test_a_scrape_from_a_thread_while_calls_run_is_whole() -> None:
             assert await scrapes == 20
             total = registry.get_sample_value("llm_calls_total", {**OPENAI, "outcome": "answered"})
     assert total == 100
+
+
+async def test_prometheus_own_server_serves_it() -> None:
+    registry = CollectorRegistry()
+    registry.register(ManagerCollector(Guarded()))
+    server, thread = start_http_server(0, addr="127.0.0.1", registry=registry)
+
+    def scrape() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/metrics", timeout=5) as answer:
+            text: str = answer.read().decode()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+        return text
+
+    assert 'llm_breaker_state{model="gpt-4o-mini",provider="openai",state="open"} 1.0' in await asyncio.to_thread(
+        scrape
+    )
 
 
 @pytest.fixture
