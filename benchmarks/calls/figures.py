@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
-from .shape import ALL_LIMITS, DIALECTS, HIT, NO_LIMITS, Dialect, Shape
+from .shape import ALL_LIMITS, DIALECTS, HIT, NO_LIMITS, NO_METRICS, Dialect, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,6 +111,9 @@ def _of_dialect(figures: Figures, dialect: Dialect) -> Iterator[Target]:
     free = figures.cost(NO_LIMITS, call)
     if limited and free:
         yield Target(f"{dialect}: what limits add to a call", added(limited, free), 0.2)
+    uncounted = figures.cost(NO_METRICS, call)
+    if free and uncounted:
+        yield Target(f"{dialect}: what metrics add to a call", added(free, uncounted), 0.07)
 
 
 def added(more: Cost, less: Cost) -> float:

@@ -21,6 +21,7 @@ PIECES: Final = tuple(f" it is piece {number:03}" for number in range(200))
 BARE: Final = "bare aiohttp and orjson"
 ALONE: Final = "our provider alone"
 NO_CHAIN: Final = "no middleware"
+NO_METRICS: Final = "default chain without metrics, no limits"
 NO_LIMITS: Final = "default chain, no limits"
 KEY_LIMITS: Final = "default chain, limits of the key"
 ALL_LIMITS: Final = "default chain, limits of key, user and global"
@@ -31,7 +32,7 @@ LITELLM: Final = "litellm.acompletion"
 
 Group: TypeAlias = Literal["manifold", "vendors", "litellm_peer"]
 GROUPS: Final[dict[Group, tuple[str, ...]]] = {
-    "manifold": (BARE, ALONE, NO_CHAIN, NO_LIMITS, KEY_LIMITS, ALL_LIMITS, HIT),
+    "manifold": (BARE, ALONE, NO_CHAIN, NO_METRICS, NO_LIMITS, KEY_LIMITS, ALL_LIMITS, HIT),
     "vendors": (BARE, SDK, VENDOR),
     "litellm_peer": (BARE, LITELLM),
 }

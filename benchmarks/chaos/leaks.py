@@ -49,7 +49,9 @@ def held(manager: LLMManager) -> list[str]:
                 for limits in key["models"].values()
                 if (share := _concurrency(limits))
             ]
-    return found + [f"{name}: {share} in flight" for name, limits in status["limits"].items() if (share := _concurrency(limits))]
+    return found + [
+        f"{name}: {share} in flight" for name, limits in status["limits"].items() if (share := _concurrency(limits))
+    ]
 
 
 def _concurrency(limits: dict[str, float]) -> float:

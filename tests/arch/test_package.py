@@ -34,6 +34,7 @@ EXTRAS = {
     "limits/redis": "redis",
     "gateway/": "gateway",
     "middleware/tracing": "otel",
+    "telemetry/prometheus": "prometheus",
     "batch/ray": "ray",
 }
 BY_THE_CALLER = {"testing/plugin.py": {"pytest"}}  # pytest itself loads that module

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from benchmarks.chaos import fallback, run, witness
+
 from llm.core.decisions import Decision
 from llm.testing.faults import DAMAGES, REFUSALS
 

@@ -101,6 +101,7 @@ WAYS: Final[dict[str, Way]] = {
     names.BARE: bare,
     names.ALONE: _alone,
     names.NO_CHAIN: Ours(middleware=()),
+    names.NO_METRICS: Ours(middleware=("rate_limit", "retry", "cache", "logging")),
     names.NO_LIMITS: Ours(),
     names.KEY_LIMITS: Ours(_OF_KEY),
     names.ALL_LIMITS: Ours(_OF_KEY, _ABOVE, user="alice"),

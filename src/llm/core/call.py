@@ -175,6 +175,9 @@ class Call:
         heard: Reads what the last answer said of the provider's limits; None where none came.
         error: How it failed; None while it runs and where it succeeded.
         waited: Whether it ever stood in a queue.
+        queue_seconds: How long it stood there, all its waits together.
+        sent_at: Monotonic seconds at which it was last sent; None before that.
+        answering_at: Monotonic seconds of the last first chunk of a stream; None before that.
         forget: Takes the answer out of the cache again; None where none keeps it.
         spent: What answers took that are not its outcome, which counts where it fails; None where there are none.
         glanced: A request, and what the cache's layer found out about it before the chain; None where it did not look.
@@ -183,8 +186,9 @@ class Call:
     """
 
     __slots__ = (
-        "_ends", "_lease", "_place", "deadline", "decisions", "error", "forget", "glanced", "heard", "number",
-        "priority", "retryable", "sends", "spent", "started", "state", "ticket", "trace", "user", "waited",
+        "_ends", "_lease", "_place", "_queued_at", "answering_at", "deadline", "decisions", "error", "forget",
+        "glanced", "heard", "number", "priority", "queue_seconds", "retryable", "sends", "sent_at", "spent", "started",
+        "state", "ticket", "trace", "user", "waited",
     )  # fmt: skip
 
     def __init__(
@@ -203,12 +207,16 @@ class Call:
         self.heard: Callable[[], tuple[LimitReport, ...]] | None = None
         self.error: BaseException | None = None
         self.waited: bool = False
+        self.queue_seconds: float = 0.0
+        self.sent_at: float | None = None
+        self.answering_at: float | None = None
         self.forget: Callable[[], Awaitable[None]] | None = None
         self.spent: Spent | None = None
         self.glanced: tuple[object, Any] | None = None
         self.trace: Trace | None = None
         self.decisions: Noted = decision_log()
         self._place: Place | None = None
+        self._queued_at: float = now
         self._lease: Lease | None = None
         self._ends: list[Callable[[Call], None]] = []
 
@@ -266,7 +274,7 @@ class Call:
         """Wait: no slot can pay now."""
         self._move(now, CallState.QUEUED, CallState.TICKETED, "queued", reason)
         self.waited = True
-        self._place = place
+        self._place, self._queued_at = place, now
 
     def withdrawn(self, now: float) -> None:
         """Leave the queue without having been paid."""
@@ -275,7 +283,10 @@ class Call:
 
     def paid(self, now: float, lease: Lease) -> None:
         """Hold a lease: all limits were taken in one step."""
-        source = CallState.QUEUED if self.state is CallState.QUEUED else CallState.TICKETED
+        source = CallState.TICKETED
+        if self.state is CallState.QUEUED:
+            source = CallState.QUEUED
+            self.queue_seconds += now - self._queued_at
         self._move(now, CallState.PAID, source, "paid", lease.key)
         self._place = None
         self._lease = lease
@@ -284,6 +295,7 @@ class Call:
         """Know that the first byte may have left."""
         self._move(now, CallState.SENT, CallState.PAID, "sent")
         self.sends += 1
+        self.sent_at = now
         self.heard = None
 
     def unsent(self, now: float, *, tried: bool = True) -> None:
@@ -294,6 +306,7 @@ class Call:
     def answering(self, now: float) -> None:
         """Have a stream's first chunk in hand: no retry and no fallback any more."""
         self._move(now, CallState.ANSWERING, CallState.SENT, "answering")
+        self.answering_at = now
 
     def attempted(self, now: float, used: Charge | None = None, most: Charge | None = None) -> None:
         """End an attempt: the lease goes back, and the call keeps its ticket.
@@ -329,6 +342,7 @@ class Call:
         place, self._place = self._place, None
         lease, self._lease = self._lease, None
         if place is not None:
+            self.queue_seconds += now - self._queued_at
             place.give_back()
         if lease is None:
             return

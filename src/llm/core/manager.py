@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from .config import LLMConfig
     from .keys import Key, Slot
+    from .measured import Measured
     from .messages import MessagesLike
     from .parts import Composer, Parts
     from .pool import Pool
@@ -123,6 +124,9 @@ class LLMManager:
         """Return a snapshot, JSON-serialisable; times in seconds, costs in US dollars, saturation from 0 to 1.
 
         - `metrics`: what calls and attempts came to;
+        - `models`: the same for each `provider/model`, with `first_token` (from the sending of a stream to its first
+          chunk), `queue_wait` (for a key) and `tokens_per_second` (of streams, from their first chunk on); under the
+          provider's name alone what was refused before it could wait for a key;
         - `users`: for each user that called `requests`, `tokens`, `cost`, and `resets_in`: seconds until the first of
           the user's budgets (limits per day, and in dollars) is whole again, None where none has anything taken;
         - `providers`: for each `health`, `waiting` calls, and `keys`, by fingerprint: `state` (`available`, `cooling`
@@ -149,6 +153,10 @@ class LLMManager:
                 "closing": self.closed,
             },
         }
+
+    def measured(self) -> Measured:
+        """Return what calls and attempts came to, for exporters: by provider, model and key, with all durations."""
+        return self._routes.parts.measured()
 
     async def health_check(self) -> dict[str, HealthStatus]:
         """Ask every provider how it is, all keys at once; one healthy key makes it healthy.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from .config import LLMConfig
     from .inflight import InFlight, Outbox
+    from .measured import Measured
     from .protocols import Middleware, Transport
     from .types import TokenUsage
 
@@ -101,6 +102,10 @@ class Parts(Protocol):
 
     def provider_status(self, provider: str) -> dict[str, Any]:
         """Return what is known of a provider beside its keys, JSON-serialisable."""
+        ...
+
+    def measured(self) -> Measured:
+        """Return what calls and attempts came to, as values."""
         ...
 
     def warm(self) -> None:

@@ -6,6 +6,8 @@ from collections import Counter
 from math import ceil, exp, log
 from typing import Final
 
+from llm.core.measured import Spread
+
 _ERROR: Final = 0.01
 _GROWTH: Final = log((1 + _ERROR) / (1 - _ERROR))  # width of a bucket, on the logarithmic scale
 _MIDDLE: Final = 1 - _ERROR  # of a bucket's upper end: its mid-point, where the relative error is least
@@ -39,6 +41,13 @@ class Histogram:
         if len(self._waiting) >= _MANY:
             self._settle()
 
+    def add_many(self, seconds: float, count: int) -> None:
+        """Count as many of the same duration."""
+        if count:
+            self._settle()
+            self._bound(seconds * count, seconds, seconds)
+            self._buckets[_bucket(seconds)] += count
+
     def merge(self, other: Histogram) -> None:
         """Count what `other` has counted."""
         other._settle()
@@ -53,7 +62,7 @@ class Histogram:
         for at, count in sorted(self._buckets.items()):
             left -= count
             if left <= 0:
-                return min(max(exp(at * _GROWTH) * _MIDDLE, self._min), self._max)
+                return min(max(_middle(at), self._min), self._max)
         return 0.0
 
     def snapshot(self) -> dict[str, float]:
@@ -61,6 +70,12 @@ class Histogram:
         percentiles = {name: self.percentile(share) for name, share in _SHARES.items()}
         mean = self._sum / max(1, self._buckets.total())
         return {"min": self._min, "max": self._max, "mean": mean, **percentiles}
+
+    def spread(self) -> Spread:
+        """Return all of them as a value."""
+        self._settle()
+        filled = sorted(self._buckets.items())
+        return Spread([_middle(at) for at, _ in filled], [count for _, count in filled], self._sum)
 
     def _settle(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -76,3 +91,7 @@ class Histogram:
 
 def _bucket(seconds: float) -> int:
     return ceil(log(_SHORTEST if seconds < _SHORTEST else min(seconds, _LONGEST)) / _GROWTH)
+
+
+def _middle(bucket: int) -> float:
+    return exp(bucket * _GROWTH) * _MIDDLE

@@ -131,7 +131,8 @@ class Accounts:
     def status(self) -> dict[str, dict[str, float]]:
         """Return how full the limits of everything and of the users are, 0 to 1."""
         now = self._clock.now()
-        named = {"global": self._everything, **{f"user {name}": account for name, account in self._users.items()}}
+        users = self._users.copy()  # exporters ask from threads of their own
+        named = {"global": self._everything, **{f"user {name}": account for name, account in users.items()}}
         return {
             name: {limit.name: round(limit.saturation(now), 4) for limit in account.limits}
             for name, account in named.items()

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from llm.core.config.providers import ProviderConfig
     from llm.core.config.sections import CacheConfig
     from llm.core.inflight import Outbox
+    from llm.core.measured import Measured
     from llm.core.pool import Pool
     from llm.core.protocols import Middleware, Transport
     from llm.core.types import LLMRequest, LLMResponse
@@ -162,6 +163,7 @@ class Composition:
         users = self._layers.metrics.users()
         return {
             "metrics": self._layers.metrics.snapshot(),
+            "models": self._layers.metrics.models(),
             "users": {name: {**counts, "resets_in": self._resets_in(name)} for name, counts in users.items()},
             "cache": self._cache_status(),
             "limits": self._accounts.status(),
@@ -171,6 +173,10 @@ class Composition:
     def provider_status(self, provider: str) -> dict[str, Any]:
         """Return what is known of a provider beside its keys: its breakers, and its budget of retries."""
         return self._guards.status(provider)
+
+    def measured(self) -> Measured:
+        """Return what calls and attempts came to, as values."""
+        return self._layers.metrics.measured()
 
     def _resets_in(self, user: str) -> float | None:
         seconds = self._accounts.resets_in(user)

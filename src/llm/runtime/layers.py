@@ -88,7 +88,9 @@ class Layers:
             "cache": lambda: self._cache_layer(provider),
             "logging": lambda: self._logging(provider),
             "tracing": lambda: self._tracing(provider),
-            "metrics": lambda: MetricsMiddleware(self.metrics, self._clock, price=partial(self._cost, provider)),
+            "metrics": lambda: MetricsMiddleware(
+                self.metrics, self._clock, provider=provider, price=partial(self._cost, provider)
+            ),
         }
         return makers[layer]() if layer in makers else _imported(layer, ", ".join(makers))
 

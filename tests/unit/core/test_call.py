@@ -48,6 +48,7 @@ class CallMachine(RuleBasedStateMachine):
         self.leases: list[CountingLease] = []
         self.told = 0
         self.sends = 0
+        self.waits = 0
         self.call.on_end(lambda _: setattr(self, "told", self.told + 1))
 
     def tick(self) -> float:
@@ -68,6 +69,7 @@ class CallMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.call.state is CallState.TICKETED)
     @rule()
     def wait(self) -> None:
+        self.waits += 1
         self.places.append(CountingPlace())
         self.call.queued(self.tick(), self.places[-1], "tokens_per_minute")
 
@@ -153,6 +155,12 @@ class CallMachine(RuleBasedStateMachine):
         assert (self.call.key is not None) == (state in LEASED)
 
     @invariant()
+    def knows_how_long_it_waited(self) -> None:
+        # Every event takes a second, and each ends the wait before it.
+        assert self.call.queue_seconds == self.waits - (self.call.state is CallState.QUEUED)
+        assert self.call.waited == (self.waits > 0)
+
+    @invariant()
     def tells_its_end_once(self) -> None:
         assert self.told == (1 if self.call.state is CallState.ENDED else 0)
         assert self.call.sends == self.sends
@@ -172,3 +180,18 @@ def test_the_decision_log_keeps_the_last_entries_and_their_order() -> None:
 def test_calls_are_numbered_in_the_order_of_their_making() -> None:
     first, second = Call(0.0), Call(0.0)
     assert first.number < second.number
+
+
+def test_a_call_knows_when_it_was_last_sent_and_when_its_first_chunk_came() -> None:
+    call = Call(0.0)
+    assert (call.sent_at, call.answering_at) == (None, None)
+    call.ticketed(1.0, TICKET)
+    for now in (2.0, 3.0):
+        call.paid(now, CountingLease())
+        call.sent(now)
+        call.attempted(now)
+    assert (call.sent_at, call.answering_at) == (3.0, None)
+    call.paid(4.0, CountingLease())
+    call.sent(5.0)
+    call.answering(6.5)
+    assert (call.sent_at, call.answering_at) == (5.0, 6.5)

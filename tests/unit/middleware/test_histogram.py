@@ -49,3 +49,18 @@ def test_no_duration_is_too_short_or_too_long() -> None:
     shown = filled([0.0, 1e12]).snapshot()
     assert shown["p50"] < 1e-6
     assert shown["max"] == 1e12
+
+
+@given(DURATIONS, st.floats(1e-5, 1e5))
+def test_a_spread_counts_what_is_below_a_bound_but_for_a_percent(seconds: list[float], bound: float) -> None:
+    spread = filled(seconds).spread()
+    [count] = spread.at_most((bound,))
+    assert sum(each <= bound * 0.989 for each in seconds) <= count <= sum(each <= bound * 1.011 for each in seconds)
+    assert (spread.total, spread.seconds) == (len(seconds), pytest.approx(sum(seconds)))
+
+
+@given(DURATIONS, st.floats(1e-6, 1e6), st.integers(0, 200))
+def test_many_of_one_duration_are_as_if_counted_one_by_one(seconds: list[float], same: float, count: int) -> None:
+    many = filled(seconds)
+    many.add_many(same, count)
+    assert many.snapshot() == pytest.approx(filled([*seconds, *[same] * count]).snapshot())

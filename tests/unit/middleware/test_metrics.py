@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from llm.core.call import Call, Charge, Ticket
 from llm.core.exceptions import LLMException, LLMRateLimitError, LLMServerError, LLMTimeoutError
+from llm.core.measured import Measured
 from llm.core.stream import LLMStream
 from llm.core.types import LLMRequest, LLMResponse, TokenUsage
 from llm.middleware.metrics import Metrics, MetricsMiddleware
@@ -36,11 +37,19 @@ class Lease:
         """Nothing was taken."""
 
 
-def sent(call: Call) -> Call:
+class Place:
+    def give_back(self) -> None:
+        """There is no queue."""
+
+    def move(self) -> None:
+        """There is no queue."""
+
+
+def sent(call: Call, at: float = 0.0) -> Call:
     if call.ticket is None:
-        call.ticketed(0.0, Ticket(Charge(), "gpt-4o-mini"))
-    call.paid(0.0, Lease())
-    call.sent(0.0)
+        call.ticketed(at, Ticket(Charge(), "gpt-4o-mini"))
+    call.paid(at, Lease())
+    call.sent(at)
     return call
 
 
@@ -128,23 +137,123 @@ def test_a_hit_saves_what_it_would_have_cost(clock: Clock) -> None:
 
 def test_a_model_of_unknown_price_has_no_cost() -> None:
     metrics = Metrics()
-    metrics.answered(call_of(1), "mine", LLMResponse(cost=None))
-    metrics.answered(call_of(1), "theirs", LLMResponse(cost=0.0))
+    metrics.answered(call_of(1), "openai", "mine", LLMResponse(cost=None))
+    metrics.answered(call_of(1), "openai", "theirs", LLMResponse(cost=0.0))
     models = metrics.snapshot()["models"]
     assert [models[name]["cost"] for name in ("mine", "theirs")] == [None, 0.0]
 
 
 def test_a_refused_call_makes_no_row_of_its_model() -> None:
     metrics = Metrics()
-    metrics.called(call_of(0), "nobody-has-this", error=LLMException("no"))
-    metrics.called(call_of(1), "gpt-4o-mini", error=LLMServerError("no"))
+    metrics.called(call_of(0), "openai", "nobody-has-this", error=LLMException("no"))
+    metrics.called(call_of(1), "openai", "gpt-4o-mini", error=LLMServerError("no"))
     assert list(metrics.snapshot()["models"]) == ["gpt-4o-mini"]
+
+
+def test_a_call_that_waited_in_vain_counts_under_its_model_and_how_long() -> None:
+    metrics, call = Metrics(), Call(0.0)
+    call.ticketed(0.0, Ticket(Charge(), "gpt-4o-mini"))
+    call.queued(1.0, Place())
+    call.ended(4.0, LLMTimeoutError("late", phase="pool"))
+    metrics.called(call, "openai", "gpt-4o-mini", error=call.error)
+    row = metrics.models()["openai/gpt-4o-mini"]
+    assert row["calls"] == {"answered": 0, "cached": 0, "failed": 1, "cancelled": 0}
+    assert row["errors"] == {"LLMTimeoutError": 1}
+    assert row["queue_wait"]["max"] == 3.0
+
+
+def test_who_need_not_wait_waits_no_time() -> None:
+    metrics = Metrics()
+    for _ in range(19):
+        metrics.answered(call_of(1), "openai", "m", LLMResponse())
+    waited = call_of(1)
+    waited.waited, waited.queue_seconds = True, 8.0
+    metrics.answered(waited, "openai", "m", LLMResponse())
+    metrics.answered(call_of(0), "openai", "m", LLMResponse(cached=True))  # had no need of a key
+    wait = metrics.models()["openai/m"]["queue_wait"]
+    assert (wait["max"], wait["mean"]) == (8.0, 0.4)
+    assert wait["p95"] < 0.001
+
+
+def test_a_stream_tells_its_first_token_and_its_pace() -> None:
+    metrics, call = Metrics(), sent(Call(0.0), at=2.0)
+    call.answering(2.5)
+    metrics.answered(call, "openai", "m", LLMResponse(usage=TokenUsage(10, 60), latency=4.5))
+    row = metrics.models()["openai/m"]
+    assert (row["first_token"]["max"], row["tokens_per_second"]) == (0.5, 30.0)
+    [measures] = metrics.measured().models
+    assert (measures.streamed_tokens, measures.streaming_seconds) == (60, 2.0)
+
+
+def test_a_pace_is_told_only_of_streams_whose_tokens_and_time_are_known() -> None:
+    metrics, call = Metrics(), sent(Call(0.0), at=2.0)
+    metrics.answered(call, "openai", "m", LLMResponse(usage=TokenUsage(10, 60), latency=4.5))  # no stream
+    call.answering(2.5)
+    metrics.answered(call, "openai", "m", LLMResponse(latency=4.5))
+    metrics.answered(call, "openai", "m", LLMResponse(usage=TokenUsage(10, 60), latency=2.5))
+    metrics.called(call, "openai", "m", error=GeneratorExit())
+    row = metrics.models()["openai/m"]
+    assert (row["tokens_per_second"], row["first_token"]["min"]) == (0.0, 0.5)
+    assert metrics.measured().models[0].first_token.total == 3
+
+
+def test_a_model_of_two_providers_is_one_in_the_metrics_and_two_beside_them(clock: Clock) -> None:
+    metrics = Metrics()
+    for provider in ("openai", "azure"):
+        layer = MetricsMiddleware(metrics, clock, provider=provider)
+        layer.call_ended(call_of(2), LLMRequest("Hello", model="m"), LLMResponse(provider=provider, cost=1.0), None)
+        metrics.attempted(provider, KEY, 1.0, TokenUsage(1, 2), None)
+    shown = metrics.snapshot()
+    assert [(name, row["requests"], row["cost"]) for name, row in shown["models"].items()] == [("m", 2, 2.0)]
+    assert {name: row["retries"] for name, row in metrics.models().items()} == {"openai/m": 1, "azure/m": 1}
+    assert [(name, row["requests"], row["tokens"]["total"]) for name, row in shown["keys"].items()] == [(KEY, 2, 6)]
+
+
+def test_an_answer_counts_at_the_provider_that_gave_it(clock: Clock) -> None:
+    metrics = Metrics()
+    layer = MetricsMiddleware(metrics, clock, provider="openai")
+    answer = LLMResponse(provider="anthropic", model="haiku", usage=TokenUsage(1, 1))
+    layer.call_ended(call_of(1), LLMRequest("Hello", model="gpt-4o-mini"), answer, None)
+    assert list(metrics.models()) == ["anthropic/haiku"]
+
+
+def test_what_is_measured_are_the_counts_as_values() -> None:
+    metrics = Metrics()
+    metrics.answered(call_of(2), "openai", "m", LLMResponse(usage=TokenUsage(3, 4, 2), cost=0.5, latency=0.2))
+    metrics.answered(call_of(0), "openai", "m", LLMResponse(cached=True, latency=0.1))
+    metrics.called(call_of(0), "openai", "anything", error=LLMException("no"))
+    metrics.attempted("openai", KEY, 0.2, TokenUsage(), None)
+    metrics.attempted("openai", KEY, 0.2, TokenUsage(), LLMServerError("no"))
+    measured = metrics.measured()
+    named, unnamed = measured.models
+    assert (named.provider, named.model, named.retries, named.cost) == ("openai", "m", 1, 0.5)
+    assert named.calls == {"answered": 1, "cached": 1, "failed": 0, "cancelled": 0}
+    assert (named.usage, named.queue_wait.total) == (TokenUsage(3, 4, 2), 1)
+    assert {name: spread.seconds for name, spread in named.durations.items()} == {"answered": 0.2, "cached": 0.1}
+    assert (unnamed.model, unnamed.errors) == ("", {"LLMException": 1})
+    [key] = measured.keys
+    assert (key.provider, key.key, key.attempts, key.errors) == ("openai", KEY, 2, {"LLMServerError": 1})
+
+
+def test_models_without_end_have_an_end_and_no_count_is_lost() -> None:
+    metrics = Metrics()
+    for number in range(1_100):
+        metrics.called(call_of(1), "openai", f"model-{number}", error=LLMException("no"))
+    rows = metrics.models()
+    assert len(rows) == 1_001
+    assert sum(row["calls"]["failed"] for row in rows.values()) == 1_100
+
+
+async def test_without_a_call_there_is_no_attempt(dispatch: Dispatch, clock: Clock) -> None:
+    metrics = Metrics()
+    await MetricsMiddleware(metrics, clock)(LLMRequest("Hello"), dispatch)
+    assert metrics.measured() == Measured()
 
 
 def test_names_without_end_take_memory_with_an_end() -> None:
     metrics = Metrics()
     for number in range(10_500):
-        metrics.called(call_of(0, f"user-{number}"), "", error=None)
+        metrics.called(call_of(0, f"user-{number}"), "openai", "", error=None)
     users = metrics.users()
     assert len(users) == 10_001
     assert sum(user["requests"] for user in users.values()) == 10_500
@@ -152,7 +261,7 @@ def test_names_without_end_take_memory_with_an_end() -> None:
 
 async def test_an_answered_attempt_counts_on_its_key(dispatch: Dispatch, clock: Clock) -> None:
     metrics = Metrics()
-    request = LLMRequest("Hello", call=sent(Call(0.0)))
+    request = LLMRequest("Hello", call=sent(Call(0.0), at=clock.now()))
     result = await MetricsMiddleware(metrics, clock)(request, dispatch)
     if isinstance(result, LLMStream):
         assert metrics.snapshot()["keys"] == {}
@@ -210,8 +319,8 @@ def test_loops_in_several_threads_lose_no_count() -> None:
 
     def work() -> None:
         for _ in range(3000):
-            metrics.answered(call_of(2, "ann"), "a", response)
-            metrics.attempted(KEY, 0.5, response.usage, None)
+            metrics.answered(call_of(2, "ann"), "openai", "a", response)
+            metrics.attempted("openai", KEY, 0.5, response.usage, None)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:

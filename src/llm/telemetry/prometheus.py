@@ -1,0 +1,202 @@
+"""A manager's counts and state for Prometheus: read when it asks, so that calls pay nothing for it.
+
+    from prometheus_client import REGISTRY, start_http_server
+
+    REGISTRY.register(ManagerCollector(manager))
+    start_http_server(9464)
+
+Seconds, tokens, US dollars; shares are from 0 to 1. No user, no prompt and no key is in a label: keys are fingerprints,
+and of models 1,000 at most have lines of their own. Needs the extra `prometheus`.
+
+Source: https://prometheus.io/docs/practices/naming/ and https://prometheus.io/docs/instrumenting/writing_exporters/
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+try:
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+except ImportError as error:
+    raise ImportError("metrics for Prometheus need a package; type: pip install 'llm-manifold[prometheus]'") from error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from prometheus_client.core import Metric
+
+    from llm.core.measured import KeyMeasures, Measured, ModelMeasures, Spread
+
+BOUNDS: Final = (
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+)  # fmt: skip
+"""Seconds at which the histograms count; each may be 1 % off."""
+KEY_STATES: Final = ("available", "cooling", "out_of_credit", "rejected")
+BREAKER_STATES: Final = ("closed", "open", "half_open")
+
+_OF_MODEL: Final = ("provider", "model")
+_OF_KEY: Final = ("provider", "key")
+_OF_LIMIT: Final = ("level", "provider", "key", "model", "limit")
+
+
+class Watched(Protocol):
+    """What is read of a manager."""
+
+    def measured(self) -> Measured:
+        """Return what calls and attempts came to."""
+        ...
+
+    def get_status(self) -> dict[str, Any]:
+        """Return how keys, limits and queues are now."""
+        ...
+
+
+class ManagerCollector:
+    """Tells a Prometheus registry of one manager, at each scrape, from whichever thread that comes."""
+
+    def __init__(self, manager: Watched) -> None:
+        """Read from `manager`, which may be reloaded; take the collector out of the registry when it is closed."""
+        self._manager = manager
+
+    def describe(self) -> list[Metric]:
+        """Return the names without values, by which the registry finds what is there twice."""
+        return [*_of_calls(()), *_of_attempts(()), *_of_cache({}), *_of_state({})]
+
+    def collect(self) -> Iterator[Metric]:
+        """Go over everything as it is now."""
+        measured, status = self._manager.measured(), self._manager.get_status()
+        yield from _of_calls(measured.models)
+        yield from _of_attempts(measured.keys)
+        yield from _of_cache(status)
+        yield from _of_state(status)
+
+
+def _of_calls(models: Iterable[ModelMeasures]) -> list[Metric]:
+    calls = _counter("llm_calls", "Calls that ended, by how.", *_OF_MODEL, "outcome")
+    errors = _counter("llm_call_errors", "Calls that failed, by exception.", *_OF_MODEL, "error")
+    retries = _counter("llm_retries", "Sends after a call's first.", *_OF_MODEL)
+    tokens = {
+        "input_tokens": _counter("llm_input_tokens", "Tokens of prompts.", *_OF_MODEL),
+        "cached_input_tokens": _counter(
+            "llm_cached_input_tokens", "Those of them that the provider had in its cache.", *_OF_MODEL
+        ),
+        "output_tokens": _counter("llm_output_tokens", "Tokens of answers.", *_OF_MODEL),
+    }
+    cost = _counter("llm_cost_dollars", "US dollars, where the price is known.", *_OF_MODEL)
+    streamed = _counter("llm_streamed_tokens", "Tokens of answers that came as streams.", *_OF_MODEL)
+    streaming = _counter("llm_streaming_seconds", "From the first chunk of streams to their end.", *_OF_MODEL)
+    duration = _histogram("llm_call_duration_seconds", "Calls that were answered, whole.", *_OF_MODEL, "outcome")
+    first = _histogram("llm_time_to_first_token_seconds", "From a stream's sending to its first chunk.", *_OF_MODEL)
+    waits = _histogram("llm_queue_wait_seconds", "How long calls waited for a key.", *_OF_MODEL)
+    for of in models:
+        names = (of.provider, of.model)
+        for outcome, count in of.calls.items():
+            calls.add_metric((*names, outcome), count)
+        for error, count in of.errors.items():
+            errors.add_metric((*names, error), count)
+        retries.add_metric(names, of.retries)
+        for kind, family in tokens.items():
+            family.add_metric(names, getattr(of.usage, kind))
+        cost.add_metric(names, of.cost)
+        streamed.add_metric(names, of.streamed_tokens)
+        streaming.add_metric(names, of.streaming_seconds)
+        for outcome, spread in of.durations.items():
+            _add(duration, (*names, outcome), spread)
+        _add(first, names, of.first_token)
+        _add(waits, names, of.queue_wait)
+    return [calls, errors, retries, *tokens.values(), cost, streamed, streaming, duration, first, waits]
+
+
+def _of_attempts(keys: Iterable[KeyMeasures]) -> list[Metric]:
+    attempts = _counter("llm_attempts", "Attempts on a key, by how they ended.", *_OF_KEY, "outcome")
+    errors = _counter("llm_attempt_errors", "Attempts that failed, by exception.", *_OF_KEY, "error")
+    for of in keys:
+        failed = sum(of.errors.values())
+        attempts.add_metric((of.provider, of.key, "answered"), of.attempts - failed)
+        attempts.add_metric((of.provider, of.key, "failed"), failed)
+        for error, count in of.errors.items():
+            errors.add_metric((of.provider, of.key, error), count)
+    return [attempts, errors]
+
+
+def _of_cache(status: dict[str, Any]) -> list[Metric]:
+    lookups = _counter("llm_cache_lookups", "What the cache was asked, by what it had.", "outcome")
+    stored = _counter("llm_cache_stored", "Answers that were kept.")
+    errors = _counter("llm_cache_errors", "How often the cache's backend failed.")
+    tokens = _counter("llm_cache_saved_tokens", "Tokens of answers that the cache gave.")
+    dollars = _counter("llm_cache_saved_dollars", "What those would have cost, in US dollars.")
+    if status:
+        cache, saved = status["cache"], status["metrics"]["cache"]
+        for outcome, name in (("hit", "hits"), ("follower", "followers"), ("miss", "misses")):
+            lookups.add_metric((outcome,), cache[name])
+        stored.add_metric((), cache["stored"])
+        errors.add_metric((), cache["errors"])
+        tokens.add_metric((), saved["tokens_saved"])
+        dollars.add_metric((), saved["cost_saved"])
+    return [lookups, stored, errors, tokens, dollars]
+
+
+def _of_state(status: dict[str, Any]) -> list[Metric]:
+    saturation = _gauge("llm_limit_saturation_ratio", "How full a limit is; of users the fullest.", *_OF_LIMIT)
+    states = _gauge("llm_key_state", "1 for the state that a key is in.", *_OF_KEY, "state")
+    cooling = _gauge("llm_key_cooling_seconds", "Until the whole key may be used again.", *_OF_KEY)
+    in_flight = _gauge("llm_key_calls", "Calls in flight on a key.", *_OF_KEY)
+    healthy = _gauge("llm_provider_healthy", "1 while a provider has a key that may be used.", "provider")
+    waiting = _gauge("llm_waiting_calls", "Calls that wait for a key.", "provider")
+    running = _gauge("llm_running_calls", "Calls that run, those that wait included.")
+    breakers = _gauge("llm_breaker_state", "1 for the state that a circuit breaker is in.", *_OF_MODEL, "state")
+    refused = _counter("llm_retries_refused", "Retries that the budget of retries refused.", "provider")
+    for labels, share in _shared_limits(status.get("limits", {})):
+        saturation.add_metric(labels, share)
+    for name, provider in status.get("providers", {}).items():
+        healthy.add_metric((name,), provider["health"] == "healthy")
+        waiting.add_metric((name,), provider["waiting"])
+        for model, breaker in provider.get("breakers", {}).items():
+            _add_state(breakers, (name, model), breaker["state"], BREAKER_STATES)
+        if provider.get("retry_budget"):
+            refused.add_metric((name,), provider["retry_budget"]["refused"])
+        for key in provider["keys"]:
+            names = (name, key["key"])
+            _add_state(states, names, key["state"], KEY_STATES)
+            cooling.add_metric(names, key["cooling_seconds"])
+            in_flight.add_metric(names, key["calls"])
+            for model, limits in key["models"].items():
+                for limit, share in limits.items():
+                    saturation.add_metric(("key", *names, model, limit), share)
+    if status:
+        running.add_metric((), status["pool"]["calls"])
+    return [saturation, states, cooling, in_flight, healthy, waiting, running, breakers, refused]
+
+
+def _shared_limits(limits: dict[str, dict[str, float]]) -> Iterator[tuple[tuple[str, ...], float]]:
+    fullest: dict[str, float] = {}
+    for name, shares in limits.items():
+        for limit, share in shares.items():
+            if name == "global":
+                yield ("global", "", "", "", limit), share
+            else:
+                fullest[limit] = max(fullest.get(limit, 0.0), share)
+    for limit, share in fullest.items():
+        yield ("user", "", "", "", limit), share
+
+
+def _add(family: HistogramMetricFamily, labels: tuple[str, ...], spread: Spread) -> None:
+    counts = zip(map(str, BOUNDS), spread.at_most(BOUNDS), strict=True)
+    family.add_metric(labels, [*counts, ("+Inf", spread.total)], spread.seconds)
+
+
+def _add_state(family: GaugeMetricFamily, labels: tuple[str, ...], state: str, states: tuple[str, ...]) -> None:
+    for each in states:
+        family.add_metric((*labels, each), each == state)
+
+
+def _counter(name: str, text: str, *labels: str) -> CounterMetricFamily:
+    return CounterMetricFamily(name, text, labels=labels)
+
+
+def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, labels=labels)
+
+
+def _histogram(name: str, text: str, *labels: str) -> HistogramMetricFamily:
+    return HistogramMetricFamily(name, text, labels=labels)
