@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from llm.utils.clock import Clock
 
 _REFUSALS_IN_A_ROW = 10
+_AT_ONCE = (LLMRateLimitError, LLMAuthenticationError, LLMQuotaExceededError, LLMInvalidRequestError)
 _REWORDINGS = 3  # native schema, forced tool, JSON mode, words
 
 
@@ -179,9 +180,10 @@ class _Attempts:
     def delay(self, error: LLMException, dice: float) -> float:
         """Return seconds to wait before the next attempt.
 
-        None after a refusal, since the queue knows when the next key can pay, and none when a key left the rotation.
+        None after a refusal, since the queue knows when the next key can pay, none when a key left the rotation, and
+        none where the provider puts the same in other words.
         """
-        if isinstance(error, (LLMRateLimitError, LLMAuthenticationError, LLMQuotaExceededError)):
+        if isinstance(error, _AT_ONCE):
             return 0.0
         if error.retry_after is not None:
             return error.retry_after
