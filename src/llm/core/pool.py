@@ -151,7 +151,8 @@ class Pool:
         Raises:
             LLMException: It failed; a key that the provider refuses leaves the rotation.
         """
-        client, retired = key.borrow()
+        with _FOREIGN_AS_OURS:
+            client, retired = key.borrow()
         self._close(retired)
         try:
             with _FOREIGN_AS_OURS:
@@ -287,13 +288,12 @@ class Pool:
         """Note where it failed, and take out of the rotation what the provider refuses."""
         slot = grant.slot
         self._name(error, slot.key, model)
-        if not isinstance(error, LLMRateLimitError):
-            call.note(self._clock.now(), "failed", (slot.key.fingerprint, type(error).__name__, error.status))
         if isinstance(error, LLMRateLimitError):
             slot.key.refusal = error.message
             seconds = grant.refused(error.retry_after)
             call.note(self._clock.now(), "refused", (slot.key.fingerprint, seconds))
         else:
+            call.note(self._clock.now(), "failed", (slot.key.fingerprint, type(error).__name__, error.status))
             self._take_out(error, slot.key, model, call)
 
     def _name(self, error: LLMException, key: Key, model: str) -> None:

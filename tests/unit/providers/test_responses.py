@@ -10,7 +10,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openai.types.responses import Response, ResponseStreamEvent
+from openai.types.responses import Response, ResponseCustomToolCall, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from llm.core.assembly import assemble
@@ -562,6 +562,42 @@ def test_items_that_come_whole_and_in_no_pieces_are_read_all_the_same() -> None:
     assert response.thinking == (ThinkingPart("a\n\nb", id="rs"),)
     assert (response.content, response.finish_reason) == ("no", "content_filter")
     assert response.tool_calls == (ToolCall("c", "n", "{}"), ToolCall("d", "n", ""))
+
+
+GRAMMAR = {"type": "grammar", "grammar": {"syntax": "regex", "definition": "^[a-z ]+$"}}
+
+
+def test_tools_of_free_text_are_asked_for_in_the_form_of_chat_completions_or_their_own() -> None:
+    shell = {"name": "shell", "description": "Runs a command"}
+    flat = {"type": "custom", **shell, "format": {"type": "grammar", "syntax": "regex", "definition": "^[a-z ]+$"}}
+    tools = [{"type": "custom", "custom": {**shell, "format": GRAMMAR}}, {"type": "custom", "custom": shell}, flat]
+    body = encode(tools=tools, tool_choice={"type": "custom", "custom": {"name": "shell"}})
+    assert body["tools"] == [flat, {"type": "custom", **shell}, flat]
+    assert body["tool_choice"] == {"type": "custom", "name": "shell"}
+
+
+def test_calls_of_such_tools_are_read_whole_and_in_pieces_and_handed_back_with_their_answers() -> None:
+    item = {"type": "custom_tool_call", "id": "ctc", "call_id": "c", "name": "shell", "input": 'ls "my files"'}
+    ResponseCustomToolCall.model_validate(item)
+    whole = decode(answer(item))
+    call = ToolCall("c", "shell", 'ls "my files"', custom=True)
+    assert (whole.tool_calls, whole.finish_reason) == ((call,), "tool_calls")
+    added = {"type": "response.output_item.added", "output_index": 0, "item": {**item, "input": ""}}
+    ended = {"type": "response.output_item.done", "output_index": 0, "item": item}
+    pieces = [
+        {"type": "response.custom_tool_call_input.delta", "output_index": 0, "delta": text}
+        for text in ("ls ", '"my files"')
+    ]
+    for came in ((added, *pieces, ended, done(item)), (added, ended, done(item))):
+        streamed = read(events(*came))
+        assert (streamed.tool_calls, streamed.finish_reason) == ((call,), "tool_calls")
+    told = [Message(MessageRole.TOOL, text, tool_call_id=name) for text, name in (("a b", "c"), ("sunny", PARIS.id))]
+    turn = Message(MessageRole.ASSISTANT, "", tool_calls=(call, PARIS))
+    sent = encode(USER, turn, *told)["input"]
+    assert sent[1] == {name: item[name] for name in ("type", "call_id", "name", "input")}
+    assert [each["type"] for each in sent[1:]] == [
+        "custom_tool_call", "function_call", "custom_tool_call_output", "function_call_output"
+    ]  # fmt: skip
 
 
 def test_a_thought_that_ends_with_nothing_new_and_one_that_says_nothing_make_no_chunk() -> None:

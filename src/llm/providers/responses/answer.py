@@ -58,6 +58,8 @@ def _response(answer: dict[str, Any], provider: str, key: str | None) -> LLMResp
             refused = refused or refuses(item)
         elif kind == "function_call":
             calls.append(ToolCall(text_of(item["call_id"]), text_of(item["name"]), text_of(item["arguments"])))
+        elif kind == "custom_tool_call":
+            calls.append(ToolCall(text_of(item["call_id"]), text_of(item["name"]), text_of(item["input"]), custom=True))
         elif kind == "reasoning":
             thoughts += read_thought(item, LED_NOWHERE if following is None else led_to(following))
     return LLMResponse(

@@ -35,7 +35,7 @@ def write_body(request: LLMRequest, *, own: bool, stream: bool) -> bytes:
         )
     body: dict[str, Any] = {
         "model": model_of(request),
-        "input": [item for at, message in enumerate(request.messages) for item in _items(message, at, own=own)],
+        "input": _input(request.messages, own=own),
         "store": False,
     }
     if _thinks(request):
@@ -105,6 +105,8 @@ def _put_tools(body: dict[str, Any], request: LLMRequest) -> None:
             body["tool_choice"] = choice
         case str(name) | {"type": "function", "function": {"name": str(name)}}:
             body["tool_choice"] = {"type": "function", "name": name}
+        case {"type": "custom", "custom": {"name": str(name)}}:
+            body["tool_choice"] = {"type": "custom", "name": name}
         case own:
             body["tool_choice"] = own
 
@@ -120,8 +122,27 @@ def _tool(tool: ToolDefinition | Mapping[str, Any]) -> Mapping[str, Any]:
             return wire
         case {"type": "function", "function": {} as function}:
             return _joined("function", function)
+        case {"type": "custom", "custom": {} as custom}:
+            return _custom(custom)
         case _:
             return tool
+
+
+def _custom(fields: Mapping[Any, Any]) -> Mapping[str, Any]:
+    match fields.get("format"):
+        case {"type": "grammar", "grammar": {} as grammar}:
+            return {**_joined("custom", fields), "format": _joined("grammar", grammar)}
+        case _:
+            return _joined("custom", fields)
+
+
+def _input(messages: Sequence[Message], *, own: bool) -> list[dict[str, Any]]:
+    custom = {call.id for message in messages for call in message.tool_calls if call.custom}
+    items = [item for at, message in enumerate(messages) for item in _items(message, at, own=own)]
+    for item in items if custom else ():
+        if item.get("type") == "function_call_output" and item["call_id"] in custom:
+            item["type"] = "custom_tool_call_output"
+    return items
 
 
 def _items(message: Message, at: int, *, own: bool) -> Iterator[dict[str, Any]]:
@@ -151,9 +172,14 @@ def _assistant(message: Message, at: int, *, own: bool) -> Iterator[dict[str, An
         if isinstance(said, str):
             yield {"role": "assistant", "content": said}
         elif isinstance(said, ToolCall):
-            yield {"type": "function_call", "call_id": said.id, "name": said.name, "arguments": said.arguments}
+            yield _call(said)
         elif said[0].id and said[-1].before in led_here and (said[-1].redacted is not None or not own):
             yield write_thought(said, said[0].id, summary=said[-1].redacted is not None)
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    kind, field = ("custom_tool_call", "input") if call.custom else ("function_call", "arguments")
+    return {"type": kind, "call_id": call.id, "name": call.name, field: call.arguments}
 
 
 def _content(message: Message, at: int) -> str | list[dict[str, Any]]:

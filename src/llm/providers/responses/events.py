@@ -6,7 +6,7 @@ Source: https://platform.openai.com/docs/api-reference/responses-streaming
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from llm.core.messages import ThinkingPart
 from llm.core.types import StreamChunk, ToolCallDelta
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llm.utils.sse import Event
+
+_INPUTS: Final = {"function_call": "arguments", "custom_tool_call": "input"}
+"""Calls of the caller's tools, and what each names what it passes."""
 
 
 class ResponsesEvents:
@@ -66,7 +69,7 @@ class ResponsesEvents:
             case "response.output_text.delta" | "response.refusal.delta":
                 self._refused = self._refused or kind == "response.refusal.delta"
                 return self._text(body)
-            case "response.function_call_arguments.delta":
+            case "response.function_call_arguments.delta" | "response.custom_tool_call_input.delta":
                 return self._arguments(body)
             case "response.reasoning_summary_text.delta" | "response.reasoning_text.delta":
                 return self._thinking(kind, body)
@@ -127,9 +130,10 @@ class ResponsesEvents:
         item = body["item"]
         self._items = True
         thought = self._end_of_thought(led_to(item))
-        if item["type"] == "function_call":
+        if item["type"] in _INPUTS:
             place = self._calls[body["output_index"]] = len(self._calls)
-            call = ToolCallDelta(place, text_of(item["call_id"]), text_of(item["name"]))
+            custom = item["type"] == "custom_tool_call"
+            call = ToolCallDelta(place, text_of(item["call_id"]), text_of(item["name"]), custom=custom)
             return StreamChunk("", (call,), thinking=thought)
         return None if thought is None else StreamChunk(thinking=thought)
 
@@ -144,8 +148,8 @@ class ResponsesEvents:
             self._refused = self._refused or refuses(item)
             text = message_text(item)
             return StreamChunk(text, logprobs=message_logprobs(item)) if text else None
-        elif kind == "function_call" and whole:
-            arguments = text_of(item["arguments"])
+        elif kind in _INPUTS and whole:
+            arguments = text_of(item[_INPUTS[kind]])
             return StreamChunk("", (ToolCallDelta(self._calls[index], arguments=arguments),)) if arguments else None
         return None
 

@@ -84,6 +84,6 @@ def led_to(item: Mapping[str, Any]) -> str | None:
         KeyError, TypeError: It makes no sense.
     """
     kind = item["type"]
-    if kind == "function_call":
+    if kind in {"function_call", "custom_tool_call"}:
         return text_of(item["call_id"])
     return None if kind in {"message", "reasoning"} else LED_NOWHERE
