@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from llm.utils.clock import Clock, Timer
 
     from .base import Binding, Holds, Limit
-    from .breaker import Breaker, Permit
+    from .breaker import Permit
     from .circuits import Circuits
     from .memory import Account, AccountBook
 
@@ -107,7 +107,8 @@ class AdmissionQueue(Rotation):
                 limit.settle(now, hold, getattr(used, limit.unit))
             turned = None if permit is None else permit.end(now)
         if permit is not None and turned is not None:
-            self._turned(permit.breaker, now)
+            circuits.log(self.provider, permit.breaker, now)
+            self._refuse_where_broken(permit.breaker.model, now)
         if self.waiting:
             self._lanes.recall([limit for limit, _ in holds])
             self._pump(now)
@@ -343,12 +344,6 @@ class AdmissionQueue(Rotation):
         return True
 
     # --- breakers ----------------------------------------------------------------------------------------------------
-
-    def _turned(self, breaker: Breaker, now: float) -> None:
-        """Say that a breaker opened or closed, and refuse who waits for its model, in whichever queue."""
-        circuits.log(self.provider, breaker, now)
-        self._refuse_where_broken(breaker.model, now)
-        self._book.wake_others(self._look_again_soon, ())
 
     def _refuse_where_broken(self, model: str, now: float) -> bool:
         """Refuse all who wait for a model whose breaker lets nobody through; return whether it does not."""

@@ -40,12 +40,19 @@ class Bench:
         self.manager: LLMManager
 
     async def open(
-        self, answers: Any = None, *, latency: float = 1.0, breaker: dict[str, Any] | None = None, **sections: Any
+        self,
+        answers: Any = None,
+        *,
+        latency: float = 1.0,
+        breaker: dict[str, Any] | None = None,
+        timeouts: dict[str, float] | None = None,
+        **sections: Any,
     ) -> None:
         self.provider = FakeProvider(answers, latency=latency, interval=1.0, clock=self.clock)
         register_provider("fake", lambda _: self.provider)
         config = {
             "circuit_breaker": {"window": 1000.0, "open_for": 1000.0, **(breaker or {})},
+            "global": {"timeouts": timeouts or {}},
             "providers": {"fake": {"api_keys": ["k1"], "models": ["m"]}},
             **sections,
         }
@@ -129,14 +136,14 @@ async def test_failures_of_the_provider_feed_its_breaker_and_limits_keys_and_req
 
 @pytest.mark.parametrize(("call", "bound"), [(ask, "attempt"), (read, "first_token")])
 async def test_an_attempt_that_takes_longer_than_its_bound_feeds_it(bench: Bench, call: Any, bound: str) -> None:
-    await bench.open(**{"global": {"timeouts": {bound: 0.5}}})
+    await bench.open(timeouts={bound: 0.5})
     await bench.ends(call(bench.once))
     assert bench.counted == (1.0, 1)
 
 
 @pytest.mark.parametrize("broken", [["a", "b", LLMConnectionError("cut", sent=True)], ["a", ...]])
 async def test_a_stream_that_breaks_or_stalls_in_the_middle_feeds_it(bench: Bench, broken: list[Any]) -> None:
-    await bench.open([broken], **{"global": {"timeouts": {"idle": 5.0}}})
+    await bench.open([broken], timeouts={"idle": 5.0})
     await bench.ends(read(bench.once))
     assert bench.counted == (1.0, 1)
 

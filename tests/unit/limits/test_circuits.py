@@ -83,18 +83,21 @@ async def test_each_model_has_a_breaker_of_its_own(bench: Bench) -> None:
     assert await bench.pay(queue, "fine", model="other") == "key-1"
 
 
-async def test_opening_wakes_all_who_wait_for_that_model_and_nobody_else(bench: Bench, start: Start) -> None:
+@pytest.mark.parametrize("before", [0, 3])
+async def test_opening_wakes_all_who_wait_for_that_model_and_nobody_else(
+    bench: Bench, start: Start, before: int
+) -> None:
     alice = bench.account(level="user", requests_per_minute=1)
     key, other = bench.account(requests_per_minute=4), bench.account(concurrent_requests=1)
     queue = bench.queue(("m", key), ("other", other), users={"alice": alice}, circuits=circuits())
     for i in range(4):
         await bench.pay(queue, f"down-{i}", user="alice" if i == 0 else None)
     await bench.pay(queue, "fine", model="other")
-    waiting = [start(bench.pay(queue, f"m-{i}")) for i in range(3)]
+    waiting = [start(bench.pay(queue, f"m-{i}")) for i in range(before)]
     aside = start(bench.pay(queue, "aside", user="alice"))
     elsewhere = start(bench.pay(queue, "elsewhere", model="other"))
     await bench.settle()
-    assert queue.waiting == 5
+    assert queue.waiting == before + 2
     for i in range(4):
         bench.end(f"down-{i}", error=DOWN)
     await bench.settle()
@@ -136,6 +139,21 @@ async def test_who_waits_for_a_limit_in_half_open_is_refused_as_the_last_place_i
     await bench.settle()
     assert [task.exception() is None for task in waiting] == [True, True, False, False, False]
     assert queue.waiting == 0
+
+
+async def test_so_is_who_stands_aside_for_a_limit_of_its_user(bench: Bench, start: Start) -> None:
+    alice, key = bench.account(level="user", requests_per_minute=1), bench.account(concurrent_requests=4)
+    queue = bench.queue(key, users={"alice": alice}, circuits=circuits())
+    for i in range(4):
+        await bench.pay(queue, f"down-{i}", user=None if i else "alice")
+    for i in range(4):
+        bench.end(f"down-{i}", error=DOWN)
+    await bench.clock.advance(15.0)
+    aside = start(bench.pay(queue, "aside", user="alice"))
+    others = [start(bench.pay(queue, f"probe-{i}")) for i in range(2)]
+    await bench.settle()
+    assert [task.result() for task in others] == ["key-0"] * 2
+    assert (type(aside.exception()), queue.waiting) == (LLMCircuitOpenError, 0)
 
 
 @pytest.mark.parametrize("says_nothing", [LLMRateLimitError("429"), asyncio.CancelledError()])
