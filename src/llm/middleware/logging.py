@@ -82,7 +82,11 @@ class LoggingMiddleware:
         level = logging.WARNING if _outcome(error) == "failed" else logging.INFO
         if _calls.isEnabledFor(level):
             latency = self._clock.now() - call.started if response is None else response.latency
-            self._log(_calls, level, _CALL, self._facts(call, request, response, error, latency))
+            facts = self._facts(call, request, response, error, latency)
+            spent = call.spent  # by answers that did not do
+            if response is None and spent is not None:
+                facts |= {"input_tokens": spent.input_tokens, "output_tokens": spent.output_tokens, "cost": spent.cost}
+            self._log(_calls, level, _CALL, facts)
 
     def _attempted(
         self, request: LLMRequest, started: float, response: LLMResponse | None, error: BaseException | None

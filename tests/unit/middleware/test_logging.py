@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm.core.call import Call
+from llm.core.call import Call, Spent
 from llm.core.exceptions import LLMServerError
 from llm.core.stream import LLMStream
 from llm.core.texts import EmbeddingInput
@@ -45,6 +45,16 @@ def end(layer: LoggingMiddleware, request: LLMRequest, outcome: LLMResponse | Ba
         layer.call_ended(request.call, request, outcome, None)
     else:
         layer.call_ended(request.call, request, None, outcome)
+
+
+def test_the_line_of_a_failed_call_tells_what_answers_that_did_not_do_have_taken(
+    layer: LoggingMiddleware, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = request_of()
+    assert request.call is not None
+    request.call.spent = Spent(20, 8, 0, 0.5)
+    end(layer, request, LLMServerError("it does not fit"))
+    assert "input_tokens=20 output_tokens=8 cost=0.5" in caplog.text
 
 
 def test_a_call_is_one_line_with_its_facts(layer: LoggingMiddleware, caplog: pytest.LogCaptureFixture) -> None:
