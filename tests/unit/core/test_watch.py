@@ -92,19 +92,19 @@ async def test_a_changed_file_is_in_force_soon_with_its_keys_limits_models_and_f
 
 def rename(bench: Bench) -> None:
     other = bench.file.with_name("other")
-    other.write_text(json.dumps(bench.config("new")), encoding="utf-8")
+    other.write_text(json.dumps(bench.config("n")), encoding="utf-8")
     known = bench.file.stat()
     os.utime(other, ns=(known.st_atime_ns, known.st_mtime_ns))  # only its place on the disk tells
     other.replace(bench.file)
 
 
 def in_place(bench: Bench) -> None:
-    bench.write("new")
+    bench.write("n")
 
 
 def removed_and_written_anew(bench: Bench) -> None:
     bench.file.unlink()
-    bench.write("new")
+    bench.write("n")
 
 
 @pytest.mark.parametrize("change", [rename, in_place, removed_and_written_anew])
@@ -113,7 +113,7 @@ async def test_a_file_is_seen_to_change_however_it_is_replaced(bench: Bench, cha
     async with LLMManager.open(bench.file, clock=bench.clock) as manager:
         await bench.pass_(3.0)
         change(bench)
-        await bench.until(lambda: models(manager) == ("new",))
+        await bench.until(lambda: models(manager) == ("n",))
 
 
 async def test_a_link_on_the_way_that_leads_elsewhere_is_seen_as_kubernetes_swaps_it(tmp_path: Path) -> None:
