@@ -304,3 +304,34 @@ async def test_the_processs_manager_is_the_files_whatever_stands_in_it_by_now(be
         assert await get_llm_manager(manager.config) is manager
     finally:
         await close_llm_manager()
+
+
+async def test_a_file_that_is_gone_for_a_while_is_told_once_and_read_when_it_is_there(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.write()
+    async with LLMManager.open(bench.file, clock=bench.clock) as manager:
+        await bench.pass_(3.0)
+        bench.file.unlink()
+        await bench.pass_(8.0)
+        (record,) = caplog.records
+        assert "there is no such file" in record.getMessage()
+        assert models(manager) == ("m",)
+        bench.write("new")
+        await bench.until(lambda: models(manager) == ("new",))
+
+
+async def test_a_look_that_a_reload_overtakes_changes_nothing(bench: Bench) -> None:
+    bench.write()
+    plain = {"providers": {"watched": {"api_keys": ["k"], "models": ["plain"]}}}
+    for ticks in (0, 1):
+        async with LLMManager.open(bench.file, clock=bench.clock) as manager:
+            watch = manager._watch  # pyright: ignore[reportPrivateUsage]
+            await bench.clock.advance(1.9)
+            watch._due()  # pyright: ignore[reportPrivateUsage]
+            for _ in range(ticks):
+                await SystemClock().sleep(0)
+            watch.stop()
+            await manager.reload(plain)
+            await bench.pass_(6.0)
+            assert models(manager) == ("plain",)
