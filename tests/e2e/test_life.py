@@ -219,7 +219,7 @@ async def test_waiting_attempts_pauses_and_a_stall_add_up_to_one_deadline(call: 
         "retry": {"max_attempts": 9, "initial_delay": 0.05},
         "openai": {"rate_limits": {"concurrent_requests": 1}},
     }
-    quick = {**sections, "global": {}}
+    quick: dict[str, Any] = {**sections, "global": {}}
     async with (
         MockUpstream(service=0.5, faults=faults) as upstream,
         LLMManager.open(config(upstream, **quick)) as other,  # its calls have the same place

@@ -92,19 +92,19 @@ async def test_a_changed_file_is_in_force_soon_with_its_keys_limits_models_and_f
 
 def rename(bench: Bench) -> None:
     other = bench.file.with_name("other")
-    other.write_text(json.dumps(bench.config("new")), encoding="utf-8")
+    other.write_text(json.dumps(bench.config("n")), encoding="utf-8")
     known = bench.file.stat()
     os.utime(other, ns=(known.st_atime_ns, known.st_mtime_ns))  # only its place on the disk tells
     other.replace(bench.file)
 
 
 def in_place(bench: Bench) -> None:
-    bench.write("new")
+    bench.write("n")
 
 
 def removed_and_written_anew(bench: Bench) -> None:
     bench.file.unlink()
-    bench.write("new")
+    bench.write("n")
 
 
 @pytest.mark.parametrize("change", [rename, in_place, removed_and_written_anew])
@@ -113,7 +113,7 @@ async def test_a_file_is_seen_to_change_however_it_is_replaced(bench: Bench, cha
     async with LLMManager.open(bench.file, clock=bench.clock) as manager:
         await bench.pass_(3.0)
         change(bench)
-        await bench.until(lambda: models(manager) == ("new",))
+        await bench.until(lambda: models(manager) == ("n",))
 
 
 async def test_a_link_on_the_way_that_leads_elsewhere_is_seen_as_kubernetes_swaps_it(tmp_path: Path) -> None:
@@ -304,3 +304,34 @@ async def test_the_processs_manager_is_the_files_whatever_stands_in_it_by_now(be
         assert await get_llm_manager(manager.config) is manager
     finally:
         await close_llm_manager()
+
+
+async def test_a_file_that_is_gone_for_a_while_is_told_once_and_read_when_it_is_there(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.write()
+    async with LLMManager.open(bench.file, clock=bench.clock) as manager:
+        await bench.pass_(3.0)
+        bench.file.unlink()
+        await bench.pass_(8.0)
+        (record,) = caplog.records
+        assert "there is no such file" in record.getMessage()
+        assert models(manager) == ("m",)
+        bench.write("new")
+        await bench.until(lambda: models(manager) == ("new",))
+
+
+async def test_a_look_that_a_reload_overtakes_changes_nothing(bench: Bench) -> None:
+    bench.write()
+    plain = {"providers": {"watched": {"api_keys": ["k"], "models": ["plain"]}}}
+    for ticks in (0, 1):
+        async with LLMManager.open(bench.file, clock=bench.clock) as manager:
+            watch = manager._watch  # pyright: ignore[reportPrivateUsage]
+            await bench.clock.advance(1.9)
+            watch._due()  # pyright: ignore[reportPrivateUsage]
+            for _ in range(ticks):
+                await SystemClock().sleep(0)
+            watch.stop()
+            await manager.reload(plain)
+            await bench.pass_(6.0)
+            assert models(manager) == ("plain",)
