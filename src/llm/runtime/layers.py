@@ -80,8 +80,8 @@ class Layers:
             "retry": lambda: RetryMiddleware(self._retry_policy(), clock=self._clock, rest=pool.rest),
             "cache": lambda: self._cache_layer(provider),
             "logging": lambda: self._logging(provider),
-            "tracing": lambda: self._tracing(provider),
             "metrics": lambda: MetricsMiddleware(self.metrics, self._clock, price=partial(self._cost, provider)),
+            "tracing": lambda: self._tracing(provider),
         }
         return makers[layer]() if layer in makers else _imported(layer, ", ".join(makers))
 
