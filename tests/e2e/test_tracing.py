@@ -20,9 +20,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from pydantic import BaseModel
 
-from llm import LLMException, LLMInvalidRequestError, LLMManager, LLMStreamInterruptedError
+from llm import LLMException, LLMInvalidRequestError, LLMManager, LLMStreamInterruptedError, register_provider
 from llm.telemetry import names
-from llm.testing import Fault, MockUpstream
+from llm.testing import FakeProvider, Fault, MockUpstream
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -476,6 +476,19 @@ async def test_each_provider_goes_by_its_name_and_address(seen: Seen) -> None:
     assert [told(span)["llm.provider"] for span in (first, second)] == ["openai", "claude"]
     assert told(first)["server.port"] != told(second)["server.port"]
     assert two.requests[0].headers["traceparent"] == header(second)
+
+
+async def test_a_provider_without_an_address_tells_none(seen: Seen) -> None:
+    register_provider("scripted", lambda _: FakeProvider("always this"))
+    stated = {
+        "global": {"middleware": CHAIN},
+        "providers": {"mine": {"type": "scripted", "api_keys": [KEY], "models": [MODEL]}},
+    }
+    async with LLMManager.open(stated) as manager:
+        await manager.get_client().chat("Hello")
+    facts = told(seen.call())
+    assert facts["gen_ai.provider.name"] == "scripted"
+    assert not [name for name in facts if name.startswith("server.")]
 
 
 async def test_a_platform_behind_a_vendors_client_goes_by_its_own_name(seen: Seen) -> None:

@@ -87,10 +87,10 @@ class Layers:
             ),
             "cache": lambda: self._cache_layer(provider),
             "logging": lambda: self._logging(provider),
-            "tracing": lambda: self._tracing(provider),
             "metrics": lambda: MetricsMiddleware(
                 self.metrics, self._clock, provider=provider, price=partial(self._cost, provider)
             ),
+            "tracing": lambda: self._tracing(provider),
         }
         return makers[layer]() if layer in makers else _imported(layer, ", ".join(makers))
 
