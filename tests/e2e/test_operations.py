@@ -220,6 +220,15 @@ def test_the_page_lists_every_logger(root: Path) -> None:
     assert set(table(root, "logger")) == written
 
 
+def test_the_page_lists_every_word_of_the_decision_log(root: Path) -> None:
+    noted = re.compile(r'(?:\.note\([^"]+|_move\(now, [^"]+|decisions\.append\(\(now, )"(\w+)"')
+    words: set[str] = set()
+    for path in (root / "src" / "llm").rglob("*.py"):
+        words |= set(noted.findall(path.read_text(encoding="utf-8")))
+    assert {"queued", "failed", "ended", "unfit"} <= words
+    assert words <= set(table(root, "event"))
+
+
 async def test_the_settings_of_the_page_are_read(root: Path, tmp_path: Path) -> None:
     page = (root / "docs" / "operations.md").read_text(encoding="utf-8")
     [block] = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.calls import cli, report
 from benchmarks.calls.figures import Cost, Figures, Imports, Memory, targets
 from benchmarks.calls.measure import Plan, in_turn, server
-from benchmarks.calls.shape import ALL_LIMITS, BARE, GROUPS, HIT, NO_LIMITS, Shape
+from benchmarks.calls.shape import ALL_LIMITS, BARE, GROUPS, HIT, NO_LIMITS, NO_METRICS, Shape
 from benchmarks.calls.ways.bare import bare
 from benchmarks.programs import first_line, program
 
@@ -29,7 +29,8 @@ def cost(way: str, *us: float, shape: Shape = CALL) -> Cost:
 
 
 def figures(*, limited: tuple[float, ...] = (110, 240, 120), imports: float = 300) -> Figures:
-    costs = [cost(BARE, *ROUNDS), cost(NO_LIMITS, 100, 210, 105), cost(ALL_LIMITS, *limited), cost(HIT, 10, 20, 10)]
+    free = [cost(NO_METRICS, 95, 200, 100), cost(NO_LIMITS, 100, 210, 105)]
+    costs = [cost(BARE, *ROUNDS), *free, cost(ALL_LIMITS, *limited), cost(HIT, 10, 20, 10)]
     chunks = cost(ALL_LIMITS, 140, 290, 150, shape=STREAM)
     return Figures([*costs, chunks], [Memory(BARE, "openai", 2048.0)], Imports([imports] * 3, [100.0] * 3))
 
@@ -45,6 +46,7 @@ def test_every_target_is_met_or_missed_by_its_own_figure() -> None:
         "openai: a streamed chunk, all limits on": (1.45, True),
         "openai: a hit in the memory cache": (0.1, True),
         "openai: what limits add to a call": (0.15, True),
+        "openai: what metrics add to a call": (0.05, True),
         "import llm": (3.0, True),
     }
     slow = {target.name: target.met for target in targets(figures(limited=(130, 260, 130), imports=401))}

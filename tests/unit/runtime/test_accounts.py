@@ -220,3 +220,21 @@ def test_auto_begins_as_a_bucket_at_the_vendors_and_as_a_window_elsewhere(
     (limit,) = account.limits
     limit.take(0.0, 60.0)
     assert (limit.wait(30.0, 20.0) == 0.0) is bucket
+
+
+def test_a_status_that_another_thread_asks_for_is_whole_also_as_a_user_comes() -> None:
+    accounts = Accounts(config({"users": {"default": {"requests_per_minute": 5}}}), FakeClock())
+    accounts.apply()
+
+    class Coming(str):
+        """A user whose name is put into words just as another comes."""
+
+        __slots__ = ()
+
+        def __format__(self, how: str) -> str:
+            accounts.user("bob")
+            return str(self)
+
+    accounts.user(Coming("ann"))
+    assert set(accounts.status()) == {"user ann"}
+    assert set(accounts.status()) == {"user ann", "user bob"}
