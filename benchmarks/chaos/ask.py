@@ -117,4 +117,3 @@ class Caller:
         own = vector(asked.text, DIMENSIONS)
         self._got = asked.text if tuple(answer.embeddings[0]) == own else "another vector"
         return "answered"
-

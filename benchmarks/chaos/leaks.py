@@ -7,6 +7,7 @@ import gc
 import os
 import stat
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from llm.core.call import Call, CallState
@@ -49,7 +50,9 @@ def held(manager: LLMManager) -> list[str]:
                 for limits in key["models"].values()
                 if (share := _concurrency(limits))
             ]
-    return found + [f"{name}: {share} in flight" for name, limits in status["limits"].items() if (share := _concurrency(limits))]
+    return found + [
+        f"{name}: {share} in flight" for name, limits in status["limits"].items() if (share := _concurrency(limits))
+    ]
 
 
 def _concurrency(limits: dict[str, float]) -> float:
@@ -104,9 +107,9 @@ def _is_ours(task: asyncio.Task[object]) -> bool:
 def sockets() -> int:
     """Return how many sockets this process has open."""
     count = 0
-    for name in os.listdir("/dev/fd"):
+    for entry in Path("/dev/fd").iterdir():
         try:
-            count += stat.S_ISSOCK(os.fstat(int(name)).st_mode)
+            count += stat.S_ISSOCK(os.fstat(int(entry.name)).st_mode)
         except OSError:  # the listing's own, closed by now
             continue
     return count

@@ -217,7 +217,11 @@ def plant(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     return sections, {"CHAOS_PLANTED": key["of the environment"]}
 
 
-_MODELS: Final = {"alpha": "gpt-4o-mini", "beta": "claude-3-5-haiku-20241022", "delta": "meta-llama/llama-3.1-8b-instruct"}
+_MODELS: Final = {
+    "alpha": "gpt-4o-mini",
+    "beta": "claude-3-5-haiku-20241022",
+    "delta": "meta-llama/llama-3.1-8b-instruct",
+}
 _MODELS_OF: Final = {**_MODELS, "gamma": _MODELS["alpha"], "epsilon": _MODELS["beta"]}
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-
 from benchmarks.chaos import sweep
+
 from llm import LLMManager, LLMTimeoutError
 from llm.testing import Fault, MockUpstream
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llm import (
-    LLMClient,
     LLMAuthenticationError,
+    LLMClient,
     LLMConfigurationError,
     LLMConnectionError,
     LLMException,
