@@ -62,12 +62,17 @@ def _concurrency(limits: dict[str, float]) -> float:
 def objects(*, compositions: int) -> list[str]:
     """Return objects of calls that are alive, and compositions beyond so many."""
     gc.collect()
-    alive = Counter(type(each) for each in gc.get_objects() if type(each) in _KINDS)
-    most = {Composition: compositions}
+    everything: list[object] = gc.get_objects()
+    alive = Counter(kind for kind in map(_kind, everything) if kind in _KINDS)
+    most: dict[type[object], int] = {Composition: compositions}
     return [f"{count} of {kind.__name__}" for kind, count in alive.items() if count > most.get(kind, 0)]
 
 
-_KINDS: Final = frozenset({*_OF_A_CALL, Composition})
+def _kind(each: object) -> type[object]:
+    return type(each)
+
+
+_KINDS: Final[frozenset[type[object]]] = frozenset({*_OF_A_CALL, Composition})
 
 
 def tasks() -> list[str]:
