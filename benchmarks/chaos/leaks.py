@@ -7,6 +7,7 @@ import gc
 import os
 import stat
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from llm.core.call import Call, CallState
@@ -61,12 +62,17 @@ def _concurrency(limits: dict[str, float]) -> float:
 def objects(*, compositions: int) -> list[str]:
     """Return objects of calls that are alive, and compositions beyond so many."""
     gc.collect()
-    alive = Counter(type(each) for each in gc.get_objects() if type(each) in _KINDS)
-    most = {Composition: compositions}
+    everything: list[object] = gc.get_objects()
+    alive = Counter(kind for kind in map(_kind, everything) if kind in _KINDS)
+    most: dict[type[object], int] = {Composition: compositions}
     return [f"{count} of {kind.__name__}" for kind, count in alive.items() if count > most.get(kind, 0)]
 
 
-_KINDS: Final = frozenset({*_OF_A_CALL, Composition})
+def _kind(each: object) -> type[object]:
+    return type(each)
+
+
+_KINDS: Final[frozenset[type[object]]] = frozenset({*_OF_A_CALL, Composition})
 
 
 def tasks() -> list[str]:
@@ -106,9 +112,9 @@ def _is_ours(task: asyncio.Task[object]) -> bool:
 def sockets() -> int:
     """Return how many sockets this process has open."""
     count = 0
-    for name in os.listdir("/dev/fd"):
+    for entry in Path("/dev/fd").iterdir():
         try:
-            count += stat.S_ISSOCK(os.fstat(int(name)).st_mode)
+            count += stat.S_ISSOCK(os.fstat(int(entry.name)).st_mode)
         except OSError:  # the listing's own, closed by now
             continue
     return count

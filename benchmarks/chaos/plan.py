@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 Way: TypeAlias = Literal["whole", "stream", "left", "embed"]
 
-CANCELLED: Final = 0.05
-"""Share of the calls that are cancelled."""
+CANCELLED: Final = 0.10
+"""Share of the calls that are cancelled; half of them have ended before."""
 
 _WEIGHTS: Final = {"alpha": 35, "beta": 30, "gamma": 8, "delta": 15, "epsilon": 12}
 _WAYS: Final[dict[Way, int]] = {"whole": 55, "stream": 35, "left": 5, "embed": 5}

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _CLOCK: Final = SystemClock()
 _WAVE: Final = 1_000
 _AT_ONCE: Final = 64
-_PATIENCE: Final = 180.0  # seconds for a wave
+_PATIENCE: Final = 120.0  # seconds for a wave
 _RELOAD_EVERY: Final = 0.2  # seconds
 _SHOWN: Final = 5
 _BLOCKS_A_CALL: Final = 1.0

@@ -41,7 +41,7 @@ def faults(share: float) -> list[Fault]:
     # The first that is met is played, so each has a little more than its part of what is left.
     parts = [(kind, share * (1 - _OUT_SHARE) / len(kinds)) for kind in kinds]
     parts += [(kind, share * _OUT_SHARE / len(_OUT)) for kind in _OUT]
-    met, faulty = 0.0, []
+    met, faulty = 0.0, list[Fault]()
     for kind, part in parts:
         rate = part / (1.0 - met)
         met += part

@@ -14,7 +14,7 @@ from collections import Counter
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
 from llm import LLMException, LLMManager
@@ -138,9 +138,9 @@ def _look_at_traceback(sweep: Sweep, error: BaseException) -> None:
             continue
         seen.add(id(here))
         waiting += [here.__cause__, here.__context__]
-        if isinstance(here, BaseExceptionGroup):
-            waiting += here.exceptions
         _look_at_frames(sweep, here, here.__traceback__)
+        if isinstance(here, BaseExceptionGroup):
+            waiting += cast("BaseExceptionGroup[BaseException]", here).exceptions
 
 
 def _look_at_frames(sweep: Sweep, error: BaseException, trace: TracebackType | None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from llm.core.exceptions import LLMException, LLMTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from llm.core.call import Call
     from llm.core.decisions import Decision
@@ -110,34 +110,30 @@ class Witness:
         self._ledger.hear(text, call, error)
 
 
+_STEPS: Final[Mapping[tuple[str, str], str]] = {
+    ("free", "paid"): "paid",
+    ("paid", "sent"): "sent",
+    ("paid", "refunded"): "free",
+    ("sent", "unsent"): "paid",
+    ("sent", "settled"): "free",
+}
+_EVENTS: Final = frozenset(event for _, event in _STEPS)
+
+
 def fault_of(log: Sequence[Decision]) -> str | None:
     """Return what is wrong with a whole decision log; None where nothing is."""
-    held = sent = False
-    for place, decision in enumerate(log):
-        match decision.event:
-            case "paid":
-                if held:
-                    return "paid twice"
-                held, sent = True, False
-            case "sent":
-                if not held or sent:
-                    return "sent and not paid"
-                sent = True
-            case "unsent":
-                sent = False
-            case "settled" | "refunded":
-                if not held:
-                    return f"{decision.event} twice"
-                if sent is not (decision.event == "settled"):
-                    return "a sent attempt is refunded, or one that was not is settled"
-                held = False
-            case "ended" if place != len(log) - 1:
-                return "something after the end"
-            case _:
-                pass
-    if held:
-        return "paid, and never settled or refunded"
-    return None if log and log[-1].event == "ended" else "no end"
+    state = "free"
+    for decision in log[:-1]:
+        if decision.event == "ended":
+            return "something after the end"
+        if decision.event in _EVENTS:
+            after = _STEPS.get((state, decision.event))
+            if after is None:
+                return f"{decision.event} while {state}"
+            state = after
+    if not log or log[-1].event != "ended":
+        return "no end"
+    return None if state == "free" else f"ended while {state}"
 
 
 def _outcome(error: BaseException | None) -> str:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 from benchmarks.chaos import sweep
 
-from llm import LLMManager, LLMTimeoutError
+from llm import LLMInvalidRequestError, LLMManager, LLMTimeoutError
 from llm.testing import Fault, MockUpstream
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.e2e.conftest import Peer, Spoken
 
 pytestmark = pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 
@@ -63,6 +65,19 @@ async def test_no_password_of_a_providers_address_is_to_be_seen_of_an_attempt_th
             swept = sweep.Sweep()
             sweep.look_at_error(swept, caught.value)
             assert swept.found == []
+
+
+@pytest.mark.xfail(strict=True, reason="HTTPProvider._tell takes the exchange's identifier from the head as it is")
+async def test_a_key_that_the_provider_repeats_as_the_exchanges_identifier_is_not_to_be_seen(
+    peer: Peer, spoken: Spoken
+) -> None:
+    section = peer.section(spoken)
+    key = section["api_keys"][0]
+    peer.plays(spoken.answer(b'{"error": {}}', status=400, x_request_id=key))
+    async with LLMManager.open({"providers": {spoken.provider: section}}) as manager:
+        with pytest.raises(LLMInvalidRequestError) as caught:
+            await manager.get_client().chat("hello")
+    assert key not in f"{caught.value} {vars(caught.value)}"
 
 
 def test_a_secret_that_is_to_be_seen_is_found_and_named_without_being_shown() -> None:
