@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from llm.core.call import Call
     from llm.core.decisions import Noted
 
-_PLAIN: Final = frozenset({"ticketed", "paid", "sent", "unsent", "answering", "ended"})
+_PLAIN: Final = frozenset({"ticketed", "closed", "paid", "sent", "unsent", "answering", "ended"})
 _REFUSED: Final = "LLMRateLimitError"
 _TOO_MANY: Final = 429
 

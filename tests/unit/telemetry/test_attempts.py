@@ -106,4 +106,5 @@ def test_an_attempt_that_goes_on_ends_when_it_is_told() -> None:
 def test_what_layers_note_is_told_in_words() -> None:
     call = ticketed()
     call.note(1.0, "unfit", "name: missing")
+    call.closed(1.5)
     assert [tuple(decision) for decision in story_of(call, 2.0).others] == [(1.0, "unfit", "name: missing")]
