@@ -44,7 +44,7 @@ async def test_no_planted_secret_is_to_be_seen_anywhere_at_debug(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     swept = await sweep.run(1_000, sections)
-    assert swept.found == []
+    assert swept.found[:3] == []
     assert set(swept.searched) >= LOOKED_AT
     assert swept.failed > 300
 
