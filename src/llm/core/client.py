@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from .arguments import Options
     from .messages import MessageLike, MessagesLike
-    from .parts import Route, Routes
+    from .parts import Hop, Route, Routes
     from .stream import LLMResult
     from .types import CachePolicy, EmbeddingResponse, ToolDefinition
 
@@ -224,11 +224,12 @@ class LLMClient:
         check_model(model)
         asked = EmbeddingInput(texts, dimensions)
         name = model or self._model
-        route, target = self._route.to(name)
+        route, target, _ = self._route.to(name, LLMRequest((), embed=asked))
         check_provider(route.provider, self._routes.parts.chains)
         queue = route.chain.pool.queue
         portions = portions_of(asked, limits_of(queue.slots[0].key.client.provider))
-        if len(portions) > 1:  # vectors of different models do not go together
+        # Vectors of different models do not go together, and an alias may stand for another one the next time.
+        if len(portions) > 1 or target is not None:
             name = f"{route.provider}/{target or queue.choose_model(vectors=True)}"
         return joined(await within(portions, lambda portion: self.request(LLMRequest((), model=name, embed=portion))))
 
@@ -243,8 +244,9 @@ class LLMClient:
             LLMTimeoutError: It said nothing within `global.timeouts.attempt`, or `global.timeout` where that is less.
         """
         check_model(model)
-        route, name = self._find(model)
-        request = LLMRequest(messages, model=name)
+        asked = LLMRequest(messages, model=model or self._model)
+        route, name, _ = self._find(asked)
+        request = request_with(asked, model=name)
         provider = route.chain.pool.provider_for(name)
         if isinstance(provider, TokenCounting):
             tokens = await self._counted(provider, request, route.provider)
@@ -264,10 +266,13 @@ class LLMClient:
             message = f"no count of tokens came within {seconds:g} seconds (timeouts.attempt, or global.timeout)"
             raise LLMTimeoutError(message, phase="total", retryable=True, provider=name, model=request.model) from None
 
-    def prepare(self, request: LLMRequest) -> tuple[Route, LLMRequest]:
-        """Give a request its way, its model and the record of its call; `manager.explain` asks about the same."""
+    def prepare(self, request: LLMRequest) -> tuple[Route, LLMRequest, tuple[Hop, ...]]:
+        """Give a request its way, its model and the record of its call; `manager.explain` asks about the same.
+
+        Where others may serve if the first cannot, all are told, the first included.
+        """
         check_structured(request)
-        route, model = self._find(request.model, vectors=request.embed is not None)
+        route, model, hops = self._find(request)
         parts = self._routes.parts
         now = parts.clock.now()
         timeout = request.timeout if request.timeout is not None else parts.config.global_.timeout
@@ -275,16 +280,16 @@ class LLMClient:
         priority = request.priority if request.priority is not None else self._priority
         deadline = None if timeout is None else now + timeout
         call = Call(now, deadline=deadline, user=user, priority=priority)
-        return route, request_with(request, model=model, user=user, priority=priority, call=call)
+        return route, request_with(request, model=model, user=user, priority=priority, call=call), hops
 
-    def _find(self, name: str | None, *, vectors: bool = False) -> tuple[Route, str]:
-        route, model = self._route.to(name or self._model)
+    def _find(self, request: LLMRequest) -> tuple[Route, str, tuple[Hop, ...]]:
+        route, model, hops = self._route.to(request.model or self._model, request)
         check_provider(route.provider, self._routes.parts.chains)  # a reload may have taken it away
-        return route, model or route.chain.pool.queue.choose_model(vectors=vectors)
+        return route, model or route.chain.pool.queue.choose_model(vectors=request.embed is not None), hops
 
     async def _send(self, request: LLMRequest, brake: Brake | None = None) -> LLMResult:
-        route, prepared = self.prepare(request)
-        return await Conduct(self._routes, route, prepared).run(brake)
+        route, prepared, hops = self.prepare(request)
+        return await Conduct(self._routes, route, prepared, hops).run(brake)
 
 
 def _is_text(value: object) -> bool:

@@ -18,7 +18,8 @@ class Decision(NamedTuple):
         at: Monotonic seconds.
         event: What happened, as one word: `ticketed`, `queued`, `withdrawn` (from the queue), `paid`, `sent`,
             `unsent` (nothing left after all), `answering`, `refused` (by the provider, for a limit), `failed` (an
-            attempt), `settled`, `refunded`, `closed` (the ticket), `ended`, and what layers note.
+            attempt), `settled`, `refunded`, `closed` (the ticket), `fell_back` (to another target), `ended`, and what
+            layers note.
         detail: Which limit, key, amount or failure it was about.
     """
 
@@ -64,6 +65,11 @@ def _failed(failure: tuple[str, str, int | None]) -> str:
     return f"{error} on {key}" if status is None else f"{error} ({status}) on {key}"
 
 
+def _moved(move: tuple[str, str, str]) -> str:
+    left, taken, why = move
+    return f"from {left} to {taken}: {why}"
+
+
 def _amount(charge: Any) -> str:  # noqa: ANN401 - a `Charge`
     tokens = f"{charge.total_tokens} tokens ({charge.input_tokens} in, {charge.output_tokens} out)"
     return f"{tokens}, {charge.cost:.6g} US dollars" if charge.cost else tokens
@@ -75,4 +81,5 @@ _WORDS: Final[Mapping[str, Callable[[Any], str]]] = {
     "refunded": _amount,
     "refused": _refused,
     "failed": _failed,
+    "fell_back": _moved,
 }

@@ -1,0 +1,213 @@
+"""The outermost layer: where a target cannot serve, the call's next one is asked, through that provider's own chain.
+
+It moves on where another may do better: when retries have ended, at once where nobody was asked (an open circuit, an
+exhausted pool) or no key is left, and after `global.fallback_after` seconds of waiting for capacity. It stays with what
+the next would meet too: a bad request, a refusal for content, a user's limit, a limit of everything, the call's end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from llm.core.exceptions import (
+    LLMAuthenticationError,
+    LLMCircuitOpenError,
+    LLMConnectionError,
+    LLMContextLengthError,
+    LLMException,
+    LLMOverloadedError,
+    LLMPoolExhaustedError,
+    LLMQuotaExceededError,
+    LLMRateLimitError,
+    LLMServerError,
+    LLMTimeoutError,
+)
+from llm.core.routing import Target
+from llm.core.types import request_with
+
+from .errors import another
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from llm.core.parts import Hop, Moved
+    from llm.core.stream import LLMResult
+    from llm.core.types import LLMRequest
+    from llm.utils.clock import Clock
+
+
+class Failure(NamedTuple):
+    """How a target failed a call.
+
+    Attributes:
+        target: Which one, as `provider/model`.
+        error: How.
+    """
+
+    target: str
+    error: LLMException
+
+
+class Fallback:
+    """The way of one call: a `CallNext` in front of the chains of its targets.
+
+    Asked again, as for a second answer that fits a `response_model`, it goes on with the target that answered.
+    """
+
+    def __init__(
+        self,
+        hops: Sequence[Hop],
+        *,
+        clock: Clock,
+        after: float | None,
+        window: Callable[[str, str], int | None],
+        moved: Moved,
+    ) -> None:
+        """Make the way.
+
+        Args:
+            hops: The targets, in the order in which they are tried; the first is asked for the request's own model.
+            clock: Its time.
+            after: Seconds of waiting for capacity after which it moves on; None: it waits as long as it takes.
+            window: Returns the context window, in tokens, of a provider's model; None where that is unknown.
+            moved: Is told of each move.
+        """
+        self._hops = list(hops)
+        self._clock = clock
+        self._after = after
+        self._window = window
+        self._moved = moved
+
+    async def __call__(self, request: LLMRequest) -> LLMResult:
+        """Ask the targets until one answers.
+
+        Raises:
+            LLMException: None did; the last error that says most, with what the others were in its message.
+        """
+        failures: list[Failure] = []
+        try:
+            while True:
+                try:
+                    return await self._ask(request)
+                except LLMException as error:
+                    failures.append(Failure(_named(self._hops[0], request), error))
+                    following = self._following(request, error)
+                    if following is None:
+                        if len(failures) == 1:
+                            raise
+                        told = _together(failures)
+                        raise told from error
+                    request = following
+        finally:
+            failures.clear()  # an error holds this frame, which held the errors
+
+    async def _ask(self, request: LLMRequest) -> LLMResult:
+        hop, call = self._hops[0], request.call
+        if call is not None:
+            call.patience = self._after if len(self._hops) > 1 else None
+        if hop.speeds is None:
+            return await hop.route.chain.call(request)
+        return await self._timed(hop, request)
+
+    async def _timed(self, hop: Hop, request: LLMRequest) -> LLMResult:
+        target, speeds, call = _target(hop, request), hop.speeds, request.call
+        began, sends = self._clock.now(), 0 if call is None else call.sends
+        try:
+            result = await hop.route.chain.call(request)
+        except LLMException as error:
+            if speeds is not None and _moves_on(error):
+                speeds.failed(self._clock.now(), target, stream=request.stream)
+            raise
+        if speeds is not None and call is not None and call.sends > sends:  # else it came from the cache
+            now = self._clock.now()
+            speeds.answered(now, target, now - began, stream=request.stream)
+        return result
+
+    def _following(self, request: LLMRequest, error: LLMException) -> LLMRequest | None:
+        """Go to the next target that may do better, and return the request as it is made there; None: there is none."""
+        call, now = request.call, self._clock.now()
+        if call is None or not _moves_on(error) or (call.deadline is not None and now >= call.deadline):
+            return None
+        left = self._hops.pop(0)
+        if isinstance(error, LLMContextLengthError):
+            self._hops = self._roomier(left, request, error)
+        if not self._hops:
+            self._hops = [left]  # for a call that is asked again
+            return None
+        hop = self._hops[0]
+        model = hop.model or hop.route.chain.pool.queue.choose_model()
+        following = request_with(request, model=model)
+        call.fell_back(now, (_named(left, request), _named(hop, following), _in_short(error)))
+        self._moved(hop.route, following)
+        return following
+
+    def _roomier(self, left: Hop, request: LLMRequest, error: LLMContextLengthError) -> list[Hop]:
+        """Return the targets that are known to have the room that this one lacked, with the models that have it."""
+        limit = error.limit or self._window(left.route.provider, request.model or "")
+        if limit is None and error.requested is None:
+            return []
+        needed = max((limit or 0) + 1, error.requested or 0)
+        return [fit for hop in self._hops if (fit := self._fitting(hop, needed)) is not None]
+
+    def _fitting(self, hop: Hop, needed: int) -> Hop | None:
+        models = hop.route.chain.pool.queue.models() if hop.model is None else (hop.model,)
+        fits = (model for model in models if (self._window(hop.route.provider, model) or 0) >= needed)
+        model = next(fits, None)
+        return None if model is None else hop._replace(model=model)
+
+
+def _moves_on(error: LLMException) -> bool:
+    """Return whether another target may serve where this one failed so."""
+    match error:
+        case LLMRateLimitError():
+            return error.scope in _OF_ONE_PROVIDER
+        case LLMTimeoutError():
+            return error.retryable or error.phase == "pool"  # else it was the call's own end
+        case _:
+            return isinstance(error, _OF_THE_TARGET)
+
+
+_OF_ONE_PROVIDER: Final = ("provider", "key")
+_OF_THE_TARGET: Final = (
+    LLMAuthenticationError,
+    LLMCircuitOpenError,
+    LLMConnectionError,
+    LLMContextLengthError,
+    LLMOverloadedError,
+    LLMPoolExhaustedError,
+    LLMQuotaExceededError,
+    LLMServerError,
+)
+
+
+def _together(failures: Sequence[Failure]) -> LLMException:
+    """Return the last error that says most, with what became of the other targets."""
+    chosen = max(enumerate(failures), key=lambda entry: (_telling(entry[1].error), entry[0]))[1]
+    others = [f"{failure.target} ({_in_short(failure.error)})" for failure in failures if failure is not chosen]
+    told = another(chosen.error)
+    told.message = f"{told.message}; no other target could serve: {', '.join(others)}"
+    return told
+
+
+def _telling(error: LLMException) -> int:
+    """Return how much an error says: most where it ends the call whatever the target, little where nobody was asked."""
+    if not _moves_on(error):
+        return 2
+    unasked = isinstance(error, (LLMCircuitOpenError, LLMPoolExhaustedError)) or (
+        isinstance(error, LLMTimeoutError) and error.phase == "pool"
+    )
+    return 0 if unasked else 1
+
+
+def _in_short(error: LLMException) -> str:
+    """Return an error's kind and status: nothing of its words, which may be a provider's."""
+    name = type(error).__name__
+    return name if error.status is None else f"{name} {error.status}"
+
+
+def _target(hop: Hop, request: LLMRequest) -> Target:
+    return Target(hop.route.provider, request.model)
+
+
+def _named(hop: Hop, request: LLMRequest) -> str:
+    return str(_target(hop, request))
