@@ -32,11 +32,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llm import LLMClient, LLMResponse
-    from llm.core.protocols import Provider, ProviderSettings
+    from llm.core.protocols import CallNext, Provider, ProviderSettings
     from llm.core.stream import LLMResult
 
 FAST = {"targets": ["a/m", "b/n", "c/o"]}
 KEY = "sk-of-{}-0123456789"
+
+
+def always(answer: Exception) -> Callable[[LLMRequest], Exception]:
+    def say(_: LLMRequest) -> Exception:
+        return answer
+
+    return say
 
 
 class Bench:
@@ -52,7 +59,7 @@ class Bench:
         self.doubles[name] = FakeProvider(answers, clock=self.clock, **options)
 
     def fails(self, name: str, error: Exception) -> None:
-        self.says(name, lambda _: error)
+        self.says(name, always(error))
 
     def config(self, **sections: Any) -> dict[str, Any]:
         def section(name: str) -> dict[str, Any]:
@@ -149,7 +156,7 @@ async def test_each_target_runs_its_own_chain_with_its_own_ticket(bench: Bench, 
     events: list[str] = []
     seen: list[tuple[str, str | None]] = []
 
-    async def watch(request: LLMRequest, call_next: Callable[[LLMRequest], Any]) -> LLMResult:
+    async def watch(request: LLMRequest, call_next: CallNext) -> LLMResult:
         ticket = request.call.ticket if request.call is not None else None
         seen.append((request.model or "", None if ticket is None else ticket.model))
         return await call_next(request)
@@ -365,7 +372,8 @@ async def test_waiting_for_capacity_is_no_failure_unless_it_takes_longer_than_fa
             await call(client, model="fast")
             began = bench.clock.now()
             response = await call(client, model="fast", stream=stream)
-            assert (response.provider, bench.clock.now() - began) == (provider, pytest.approx(waited, abs=0.5))
+            assert response.provider == provider
+            assert bench.clock.now() - began == pytest.approx(waited, abs=0.5)
         await bench.clock.sleep(100)
 
 
@@ -409,7 +417,7 @@ async def test_a_users_own_limit_is_waited_for_where_it_stands(bench: Bench) -> 
 @both_ways
 async def test_all_targets_share_the_calls_one_deadline(bench: Bench, *, stream: bool) -> None:
     for name in "abc":
-        bench.says(name, lambda _: LLMServerError("down"), latency=4.0)
+        bench.says(name, always(LLMServerError("down")), latency=4.0)
     async with bench.open() as manager:
         began = bench.clock.now()
         with pytest.raises(LLMTimeoutError) as caught:
@@ -462,7 +470,7 @@ async def test_an_answer_is_kept_under_the_provider_that_gave_it(bench: Bench) -
 
 
 async def test_those_who_follow_a_call_that_falls_back_fall_back_at_once_too(bench: Bench) -> None:
-    bench.says("a", lambda _: LLMServerError("down"), latency=1.0)
+    bench.says("a", always(LLMServerError("down")), latency=1.0)
     bench.says("b", "from b", latency=100.0)
     async with bench.open(cache={}, retry={"max_attempts": 2, "initial_delay": 0}) as manager:
         client = manager.get_client()
@@ -490,7 +498,7 @@ async def test_a_second_question_for_a_model_class_goes_to_who_answered_and_on_f
 
 
 async def test_a_stream_that_breaks_after_its_first_token_stays_with_its_target(bench: Bench) -> None:
-    bench.says("a", lambda _: ["it be", "gan", LLMStreamInterruptedError("cut")])
+    bench.says("a", [["it be", "gan", LLMStreamInterruptedError("cut")]])
     async with bench.open() as manager:
         stream = manager.get_client().stream_complete("x", model="fast")
         with pytest.raises(LLMStreamInterruptedError) as caught:
