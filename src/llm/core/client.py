@@ -152,6 +152,7 @@ class LLMClient:
         cache: CachePolicy | bool | None = None,
         metadata: Mapping[str, Any] | None = None,
         extra: Mapping[str, Any] | None = None,
+        continue_stream: bool = False,
     ) -> LLMStream:
         """Answer a conversation in chunks; the stream opens on first use.
 
@@ -160,6 +161,9 @@ class LLMClient:
         With `response_model` the chunks are the answer's JSON, and `stream.partials()` reads them as it grows. The
         stream ends when the answer fits: where it does not, the end waits for a second answer, which comes whole and
         is what `stream.response()` returns; where that does not fit either, the end is an `LLMValidationError`.
+
+        With `continue_stream` a stream that breaks in the middle goes on: the next target, or else the same one again,
+        is asked to carry on the text that came. `response.continued` tells who did, and where.
 
         Raises:
             LLMInvalidRequestError: An option is of the wrong kind or out of range. Reading raises the rest.
@@ -184,6 +188,7 @@ class LLMClient:
             metadata=metadata,
             extra=extra,
             stream=True,
+            continue_stream=continue_stream,
         )
         brake = Brake()
         return LLMStream.lazy(lambda: self._send(request, brake), stop=brake.pull)

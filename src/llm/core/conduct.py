@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
+from .continuation import continued
 from .ending import Brake, closed, late
 from .exceptions import LLMException, LLMInvalidRequestError
+from .parts import Hop
 from .repair import Fitting
 from .stream import LLMStream, as_stream
 from .types import response_with
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .call import Call
-    from .parts import Chain, Hop, Route, Routes
+    from .parts import Chain, Falling, Route, Routes
     from .protocols import CallNext
     from .stream import LLMResult
     from .types import LLMRequest, LLMResponse
@@ -38,7 +41,12 @@ class Conduct:
         self._provider = route.provider
         self._call: Call = request.call
         self._request = request
-        self._way: CallNext = self._chain.call if not hops else routes.parts.fall_back(hops, self._moved)
+        self._way: CallNext = self._chain.call
+        if hops:
+            self._way = routes.parts.fall_back(hops, self._moved)
+        if request.continue_stream:
+            way = routes.parts.fall_back(hops or (Hop(route, request.model),), self._moved)
+            self._way = partial(self._carried, way)
 
     async def run(self, brake: Brake | None = None) -> LLMResult:
         """Send the request down the chain; `brake` ends it early.
@@ -88,6 +96,12 @@ class Conduct:
         show = parts.config.global_.log_content
         return await Fitting(self._request, model, self._way, parts.clock, self._completed, show).whole(result)
 
+    async def _carried(self, way: Falling, request: LLMRequest) -> LLMResult:
+        parts, result = self._routes.parts, await way(request)
+        if not isinstance(result, LLMStream):
+            return result
+        return continued(result, self._request, way, clock=parts.clock, price=parts.cost)
+
     def _moved(self, route: Route, request: LLMRequest) -> None:
         self._chain, self._provider, self._request = route.chain, route.provider, request
 
@@ -104,7 +118,7 @@ class Conduct:
         parts, call, provider = self._routes.parts, self._call, self._provider
         model = response.model or self._request.model or ""
         cost = response.cost  # the cache's, or the provider's own word
-        if cost is None and not response.cached:
+        if cost is None and not response.cached and not response.continued:
             cost = parts.cost(provider, model, response.usage)
         return response_with(
             response,

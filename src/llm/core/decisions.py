@@ -18,8 +18,8 @@ class Decision(NamedTuple):
         at: Monotonic seconds.
         event: What happened, as one word: `ticketed`, `queued`, `withdrawn` (from the queue), `paid`, `sent`,
             `unsent` (nothing left after all), `answering`, `refused` (by the provider, for a limit), `failed` (an
-            attempt), `settled`, `refunded`, `closed` (the ticket), `fell_back` (to another target), `ended`, and what
-            layers note.
+            attempt), `settled`, `refunded`, `closed` (the ticket), `fell_back` (to another target), `continued` (a
+            broken stream), `ended`, and what layers note.
         detail: Which limit, key, amount or failure it was about.
     """
 
@@ -70,6 +70,11 @@ def _moved(move: tuple[str, str, str]) -> str:
     return f"from {left} to {taken}: {why}"
 
 
+def _continued(part: tuple[str, int]) -> str:
+    target, at = part
+    return f"{target} goes on at character {at}"
+
+
 def _amount(charge: Any) -> str:  # noqa: ANN401 - a `Charge`
     tokens = f"{charge.total_tokens} tokens ({charge.input_tokens} in, {charge.output_tokens} out)"
     return f"{tokens}, {charge.cost:.6g} US dollars" if charge.cost else tokens
@@ -82,4 +87,5 @@ _WORDS: Final[Mapping[str, Callable[[Any], str]]] = {
     "refused": _refused,
     "failed": _failed,
     "fell_back": _moved,
+    "continued": _continued,
 }

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from llm.utils.clock import Clock
 
     from .config import LLMConfig
+    from .exceptions import LLMException
     from .inflight import InFlight, Outbox
     from .protocols import Middleware, Transport
+    from .stream import LLMResult
     from .types import TokenUsage
 
 
@@ -67,6 +69,28 @@ class Moved(Protocol):
         """Take over the route, and the request as it is made there."""
 
 
+class Falling(Protocol):
+    """The way of one call over several targets, as a `CallNext`."""
+
+    @property
+    def targets(self) -> int:
+        """How many targets it has."""
+        ...
+
+    @property
+    def target(self) -> Target:
+        """The one that was asked last."""
+        ...
+
+    async def __call__(self, request: LLMRequest) -> LLMResult:
+        """Ask the first, and where that cannot serve the others, in order."""
+        ...
+
+    async def go_on(self, request: LLMRequest, error: LLMException) -> LLMResult:
+        """Ask the next, or the same again where it is the last, since its stream broke with this error."""
+        ...
+
+
 class Parts(Protocol):
     """What the composition root builds from a configuration, for the manager to own."""
 
@@ -98,8 +122,8 @@ class Parts(Protocol):
         """
         ...
 
-    def fall_back(self, hops: Sequence[Hop], moved: Moved) -> CallNext:
-        """Return what asks the first of these targets, and where that cannot serve the others, in order."""
+    def fall_back(self, hops: Sequence[Hop], moved: Moved) -> Falling:
+        """Return the way of one call over these targets; where it falls back, `moved` is told."""
         ...
 
     def cost(self, provider: str, model: str, usage: TokenUsage) -> float | None:

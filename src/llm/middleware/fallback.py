@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from llm.core.call import CallState
 from llm.core.exceptions import (
     LLMAuthenticationError,
     LLMCircuitOpenError,
@@ -30,7 +31,7 @@ from .errors import another
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from llm.core.parts import Hop, Moved
+    from llm.core.parts import Hop, Moved, Route
     from llm.core.stream import LLMResult
     from llm.core.types import LLMRequest
     from llm.utils.clock import Clock
@@ -52,6 +53,10 @@ class Fallback:
     """The way of one call: a `CallNext` in front of the chains of its targets.
 
     Asked again, as for a second answer that fits a `response_model`, it goes on with the target that answered.
+
+    Attributes:
+        targets: How many it has.
+        target: The one that was asked last.
     """
 
     def __init__(
@@ -72,6 +77,8 @@ class Fallback:
             window: Returns the context window, in tokens, of a provider's model; None where that is unknown.
             moved: Is told of each move.
         """
+        self.targets: int = len(hops)
+        self.target: Target = Target(hops[0].route.provider, hops[0].model)
         self._hops = list(hops)
         self._clock = clock
         self._after = after
@@ -101,8 +108,26 @@ class Fallback:
         finally:
             failures.clear()  # an error holds this frame, which held the errors
 
+    async def go_on(self, request: LLMRequest, error: LLMException) -> LLMResult:
+        """Ask the next target, or the same again where it is the last, since its stream broke with this error.
+
+        Whose call it is does not change any more: that of the target that began.
+
+        Raises:
+            LLMException: None answers; as for a call.
+        """
+        self._moved = _nobody
+        here = request_with(request, model=self.target.model)
+        call = here.call
+        if len(self._hops) > 1:
+            here = self._advance(here, error) or here
+        elif call is not None and call.state is CallState.TICKETED:
+            call.closed(self._clock.now())
+        return await self(here)
+
     async def _ask(self, request: LLMRequest) -> LLMResult:
         hop, call = self._hops[0], request.call
+        self.target = _target(hop, request)
         if call is not None:
             call.patience = self._after if len(self._hops) > 1 else None
         if hop.speeds is None:
@@ -110,7 +135,7 @@ class Fallback:
         return await self._timed(hop, request)
 
     async def _timed(self, hop: Hop, request: LLMRequest) -> LLMResult:
-        target, speeds, call = _target(hop, request), hop.speeds, request.call
+        target, speeds, call = self.target, hop.speeds, request.call
         began, sends = self._clock.now(), 0 if call is None else call.sends
         try:
             result = await hop.route.chain.call(request)
@@ -128,6 +153,10 @@ class Fallback:
         call, now = request.call, self._clock.now()
         if call is None or not _moves_on(error) or (call.deadline is not None and now >= call.deadline):
             return None
+        return self._advance(request, error)
+
+    def _advance(self, request: LLMRequest, error: LLMException) -> LLMRequest | None:
+        call = request.call
         left = self._hops.pop(0)
         if isinstance(error, LLMContextLengthError):
             self._hops = self._roomier(left, request, error)
@@ -137,7 +166,8 @@ class Fallback:
         hop = self._hops[0]
         model = hop.model or hop.route.chain.pool.queue.choose_model()
         following = request_with(request, model=model)
-        call.fell_back(now, (_named(left, request), _named(hop, following), _in_short(error)))
+        if call is not None:
+            call.fell_back(self._clock.now(), (_named(left, request), _named(hop, following), _in_short(error)))
         self._moved(hop.route, following)
         return following
 
@@ -154,6 +184,10 @@ class Fallback:
         fits = (model for model in models if (self._window(hop.route.provider, model) or 0) >= needed)
         model = next(fits, None)
         return None if model is None else hop._replace(model=model)
+
+
+def _nobody(route: Route, request: LLMRequest) -> None:
+    """Hear of a move that changes nothing."""
 
 
 def _moves_on(error: LLMException) -> bool:

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from llm.core.config.providers import ProviderConfig
     from llm.core.config.sections import CacheConfig
     from llm.core.inflight import Outbox
-    from llm.core.parts import Hop, Moved
+    from llm.core.parts import Falling, Hop, Moved
     from llm.core.pool import Pool
-    from llm.core.protocols import CallNext, Middleware, Transport
+    from llm.core.protocols import Middleware, Transport
     from llm.core.types import LLMRequest, LLMResponse
     from llm.utils.clock import Clock
 
@@ -130,8 +130,8 @@ class Composition:
         hearing: tuple[CallObserver, ...] = (*observers, self._journal.observer(provider))
         return Chain(compose(layers, pool), pool, opener.ticket, hearing, _glance(layers))
 
-    def fall_back(self, hops: Sequence[Hop], moved: Moved) -> CallNext:
-        """Return what asks the first of these targets, and where that cannot serve the others, in order."""
+    def fall_back(self, hops: Sequence[Hop], moved: Moved) -> Falling:
+        """Return the way of one call over these targets; where it falls back, `moved` is told."""
         return Fallback(
             hops, clock=self.clock, after=self.config.global_.fallback_after, window=self._window, moved=moved
         )
