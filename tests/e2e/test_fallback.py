@@ -112,6 +112,25 @@ async def test_a_stream_that_breaks_after_its_first_token_is_told_with_what_came
     assert sound.requests == []
 
 
+@pytest.mark.parametrize("kind", ["polite_cut", "truncated", "error_event"])
+async def test_where_the_caller_asks_so_a_stream_that_breaks_is_carried_on_by_the_next_provider(kind: str) -> None:
+    async with (
+        MockUpstream("openai", faults=[Fault(kind, every=1, after_chunks=3)]) as failing,
+        MockUpstream("anthropic", answer=lambda _: " and so on.") as sound,
+        LLMManager.open(config(openai=failing, anthropic=sound)) as manager,
+    ):
+        stream = manager.get_client().stream_complete("a text of several chunks, to be broken", continue_stream=True)
+        response = await stream.response()
+        status = manager.get_status()
+    [went_on] = response.continued
+    assert (went_on.provider, response.provider) == ("anthropic", "openai")
+    assert response.content[went_on.at :] == " and so on."
+    assert went_on.at > 0
+    [asked] = [record.body["messages"] for record in sound.requests]
+    assert [turn["role"] for turn in asked] == ["user", "assistant", "user"]
+    assert (status["pool"]["calls"], status["metrics"]["successful_requests"], len(failing.requests)) == (0, 1, 1)
+
+
 @pytest.mark.parametrize("how", ["nobody listens", "every key refused", "no credit", "overloaded"])
 async def test_a_dead_provider_costs_no_call(how: str) -> None:
     kinds = {"every key refused": "auth", "no credit": "quota", "overloaded": "overloaded"}
