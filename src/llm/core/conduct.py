@@ -42,11 +42,11 @@ class Conduct:
         self._call: Call = request.call
         self._request = request
         self._way: CallNext = self._chain.call
-        if hops:
-            self._way = routes.parts.fall_back(hops, self._moved)
         if request.continue_stream:
-            way = routes.parts.fall_back(hops or (Hop(route, request.model),), self._moved)
-            self._way = partial(self._carried, way)
+            hops = hops or (Hop(route, request.model),)
+        if hops:
+            way = routes.parts.fall_back(self._call, hops, self._moved)
+            self._way = partial(self._carried, way) if request.continue_stream else way
 
     async def run(self, brake: Brake | None = None) -> LLMResult:
         """Send the request down the chain; `brake` ends it early.
@@ -98,9 +98,7 @@ class Conduct:
 
     async def _carried(self, way: Falling, request: LLMRequest) -> LLMResult:
         parts, result = self._routes.parts, await way(request)
-        if not isinstance(result, LLMStream):
-            return result
-        return continued(result, self._request, way, clock=parts.clock, price=parts.cost)
+        return continued(as_stream(result), self._request, way, price=parts.cost)
 
     def _moved(self, route: Route, request: LLMRequest) -> None:
         self._chain, self._provider, self._request = route.chain, route.provider, request

@@ -32,8 +32,6 @@ from .types import TokenUsage, request_with, response_with
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llm.utils.clock import Clock
-
     from .parts import Falling
     from .types import LLMRequest, LLMResponse, StreamChunk
 
@@ -48,7 +46,6 @@ def continued(
     request: LLMRequest,
     way: Falling,
     *,
-    clock: Clock,
     price: Callable[[str, str, TokenUsage], float | None],
 ) -> LLMStream:
     """Return a stream that goes on where `stream` breaks, as often as there are targets.
@@ -57,10 +54,9 @@ def continued(
         stream: The answer's first part, its first chunk in hand.
         request: What was asked.
         way: Asks for the next part.
-        clock: Its time.
         price: Returns the US dollars of a provider's model and its tokens; None where that is unknown.
     """
-    source = _Parts(stream, request, way, clock, price)
+    source = _Parts(stream, request, way, price)
     whole = LLMStream(source, provider=stream.provider, key=stream.key)
     whole.finish_with(source.completed)
     source.belong_to(whole)
@@ -79,7 +75,6 @@ class _Parts:
         stream: LLMStream,
         request: LLMRequest,
         way: Falling,
-        clock: Clock,
         price: Callable[[str, str, TokenUsage], float | None],
     ) -> None:
         self.id: str = ""
@@ -89,7 +84,6 @@ class _Parts:
         self._request = request
         self._asked = request
         self._way = way
-        self._clock = clock
         self._left = way.targets
         self._price = price
         self._usage = TokenUsage()
@@ -150,27 +144,26 @@ class _Parts:
         Raises:
             LLMException: How the last one broke, where there is no next.
         """
-        whole, call, now = self._whole(), self._request.call, self._clock.now()
+        whole = self._whole()
         text = "" if whole is None else whole.text
         if isinstance(error, LLMStreamInterruptedError):
             error.partial = text
-        late = call is not None and call.deadline is not None and now >= call.deadline
-        if self._closed or late or not self._one or not self._left or not _is_break(error):
+        if self._closed or not self._one or not self._left or not _is_break(error):
             raise error
         self._left -= 1
         self._count_part()
         try:
             with self._scope:
-                result = await self._way.go_on(_carrying_on(self._request, text), error)
+                result = await self._way.go_on(_carrying_on(self._request, text), error, at=len(text))
         except LLMException as failure:
+            if failure is error:
+                raise
             error.message += f"; it could not be continued ({type(failure).__name__})"
             raise error from failure
         self._take(as_stream(result), len(text))
 
     def _take(self, stream: LLMStream, at: int) -> None:
-        target, call = self._way.target, self._request.call
-        if call is not None:
-            call.note(self._clock.now(), "continued", (str(target), at))
+        target = self._way.target
         self.continued += (Continuation(at, target.provider, target.model or "", stream.key),)
         self._asked = request_with(self._request, model=target.model)
         self._stream = stream

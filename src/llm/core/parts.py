@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from llm.utils.clock import Clock
 
+    from .call import Call
     from .config import LLMConfig
     from .exceptions import LLMException
     from .inflight import InFlight, Outbox
@@ -86,8 +87,12 @@ class Falling(Protocol):
         """Ask the first, and where that cannot serve the others, in order."""
         ...
 
-    async def go_on(self, request: LLMRequest, error: LLMException) -> LLMResult:
-        """Ask the next, or the same again where it is the last, since its stream broke with this error."""
+    async def go_on(self, request: LLMRequest, error: LLMException, *, at: int) -> LLMResult:
+        """Ask the next, or the same again where it is the last, since its stream broke at a character, with an error.
+
+        Raises:
+            LLMException: None could go on; the error itself where it is too late to ask.
+        """
         ...
 
 
@@ -122,8 +127,8 @@ class Parts(Protocol):
         """
         ...
 
-    def fall_back(self, hops: Sequence[Hop], moved: Moved) -> Falling:
-        """Return the way of one call over these targets; where it falls back, `moved` is told."""
+    def fall_back(self, call: Call, hops: Sequence[Hop], moved: Moved) -> Falling:
+        """Return the way of a call over these targets; where it falls back, `moved` is told."""
         ...
 
     def cost(self, provider: str, model: str, usage: TokenUsage) -> float | None:

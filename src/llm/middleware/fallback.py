@@ -31,7 +31,9 @@ from .errors import another
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from llm.core.call import Call
     from llm.core.parts import Hop, Moved, Route
+    from llm.core.speeds import Speeds
     from llm.core.stream import LLMResult
     from llm.core.types import LLMRequest
     from llm.utils.clock import Clock
@@ -59,8 +61,9 @@ class Fallback:
         target: The one that was asked last.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it goes by, once
         self,
+        call: Call,
         hops: Sequence[Hop],
         *,
         clock: Clock,
@@ -71,6 +74,7 @@ class Fallback:
         """Make the way.
 
         Args:
+            call: Whose way it is.
             hops: The targets, in the order in which they are tried; the first is asked for the request's own model.
             clock: Its time.
             after: Seconds of waiting for capacity after which it moves on; None: it waits as long as it takes.
@@ -79,6 +83,7 @@ class Fallback:
         """
         self.targets: int = len(hops)
         self.target: Target = Target(hops[0].route.provider, hops[0].model)
+        self._call = call
         self._hops = list(hops)
         self._clock = clock
         self._after = after
@@ -97,7 +102,7 @@ class Fallback:
                 try:
                     return await self._ask(request)
                 except LLMException as error:
-                    failures.append(Failure(_named(self._hops[0], request), error))
+                    failures.append(Failure(str(self.target), error))
                     following = self._following(request, error)
                     if following is None:
                         if len(failures) == 1:
@@ -108,55 +113,53 @@ class Fallback:
         finally:
             failures.clear()  # an error holds this frame, which held the errors
 
-    async def go_on(self, request: LLMRequest, error: LLMException) -> LLMResult:
-        """Ask the next target, or the same again where it is the last, since its stream broke with this error.
+    async def go_on(self, request: LLMRequest, error: LLMException, *, at: int) -> LLMResult:
+        """Ask the next target, or the same again where it is the last, since its stream broke at a character.
 
         Whose call it is does not change any more: that of the target that began.
 
         Raises:
-            LLMException: None answers; as for a call.
+            LLMException: None answers, as for a call; where it is too late to ask, `error` itself.
         """
+        call = self._call
+        if self._is_late():
+            raise error
         self._moved = _nobody
         here = request_with(request, model=self.target.model)
-        call = here.call
         if len(self._hops) > 1:
             here = self._advance(here, error) or here
-        elif call is not None and call.state is CallState.TICKETED:
+        elif call.state is CallState.TICKETED:
             call.closed(self._clock.now())
-        return await self(here)
+        result = await self(here)
+        call.note(self._clock.now(), "continued", (str(self.target), at))
+        return result
 
     async def _ask(self, request: LLMRequest) -> LLMResult:
-        hop, call = self._hops[0], request.call
-        self.target = _target(hop, request)
-        if call is not None:
-            call.patience = self._after if len(self._hops) > 1 else None
+        hop = self._hops[0]
+        self.target = Target(hop.route.provider, request.model)
+        self._call.patience = self._after if len(self._hops) > 1 else None
         if hop.speeds is None:
             return await hop.route.chain.call(request)
-        return await self._timed(hop, request)
+        return await self._timed(hop, hop.speeds, request)
 
-    async def _timed(self, hop: Hop, request: LLMRequest) -> LLMResult:
-        target, speeds, call = self.target, hop.speeds, request.call
-        began, sends = self._clock.now(), 0 if call is None else call.sends
+    async def _timed(self, hop: Hop, speeds: Speeds, request: LLMRequest) -> LLMResult:
+        began, sends = self._clock.now(), self._call.sends
         try:
             result = await hop.route.chain.call(request)
         except LLMException as error:
-            if speeds is not None and _moves_on(error):
-                speeds.failed(self._clock.now(), target, stream=request.stream)
+            if _moves_on(error):
+                speeds.failed(self._clock.now(), self.target, stream=request.stream)
             raise
-        if speeds is not None and call is not None and call.sends > sends:  # else it came from the cache
+        if self._call.sends > sends:  # else it came from the cache
             now = self._clock.now()
-            speeds.answered(now, target, now - began, stream=request.stream)
+            speeds.answered(now, self.target, now - began, stream=request.stream)
         return result
 
     def _following(self, request: LLMRequest, error: LLMException) -> LLMRequest | None:
         """Go to the next target that may do better, and return the request as it is made there; None: there is none."""
-        call, now = request.call, self._clock.now()
-        if call is None or not _moves_on(error) or (call.deadline is not None and now >= call.deadline):
-            return None
-        return self._advance(request, error)
+        return None if self._is_late() or not _moves_on(error) else self._advance(request, error)
 
     def _advance(self, request: LLMRequest, error: LLMException) -> LLMRequest | None:
-        call = request.call
         left = self._hops.pop(0)
         if isinstance(error, LLMContextLengthError):
             self._hops = self._roomier(left, request, error)
@@ -164,12 +167,15 @@ class Fallback:
             self._hops = [left]  # for a call that is asked again
             return None
         hop = self._hops[0]
-        model = hop.model or hop.route.chain.pool.queue.choose_model()
-        following = request_with(request, model=model)
-        if call is not None:
-            call.fell_back(self._clock.now(), (_named(left, request), _named(hop, following), _in_short(error)))
+        taken = Target(hop.route.provider, hop.model or hop.route.chain.pool.queue.choose_model())
+        self._call.fell_back(self._clock.now(), (str(self.target), str(taken), _in_short(error)))
+        following = request_with(request, model=taken.model)
         self._moved(hop.route, following)
         return following
+
+    def _is_late(self) -> bool:
+        deadline = self._call.deadline
+        return deadline is not None and self._clock.now() >= deadline
 
     def _roomier(self, left: Hop, request: LLMRequest, error: LLMContextLengthError) -> list[Hop]:
         """Return the targets that are known to have the room that this one lacked, with the models that have it."""
@@ -237,11 +243,3 @@ def _in_short(error: LLMException) -> str:
     """Return an error's kind and status: nothing of its words, which may be a provider's."""
     name = type(error).__name__
     return name if error.status is None else f"{name} {error.status}"
-
-
-def _target(hop: Hop, request: LLMRequest) -> Target:
-    return Target(hop.route.provider, request.model)
-
-
-def _named(hop: Hop, request: LLMRequest) -> str:
-    return str(_target(hop, request))

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from llm.cache.base import CacheBackend
+    from llm.core.call import Call
     from llm.core.config import LLMConfig
     from llm.core.config.providers import ProviderConfig
     from llm.core.config.sections import CacheConfig
@@ -130,10 +131,10 @@ class Composition:
         hearing: tuple[CallObserver, ...] = (*observers, self._journal.observer(provider))
         return Chain(compose(layers, pool), pool, opener.ticket, hearing, _glance(layers))
 
-    def fall_back(self, hops: Sequence[Hop], moved: Moved) -> Falling:
-        """Return the way of one call over these targets; where it falls back, `moved` is told."""
+    def fall_back(self, call: Call, hops: Sequence[Hop], moved: Moved) -> Falling:
+        """Return the way of a call over these targets; where it falls back, `moved` is told."""
         return Fallback(
-            hops, clock=self.clock, after=self.config.global_.fallback_after, window=self._window, moved=moved
+            call, hops, clock=self.clock, after=self.config.global_.fallback_after, window=self._window, moved=moved
         )
 
     def cost(self, provider: str, model: str, usage: TokenUsage) -> float | None:
