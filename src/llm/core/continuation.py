@@ -93,7 +93,7 @@ class _Parts:
         self._reading = False
         self._closed = False
         self._scope = Scope()
-        self._whole: Callable[[], LLMStream | None] = _nobody
+        self._whole: Callable[[], LLMStream | None] = lambda: None
 
     def belong_to(self, whole: LLMStream) -> None:
         self._whole = weakref.ref(whole)
@@ -180,10 +180,6 @@ class _Parts:
         cost = stream.cost if stream.cost is not None else self._price(stream.provider, asked.model or "", usage)
         self._usage += usage
         self._cost = None if cost is None or self._cost is None else self._cost + cost
-
-
-def _nobody() -> None:
-    return None
 
 
 def _is_break(error: LLMException) -> bool:

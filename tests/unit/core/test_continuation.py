@@ -300,6 +300,16 @@ async def test_a_stream_that_nobody_reads_ends_at_its_deadline_and_asks_nobody(b
     assert bench.leaks() == [0, 0]
 
 
+async def test_a_slow_reader_with_nothing_waiting_is_not_taken_for_gone(bench: Bench) -> None:
+    bench.says("a", ["Once ", "upon"])
+    async with bench.open() as manager:
+        stream = ask(manager)
+        await anext(stream)
+        stream.watch(bench.clock, idle=5.0, deadline=None)
+        await bench.clock.sleep(20.0)
+        assert (await stream.response()).content == "Once upon"
+
+
 # --- what it does not go with --------------------------------------------------------------------------------------
 
 
