@@ -162,7 +162,7 @@ def _message_or_plain(message: object) -> Any:  # noqa: ANN401 - JSON
 def _message(message: Message) -> list[Any]:
     content = message.content
     turn = [
-        str(message.role),
+        message.role,  # as JSON its value
         # A mark for the vendor's cache decides nothing about the answer.
         content if isinstance(content, str) else [_part(part) for part in content if not isinstance(part, CachePoint)],
         message.name,

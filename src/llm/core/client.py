@@ -18,7 +18,7 @@ from .repair import check_structured
 from .routing import check_provider
 from .stream import LLMStream
 from .texts import EmbeddingInput
-from .types import LLMRequest, LLMResponse, request_with
+from .types import LLMRequest, LLMResponse, fill_request, request_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -108,7 +108,7 @@ class LLMClient:
             LLMValidationError: The second answer does not fit `response_model` either, or `max_tokens` cut the first.
             LLMException: The call failed; the kinds say how.
         """
-        return await self.request(
+        result = await self._send(
             LLMRequest(
                 messages,
                 model=model,
@@ -128,8 +128,10 @@ class LLMClient:
                 cache=cache,
                 metadata=metadata,
                 extra=extra,
-            )
+            ),
+            mine=True,
         )
+        return await _whole(result) if isinstance(result, LLMStream) else result
 
     def stream_complete(  # noqa: PLR0913 - the contract's options
         self,
@@ -191,7 +193,7 @@ class LLMClient:
             continue_stream=continue_stream,
         )
         brake = Brake()
-        return LLMStream.lazy(lambda: self._send(request, brake), stop=brake.pull)
+        return LLMStream.lazy(lambda: self._send(request, brake, mine=True), stop=brake.pull)
 
     async def request(self, request: LLMRequest) -> LLMResponse:
         """Answer a request whole, also one that asks for a stream, whose chunks are then gathered.
@@ -204,10 +206,7 @@ class LLMClient:
                 f"request is a {type(request).__name__}; pass an LLMRequest, or call complete() with messages"
             )
         result = await self._send(request)
-        if isinstance(result, LLMStream):
-            async with result:
-                return await result.response()
-        return result
+        return await _whole(result) if isinstance(result, LLMStream) else result
 
     async def embed(
         self, texts: str | Sequence[str], *, model: str | None = None, dimensions: int | None = None
@@ -271,10 +270,11 @@ class LLMClient:
             message = f"no count of tokens came within {seconds:g} seconds (timeouts.attempt, or global.timeout)"
             raise LLMTimeoutError(message, phase="total", retryable=True, provider=name, model=request.model) from None
 
-    def prepare(self, request: LLMRequest) -> tuple[Route, LLMRequest, tuple[Hop, ...]]:
+    def prepare(self, request: LLMRequest, *, mine: bool = False) -> tuple[Route, LLMRequest, tuple[Hop, ...]]:
         """Give a request its way, its model and the record of its call; `manager.explain` asks about the same.
 
-        Where others may serve if the first cannot, all are told, the first included.
+        A copy of it, but where it is `mine`: made for this call, and in nobody's hands. Where others may serve if the
+        first target cannot, all are told, the first included.
         """
         check_structured(request)
         route, model, hops = self._find(request)
@@ -285,16 +285,24 @@ class LLMClient:
         priority = request.priority if request.priority is not None else self._priority
         deadline = None if timeout is None else now + timeout
         call = Call(now, deadline=deadline, user=user, priority=priority)
-        return route, request_with(request, model=model, user=user, priority=priority, call=call), hops
+        if not mine:
+            return route, request_with(request, model=model, user=user, priority=priority, call=call), hops
+        fill_request(request, model, user, priority, call)
+        return route, request, hops
 
     def _find(self, request: LLMRequest) -> tuple[Route, str, tuple[Hop, ...]]:
         route, model, hops = self._route.to(request.model or self._model, request)
         check_provider(route.provider, self._routes.parts.chains)  # a reload may have taken it away
         return route, model or route.chain.pool.queue.choose_model(vectors=request.embed is not None), hops
 
-    async def _send(self, request: LLMRequest, brake: Brake | None = None) -> LLMResult:
-        route, prepared, hops = self.prepare(request)
+    async def _send(self, request: LLMRequest, brake: Brake | None = None, *, mine: bool = False) -> LLMResult:
+        route, prepared, hops = self.prepare(request, mine=mine)
         return await Conduct(self._routes, route, prepared, hops).run(brake)
+
+
+async def _whole(stream: LLMStream) -> LLMResponse:
+    async with stream:
+        return await stream.response()
 
 
 def _is_text(value: object) -> bool:

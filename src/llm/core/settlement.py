@@ -11,6 +11,7 @@ from .exceptions import LLMException, LLMRateLimitError
 from .tokens import CHARACTERS_PER_TOKEN
 from .types import TokenUsage
 
+_DOUBT = 0.05
 _REFUSED = range(HTTPStatus.BAD_REQUEST, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
@@ -49,13 +50,13 @@ class Settlement:
             return Charge(), None
         known = self._with(paid, model, 0)
         if isinstance(error, LLMException):
-            return known, self._usual(paid, model, 0) if status is None else None
-        return known, paid
+            return known, _doubted(self._usual(paid, model, 0)) if status is None else None
+        return known, _doubted(paid)
 
     def cut(self, paid: Charge, model: str, text: str) -> tuple[Charge, Charge]:
         """Return what a stream took that did not end well: only its chunks tell."""
         came = -(-len(text) // CHARACTERS_PER_TOKEN)
-        return self._with(paid, model, came), self._usual(paid, model, came)
+        return self._with(paid, model, came), _doubted(self._usual(paid, model, came))
 
     def _usual(self, paid: Charge, model: str, output: int) -> Charge:
         usual = output if self.expected is None else max(output, min(self.expected(model), paid.output_tokens))
@@ -64,3 +65,13 @@ class Settlement:
     def _with(self, paid: Charge, model: str, output: int) -> Charge:
         cost = 0.0 if self.cost is None else self.cost(model, TokenUsage(paid.input_tokens, output))
         return Charge(paid.input_tokens, output, paid.input_tokens + output, cost)
+
+
+def _doubted(charge: Charge) -> Charge:
+    """Return the charge with a prompt as long as it may be.
+
+    Of twenty prompts one is longer than its estimate. Where no usage ever corrects that, and the provider rounds what
+    it says is left, every such call brings our count a little further ahead of the provider's.
+    """
+    more = int(charge.input_tokens * _DOUBT) + 1
+    return charge._replace(input_tokens=charge.input_tokens + more, total_tokens=charge.total_tokens + more)

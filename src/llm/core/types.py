@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from llm.utils.frozen import copier, quick
+from llm.utils.frozen import copier, filler, quick
 
 from . import choices
 from .call import Call
@@ -248,6 +248,9 @@ class LLMRequest:
 
 request_with = copier(LLMRequest)
 """Returns a request with other values in the fields that are named, unchecked."""
+
+fill_request = filler(LLMRequest, "model", "user", "priority", "call")
+"""Completes a request that was made for one call and is in nobody's hands yet."""
 
 
 def _are_read(messages: object) -> bool:

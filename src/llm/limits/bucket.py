@@ -149,11 +149,13 @@ class TokenBucket(Timed):
     def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
         """Lower the level at once to what the vendor must have now; raise it when it has had more for a while."""
         reckoning, epoch = self._reckoning, hold.epoch
+        least, most = told_level(report, self.period)
         if report.refused:
+            if least < hold.amount:  # as far as rounded numbers tell, it was too little
+                most = min(most, hold.amount)
             self._refused(now, hold)
         rate = self.capacity / self.period
         level = self._refilled(now)
-        least, most = told_level(report, self.period)
         highest = (
             most + rate * (now - hold.at)
             - reckoning.drawn_after(epoch) + reckoning.returned - hold.mark

@@ -57,3 +57,15 @@ def copier(kind: type[_T]) -> Callable[..., _T]:
     exec(source, space)  # noqa: S102 - of our own names only
     made: Callable[..., _T] = space["copy"]
     return made
+
+
+def filler(kind: type[_T], *names: str) -> Callable[..., None]:
+    """Return a function that puts values into these fields of a value that nobody else holds yet, in this order.
+
+    A tenth of the cost of a copy. Compiled as in `quick`.
+    """
+    space: dict[str, Any] = {f"set_{name}": getattr(kind, name).__set__ for name in names}
+    lines = [f"    set_{name}(value, {name})" for name in names]
+    exec("\n".join([f"def fill(value, {', '.join(names)}):", *lines]), space)  # noqa: S102 - of our own names only
+    made: Callable[..., None] = space["fill"]
+    return made

@@ -120,7 +120,10 @@ PROMPT = "four" * 100
 @pytest.mark.parametrize(
     ("error", "tokens"),
     [
-        (LLMConnectionError("cut", sent=True), 598),  # the provider may go on to the end
+        (
+            LLMConnectionError("cut", sent=True),
+            604,
+        ),  # the prompt may be longer than estimated, the answer go on to its end
         (LLMServerError("a senseless answer", status=200), 100),
         (LLMServerError("down", status=500), 100),
         (LLMRateLimitError("slow down", status=429), 0),
@@ -145,7 +148,8 @@ async def test_of_a_call_that_was_cancelled_upstream_its_key_keeps_what_the_prov
     await bench.open()
     with pytest.raises(asyncio.CancelledError):
         await bench.run(call(bench.once, text=PROMPT, max_tokens=500), 30.0)
-    assert bench.taken(0) == {"tokens_per_minute": 0.6, "requests_per_minute": 0.1}
+    # the prompt's hundred tokens were estimated, and nobody will ever say what they were
+    assert bench.taken(0) == {"tokens_per_minute": 0.606, "requests_per_minute": 0.1}
 
 
 @CALLS

@@ -133,6 +133,18 @@ def test_a_refusal_takes_nothing_and_shows_that_nothing_is_left(
     assert free(limit, 0.05) == pytest.approx(7.0, abs=0.1)
 
 
+def test_a_refusal_shows_that_less_was_left_than_was_asked_for_where_the_number_is_rounded() -> None:
+    def left_after(asked: float, told: float) -> float:
+        limit = TokenBucket("input_tokens_per_minute", "input_tokens", 50_000.0, 60.0)
+        limit.take(0.0, 48_000.0)
+        hold = limit.take(0.0, asked)
+        limit.learn(0.0, hold, LimitReport("input_tokens", 50_000.0, told, rounding=1000.0, refused=True))
+        return 50_000.0 * (1.0 - limit.saturation(0.0))
+
+    assert left_after(1_990.0, 2_000.0) == pytest.approx(1_990.0)  # told: 1,000 to 2,000
+    assert left_after(500.0, 2_000.0) == pytest.approx(2_000.0)  # it was another limit that was short
+
+
 def test_as_much_as_others_took_is_kept_back_for_them_and_comes_free_once_they_stop() -> None:
     for make in (bucket, window):
         limit = make()

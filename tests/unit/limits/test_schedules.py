@@ -267,7 +267,8 @@ class Upstream:
             now = self.machine.clock.now()
             if sent in self.pending:  # the client left: the request counts, and of the tokens at least the prompt
                 self.pending.remove(sent)
-                sent.settle(now, requests=1.0, tokens=PROMPT, cautious=job.tokens)
+                doubt = PROMPT // 20 + 1  # of the prompt, which nobody counted: a twentieth
+                sent.settle(now, requests=1.0, tokens=PROMPT, cautious=job.tokens + doubt)
             job.sent = None
 
     async def close(self) -> None:

@@ -1,0 +1,154 @@
+"""What the memory cache has at hand is given before the chain is asked, and is still a call like any other."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from llm import CachePolicy, LLMManager, LLMPoolExhaustedError, LLMRateLimitError, LLMRequest
+from llm.testing import FakeClock, MockUpstream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from llm import LLMClient
+    from llm.core.protocols import CallNext
+    from llm.core.stream import LLMResult
+
+MODEL = "gpt-4o-mini"
+
+
+class Bench:
+    """A manager with a cache, on a fake clock, in front of a mock without a socket."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.upstream = MockUpstream("openai", clock=self.clock)
+
+    async def open(self, **sections: Any) -> LLMManager:  # noqa: ANN401 - sections as they come
+        provider = {"base_url": "http://upstream.test/v1", "api_keys": ["sk-test-1"], "models": [MODEL]}
+        config = {"providers": {"openai": provider}, "cache": {"backend": "memory"}, **sections}
+        return await LLMManager.open(config, transport=self.upstream.transport(), clock=self.clock)
+
+    @property
+    def sent(self) -> int:
+        return len(self.upstream.requests)
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    bench = Bench()
+    async with bench.upstream:
+        yield bench
+
+
+async def kept(client: LLMClient, clock: FakeClock, text: str = "hello") -> str:
+    """Ask once, so that the answer is in the cache."""
+    answer = await client.complete(text)
+    await clock.advance(0.0)
+    return answer.content
+
+
+async def test_a_hit_is_a_call_with_its_count_and_costs_nothing(bench: Bench) -> None:
+    async with await bench.open() as manager:
+        client = manager.get_client(user="alice")
+        first = await kept(client, bench.clock)
+
+        again = await client.complete("hello")
+
+        metrics, users = manager.get_status()["metrics"], manager.get_status()["users"]
+    assert (again.content, again.cached, again.cost, again.attempts, again.key) == (first, True, 0.0, 0, None)
+    assert (again.provider, again.model) == ("openai", MODEL)
+    assert bench.sent == 1
+    assert (metrics["total_requests"], metrics["successful_requests"]) == (2, 2)
+    assert (metrics["cache"]["hits"], metrics["cache"]["misses"]) == (1, 1)
+    assert users["alice"]["requests"] == 2
+
+
+async def test_a_hit_is_given_to_a_user_whose_budget_is_used_up(bench: Bench) -> None:
+    async with await bench.open(limits={"users": {"default": {"requests_per_day": 1}}}) as manager:
+        client = manager.get_client(user="alice")
+        first = await kept(client, bench.clock)
+
+        assert (await client.complete("hello")).content == first
+        with pytest.raises(LLMRateLimitError):
+            await client.complete("another question")
+
+
+async def test_a_layer_that_stands_before_the_cache_sees_every_hit(bench: Bench) -> None:
+    seen: list[LLMRequest] = []
+
+    async def watch(request: LLMRequest, call_next: CallNext) -> LLMResult:
+        seen.append(request)
+        return await call_next(request)
+
+    async with await bench.open() as manager:
+        before = manager.get_client(middleware=["rate_limit", watch, "retry", "cache", "logging", "metrics"])
+        await kept(before, bench.clock)
+        assert (await before.complete("hello")).cached
+        assert len(seen) == 2
+
+        behind = manager.get_client(middleware=["rate_limit", "retry", "cache", watch])
+        assert (await behind.complete("hello")).cached
+        assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("policy", "sent"),
+    [(None, 1), (CachePolicy(), 1), (False, 2), (CachePolicy(refresh=True), 2), (CachePolicy(ttl=5.0), 2)],
+)
+async def test_a_calls_own_policy_holds(bench: Bench, policy: CachePolicy | bool | None, sent: int) -> None:
+    async with await bench.open() as manager:
+        client = manager.get_client()
+        await kept(client, bench.clock)
+        await bench.clock.advance(10.0)
+
+        answer = await client.complete("hello", cache=policy)
+
+    assert (bench.sent, answer.cached) == (sent, sent == 1)
+
+
+async def test_an_entry_that_is_over_is_asked_for_again(bench: Bench) -> None:
+    async with await bench.open(cache={"ttl": 5}) as manager:
+        client = manager.get_client()
+        await kept(client, bench.clock)
+        assert (await client.complete("hello")).cached
+        await bench.clock.advance(5.0)
+
+        assert not (await client.complete("hello")).cached
+    assert bench.sent == 2
+
+
+async def test_a_manager_that_is_closing_gives_no_hits(bench: Bench) -> None:
+    manager = await bench.open()
+    client = manager.get_client()
+    await kept(client, bench.clock)
+    await manager.close()
+
+    with pytest.raises(LLMPoolExhaustedError):
+        await client.complete("hello")
+
+
+async def test_a_hit_leaves_nothing_for_the_collector(bench: Bench) -> None:
+    async with await bench.open() as manager:
+        client = manager.get_client()
+        await kept(client, bench.clock)
+        await client.complete("hello")
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(20):
+                await client.complete("hello")
+            assert gc.collect() == 0
+        finally:
+            gc.enable()
+
+
+async def test_a_request_that_the_caller_keeps_is_not_touched(bench: Bench) -> None:
+    request = LLMRequest("hello")
+    async with await bench.open() as manager:
+        client = manager.get_client()
+        first, second = await client.request(request), await client.request(request)
+        assert (first.cached, second.cached, request.model, request.call) == (False, True, None, None)
