@@ -47,13 +47,13 @@ class Speeds:
         self._tracks: dict[tuple[Target, bool], _Track] = {}
 
     def order(self, now: float, targets: Sequence[Target], *, stream: bool) -> tuple[Target, ...]:
-        """Return the targets from the fastest on, for a call that is made now."""
+        """Return the targets from the fastest on, for a call that is made now; changes nothing."""
         ranks = [self._track(target, stream=stream).rank(now) for target in targets]
-        order = sorted(range(len(ranks)), key=ranks.__getitem__)
-        first = targets[order[0]]
-        if ranks[order[0]] < 0.0:
-            self._track(first, stream=stream).asked = now
-        return tuple([targets[at] for at in order])
+        return tuple([targets[at] for at in sorted(range(len(ranks)), key=ranks.__getitem__)])
+
+    def asked(self, now: float, target: Target, *, stream: bool) -> None:
+        """Note that a target is asked, and so measured soon."""
+        self._track(target, stream=stream).asked = now
 
     def answered(self, now: float, target: Target, seconds: float, *, stream: bool) -> None:
         """Note how long a target took to answer."""

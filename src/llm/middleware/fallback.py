@@ -144,6 +144,7 @@ class Fallback:
 
     async def _timed(self, hop: Hop, speeds: Speeds, request: LLMRequest) -> LLMResult:
         began, sends = self._clock.now(), self._call.sends
+        speeds.asked(began, self.target, stream=request.stream)
         try:
             result = await hop.route.chain.call(request)
         except LLMException as error:
