@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llm import LLMException, LLMManager, LLMResponse, LLMStreamInterruptedError
+from llm import LLMException, LLMManager, LLMResponse, LLMStreamInterruptedError, LLMTimeoutError
 from llm.testing import Fault, MockUpstream
 from llm.utils.clock import SystemClock
 
@@ -129,6 +129,24 @@ async def test_where_the_caller_asks_so_a_stream_that_breaks_is_carried_on_by_th
     [asked] = [record.body["messages"] for record in sound.requests]
     assert [turn["role"] for turn in asked] == ["user", "assistant", "user"]
     assert (status["pool"]["calls"], status["metrics"]["successful_requests"], len(failing.requests)) == (0, 1, 1)
+
+
+async def test_a_stream_that_may_be_carried_on_and_is_abandoned_is_closed_and_not_carried_on() -> None:
+    settings = {"timeouts": {"idle": 0.2}}
+    async with (
+        MockUpstream("openai", service=0.1) as left,
+        MockUpstream("anthropic") as sound,
+        LLMManager.open(config(openai=left, anthropic=sound, settings=settings)) as manager,
+    ):
+        stream = manager.get_client().stream_complete("a text of a good many chunks " * 8, continue_stream=True)
+        await anext(stream)
+        start = CLOCK.now()
+        while manager.get_status()["pool"]["calls"]:
+            assert CLOCK.now() - start < 3.0
+            await CLOCK.sleep(0.02)
+        with pytest.raises(LLMTimeoutError, match="not read"):
+            await stream.response()
+    assert sound.requests == []
 
 
 @pytest.mark.parametrize("how", ["nobody listens", "every key refused", "no credit", "overloaded"])

@@ -120,7 +120,10 @@ async def test_a_call_with_one_target_asks_that_again(bench: Bench) -> None:
     bench.says("a", ["Once ", cut()], ["upon ", "a time"])
     async with bench.open() as manager:
         response = await ask(manager, model="ma").response()
+        [entry] = manager.get_status()["calls"]
     assert response.content == "Once upon a time"
+    events = [decision["event"] for decision in entry["log"]]
+    assert events.count("ticketed") == 2  # the longer prompt has a ticket of its own
     assert [(part.at, part.provider, part.model) for part in response.continued] == [(5, "a", "ma")]
     assert bench.leaks() == [0]
 
@@ -205,7 +208,7 @@ async def test_usage_that_a_broken_part_told_counts_and_an_unknown_price_leaves_
     told = StreamChunk(usage=TokenUsage(1000, 1))
     bench.says("a", [told, "eight ch", cut()])
     bench.says("b", ["!"])
-    async with bench.open(prices={"mb": {"input": 1, "output": 1}}) as manager:
+    async with bench.open(prices={"ma": {"input": 1, "output": 1}}) as manager:
         response = await ask(manager).response()
     assert response.usage.input_tokens > 1000
     assert response.usage.output_tokens == 2 + 1
@@ -272,6 +275,20 @@ async def test_leaving_while_the_next_part_opens_leaves_nothing(bench: Bench, ho
             assert isinstance(reader.exception(), LLMConnectionError)
         gc.collect()
         assert manager.get_status()["pool"]["calls"] == 0
+    assert bench.leaks() == [0, 0]
+
+
+async def test_leaving_a_part_while_it_is_read_is_no_break(bench: Bench) -> None:
+    bench.says("a", ["Once ", ...])
+    bench.says("b", ["never"])
+    async with bench.open() as manager:
+        stream = ask(manager)
+        reader = asyncio.create_task(stream.response())
+        await bench.clock.sleep(1.0)
+        await stream.aclose()
+        with pytest.raises(LLMStreamInterruptedError):
+            await reader
+    assert bench.asked("b") == []
     assert bench.leaks() == [0, 0]
 
 

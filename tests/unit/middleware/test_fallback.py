@@ -390,6 +390,13 @@ async def test_waits_of_one_target_add_up_and_the_last_target_is_waited_for_as_l
     assert bench.clock.now() - began == pytest.approx(60.0, abs=6.0)
 
 
+async def test_waits_after_refusals_count_as_waiting_for_the_same_target(bench: Bench) -> None:
+    bench.fails("a", LLMRateLimitError("429", status=429, retry_after=3.0))
+    async with bench.open(**{"global": {"fallback_after": 5.0}}) as manager:
+        assert (await call(manager.get_client(), model="fast")).provider == "b"
+    assert (bench.asked(), bench.clock.now()) == ("a2 b1", pytest.approx(5.0, abs=0.2))
+
+
 async def test_a_follower_of_a_call_whose_patience_ends_waits_on_where_it_has_no_other_target(bench: Bench) -> None:
     bench.sections["a"] = ONE_A_MINUTE
     async with bench.open(cache={}, **{"global": {"fallback_after": 5.0}}) as manager:
@@ -429,13 +436,17 @@ async def test_all_targets_share_the_calls_one_deadline(bench: Bench, *, stream:
 
 
 async def test_a_failure_at_the_deadline_asks_nobody_else(bench: Bench) -> None:
-    async def late(_: LLMRequest, __: object) -> LLMResult:
+    asked: list[str | None] = []
+
+    async def late(request: LLMRequest, _: object) -> LLMResult:
+        asked.append(request.model)
         bench.clock._now += 10.0  # pyright: ignore[reportPrivateUsage]
         raise LLMServerError("too late for more")
 
     async with bench.open() as manager:
         with pytest.raises(LLMServerError, match="too late for more"):
             await call(manager.get_client(middleware=[late]), model="fast", timeout=6.0)
+    assert asked == ["m"]
 
 
 @both_ways
@@ -476,10 +487,13 @@ async def test_those_who_follow_a_call_that_falls_back_fall_back_at_once_too(ben
         client = manager.get_client()
         async with asyncio.TaskGroup() as group:
             asked = [group.create_task(call(client, model="fast")) for _ in range(5)]
+        logs = [entry["log"] for entry in manager.get_status()["calls"]]
     assert {task.result().provider for task in asked} == {"b"}
     assert sum(task.result().attempts for task in asked) == 3
     assert bench.asked() == "a2 b1"
-    assert bench.clock.now() < 110.0
+    moved = [decision["at"] for log in logs for decision in log if decision["event"] == "fell_back"]
+    assert len(moved) == 5
+    assert max(moved) < 5.0  # not only as their leader's whole call ends
 
 
 async def test_a_second_question_for_a_model_class_goes_to_who_answered_and_on_from_there(bench: Bench) -> None:
