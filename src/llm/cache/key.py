@@ -41,6 +41,7 @@ _VERSION = 1
 
 _DECIDES_NOTHING = frozenset({
     "_request_id", "_order_id", "user", "priority", "timeout", "metadata", "cache", "call", "stream", "stream_options",
+    "continue_stream",
 })  # fmt: skip
 
 _EXACT_FLOATS = 2.0**53

@@ -172,6 +172,9 @@ class Call:
         ticket: What it asks of the limits, while it has one.
         sends: How often it was sent.
         retryable: False once an answer was given elsewhere (by the leader of its flight): no retry here.
+        patience: Seconds that it still waits for capacity, since another provider may have some; None: as long as it
+            takes.
+        moves: How often it fell back to another provider or model.
         heard: Reads what the last answer said of the provider's limits; None where none came.
         error: How it failed; None while it runs and where it succeeded.
         waited: Whether it ever stood in a queue.
@@ -187,8 +190,8 @@ class Call:
 
     __slots__ = (
         "_ends", "_lease", "_place", "_queued_at", "answering_at", "deadline", "decisions", "error", "forget",
-        "glanced", "heard", "number", "priority", "queue_seconds", "retryable", "sends", "sent_at", "spent", "started",
-        "state", "ticket", "trace", "user", "waited",
+        "glanced", "heard", "moves", "number", "patience", "priority", "queue_seconds", "retryable", "sends",
+        "sent_at", "spent", "started", "state", "ticket", "trace", "user", "waited",
     )  # fmt: skip
 
     def __init__(
@@ -204,6 +207,8 @@ class Call:
         self.ticket: Ticket | None = None
         self.sends: int = 0
         self.retryable: bool = True
+        self.patience: float | None = None
+        self.moves: int = 0
         self.heard: Callable[[], tuple[LimitReport, ...]] | None = None
         self.error: BaseException | None = None
         self.waited: bool = False
@@ -257,7 +262,7 @@ class Call:
         self.spent = spent if self.spent is None else self.spent.with_more(spent)
 
     def on_end(self, callback: Callable[[Call], None]) -> None:
-        """Be told once, when the call has ended and holds nothing any more."""
+        """Be told once, when the call has ended, or left its provider for another, and holds nothing any more."""
         self._ends.append(callback)
 
     def ticketed(self, now: float, ticket: Ticket) -> None:
@@ -269,6 +274,20 @@ class Call:
         """Close the ticket, so that another provider can open its own."""
         self._move(now, CallState.CREATED, CallState.TICKETED, "closed")
         self.ticket = None
+
+    def fell_back(self, now: float, move: tuple[str, str, str]) -> None:
+        """Leave a target for another, and close the ticket; whoever watches over the call there hears of its end.
+
+        `move` has the two and the reason: "from … to …: …".
+        """
+        if self.state is CallState.TICKETED:
+            self.closed(now)
+        if self.state is not CallState.CREATED:
+            raise IllegalTransitionError(f"call {self.number}: a fallback does not follow {self.state}")
+        self.moves += 1
+        self.retryable, self.forget = True, None
+        self.decisions.append((now, "fell_back", move))
+        self._tell_end()
 
     def queued(self, now: float, place: Place, reason: str = "") -> None:
         """Wait: no slot can pay now."""
@@ -328,6 +347,9 @@ class Call:
         self.state = CallState.ENDED
         self.ticket = None
         self.error = error
+        self._tell_end()
+
+    def _tell_end(self) -> None:
         ends, self._ends = self._ends, []
         for callback in ends:
             callback(self)

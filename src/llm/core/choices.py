@@ -1,4 +1,4 @@
-"""One of the answers that a provider gives to one request, and how likely its tokens were."""
+"""One of the answers that a provider gives to one request, how likely its tokens were, and who carried it on."""
 
 from __future__ import annotations
 
@@ -62,3 +62,20 @@ class Choice:
             spoken = (TextPart(self.content, refusal=self.refused),) if self.content else ()
             content = (*self.thinking, *spoken)
         return Message(MessageRole.ASSISTANT, content, tool_calls=self.tool_calls)
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """Who carried on a streamed answer that had broken off.
+
+    Attributes:
+        at: Characters of the answer's text before.
+        provider: Section of the configuration.
+        model: Model that was asked for.
+        key: Fingerprint of the key.
+    """
+
+    at: int
+    provider: str
+    model: str
+    key: str | None = None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .arguments import Options
     from .messages import MessageLike, MessagesLike
-    from .parts import Route, Routes
+    from .parts import Hop, Route, Routes
     from .protocols import Provider
     from .stream import LLMResult
     from .types import CachePolicy, EmbeddingResponse, ToolDefinition
@@ -156,6 +156,7 @@ class LLMClient:
         cache: CachePolicy | bool | None = None,
         metadata: Mapping[str, Any] | None = None,
         extra: Mapping[str, Any] | None = None,
+        continue_stream: bool = False,
     ) -> LLMStream:
         """Answer a conversation in chunks; the stream opens on first use.
 
@@ -164,6 +165,9 @@ class LLMClient:
         With `response_model` the chunks are the answer's JSON, and `stream.partials()` reads them as it grows. The
         stream ends when the answer fits: where it does not, the end waits for a second answer, which comes whole and
         is what `stream.response()` returns; where that does not fit either, the end is an `LLMValidationError`.
+
+        With `continue_stream` a stream that breaks in the middle goes on: the next target, or else the same one again,
+        is asked to carry on the text that came. `response.continued` tells who did, and where.
 
         Raises:
             LLMInvalidRequestError: An option is of the wrong kind or out of range. Reading raises the rest.
@@ -188,6 +192,7 @@ class LLMClient:
             metadata=metadata,
             extra=extra,
             stream=True,
+            continue_stream=continue_stream,
         )
         brake = Brake()
         return LLMStream.lazy(lambda: self._send(request, brake, mine=True), stop=brake.pull)
@@ -225,11 +230,12 @@ class LLMClient:
         check_model(model)
         asked = EmbeddingInput(texts, dimensions)
         name = model or self._model
-        route, target = self._route.to(name)
+        route, target, _ = self._route.to(name, LLMRequest((), embed=asked))
         check_provider(route.provider, self._routes.parts.chains)
         queue = route.chain.pool.queue
         portions = portions_of(asked, limits_of(queue.slots[0].key.client.provider))
-        if len(portions) > 1:  # vectors of different models do not go together
+        # Vectors of different models do not go together, and an alias may stand for another one the next time.
+        if len(portions) > 1 or target is not None:
             name = f"{route.provider}/{target or queue.choose_model(vectors=True)}"
         return joined(await within(portions, lambda portion: self.request(LLMRequest((), model=name, embed=portion))))
 
@@ -244,8 +250,9 @@ class LLMClient:
             LLMTimeoutError: It said nothing within `global.timeouts.attempt`, or `global.timeout` where that is less.
         """
         check_model(model)
-        route, name = self._find(model)
-        request = LLMRequest(messages, model=name)
+        asked = LLMRequest(messages, model=model or self._model)
+        route, name, _ = self._find(asked)
+        request = request_with(asked, model=name)
         tokens = await self._counted(route, request, name)
         if tokens is not None:
             return tokens
@@ -274,13 +281,14 @@ class LLMClient:
                 message, phase="total", retryable=True, provider=route.provider, model=model
             ) from None
 
-    def prepare(self, request: LLMRequest, *, mine: bool = False) -> tuple[Route, LLMRequest]:
+    def prepare(self, request: LLMRequest, *, mine: bool = False) -> tuple[Route, LLMRequest, tuple[Hop, ...]]:
         """Give a request its way, its model and the record of its call; `manager.explain` asks about the same.
 
-        A copy of it, but where it is `mine`: made for this call, and in nobody's hands.
+        A copy of it, but where it is `mine`: made for this call, and in nobody's hands. Where others may serve if the
+        first target cannot, all are told, the first included.
         """
         check_structured(request)
-        route, model = self._find(request.model, vectors=request.embed is not None)
+        route, model, hops = self._find(request)
         parts = self._routes.parts
         now = parts.clock.now()
         timeout = request.timeout if request.timeout is not None else parts.config.global_.timeout
@@ -289,18 +297,18 @@ class LLMClient:
         deadline = None if timeout is None else now + timeout
         call = Call(now, deadline=deadline, user=user, priority=priority)
         if not mine:
-            return route, request_with(request, model=model, user=user, priority=priority, call=call)
+            return route, request_with(request, model=model, user=user, priority=priority, call=call), hops
         fill_request(request, model, user, priority, call)
-        return route, request
+        return route, request, hops
 
-    def _find(self, name: str | None, *, vectors: bool = False) -> tuple[Route, str]:
-        route, model = self._route.to(name or self._model)
+    def _find(self, request: LLMRequest) -> tuple[Route, str, tuple[Hop, ...]]:
+        route, model, hops = self._route.to(request.model or self._model, request)
         check_provider(route.provider, self._routes.parts.chains)  # a reload may have taken it away
-        return route, model or route.chain.pool.queue.choose_model(vectors=vectors)
+        return route, model or route.chain.pool.queue.choose_model(vectors=request.embed is not None), hops
 
     async def _send(self, request: LLMRequest, brake: Brake | None = None, *, mine: bool = False) -> LLMResult:
-        route, prepared = self.prepare(request, mine=mine)
-        return await Conduct(self._routes, route, prepared).run(brake)
+        route, prepared, hops = self.prepare(request, mine=mine)
+        return await Conduct(self._routes, route, prepared, hops).run(brake)
 
 
 async def _whole(stream: LLMStream) -> LLMResponse:

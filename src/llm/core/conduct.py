@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
+from .continuation import continued
 from .ending import Brake, closed, late
 from .exceptions import LLMException, LLMInvalidRequestError
+from .parts import Hop
 from .repair import Fitting
 from .stream import LLMStream, as_stream
 from .types import response_with
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .call import Call
-    from .parts import Chain, Route, Routes
+    from .parts import Chain, Falling, Route, Routes
+    from .protocols import CallNext
     from .stream import LLMResult
     from .types import LLMRequest, LLMResponse
 
@@ -22,12 +28,12 @@ _logger = logging.getLogger("llm.client")
 
 
 class Conduct:
-    """Takes one request through its chain."""
+    """Takes one request through its chain, or through those of several targets until one can serve."""
 
-    __slots__ = ("_call", "_chain", "_provider", "_request", "_routes")
+    __slots__ = ("_call", "_chain", "_provider", "_request", "_routes", "_way")
 
-    def __init__(self, routes: Routes, route: Route, request: LLMRequest) -> None:
-        """Take a request that has its model and its call."""
+    def __init__(self, routes: Routes, route: Route, request: LLMRequest, hops: Sequence[Hop] = ()) -> None:
+        """Take a request that has its model and its call; `hops` are all targets, where there is more than one."""
         if request.call is None:
             raise LLMInvalidRequestError("a request was prepared without a call")
         self._routes = routes
@@ -35,6 +41,12 @@ class Conduct:
         self._provider = route.provider
         self._call: Call = request.call
         self._request = request
+        self._way: CallNext = self._chain.call
+        if request.continue_stream:
+            hops = hops or (Hop(route, request.model),)
+        if hops:
+            way = routes.parts.fall_back(self._call, hops, self._moved)
+            self._way = partial(self._carried, way) if request.continue_stream else way
 
     async def run(self, brake: Brake | None = None) -> LLMResult:
         """Send the request down the chain; `brake` ends it early.
@@ -42,7 +54,7 @@ class Conduct:
         Raises:
             LLMException: The call failed; the kinds say how.
         """
-        routes, call, request, provider = self._routes, self._call, self._request, self._provider
+        routes, call, request = self._routes, self._call, self._request
         if self._chain.glance is not None and not routes.calls.closing:
             kept = self._chain.glance(request)
             if kept is not None:
@@ -54,15 +66,15 @@ class Conduct:
         timer = None
         if call.deadline is not None:
             timer = clock.call_later(max(0.0, call.deadline - call.started), brake.end)
-        routes.calls.enter(call, lambda: brake.pull(closed(call, request, provider)))
+        routes.calls.enter(call, lambda: brake.pull(closed(call, self._request, self._provider)))
         try:
             with brake:
-                result = await self._chain.call(request)
+                result = await self._way(request)
                 if request.response_model is not None:
                     result = await self._fitted(result, request.response_model)
         except TimeoutError as timeout:
             over = call.deadline is not None and clock.now() >= call.deadline
-            error = brake.reason or (late(call, request, provider) if over else timeout)
+            error = brake.reason or (late(call, self._request, self._provider) if over else timeout)
             self._ended(None, error)
             if error is timeout:  # a layer's own
                 raise
@@ -82,12 +94,19 @@ class Conduct:
     async def _fitted(self, result: LLMResult, model: type) -> LLMResult:
         parts = self._routes.parts
         show = parts.config.global_.log_content
-        return await Fitting(self._request, model, self._chain.call, parts.clock, self._completed, show).whole(result)
+        return await Fitting(self._request, model, self._way, parts.clock, self._completed, show).whole(result)
+
+    async def _carried(self, way: Falling, request: LLMRequest) -> LLMResult:
+        parts, result = self._routes.parts, await way(request)
+        return continued(as_stream(result), self._request, way, price=parts.cost)
+
+    def _moved(self, route: Route, request: LLMRequest) -> None:
+        self._chain, self._provider, self._request = route.chain, route.provider, request
 
     def _streaming(self, stream: LLMStream) -> LLMStream:
-        routes, call, request, provider = self._routes, self._call, self._request, self._provider
-        routes.calls.enter(call, lambda: stream.interrupt(closed(call, request, provider)))
-        if request.response_model is None:
+        routes, call = self._routes, self._call
+        routes.calls.enter(call, lambda: stream.interrupt(closed(call, self._request, self._provider)))
+        if self._request.response_model is None:
             stream.finish_with(self._completed)
         stream.on_end(self._ended)
         stream.limit(routes.parts.clock, call.deadline)
@@ -97,7 +116,7 @@ class Conduct:
         parts, call, provider = self._routes.parts, self._call, self._provider
         model = response.model or self._request.model or ""
         cost = response.cost  # the cache's, or the provider's own word
-        if cost is None and not response.cached:
+        if cost is None and not response.cached and not response.continued:
             cost = parts.cost(provider, model, response.usage)
         return response_with(
             response,

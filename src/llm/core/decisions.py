@@ -19,7 +19,8 @@ class Decision(NamedTuple):
         event: What happened, as one word: `ticketed`, `queued`, `withdrawn` (from the queue), `paid`, `sent`,
             `unsent` (nothing left after all), `answering`, `refused` (by the provider, for a limit), `failed` (an
             attempt), `circuit_open` (not sent), `budget_spent` (not sent again), `settled`, `refunded`, `closed` (the
-            ticket), `trial` (of a key that had been refused), `ended`, and what layers note.
+            ticket), `trial` (of a key that had been refused), `fell_back` (to another target), `continued` (a broken
+            stream), `ended`, and what layers note.
         detail: Which limit, key, amount or failure it was about.
     """
 
@@ -70,6 +71,16 @@ def _circuit_open(counts: tuple[int, int, float]) -> str:
     return f"{failures} of {attempts} attempts had failed; refused for {seconds:.3g} seconds"
 
 
+def _moved(move: tuple[str, str, str]) -> str:
+    left, taken, why = move
+    return f"from {left} to {taken}: {why}"
+
+
+def _continued(part: tuple[str, int]) -> str:
+    target, at = part
+    return f"{target} goes on at character {at}"
+
+
 def _amount(charge: Any) -> str:  # noqa: ANN401 - a `Charge`
     tokens = f"{charge.total_tokens} tokens ({charge.input_tokens} in, {charge.output_tokens} out)"
     return f"{tokens}, {charge.cost:.6g} US dollars" if charge.cost else tokens
@@ -82,4 +93,6 @@ _WORDS: Final[Mapping[str, Callable[[Any], str]]] = {
     "refused": _refused,
     "failed": _failed,
     "circuit_open": _circuit_open,
+    "fell_back": _moved,
+    "continued": _continued,
 }

@@ -109,7 +109,8 @@ class LLMManager:
             model: Model, `provider/model` or alias of its calls; None for any of the provider's.
             user: Tenant that limits and cache scope apply to.
             priority: Higher goes first.
-            middleware: Layers in place of the configured chain, outermost first.
+            middleware: Layers in place of the configured chain, outermost first. Fallback stands outside of them:
+                every target of a call has its own chain of these.
 
         Raises:
             LLMConfigurationError: There is no such provider, a layer is none, or an argument is of the wrong kind.
@@ -138,8 +139,8 @@ class LLMManager:
           the last ten seconds, how many retries are `allowed`, and how often one was `refused` (None without a bound);
         - `pool`: `calls` that run, those `waiting`, `slots`, whether it is `closing`;
         - `cache` and `limits`: its counts; the saturation of the limits of everything and of each user;
-        - `calls`: the last 100 that waited, were repeated or brought no answer, each with its decision log; `started`
-          is in seconds since 1970, a decision's `at` in seconds since the call's start.
+        - `calls`: the last 100 that waited, were repeated, fell back or brought no answer, each with its decision log;
+          `started` is in seconds since 1970, a decision's `at` in seconds since the call's start.
         """
         parts = self._routes.parts
         pools = {name: chain.pool for name, chain in parts.chains.items()}
@@ -195,7 +196,7 @@ class LLMManager:
         return self._explain(asked)
 
     def _explain(self, request: LLMRequest) -> Admission:
-        route, prepared = self.get_client().prepare(request)
+        route, prepared, _ = self.get_client().prepare(request)
         ticket = route.chain.ticket(prepared, prepared.model or "")
         route.chain.pool.queue.check(ticket)
         return route.chain.pool.queue.explain(ticket)

@@ -59,6 +59,28 @@ def check_embedding(request: object, embedding: type) -> None:
         )
 
 
+def check_continuation(request: object) -> None:
+    """Look at a request that asks for its stream to be carried on.
+
+    Raises:
+        LLMInvalidRequestError: It is no stream, or no answer that can be put together of parts; names why.
+    """
+    asked: Any = request
+    if asked.continue_stream is not True:
+        raise _refused("continue_stream", asked.continue_stream, "True or False")
+    if not asked.stream:
+        raise LLMInvalidRequestError(
+            "continue_stream is given for an answer that is no stream; call stream_complete(), or leave it out"
+        )
+    formed = asked.response_format not in (None, "text")
+    for name, given in (("tools", asked.tools), ("response_model", asked.response_model), ("response_format", formed)):
+        if given:
+            raise LLMInvalidRequestError(
+                f"continue_stream is given with {name}, and such an answer cannot be put together of parts; leave one "
+                "of them out"
+            )
+
+
 def check_model(model: object) -> None:
     """Look at the model of a call that is made without a request.
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .call import Ticket
 from .pool import Pool
 from .protocols import CallNext, CallObserver
-from .routing import check_provider, resolve
+from .routing import Target, check_provider, followers, resolve
+from .speeds import Speeds
+from .strategies import Alias, by_price, by_weight
 from .types import LLMRequest, LLMResponse
 
 if TYPE_CHECKING:
@@ -18,10 +21,13 @@ if TYPE_CHECKING:
 
     from llm.utils.clock import Clock
 
+    from .call import Call
     from .config import LLMConfig
+    from .exceptions import LLMException
     from .inflight import InFlight, Outbox
     from .measured import Measured
     from .protocols import Middleware, Transport
+    from .stream import LLMResult
     from .types import TokenUsage
 
 
@@ -42,6 +48,53 @@ class Chain:
     ticket: Callable[[LLMRequest, str], Ticket]
     observers: tuple[CallObserver, ...]
     glance: Callable[[LLMRequest], LLMResponse | None] | None = None
+
+
+class Hop(NamedTuple):
+    """One of the targets that a call may go to.
+
+    Attributes:
+        route: Its provider's chain of today.
+        model: Its model; None: the provider chooses one when it is asked.
+        speeds: What is told how fast it answers; None where nobody asks.
+    """
+
+    route: Route
+    model: str | None
+    speeds: Speeds | None = None
+
+
+class Moved(Protocol):
+    """Is told where a call goes on."""
+
+    def __call__(self, route: Route, request: LLMRequest) -> None:
+        """Take over the route, and the request as it is made there."""
+
+
+class Falling(Protocol):
+    """The way of one call over several targets, as a `CallNext`."""
+
+    @property
+    def targets(self) -> int:
+        """How many targets it has."""
+        ...
+
+    @property
+    def target(self) -> Target:
+        """The one that was asked last."""
+        ...
+
+    async def __call__(self, request: LLMRequest) -> LLMResult:
+        """Ask the first, and where that cannot serve the others, in order."""
+        ...
+
+    async def go_on(self, request: LLMRequest, error: LLMException, *, at: int) -> LLMResult:
+        """Ask the next, or the same again where it is the last, since its stream broke at a character, with an error.
+
+        Raises:
+            LLMException: None could go on; the error itself where it is too late to ask.
+        """
+        ...
 
 
 class Parts(Protocol):
@@ -75,8 +128,16 @@ class Parts(Protocol):
         """
         ...
 
+    def fall_back(self, call: Call, hops: Sequence[Hop], moved: Moved) -> Falling:
+        """Return the way of a call over these targets; where it falls back, `moved` is told."""
+        ...
+
     def cost(self, provider: str, model: str, usage: TokenUsage) -> float | None:
         """Return US dollars; None where the price is unknown."""
+        ...
+
+    def likely_cost(self, provider: str, model: str, request: LLMRequest) -> float | None:
+        """Return the US dollars that a request may take there; None where the price is unknown."""
         ...
 
     def estimate_tokens(self, provider: str, request: LLMRequest) -> int:
@@ -156,21 +217,33 @@ class Route:
             return parts.chains[self.provider]
         return parts.compose(self.provider, self._middleware)
 
-    def to(self, name: str | None) -> tuple[Route, str | None]:
-        """Return the route and the model that a caller's name stands for; see `routing.resolve`."""
-        if name is None:
-            return self, None
+    def to(self, name: str | None, request: LLMRequest) -> tuple[Route, str | None, tuple[Hop, ...]]:
+        """Return the route and the model that a caller's name stands for, and where there are several targets, all.
+
+        What is asked first stands first; where it is the only one, there are no others to tell of.
+        """
         routes = self._routes
-        target = resolve(name, default=self.provider, providers=routes.parts.chains, aliases=routes.aliases)
-        if target.provider == self.provider:
-            return self, target.model
+        if name is None and not routes.fallback:
+            return self, None, ()
+        alias = None if name is None else routes.aliases.get(name)
+        targets = routes.targets(name, self.provider) if alias is None else routes.order(alias, request)
+        if len(targets) == 1 or (request.embed is not None and (alias is not None or name is None)):
+            # Vectors of different models do not go together.
+            return self._toward(targets[0].provider), targets[0].model, ()
+        speeds = routes.speeds if alias is not None and alias.strategy == "fastest" else None
+        hops = tuple([Hop(self._toward(target.provider), target.model, speeds) for target in targets])
+        return hops[0].route, hops[0].model, hops
+
+    def _toward(self, provider: str) -> Route:
+        if provider == self.provider:
+            return self
         if self._middleware is None:
-            return routes.configured(target.provider), target.model
-        other = self._others.get(target.provider)
+            return self._routes.configured(provider)
+        other = self._others.get(provider)
         if other is None:
-            other = self._others[target.provider] = Route(routes, target.provider, self._middleware)
-            routes.keep(other)
-        return other, target.model
+            other = self._others[provider] = Route(self._routes, provider, self._middleware)
+            self._routes.keep(other)
+        return other
 
 
 class Routes:
@@ -180,15 +253,22 @@ class Routes:
         parts: The parts of today.
         calls: Calls that run.
         outbox: What is done beside the calls.
-        aliases: Targets by name.
+        aliases: Names of one's own for targets.
+        fallback: Providers in the order in which they are tried when one cannot serve.
+        speeds: How fast the targets of aliases are that go to the fastest; outlives a reload.
     """
 
-    def __init__(self, parts: Parts, calls: InFlight, outbox: Outbox) -> None:
-        """Start with these parts."""
+    def __init__(
+        self, parts: Parts, calls: InFlight, outbox: Outbox, *, dice: Callable[[], float] = random.random
+    ) -> None:
+        """Start with these parts; `dice` returns a number from 0 up to, but not, 1."""
         self.calls: InFlight = calls
         self.outbox: Outbox = outbox
         self.parts: Parts = parts
-        self.aliases: Mapping[str, tuple[str, ...]] = _aliases(parts)
+        self.aliases: Mapping[str, Alias] = _aliases(parts)
+        self.fallback: tuple[str, ...] = parts.config.global_.fallback
+        self.speeds: Speeds = Speeds()
+        self._dice = dice
         self._configured: dict[str, Route] = {}
         self._custom: weakref.WeakSet[Route] = weakref.WeakSet()
 
@@ -202,6 +282,23 @@ class Routes:
         if route is None:
             route = self._configured[provider] = Route(self, provider)
         return route
+
+    def targets(self, name: str | None, provider: str) -> tuple[Target, ...]:
+        """Return the targets of a name that is no alias, for a client of this provider; the first to be asked first."""
+        first = resolve(name, default=provider, providers=self.parts.chains)
+        return (first, *followers(first, self.fallback, self._models)) if self.fallback else (first,)
+
+    def order(self, alias: Alias, request: LLMRequest) -> tuple[Target, ...]:
+        """Return the targets of an alias in the order in which this request tries them."""
+        match alias.strategy:
+            case "weighted":
+                return by_weight(alias, self._dice)
+            case "cheapest":
+                return by_price(alias, lambda target: self._price(target, request))
+            case "fastest":
+                return self.speeds.order(self.parts.clock.now(), alias.targets, stream=request.stream)
+            case "fallback":
+                return alias.targets
 
     def custom(self, provider: str, middleware: Sequence[Middleware | str]) -> Route:
         """Return a way through these layers.
@@ -228,10 +325,18 @@ class Routes:
         parts.begin()
         for route, chain in zip(routes, chains, strict=True):
             route.chain = chain
-        self.aliases = _aliases(parts)
+        self.aliases, self.fallback = _aliases(parts), parts.config.global_.fallback
         old, self.parts = self.parts, parts
         return old
 
+    def _models(self, provider: str) -> tuple[str, ...]:
+        return self.parts.chains[provider].pool.queue.models()
 
-def _aliases(parts: Parts) -> dict[str, tuple[str, ...]]:
-    return {name: tuple(alias.targets) for name, alias in parts.config.aliases.items()}
+    def _price(self, target: Target, request: LLMRequest) -> float | None:
+        return self.parts.likely_cost(target.provider, target.model or "", request)
+
+
+def _aliases(parts: Parts) -> dict[str, Alias]:
+    return {
+        name: Alias.read(alias.targets, alias.strategy, alias.weights) for name, alias in parts.config.aliases.items()
+    }

@@ -209,9 +209,22 @@ class Pool:
     async def _paid(self, call: Call) -> Grant:
         while True:
             try:
+                if call.patience is not None:
+                    return await self._paid_soon(call, call.patience)
                 return await self.queue.pay(call, timeout=self._acquire_timeout)
             except ReplacedError:
                 continue
+
+    async def _paid_soon(self, call: Call, patience: float) -> Grant:
+        began = self._clock.now()
+        try:
+            async with self._clock.timeout(patience):
+                return await self.queue.pay(call, timeout=self._acquire_timeout)
+        except TimeoutError:
+            message = f"no key of {self.provider!r} was free in the seconds of global.fallback_after"
+            raise LLMTimeoutError(message, phase="pool", sent=False) from None
+        finally:
+            call.patience = max(0.0, patience - (self._clock.now() - began))
 
     async def _attempt(self, request: LLMRequest, call: Call, model: str, grant: Grant) -> LLMResult:
         key = grant.slot.key

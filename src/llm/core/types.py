@@ -11,10 +11,10 @@ from llm.utils.frozen import copier, filler, quick
 
 from . import choices
 from .call import Call
-from .choices import Choice, TokenLogprob
+from .choices import Choice, Continuation, TokenLogprob
 from .exceptions import LLMInvalidRequestError
 from .messages import Message, MessagesLike, ThinkingPart, ToolCall, read_messages
-from .options import check_cache_policy, check_embedding, check_options, read_stop, read_tools
+from .options import check_cache_policy, check_continuation, check_embedding, check_options, read_stop, read_tools
 from .texts import EmbeddingInput
 from .vendor import CachePoint
 
@@ -166,6 +166,8 @@ class LLMRequest:
         metadata: The caller's own notes; never sent.
         extra: Vendor fields, sent as they are.
         stream: Whether the answer comes in chunks.
+        continue_stream: Whether a stream that breaks after text came is carried on, by the next target or else by the
+            same one again; `response.continued` tells who did. Not with tools, nor where the answer has a form.
         call: The record of the call that this request belongs to; set by the client.
         embed: Texts whose vectors are asked for, in place of an answer to a conversation; what concerns answers in
             words (sampling, tools, formats, streaming) is then refused.
@@ -193,6 +195,7 @@ class LLMRequest:
     metadata: Mapping[str, Any] | None = field(default=None, kw_only=True)
     extra: Mapping[str, Any] | None = field(default=None, kw_only=True)
     stream: bool = field(default=False, kw_only=True)
+    continue_stream: bool = field(default=False, kw_only=True)
     call: Call | None = field(default=None, kw_only=True, repr=False, compare=False)
     embed: EmbeddingInput | None = field(default=None, kw_only=True)
 
@@ -220,6 +223,7 @@ class LLMRequest:
             metadata: Mapping[str, Any] | None = None,
             extra: Mapping[str, Any] | None = None,
             stream: bool = False,
+            continue_stream: bool = False,
             call: Call | None = None,
             embed: EmbeddingInput | None = None,
         ) -> None:
@@ -238,6 +242,8 @@ class LLMRequest:
         if given.tools is not None:
             object.__setattr__(self, "tools", read_tools(given.tools, ToolDefinition))
         check_options(given, CachePolicy)
+        if given.continue_stream is not False:
+            check_continuation(given)
 
 
 request_with = copier(LLMRequest)
@@ -313,6 +319,8 @@ class LLMResponse:
         logprobs: How likely the text's tokens were, where that was asked for.
         refused: Whether the text is the model's refusal to answer.
         embeddings: A vector per text of the request's `embed`, in order; empty for other calls.
+        continued: Who carried the answer on where its stream broke, and at which character; `provider`, `model` and
+            `key` are of its beginning, usage and cost of all parts, as estimates where a broken part told none.
     """
 
     id: str = ""
@@ -334,6 +342,7 @@ class LLMResponse:
     logprobs: tuple[TokenLogprob, ...] = ()
     refused: bool = False
     embeddings: tuple[tuple[float, ...], ...] = field(default=(), repr=False)
+    continued: tuple[Continuation, ...] = ()
 
     def __str__(self) -> str:
         """Return the text."""

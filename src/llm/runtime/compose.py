@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,11 +10,12 @@ from llm.core.models import PriceBook
 from llm.core.parts import Chain
 from llm.core.protocols import CallObserver
 from llm.core.settlement import Settlement
-from llm.core.tokens import OutputEstimate, PromptCalibration, count_tokens
+from llm.core.tokens import OutputEstimate, PromptCalibration, count_tokens, estimate_tokens
 from llm.core.types import TokenUsage
 from llm.core.upkeep import Upkeep
 from llm.middleware.base import compose
 from llm.middleware.cache import CacheMiddleware
+from llm.middleware.fallback import Fallback
 from llm.middleware.rate_limiter import RateLimitMiddleware
 from llm.middleware.retry import RetryMiddleware
 from llm.providers.direct.transport import DirectTransport
@@ -32,18 +32,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from llm.cache.base import CacheBackend
+    from llm.core.call import Call
     from llm.core.config import LLMConfig
     from llm.core.config.providers import ProviderConfig
     from llm.core.config.sections import CacheConfig
     from llm.core.inflight import Outbox
     from llm.core.measured import Measured
+    from llm.core.parts import Falling, Hop, Moved
     from llm.core.pool import Pool
     from llm.core.protocols import Middleware, Transport
     from llm.core.types import LLMRequest, LLMResponse
     from llm.utils.clock import Clock
-
-
-_logger = logging.getLogger("llm.runtime")
 
 
 class Composition:
@@ -147,11 +146,25 @@ class Composition:
         hearing: tuple[CallObserver, ...] = (*observers, self._journal.observer(provider))
         return Chain(compose(layers, pool), pool, opener.ticket, hearing, _glance(layers))
 
+    def fall_back(self, call: Call, hops: Sequence[Hop], moved: Moved) -> Falling:
+        """Return the way of a call over these targets; where it falls back, `moved` is told."""
+        return Fallback(
+            call, hops, clock=self.clock, after=self.config.global_.fallback_after, window=self._window, moved=moved
+        )
+
     def cost(self, provider: str, model: str, usage: TokenUsage) -> float | None:
         """Return US dollars; None where the price is unknown."""
         section = self.config.providers.get(provider)
         # A call that runs while a reload takes its provider away ends all the same.
         return None if section is None else self._prices.cost(section.type, model, usage)
+
+    def likely_cost(self, provider: str, model: str, request: LLMRequest) -> float | None:
+        """Return the US dollars that a request may take there; None where the price is unknown.
+
+        Those of its estimated prompt, and of an answer as long as it allows, or else as the model's longer ones are.
+        """
+        prompt = self._prompts.tokens(self.config.providers[provider].type, model, estimate_tokens(request))
+        return self.cost(provider, model, TokenUsage(prompt, request.max_tokens or self._output.expected(model)))
 
     def estimate_tokens(self, provider: str, request: LLMRequest) -> int:
         """Return the prompt's tokens: exactly for OpenAI's models, else as an estimate that answers have corrected."""
@@ -196,6 +209,10 @@ class Composition:
         for name, section in self.config.providers.items():
             for model in section.models:
                 self.cost(name, model, TokenUsage())
+        for alias in self.config.aliases.values():
+            for target in alias.targets:
+                name, _, model = target.partition("/")
+                self.cost(name, model, TokenUsage())
 
     async def close(self) -> None:
         """Close the keys' clients, the cache and our own connections."""
@@ -207,6 +224,10 @@ class Composition:
             await self._cache.close()
         if self._own_transport is not None:
             await self._own_transport.close()
+
+    def _window(self, provider: str, model: str) -> int | None:
+        section = self.config.providers.get(provider)
+        return None if section is None else self._prices.context_window(section.type, model)
 
     def _settlement(self, provider: str, section: ProviderConfig) -> Settlement:
         return Settlement(
@@ -297,13 +318,6 @@ def _tell_of_unbuilt(config: LLMConfig) -> None:
     """
     if config.limits.store != "memory":
         raise LLMConfigurationError(f"limits.store: {config.limits.store} is not built yet; use memory")
-    stated = {
-        "global.fallback": config.global_.fallback,
-        "aliases with more than one target": [a for a in config.aliases.values() if len(a.targets) > 1],
-    }
-    idle = [name for name, value in stated.items() if value]
-    if idle:
-        _logger.warning("read, but not in force in this version: %s", ", ".join(idle))
 
 
 def _same_store(one: CacheConfig, other: CacheConfig) -> bool:

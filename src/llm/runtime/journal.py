@@ -34,9 +34,10 @@ class _Entry:
 
 
 class Journal:
-    """The last 100 calls that waited, were repeated or brought no answer; those that went straight through cost a look.
+    """The last 100 calls that waited, were repeated, fell back or brought no answer.
 
-    It holds neither content nor an error's words, and puts the decisions into words only as they are asked for.
+    Those that went straight through cost a look. It holds neither content nor an error's words, and puts the decisions
+    into words only as they are asked for.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -89,7 +90,7 @@ class ProviderJournal:
         self, call: Call, request: LLMRequest, response: LLMResponse | None, error: BaseException | None
     ) -> None:
         """Keep the call, unless it went straight through."""
-        if error is not None or call.waited or call.sends > 1:
+        if error is not None or call.waited or call.moves or call.sends > 1:
             key = getattr(error if response is None else response, "key", None)
             self._write(call, request, key, error)
 

@@ -66,6 +66,17 @@ class CallMachine(RuleBasedStateMachine):
         self.call.closed(self.tick())
         assert self.call.ticket is None
 
+    @precondition(lambda self: self.call.state in {CallState.CREATED, CallState.TICKETED})
+    @rule()
+    def fall_back(self) -> None:
+        self.call.retryable = False
+        moves, told = self.call.moves, self.told
+        self.call.fell_back(self.tick(), ("a/m", "b/n", "LLMServerError"))
+        assert (self.call.state, self.call.ticket, self.call.retryable) == (CallState.CREATED, None, True)
+        assert (self.call.moves, self.told) == (moves + 1, told + 1)
+        self.told = 0
+        self.call.on_end(lambda _: setattr(self, "told", self.told + 1))
+
     @precondition(lambda self: self.call.state is CallState.TICKETED)
     @rule()
     def wait(self) -> None:
@@ -123,7 +134,9 @@ class CallMachine(RuleBasedStateMachine):
         assert self.call.error is error
 
     @rule(
-        step=st.sampled_from(["ticketed", "closed", "withdrawn", "sent", "unsent", "answering", "attempted", "ended"])
+        step=st.sampled_from(
+            ["ticketed", "closed", "withdrawn", "sent", "unsent", "answering", "attempted", "ended", "fell_back"]
+        )
     )
     def refuse_what_does_not_follow(self, step: str) -> None:
         allowed = {
@@ -135,11 +148,12 @@ class CallMachine(RuleBasedStateMachine):
             "answering": {CallState.SENT},
             "attempted": LEASED,
             "ended": set(CallState) - {CallState.ENDED},
+            "fell_back": {CallState.CREATED, CallState.TICKETED},
         }
         before = self.call.state
         if before in allowed[step]:
             return
-        arguments = (TICKET,) if step == "ticketed" else ()
+        arguments = {"ticketed": (TICKET,), "fell_back": (("a/m", "b/n", "LLMServerError"),)}.get(step, ())
         with pytest.raises(IllegalTransitionError):
             getattr(self.call, step)(self.now, *arguments)
         assert self.call.state is before

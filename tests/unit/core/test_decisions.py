@@ -28,6 +28,8 @@ DEAR = Charge(10, 20, 30, 0.0125)
         ("refused", ("key-1", 20.0), "key-1 rests for 20 seconds"),
         ("failed", ("key-1", "LLMServerError", 500), "LLMServerError (500) on key-1"),
         ("failed", ("key-1", "LLMConnectionError", None), "LLMConnectionError on key-1"),
+        ("fell_back", ("openai/m", "local/n", "LLMServerError 500"), "from openai/m to local/n: LLMServerError 500"),
+        ("continued", ("local/n", 12), "local/n goes on at character 12"),
         ("a layer's own", 5, "5"),
     ],
 )

@@ -154,7 +154,7 @@ async def test_managers_of_one_key_at_one_address_share_its_limits_and_others_do
     ):
         queue = one._routes.parts.chains["openai"].pool.queue  # pyright: ignore[reportPrivateUsage]
         assert level(one) == level(same) == level(elsewhere) == 0.0
-        route, request = one.get_client().prepare(_request())
+        route, request, _ = one.get_client().prepare(_request())
         call = request.call
         assert call is not None
         call.ticketed(0.0, route.chain.ticket(request, "gpt-4o-mini"))
