@@ -82,6 +82,11 @@ def test_the_examples_on_tracing_run_in_their_order(root: Path, fresh_python: Ca
     assert printed.splitlines() == re.findall(r"print\(.*\)\)? +# (.+)", page) != []
 
 
+async def test_the_examples_on_resilience_run_in_their_order(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, said = await run(root / "docs" / "resilience.md")
+    assert capsys.readouterr().out.splitlines() == said != []
+
+
 async def test_the_examples_on_operations_run_in_their_order(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, said = await run(root / "docs" / "operations.md")
     assert capsys.readouterr().out.splitlines() == said != []
