@@ -59,13 +59,18 @@ def _concurrency(limits: dict[str, float]) -> float:
     return max([share for name, share in limits.items() if name in {"concurrent_requests", "max_size"}], default=0.0)
 
 
-def objects(*, compositions: int) -> list[str]:
-    """Return objects of calls that are alive, and compositions beyond so many."""
+def alive() -> Counter[type[object]]:
+    """Return how many objects of calls and of managers there are, by kind."""
     gc.collect()
     everything: list[object] = gc.get_objects()
-    alive = Counter(kind for kind in map(_kind, everything) if kind in _KINDS)
-    most: dict[type[object], int] = {Composition: compositions}
-    return [f"{count} of {kind.__name__}" for kind, count in alive.items() if count > most.get(kind, 0)]
+    return Counter(kind for kind in map(_kind, everything) if kind in _KINDS)
+
+
+def objects(before: Counter[type[object]], *, compositions: int) -> list[str]:
+    """Return what is alive beyond what was `before`, and beyond so many compositions."""
+    more = alive() - before
+    more[Composition] -= compositions
+    return [f"{count} of {kind.__name__}" for kind, count in more.items() if count > 0]
 
 
 def _kind(each: object) -> type[object]:

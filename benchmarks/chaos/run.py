@@ -85,17 +85,18 @@ async def run(
     report = Report()
     started = _CLOCK.now()
     async with vendors(share, seed) as servers:
-        before = leaks.sockets()
+        before, known = leaks.sockets(), leaks.alive()
         LEDGER.set(ledger := Ledger())
         manager = await LLMManager.open(configuration(servers.servers))
         try:
-            chaos = _Chaos(manager, servers, ledger, report, seed)
+            chaos = _Chaos(manager, servers, ledger, report, seed, known)
             await chaos.all_waves(calls, advance)
         finally:
             await manager.close(drain=5.0)
         del manager, chaos
         report.breach("sockets are closed", await leaks.settles(partial(_more_sockets, before)))
-        report.breach("a closed manager leaves nothing", await leaks.settles(partial(leaks.objects, compositions=0)))
+        left = await leaks.settles(partial(leaks.objects, known, compositions=0))
+        report.breach("a closed manager leaves nothing", left)
         report.breach("a closed manager leaves no task", await leaks.settles(leaks.tasks))
     report.requests, report.faults = servers.requests, servers.faults
     report.cut = ledger.cut
@@ -109,11 +110,20 @@ def _more_sockets(before: int) -> list[str]:
 
 
 class _Chaos:
-    def __init__(self, manager: LLMManager, servers: Vendors, ledger: Ledger, report: Report, seed: int) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 - what a run is made of, once
+        self,
+        manager: LLMManager,
+        servers: Vendors,
+        ledger: Ledger,
+        report: Report,
+        seed: int,
+        known: Counter[type[object]],
+    ) -> None:
         self._manager = manager
         self._servers = servers
         self._ledger = ledger
         self._report = report
+        self._known = known  # objects that were there before
         self._random = Random(seed)  # noqa: S311 - dice of a benchmark
         self._outcomes: Counter[str] = Counter()
         self._courses = cycle(courses(servers.servers))
@@ -186,7 +196,8 @@ class _Chaos:
         self._servers.arrived.clear()
         asked.clear()
         outcomes.clear()
-        report.breach("no call's objects are left", await leaks.settles(partial(leaks.objects, compositions=1)))
+        left = await leaks.settles(partial(leaks.objects, self._known, compositions=1))
+        report.breach("no call's objects are left", left)
         gc.collect()
         report.blocks.append(sys.getallocatedblocks())
 
