@@ -12,7 +12,7 @@ from llm.core.exceptions import LLMException, LLMInvalidRequestError
 from llm.core.standing import HealthStatus
 from llm.core.stream import LLMStream
 from llm.core.structured import shape_of
-from llm.utils.redact import Secret, redact
+from llm.utils.redact import Address, Secret, redact
 
 from .closed import ClosedTransport
 from .dialect import EmbeddingDialect, Passing, joined
@@ -54,6 +54,7 @@ class HTTPProvider:
         self._clock = settings.clock
         self._transport: Transport = settings.transport
         self._dialect = dialect
+        self._url = Address(dialect.url)
         self._embeddings = dialect.embeddings if isinstance(dialect, EmbeddingDialect) else None
         hidden = [value for value in settings.headers.values() if isinstance(value, Secret)]
         self._secrets = tuple(hidden) if settings.key is None else (settings.key, *hidden)
@@ -79,7 +80,7 @@ class HTTPProvider:
         reply: Reply | None = None
         try:
             asked, by_tool = self._shaped(request)
-            reply = await self._post(request, self._dialect.url, self._dialect.encode(asked, stream=False))
+            reply = await self._post(request, self._url, self._dialect.encode(asked, stream=False))
             response = self._dialect.decode(await self._answer(reply), provider=self._name, key=self._key)
             return unwrapped(response) if by_tool else response
         except LLMException as error:
@@ -127,7 +128,7 @@ class HTTPProvider:
         started = self._clock.now()
         reply: Reply | None = None
         try:
-            reply = await self._send("GET", self._dialect.health_url)
+            reply = await self._send("GET", Address(self._dialect.health_url))
             await self._answer(reply)
         except LLMException as error:
             self._tell(error, None, reply)
@@ -151,7 +152,7 @@ class HTTPProvider:
         try:
             if self._embeddings is None:
                 raise LLMInvalidRequestError("this kind of provider makes no embeddings; use one of type openai")
-            reply = await self._post(request, self._embeddings.url, self._embeddings.encode(request))
+            reply = await self._post(request, Address(self._embeddings.url), self._embeddings.encode(request))
             body = await self._answer(reply)
             decode = partial(self._embeddings.decode, body, request, provider=self._name, key=self._key)
             # 2048 vectors of 1536 numbers are 17 MB and take a fifth of a second, in which other calls go on.
@@ -164,7 +165,7 @@ class HTTPProvider:
         reply: Reply | None = None
         try:
             asked, by_tool = self._shaped(request)
-            reply = await self._post(request, self._dialect.url, self._dialect.encode(asked, stream=True))
+            reply = await self._post(request, self._url, self._dialect.encode(asked, stream=True))
             if reply.status != _OK or not _is_stream(reply):
                 raise await self._no_stream(reply)
             events: EventReader = self._dialect.events()
@@ -249,7 +250,8 @@ class HTTPProvider:
             return
         headers = reply.headers
         error.status = error.status or reply.status
-        error.request_id = error.request_id or headers.get("x-request-id") or headers.get("request-id")
+        told = error.request_id or headers.get("x-request-id") or headers.get("request-id")
+        error.request_id = None if told is None else redact(told, self._secrets)
         if error.retry_after is None:
             error.retry_after = retry_after(headers, self._clock.wall())
 

@@ -92,6 +92,16 @@ class Secret:
         raise TypeError(message)
 
 
+class Address(str):
+    """A URL that is itself to whoever calls it, and without its password to whoever looks at a frame that holds it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """Return it as `redact` shows it."""
+        return repr(redact(str(self)))
+
+
 def redact(text: str, secrets: Iterable[Secret] = ()) -> str:
     """Return the text without secrets.
 

@@ -9,6 +9,7 @@ from llm.core.exceptions import LLMException
 from llm.providers.base import HTTPProvider
 from llm.providers.frames import bare
 from llm.providers.wire import read_object, senseless
+from llm.utils.redact import Address
 
 from . import AnthropicDialect
 from .body import write_count_body
@@ -30,7 +31,7 @@ class AnthropicProvider(HTTPProvider):
         """
         dialect = AnthropicDialect(settings.base_url)
         super().__init__(settings, dialect, refused)
-        self._count_url = dialect.count_url
+        self._count_url = Address(dialect.count_url)
 
     async def count_tokens(self, request: LLMRequest) -> int | None:
         """Return the tokens that the vendor counts for the request's prompt.
