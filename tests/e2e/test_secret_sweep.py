@@ -57,13 +57,15 @@ def impatient(base_url: str) -> dict[str, Any]:
 
 
 async def test_no_password_of_a_providers_address_is_to_be_seen_of_an_attempt_that_was_cut_off() -> None:
-    async with MockUpstream("openai", faults=[Fault("stalled", rate=1.0)]) as upstream:
-        async with LLMManager.open(impatient(upstream.base_url)) as manager:
-            with pytest.raises(LLMTimeoutError) as caught:
-                await manager.get_client().chat("hello")
-            swept = sweep.Sweep()
-            sweep.look_at_error(swept, caught.value)
-            assert swept.found == []
+    async with (
+        MockUpstream("openai", faults=[Fault("stalled", rate=1.0)]) as upstream,
+        LLMManager.open(impatient(upstream.base_url)) as manager,
+    ):
+        with pytest.raises(LLMTimeoutError) as caught:
+            await manager.get_client().chat("hello")
+        swept = sweep.Sweep()
+        sweep.look_at_error(swept, caught.value)
+        assert swept.found == []
 
 
 async def test_a_key_that_the_provider_repeats_as_the_exchanges_identifier_is_not_to_be_seen(
