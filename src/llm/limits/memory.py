@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _SILENT_ANSWERS: Final = 32
 _OFTEN: Final = 0.002  # seconds: little beside what may pass anyhow between the view of the vendor and ours
+_SELDOM: Final = 0.02  # seconds, while no limit is near: reading what is said of four takes long beside a call
+_NEAR: Final = 0.25
 
 
 class Account:
@@ -43,6 +45,7 @@ class Account:
         "__weakref__",
         "_explained",
         "_learner",
+        "_listens_at",
         "_most",
         "_most_of",
         "_numbers",
@@ -51,7 +54,6 @@ class Account:
         "_silence",
         "_stated",
         "_stated_limits",
-        "_told_at",
         "cooling_until",
         "limits",
         "strikes",
@@ -72,7 +74,7 @@ class Account:
         self._served = Count()
         self._silence = 0
         self._pace: Pace | None = None
-        self._told_at = -math.inf
+        self._listens_at = -math.inf
         self._most: Most | None = None
         self._most_of = -1
 
@@ -118,11 +120,10 @@ class Account:
 
     def listens(self, now: float) -> bool:
         """Return whether the last report is so old that the next is worth reading."""
-        return now - self._told_at >= _OFTEN
+        return now >= self._listens_at
 
     def learn(self, now: float, holds: Holds, reports: Sequence[LimitReport]) -> None:
         """Level with what the provider said, as it admitted or refused a call that holds `holds`."""
-        self._told_at = now
         learner = self._learner
         if learner is None:
             learner = self._learner = Learner(bucket=self._stated is not None and self._stated[1])
@@ -130,6 +131,8 @@ class Account:
         changed, self._explained = learner.learn(now, holds, reports)
         if changed:
             self._compose()
+        near = any(limit.saturation(now) >= _NEAR for limit in self.limits)
+        self._listens_at = now + (_OFTEN if near else _SELDOM)
 
     def doubt(self, now: float, charge: Charge) -> bool:
         """Give up learned limits that keep `charge` out for ever and were not told for long; return whether there were.

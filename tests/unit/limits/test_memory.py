@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from llm.core.call import LimitReport
 from llm.limits.auto import AutoLimit
 from llm.limits.base import DAY, GUARD
 from llm.limits.bucket import TokenBucket
@@ -184,3 +185,14 @@ def test_one_name_is_one_account() -> None:
     book = AccountBook()
     assert book.account(("key", "a")) is book.account(("key", "a"))
     assert book.account(("key", "a")) is not book.account(("key", "b"))
+
+
+@pytest.mark.parametrize(("left", "seldom"), [(99.0, True), (70.0, False)])
+def test_headers_are_read_often_where_a_limit_is_near_and_seldom_where_none_is(left: float, *, seldom: bool) -> None:
+    account = stated(Account(), requests_per_minute=100, algorithm="token_bucket")
+    assert account.listens(0.0)
+    holds = [(limit, limit.take(0.0, 1.0)) for limit in account.limits]
+    account.learn(0.0, holds, [LimitReport("requests", 100.0, left)])
+    assert not account.listens(0.001)
+    assert account.listens(0.003) is not seldom
+    assert account.listens(0.02)
