@@ -1,8 +1,9 @@
 """One line per call, on the logger `llm.calls`, and one per attempt, on `llm.attempts` at DEBUG.
 
 The facts of a line are attributes of its record, too, for structured logs: `call`, `provider`, `model`, `key` (a
-fingerprint), `input_tokens`, `output_tokens`, `cost` (US dollars), `latency` (seconds), `attempts`, `cached`, `outcome`
-(`answered`, `failed` or `cancelled`), `error`; with `log_content` also `prompt` and `answer`.
+fingerprint), `input_tokens`, `output_tokens`, `cost` (US dollars), `latency` and `waited` (seconds; the second for a
+key), `attempts`, `cached`, `outcome` (`answered`, `failed` or `cancelled`), `error`; with `log_content` also `prompt`
+and `answer`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _attempts: Final = logging.getLogger("llm.attempts")
 
 _FACTS: Final = (
     "%(outcome)s: provider=%(provider)s model=%(model)s key=%(key)s attempts=%(attempts)s cached=%(cached)s "
-    "latency=%(latency).3f input_tokens=%(input_tokens)s output_tokens=%(output_tokens)s cost=%(cost)s"
+    "latency=%(latency).3f waited=%(waited).3f input_tokens=%(input_tokens)s output_tokens=%(output_tokens)s cost=%(cost)s"
 )
 _CALL: Final = "call %(call)s " + _FACTS
 _ATTEMPT: Final = "attempt %(attempts)s of call %(call)s " + _FACTS
@@ -119,6 +120,7 @@ class LoggingMiddleware:
             "attempts": None if call is None else call.sends,
             "cached": response is not None and response.cached,
             "latency": latency,
+            "waited": 0.0 if call is None else call.queue_seconds,
             "input_tokens": None if usage is None else usage.input_tokens,
             "output_tokens": None if usage is None else usage.output_tokens,
             "cost": None if response is None else response.cost,

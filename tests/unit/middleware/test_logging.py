@@ -60,6 +60,8 @@ def test_the_line_of_a_failed_call_tells_what_answers_that_did_not_do_have_taken
 def test_a_call_is_one_line_with_its_facts(layer: LoggingMiddleware, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "llm")
     request = request_of()
+    assert request.call is not None
+    request.call.queue_seconds = 0.25
     end(layer, request, RESPONSE)
     [record] = caplog.records
     assert (record.name, record.levelno) == ("llm.calls", logging.INFO)
@@ -72,12 +74,13 @@ def test_a_call_is_one_line_with_its_facts(layer: LoggingMiddleware, caplog: pyt
         "attempts": 2,
         "cached": False,
         "latency": 1.5,
+        "waited": 0.25,
         "input_tokens": 10,
         "output_tokens": 5,
         "cost": 0.25,
     }
     assert {name: getattr(record, name) for name in facts} == facts
-    told = "attempts=2 cached=False latency=1.500 input_tokens=10 output_tokens=5 cost=0.25"
+    told = "attempts=2 cached=False latency=1.500 waited=0.250 input_tokens=10 output_tokens=5 cost=0.25"
     assert record.getMessage().endswith(f"answered: provider=openai model=gpt-4o-mini key=key-00000001 {told}")
 
 
