@@ -34,7 +34,8 @@ _attempts: Final = logging.getLogger("llm.attempts")
 
 _FACTS: Final = (
     "%(outcome)s: provider=%(provider)s model=%(model)s key=%(key)s attempts=%(attempts)s cached=%(cached)s "
-    "latency=%(latency).3f waited=%(waited).3f input_tokens=%(input_tokens)s output_tokens=%(output_tokens)s cost=%(cost)s"
+    "latency=%(latency).3f waited=%(waited).3f input_tokens=%(input_tokens)s output_tokens=%(output_tokens)s "
+    "cost=%(cost)s"
 )
 _CALL: Final = "call %(call)s " + _FACTS
 _ATTEMPT: Final = "attempt %(attempts)s of call %(call)s " + _FACTS
