@@ -1,4 +1,4 @@
-"""Promise 29: planted keys are looked for in all that can be seen of two thousand calls, most of which fail."""
+"""Promise 29: planted keys are looked for in all that can be seen of a thousand calls, most of which fail."""
 
 from __future__ import annotations
 
