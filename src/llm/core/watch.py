@@ -1,7 +1,7 @@
 """`watch: true`: the files that a configuration was read from are looked at, and read again when one changed.
 
-Looked at by their time, size and place on the disk, so that a file which another took the place of is seen, too: by a
-rename, or where a link on the way leads elsewhere now, as Kubernetes swaps them.
+Looked at by their times, size and place on the disk, so that a file which another took the place of is seen, too: by a
+rename, or where a link on the way leads elsewhere now, as Kubernetes swaps them; and one that may be read again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .config import LLMConfig
     from .sealed import SealedSource
 
-    Stamp: TypeAlias = tuple[int, int, int, int] | None
+    Stamp: TypeAlias = tuple[int, int, int, int, int] | None
 
 _INTERVAL: Final = 2.0
 """Seconds between two looks."""
@@ -140,4 +140,4 @@ def _stamp(file: Path) -> Stamp:
         stat = file.stat()
     except (OSError, ValueError):
         return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino, stat.st_dev

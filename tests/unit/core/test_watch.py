@@ -107,7 +107,13 @@ def removed_and_written_anew(bench: Bench) -> None:
     bench.write("n")
 
 
-@pytest.mark.parametrize("change", [rename, in_place, removed_and_written_anew])
+def as_if_it_were_older(bench: Bench) -> None:
+    known = bench.file.stat()
+    bench.file.write_text(json.dumps(bench.config("n")), encoding="utf-8")
+    os.utime(bench.file, ns=(known.st_atime_ns, known.st_mtime_ns))  # of the same size, too
+
+
+@pytest.mark.parametrize("change", [rename, in_place, removed_and_written_anew, as_if_it_were_older])
 async def test_a_file_is_seen_to_change_however_it_is_replaced(bench: Bench, change: Callable[[Bench], None]) -> None:
     bench.write()
     async with LLMManager.open(bench.file, clock=bench.clock) as manager:
