@@ -341,3 +341,18 @@ async def test_a_look_that_a_reload_overtakes_changes_nothing(bench: Bench) -> N
             await manager.reload(plain)
             await bench.pass_(6.0)
             assert models(manager) == ("plain",)
+
+
+async def test_an_empty_file_is_told_once_and_changes_nothing_before_there_is_something_in_it(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.write()
+    async with LLMManager.open(bench.file, clock=bench.clock) as manager:
+        await bench.pass_(3.0)
+        bench.text("")
+        await bench.pass_(8.0)
+        (record,) = caplog.records
+        assert "is empty" in record.getMessage()
+        assert models(manager) == ("m",)
+        bench.write("new")
+        await bench.until(lambda: models(manager) == ("new",))
