@@ -99,6 +99,12 @@ class Watch:
             self._start()
 
     async def _look(self) -> None:
+        try:
+            await self._look_at_files()
+        except RuntimeError:
+            return  # there is no thread to look in, as where the loop is about to end
+
+    async def _look_at_files(self) -> None:
         source, seen = self._source, self._seen
         if source is None:
             return
