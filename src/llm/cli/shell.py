@@ -122,5 +122,6 @@ def _show_logs() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.getLogger("llm").addHandler(handler)
-    # Of a call that failed the command itself tells.
-    logging.getLogger("llm.calls").setLevel(logging.CRITICAL)
+    # Of a call that failed, and of keys, the commands themselves tell.
+    for name in ("llm.calls", "llm.keys"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -508,7 +508,9 @@ async def test_status_is_json_and_names_keys_by_fingerprint() -> None:
         await client.chat("hello")
         text = json.dumps(manager.get_status())
     assert "sk-test-1" not in text
-    assert set(json.loads(text)) == {"metrics", "users", "providers", "pool", "cache", "limits", "calls"}
+    assert set(json.loads(text)) == {
+            "metrics", "models", "users", "providers", "pool", "cache", "limits", "calls",
+        }  # fmt: skip
     assert json.loads(text)["providers"]["openai"]["keys"][0]["key"].startswith("key-")
 
 
