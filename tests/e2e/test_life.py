@@ -488,6 +488,21 @@ file = pathlib.Path(tempfile.mkdtemp()) / "llm.yaml"
 file.write_text(json.dumps({**config(FAST), "watch": True}))
 asyncio.run(main())
 """,
+    "a_watched_file_while_a_thread_of_the_program_still_works": """
+import json, pathlib, tempfile, time
+
+async def main():
+    be_patient()
+    manager = await LLMManager.open(file)
+    print(await manager.get_client().chat("done"))
+    loop = asyncio.get_running_loop()
+    loop.call_later(0.1, manager._watch._due)  # the loop waits for the thread, and lends no other
+    loop.run_in_executor(None, time.sleep, 0.3)
+
+file = pathlib.Path(tempfile.mkdtemp()) / "llm.yaml"
+file.write_text(json.dumps({**config(FAST), "watch": True}))
+asyncio.run(main())
+""",
     "a_loop_that_is_closed_by_hand_with_calls_in_flight": """
 async def main():
     client = await client_of(SLOW)

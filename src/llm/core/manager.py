@@ -84,7 +84,7 @@ class LLMManager:
 
     def is_of(self, source: SealedSource) -> bool:
         """Return whether `source` is this manager's configuration, or the file that it watches; does I/O."""
-        if self.config.watch and (file := source.file()) is not None and file == self._source.file():
+        if self.config.watch and (file := source.file()) is not None and file.absolute() == self._source.file():
             return True  # what it says differently is in force in a moment, or a mistake that is in the log
         return source.load() == self.config
 
@@ -218,6 +218,7 @@ class LLMManager:
         del config
         self._refuse_if_closed()
         async with self._changing:
+            source = await asyncio.to_thread(source.fixed)
             new = await asyncio.to_thread(source.load)
             _check_unchanged(self.config, new)
             parts = await asyncio.to_thread(self._routes.parts.renew, new)
@@ -303,14 +304,14 @@ class Opening:
         clock = self._clock or SystemClock()
         outbox = Outbox()
 
-        def build() -> Parts:
+        def build() -> tuple[Parts, SealedSource]:
             parts = _composer()(self._source.load(), clock=clock, outbox=outbox, transport=self._transport)
             parts.warm()
-            return parts
+            return parts, self._source.fixed()
 
-        parts = await asyncio.to_thread(build)
+        parts, source = await asyncio.to_thread(build)
         parts.begin()
-        return LLMManager(Routes(parts, InFlight(clock), outbox), source=self._source)
+        return LLMManager(Routes(parts, InFlight(clock), outbox), source=source)
 
 
 def _composer() -> Composer:

@@ -87,7 +87,7 @@ def check_model(model: object) -> None:
     Raises:
         LLMInvalidRequestError: It is no name.
     """
-    if model is not None and not _is_text(model):
+    if model is not None and not _is_name(model):
         raise _refused("model", model, _A_MODEL)
 
 
@@ -100,8 +100,8 @@ def check_client(model: object, user: object, priority: object, middleware: obje
     if isinstance(middleware, str):
         raise LLMConfigurationError(f"middleware is the text {middleware!r}; pass {_LAYERS}")
     for name, value, fits, expected in (
-        ("model", model, model is None or _is_text(model), _A_MODEL),
-        ("user", user, user is None or _is_text(user), "a tenant's name, or None for none"),
+        ("model", model, model is None or _is_name(model), _A_MODEL),
+        ("user", user, user is None or _is_name(user), f"{_A_USER}, or None for none"),
         ("priority", priority, _is_whole(priority), "a whole number; higher goes first"),
         ("middleware", middleware, middleware is None or isinstance(middleware, Iterable), _LAYERS),
     ):
@@ -173,6 +173,16 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
 
+def _is_name(value: object) -> bool:
+    """Return whether it is a text that logs, metrics and traces can write, which half a character is not."""
+    if not isinstance(value, str) or not value:
+        return False
+    try:
+        return value.isascii() or bool(value.encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def _is_mapping(value: object) -> bool:
     return isinstance(value, Mapping)
 
@@ -196,7 +206,8 @@ _OURS: Final = {
 
 _YEAR: Final = 31_536_000
 _SHOWN_BITS: Final = 128
-_A_MODEL: Final = "a model's name, or None for any"
+_A_MODEL: Final = "a model's name of whole characters, or None for any"
+_A_USER: Final = "a tenant's name of whole characters"
 _LAYERS: Final = "a list of layers, outermost first"
 
 _OF_WORDS: Final = (
@@ -206,7 +217,7 @@ _OF_WORDS: Final = (
 """Options that have no meaning where vectors are asked for."""
 
 _OPTIONS: Final = _fields(
-    ("model", _is_text, _A_MODEL),
+    ("model", _is_name, _A_MODEL),
     ("temperature", _from_to(0, 2), "a number, 0 to 2"),
     ("top_p", _from_to(0, 1), "a number, 0 to 1"),
     ("max_tokens", lambda value: type(value) is int and value > 0, "a whole number of 1 or more"),
@@ -216,7 +227,7 @@ _OPTIONS: Final = _fields(
     ("response_model", lambda value: isinstance(value, type), "a pydantic class"),
     ("reasoning_effort", _is_text, "low, medium or high"),
     ("timeout", _from_to(0, _YEAR), "seconds, 0 or more, at most a year (31536000), or None for those configured"),
-    ("user", _is_text, "a tenant's name"),
+    ("user", _is_name, _A_USER),
     ("priority", _is_whole, "a whole number; higher goes first"),
     ("metadata", _is_mapping, "a mapping"),
     ("extra", _is_mapping, "a mapping of the vendor's fields"),

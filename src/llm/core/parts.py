@@ -325,6 +325,8 @@ class Routes:
         parts.begin()
         for route, chain in zip(routes, chains, strict=True):
             route.chain = chain
+        for name in self._configured.keys() - parts.chains.keys():
+            self.keep(self._configured.pop(name))  # only its clients hold it now, and go on if it comes back
         self.aliases, self.fallback = _aliases(parts), parts.config.global_.fallback
         old, self.parts = self.parts, parts
         return old

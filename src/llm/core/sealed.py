@@ -52,3 +52,12 @@ class SealedSource:
         from .config import file_of  # noqa: PLC0415 - as above
 
         return file_of(self._source)
+
+    def fixed(self) -> SealedSource:
+        """Return the source with its file by the whole path, which a program that changes its folder finds again.
+
+        Where it was found in a usual place, this is that place from now on. Does I/O.
+        """
+        file = self.file()
+        whole = None if file is None else file.absolute()
+        return self if whole is None or whole == self._source else SealedSource(whole)

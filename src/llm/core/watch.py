@@ -1,28 +1,26 @@
 """`watch: true`: the files that a configuration was read from are looked at, and read again when one changed.
 
-Looked at by their time, size and place on the disk, so that a file which another took the place of is seen, too: by a
-rename, or where a link on the way leads elsewhere now, as Kubernetes swaps them.
+Looked at by their times, size and place on the disk, so that a file which another took the place of is seen, too: by a
+rename, or where a link on the way leads elsewhere now, as Kubernetes swaps them; and one that may be read again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .exceptions import LLMException, LLMPoolExhaustedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from pathlib import Path
-    from typing import TypeAlias
 
     from llm.utils.clock import Clock, Timer
 
     from .config import LLMConfig
     from .sealed import SealedSource
 
-    Stamp: TypeAlias = tuple[int, int, int, int] | None
 
 _INTERVAL: Final = 2.0
 """Seconds between two looks."""
@@ -31,6 +29,16 @@ _SETTLES: Final = 0.2
 """Seconds for which a changed file must stay as it is; a part of one may well be a configuration."""
 
 _logger = logging.getLogger("llm.config")
+
+
+class Stamp(NamedTuple):
+    """What changes with a file: nanoseconds of its times, bytes, and its place on the disk."""
+
+    written: int
+    changed: int
+    size: int
+    inode: int
+    device: int
 
 
 class Watch:
@@ -50,7 +58,7 @@ class Watch:
         self._reload = reload
         self._clock = clock
         self._source: SealedSource | None = None
-        self._seen: dict[Path, Stamp] | None = None
+        self._seen: dict[Path, Stamp | None] | None = None
         self._timer: Timer | None = None
         self._looking: asyncio.Task[None] | None = None
 
@@ -91,6 +99,12 @@ class Watch:
             self._start()
 
     async def _look(self) -> None:
+        try:
+            await self._look_at_files()
+        except RuntimeError:
+            return  # there is no thread to look in, as where the loop is about to end
+
+    async def _look_at_files(self) -> None:
         source, seen = self._source, self._seen
         if source is None:
             return
@@ -102,13 +116,16 @@ class Watch:
         if source is not self._source:
             return
         self._seen = now
-        if now:
-            await self._read(source)
-        else:
+        if not now:
             _logger.warning("watch: there is no file to watch; give a path, or have the file say `watch: false`")
             self.stop()
+        elif _is_empty(source, now):
+            # It would be a configuration; but whoever writes a file empties it first, and a full disk leaves it so.
+            _logger.warning("the configuration's file is empty, and the one before stays in force")
+        else:
+            await self._read(source)
 
-    async def _changed(self, seen: dict[Path, Stamp]) -> bool:
+    async def _changed(self, seen: dict[Path, Stamp | None]) -> bool:
         """Return whether a file is another one, and stays as it is."""
         now = await asyncio.to_thread(_stamps, seen)
         if now == seen:
@@ -130,14 +147,20 @@ class Watch:
             _logger.warning("the configuration changed, and the one before stays in force: it raised %s", told)
 
 
-def _stamps(files: Iterable[Path]) -> dict[Path, Stamp]:
+def _is_empty(source: SealedSource, stamps: dict[Path, Stamp | None]) -> bool:
+    file = source.file()
+    stamp = None if file is None else stamps.get(file)
+    return stamp is not None and not stamp.size
+
+
+def _stamps(files: Iterable[Path]) -> dict[Path, Stamp | None]:
     return {file: _stamp(file) for file in files}
 
 
-def _stamp(file: Path) -> Stamp:
-    """Return what changes with a file; None where there is none."""
+def _stamp(file: Path) -> Stamp | None:
+    """Return the stamp of a file; None where there is none."""
     try:
         stat = file.stat()
     except (OSError, ValueError):
         return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev
+    return Stamp(stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino, stat.st_dev)

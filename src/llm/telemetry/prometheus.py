@@ -34,6 +34,7 @@ BOUNDS: Final = (
 KEY_STATES: Final = ("available", "cooling", "out_of_credit", "rejected")
 BREAKER_STATES: Final = ("closed", "open", "half_open")
 
+_MOST_MODELS: Final = 1_000  # of which breakers are told, for each provider; each is lines for whoever reads all of it
 _OF_MODEL: Final = ("provider", "model")
 _OF_KEY: Final = ("provider", "key")
 _OF_LIMIT: Final = ("level", "provider", "key", "model", "limit")
@@ -151,8 +152,8 @@ def _of_state(status: dict[str, Any]) -> list[Metric]:
     for name, provider in status.get("providers", {}).items():
         healthy.add_metric((name,), provider["health"] == "healthy")
         waiting.add_metric((name,), provider["waiting"])
-        for model, breaker in provider.get("breakers", {}).items():
-            _add_state(breakers, (name, model), breaker["state"], BREAKER_STATES)
+        for model, state in _few(provider.get("breakers", {})):
+            _add_state(breakers, (name, model), state, BREAKER_STATES)
         if provider.get("retry_budget"):
             refused.add_metric((name,), provider["retry_budget"]["refused"])
         for key in provider["keys"]:
@@ -166,6 +167,12 @@ def _of_state(status: dict[str, Any]) -> list[Metric]:
     if status:
         running.add_metric((), status["pool"]["calls"])
     return [saturation, states, cooling, in_flight, healthy, waiting, running, breakers, refused]
+
+
+def _few(breakers: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return the states of breakers by model; where callers name very many models, not those of all that are closed."""
+    states = [(model, breaker["state"]) for model, breaker in breakers.items()]
+    return sorted(states, key=lambda told: told[1] == "closed")[:_MOST_MODELS]
 
 
 def _shared_limits(limits: dict[str, dict[str, float]]) -> Iterator[tuple[tuple[str, ...], float]]:

@@ -151,6 +151,7 @@ async def test_a_request_that_cannot_be_written_was_not_sent_and_takes_nothing(s
     [
         ("model", "", "a model's name"),
         ("model", 4, "a model's name"),
+        ("model", "half-\udcff", "a model's name of whole characters"),  # or no metric could be read any more
         ("temperature", -0.1, "0 to 2"),
         ("temperature", 2.1, "0 to 2"),
         ("temperature", float("nan"), "0 to 2"),
@@ -178,6 +179,7 @@ async def test_a_request_that_cannot_be_written_was_not_sent_and_takes_nothing(s
         ("timeout", 10**400, "at most a year"),
         ("user", 7, "a tenant's name"),
         ("user", "", "a tenant's name"),
+        ("user", "half-\udcff", "a tenant's name of whole characters"),
         ("priority", "high", "a whole number"),
         ("cache", True, "False, a CachePolicy, or None"),
         ("cache", "no", "False, a CachePolicy, or None"),

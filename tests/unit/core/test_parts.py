@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import TYPE_CHECKING, Any
 
-from llm import LLMManager, register_provider
+import pytest
+
+from llm import LLMConfigurationError, LLMManager, register_provider
 from llm.testing import FakeClock, FakeProvider, RecordingMiddleware
+from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
     from llm.core.protocols import Provider, ProviderSettings
@@ -34,3 +39,22 @@ async def test_a_client_of_its_own_layers_keeps_them_on_the_way_to_another_provi
         assert str(await client.chat("x", model="other")) == "from b"
         assert str(await client.chat("x")) == "from a"
         assert len(events) == before // 3 * 5
+
+
+async def test_a_provider_that_a_reload_takes_away_is_freed_and_its_clients_go_on_when_it_is_back() -> None:
+    register_provider("double", double)
+    async with LLMManager.open(config("a", "b")) as manager:
+        client = manager.get_client("b")
+        manager.get_client("a")
+        await manager.reload(config("a"))
+        with pytest.raises(LLMConfigurationError):
+            manager.get_client("b")
+        await manager.reload(config("a", "b", retry={"max_attempts": 2}))
+        assert str(await client.chat("x")) == "from b"
+        assert str(await manager.get_client("b").chat("x")) == "from b"
+        pool = weakref.ref(manager._routes.parts.chains["b"].pool)  # pyright: ignore[reportPrivateUsage]
+        del client
+        await manager.reload(config("a"))
+        await SystemClock().sleep(0.01)
+        gc.collect()
+        assert pool() is None

@@ -107,7 +107,13 @@ def removed_and_written_anew(bench: Bench) -> None:
     bench.write("n")
 
 
-@pytest.mark.parametrize("change", [rename, in_place, removed_and_written_anew])
+def as_if_it_were_older(bench: Bench) -> None:
+    known = bench.file.stat()
+    bench.file.write_text(json.dumps(bench.config("n")), encoding="utf-8")
+    os.utime(bench.file, ns=(known.st_atime_ns, known.st_mtime_ns))  # of the same size, too
+
+
+@pytest.mark.parametrize("change", [rename, in_place, removed_and_written_anew, as_if_it_were_older])
 async def test_a_file_is_seen_to_change_however_it_is_replaced(bench: Bench, change: Callable[[Bench], None]) -> None:
     bench.write()
     async with LLMManager.open(bench.file, clock=bench.clock) as manager:
@@ -335,3 +341,63 @@ async def test_a_look_that_a_reload_overtakes_changes_nothing(bench: Bench) -> N
             await manager.reload(plain)
             await bench.pass_(6.0)
             assert models(manager) == ("plain",)
+
+
+async def test_an_empty_file_is_told_once_and_changes_nothing_before_there_is_something_in_it(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.write()
+    async with LLMManager.open(bench.file, clock=bench.clock) as manager:
+        await bench.pass_(3.0)
+        bench.text("")
+        await bench.pass_(8.0)
+        (record,) = caplog.records
+        assert "is empty" in record.getMessage()
+        assert models(manager) == ("m",)
+        bench.write("new")
+        await bench.until(lambda: models(manager) == ("new",))
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_program_that_changes_its_folder_goes_on_with_the_same_file(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, *, named: bool
+) -> None:
+    bench.write()
+    monkeypatch.chdir(bench.file.parent)
+    source = bench.file.name if named else None
+    async with LLMManager.open(source, clock=bench.clock) as manager:
+        monkeypatch.chdir("/")
+        await bench.pass_(3.0)
+        bench.write("new")
+        await bench.until(lambda: models(manager) == ("new",))
+        bench.write("newer")
+        await manager.reload()
+        assert models(manager) == ("newer",)
+
+
+async def test_a_file_in_a_usual_place_that_is_gone_for_a_while_is_watched_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.write()
+    monkeypatch.chdir(bench.file.parent)
+    async with LLMManager.open(clock=bench.clock) as manager:
+        await bench.pass_(3.0)
+        bench.file.unlink()
+        await bench.pass_(4.0)
+        assert models(manager) == ("m",)
+        bench.write("new")
+        await bench.until(lambda: models(manager) == ("new",))
+
+
+async def test_the_processs_manager_is_its_files_by_whatever_path(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.write()
+    monkeypatch.chdir(bench.file.parent)
+    try:
+        manager = await get_llm_manager(bench.file.name)
+        bench.write("new")
+        for path in (bench.file.name, bench.file):
+            assert await get_llm_manager(path) is manager
+    finally:
+        await close_llm_manager()

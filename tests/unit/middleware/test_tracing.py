@@ -8,13 +8,14 @@ import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import propagate, trace
 from opentelemetry.context import attach, detach
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from llm.core.call import Call
 from llm.core.exceptions import LLMServerError
@@ -25,6 +26,8 @@ from llm.utils.redact import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from opentelemetry.sdk.trace import Span
 
     from llm.core.stream import LLMResult
     from llm.utils.clock import SystemClock
@@ -154,6 +157,49 @@ async def test_a_set_up_that_fails_fails_no_call(clock: Any, caplog: pytest.LogC
         "a call is not traced, for its span could not begin: OSError"
     ]
     end(layer, request, RESPONSE, None)
+
+
+async def test_a_propagator_that_fails_fails_no_call_and_leaves_no_span_open(
+    clock: Any,
+    tracers: TracerProvider,
+    exporter: InMemorySpanExporter,
+    dispatch: Callable[[LLMRequest], Awaitable[LLMResult]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken(TraceContextTextMapPropagator):
+        def inject(self, *_: object, **__: object) -> None:
+            raise OSError("of the program's own")
+
+    usual = propagate.get_global_textmap()
+    propagate.set_global_textmap(Broken())
+    try:
+        await layer_of(clock, tracers)(request_of(clock), dispatch)
+    finally:
+        propagate.set_global_textmap(usual)
+    assert "OSError" in caplog.text
+    assert len(exporter.get_finished_spans()) == 1
+
+
+async def test_a_span_ends_also_where_its_attempts_cannot_be_written(
+    clock: Any,
+    tracers: TracerProvider,
+    exporter: InMemorySpanExporter,
+    dispatch: Callable[[LLMRequest], Awaitable[LLMResult]],
+) -> None:
+    class Broken(SpanProcessor):
+        def on_start(self, span: Span, *_: object, **__: object) -> None:
+            if span.name == names.SPAN_ATTEMPT:
+                raise OSError("of the program's own")
+
+    tracers.add_span_processor(Broken())
+    layer = layer_of(clock, tracers)
+    request = request_of(clock)
+    assert request.call is not None
+    request.call.note(clock.now(), "sent", "")
+    await layer(request, dispatch)
+    with pytest.raises(OSError, match="own"):
+        end(layer, request, RESPONSE, None)
+    assert [span.name for span in exporter.get_finished_spans()] == ["chat m"]
 
 
 async def test_a_failure_tells_no_key_and_another_provider_by_its_name(

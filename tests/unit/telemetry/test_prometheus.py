@@ -183,7 +183,7 @@ class Guarded:
 
     def get_status(self) -> dict[str, Any]:
         cache = dict.fromkeys(("hits", "followers", "misses", "stored", "errors"), 0)
-        breakers = {MODEL: {"state": "open"}}
+        breakers = {**{f"any-{number}": {"state": "closed"} for number in range(2000)}, MODEL: {"state": "open"}}
         budget = {"calls": 10, "retries": 5, "allowed": 5, "refused": 3}
         provider: dict[str, Any] = {"health": "unhealthy", "waiting": 0, "keys": []}
         provider |= {"breakers": breakers, "retry_budget": budget}
@@ -196,6 +196,7 @@ def test_a_breaker_and_a_budget_of_retries_are_told() -> None:
     bench.registry.register(ManagerCollector(Guarded()))
     told = {state: bench.told("llm_breaker_state", **OPENAI, state=state) for state in ("closed", "open", "half_open")}
     assert told == {"closed": 0, "open": 1, "half_open": 0}
+    assert len(bench.rows("llm_breaker_state")) == 1000 * len(told)  # however many models callers name
     assert bench.told("llm_provider_healthy", provider="openai") == 0
     assert bench.told("llm_retries_refused_total", provider="openai") == 3
 

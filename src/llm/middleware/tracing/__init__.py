@@ -132,9 +132,11 @@ class TracingMiddleware:
         about = self._about(request, response)
         try:
             if span is not None and told:
-                known = {**about, **self._facts(call, request, response, story), **span.facts}
-                span.tell(known, story, self._clean)
-                span.close(error, now, self._clean)
+                try:
+                    known = {**about, **self._facts(call, request, response, story), **span.facts}
+                    span.tell(known, story, self._clean)
+                finally:
+                    span.close(error, now, self._clean)
         finally:
             self._meters.ended(call, now, story.waited, about, response or error)
             if response is not None:

@@ -54,7 +54,11 @@ class CallSpan:
         self.carrier: Mapping[str, str] | None = None
         if self.recording or self._span.get_span_context().is_valid:
             self.context = trace.set_span_in_context(self._span)
-            self.carrier = _carrier(self.context)
+            try:
+                self.carrier = _carrier(self.context)
+            except Exception:  # of the program's propagators; nobody else can end the span
+                self._span.end()
+                raise
 
     @property
     def facts(self) -> dict[str, Value]:
