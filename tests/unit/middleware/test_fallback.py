@@ -224,6 +224,21 @@ async def test_when_all_fail_the_last_error_that_says_most_tells_of_the_others_t
     assert (metrics["total_requests"], metrics["failed_requests"]) == (1, 1)
 
 
+@pytest.mark.parametrize("arrived", [True, False])
+@pytest.mark.parametrize("attempts", [1, 2], ids=["fallback", "retry"])
+async def test_an_error_says_whether_any_attempt_may_have_reached_a_provider(
+    bench: Bench, attempts: int, *, arrived: bool
+) -> None:
+    broken = [LLMConnectionError("reset", sent=arrived), *[LLMConnectionError("no way", sent=False)] * (attempts - 1)]
+    bench.says("a", broken)
+    bench.fails("b", LLMTimeoutError("no connection", phase="connect", sent=False))
+    bench.fails("c", LLMCircuitOpenError("open"))
+    async with bench.open(retry={"max_attempts": attempts, "initial_delay": 0}) as manager:
+        with pytest.raises((LLMConnectionError, LLMTimeoutError)) as caught:
+            await call(manager.get_client(), model="fast" if attempts == 1 else "a/m")
+    assert caught.value.sent is arrived
+
+
 async def test_a_later_target_that_refuses_the_request_has_the_last_word(bench: Bench) -> None:
     bench.fails("a", LLMServerError("down", status=500))
     bench.fails("b", LLMInvalidRequestError("wrong", status=400))
