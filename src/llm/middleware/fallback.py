@@ -119,10 +119,11 @@ class Fallback:
         Whose call it is does not change any more: that of the target that began.
 
         Raises:
-            LLMException: None answers, as for a call; where it is too late to ask, `error` itself.
+            LLMException: None answers, as for a call; where it is too late to ask, or others still read what broke
+                for this call alone, `error` itself.
         """
         call = self._call
-        if self._is_late():
+        if self._is_late() or call.state is CallState.ANSWERING:
             raise error
         self._moved = _nobody
         here = request_with(request, model=self.target.model)

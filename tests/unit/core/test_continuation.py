@@ -202,6 +202,34 @@ async def test_a_stream_that_stalls_is_carried_on(bench: Bench) -> None:
     assert (response.content, bench.clock.now() >= 60.0) == ("Once upon", True)
 
 
+@pytest.mark.parametrize("names", ["a", "ab"], ids=["the same target", "the next"])
+async def test_a_stream_that_stalls_is_carried_on_where_answers_are_kept_too(bench: Bench, names: str) -> None:
+    bench.says("a", ["Hel", ...], "lo")
+    if "b" in names:
+        bench.says("b", "lo")
+    async with bench.open(cache={}) as manager:
+        response = await ask(manager).response()
+        assert (response.content, [part.at for part in response.continued]) == ("Hello", [3])
+    assert not any(bench.leaks())
+
+
+async def test_a_stall_of_a_stream_that_others_read_too_is_told_as_it_is(bench: Bench) -> None:
+    bench.says("a", ["Hel", ...])
+    bench.says("b", "lo")
+    async with bench.open(cache={}) as manager, asyncio.TaskGroup() as group:
+
+        async def read(wait: float) -> str:
+            await bench.clock.sleep(wait)
+            try:
+                return (await ask(manager).response()).content
+            except LLMTimeoutError as error:
+                return error.phase
+
+        tasks = [group.create_task(read(wait)) for wait in (0.0, 5.0)]
+    assert [task.result() for task in tasks] == ["idle", "Hello"]
+    assert not any(bench.leaks())
+
+
 async def test_usage_that_a_broken_part_told_counts_and_an_unknown_price_leaves_the_cost_unknown(
     bench: Bench,
 ) -> None:
