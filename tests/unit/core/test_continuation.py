@@ -243,6 +243,19 @@ async def test_usage_that_a_broken_part_told_counts_and_an_unknown_price_leaves_
     assert response.cost is None
 
 
+async def test_a_broken_part_that_several_calls_read_is_paid_for_by_the_one_that_asked(bench: Bench) -> None:
+    bench.says("a", ["Hel", cut()], latency=1.0)
+    bench.says("b", *["lo"] * 3)
+    prices = {name: {"input": 1e6, "output": 1e6} for name in ("ma", "mb")}
+    async with bench.open(cache={}, prices=prices) as manager, asyncio.TaskGroup() as group:
+        tasks = [group.create_task(ask(manager).response()) for _ in range(3)]
+    one, *others = [(task.result().usage.total_tokens, task.result().cost) for task in tasks]
+    assert len(bench.asked("a")) == 1
+    assert others[0] == others[1]
+    assert one[0] > others[0][0]
+    assert [cost for _, cost in (one, *others)] == [tokens for tokens, _ in (one, *others)]
+
+
 async def test_no_part_is_kept_by_the_cache_nor_the_whole(bench: Bench) -> None:
     bench.says("a", *[["Once ", cut()]] * 2)
     bench.says("b", *[["upon"]] * 2)
