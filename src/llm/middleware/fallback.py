@@ -7,6 +7,7 @@ the next would meet too: a bad request, a refusal for content, a user's limit, a
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from llm.core.call import CallState
@@ -151,6 +152,10 @@ class Fallback:
         except LLMException as error:
             if _moves_on(error):
                 speeds.failed(self._clock.now(), self.target, stream=request.stream)
+            raise
+        except asyncio.CancelledError:  # also the call's own deadline
+            now = self._clock.now()
+            speeds.overran(now, self.target, now - began, stream=request.stream)
             raise
         if self._call.sends > sends:  # else it came from the cache
             now = self._clock.now()

@@ -610,6 +610,22 @@ async def test_a_target_that_failed_stands_last_for_a_while(bench: Bench) -> Non
     assert bench.asked() == "a2 b4"
 
 
+@both_ways
+async def test_a_target_that_hangs_until_calls_end_is_the_fastest_no_more(bench: Bench, *, stream: bool) -> None:
+    bench.says("a", ["one", "two", *[[...]] * 9], latency=0.1)
+    bench.says("b", "from b", latency=1.0)
+    aliases = {"quick": {"targets": ["a/m", "b/n"], "strategy": "fastest"}}
+    outcomes = list[str]()
+    async with bench.open(aliases=aliases) as manager:
+        for _ in range(8):
+            try:
+                answer = await call(manager.get_client(), model="quick", timeout=9.0, stream=stream)
+                outcomes.append(answer.provider)
+            except LLMTimeoutError as error:
+                outcomes.append(error.phase)
+    assert outcomes == ["a", "b", "a", "total", "b", "b", "b", "b"]
+
+
 async def test_a_bad_request_says_nothing_about_a_targets_speed(bench: Bench) -> None:
     bench.says("a", [LLMInvalidRequestError("wrong"), "fine"])
     aliases = {"quick": {"targets": ["a/m", "b/n"], "strategy": "fastest"}}
