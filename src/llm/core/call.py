@@ -189,8 +189,8 @@ class Call:
     """
 
     __slots__ = (
-        "_ends", "_lease", "_place", "_queued_at", "answering_at", "deadline", "decisions", "error", "forget",
-        "glanced", "heard", "moves", "number", "patience", "priority", "queue_seconds", "retryable", "sends",
+        "_ends", "_lease", "_place", "_queued_at", "_unreached", "answering_at", "deadline", "decisions", "error",
+        "forget", "glanced", "heard", "moves", "number", "patience", "priority", "queue_seconds", "retryable", "sends",
         "sent_at", "spent", "started", "state", "ticket", "trace", "user", "waited",
     )  # fmt: skip
 
@@ -224,6 +224,7 @@ class Call:
         self._queued_at: float = now
         self._lease: Lease | None = None
         self._ends: list[Callable[[Call], None]] = []
+        self._unreached = 0  # sends that certainly reached nobody
 
     @property
     def log(self) -> tuple[Decision, ...]:
@@ -234,6 +235,11 @@ class Call:
     def reports(self) -> tuple[LimitReport, ...]:
         """What the last answer said of the provider's limits; empty where it said nothing."""
         return () if self.heard is None else self.heard()
+
+    @property
+    def arrived(self) -> bool:
+        """Whether a request of it may have reached a provider, whatever became of it."""
+        return self.sends > self._unreached
 
     @property
     def key(self) -> str | None:
@@ -320,7 +326,10 @@ class Call:
     def unsent(self, now: float, *, tried: bool = True) -> None:
         """Know for certain that no byte left after all: no connection was made, or (not even tried) nothing written."""
         self._move(now, CallState.PAID, CallState.SENT, "unsent")
-        self.sends -= not tried
+        if tried:
+            self._unreached += 1
+        else:
+            self.sends -= 1
 
     def answering(self, now: float) -> None:
         """Have a stream's first chunk in hand: no retry and no fallback any more."""

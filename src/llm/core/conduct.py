@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .continuation import continued
 from .ending import Brake, closed, late
-from .exceptions import LLMException, LLMInvalidRequestError
+from .exceptions import LLMConnectionError, LLMException, LLMInvalidRequestError, LLMTimeoutError
 from .parts import Hop
 from .repair import Fitting
 from .stream import LLMStream, as_stream
@@ -132,6 +132,8 @@ class Conduct:
         self._routes.calls.leave(call)
         if isinstance(error, LLMException):
             error.attempts = call.sends
+            if call.arrived and isinstance(error, (LLMConnectionError, LLMTimeoutError)):
+                error.sent = True  # it tells of the last attempt, and one before may have reached a provider
         call.ended(self._routes.parts.clock.now(), error)
         for observer in self._chain.observers:
             try:

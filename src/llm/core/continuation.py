@@ -172,6 +172,8 @@ class _Parts:
     def _count_part(self) -> None:
         """Add what the part at hand took: what it told, and where it broke before it told, what is known of it."""
         stream, asked = self._stream, self._asked
+        if stream.key is None:  # a place in the stream of an identical call, which pays for it
+            return
         usage, came = stream.usage, -(-len(stream.all_text) // CHARACTERS_PER_TOKEN)
         if usage is None:
             usage = TokenUsage(estimate_tokens(asked), came)

@@ -62,6 +62,12 @@ class Speeds:
         track.seconds = seconds if not fresh else _mixed(track.seconds or 0.0, seconds)
         track.at, track.failed = now, -math.inf
 
+    def overran(self, now: float, target: Target, seconds: float, *, stream: bool) -> None:
+        """Note that a call ended before a target had answered it; so long an answer takes at least."""
+        track = self._track(target, stream=stream)
+        if track.seconds is not None and now - track.at < _FRESH and seconds > track.seconds:
+            track.seconds = _mixed(track.seconds, seconds)
+
     def failed(self, now: float, target: Target, *, stream: bool) -> None:
         """Note that a target could not answer."""
         self._track(target, stream=stream).failed = now

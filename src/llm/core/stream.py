@@ -342,7 +342,7 @@ class LLMStream(Gathered):
                     "the call's time is over while its stream goes on; give it a longer timeout", phase="total"
                 )
             )
-        elif self._idle is not None and now - self._touched >= self._idle:
+        elif self._idle is not None and now >= self._touched + self._idle:  # as it was armed, to the last bit
             self._look_idle(now)
         else:
             self._arm(now)

@@ -71,7 +71,7 @@ class Permit:
         answered: Monotonic seconds at which the answer, or its first chunk, was there; None where it never was.
     """
 
-    __slots__ = ("_generation", "_since", "answered", "breaker", "good", "late")
+    __slots__ = ("_generation", "_served", "_since", "answered", "breaker", "good", "late")
 
     def __init__(self, breaker: Breaker, generation: int, now: float) -> None:
         """Begin an attempt."""
@@ -79,8 +79,21 @@ class Permit:
         self.good: bool | None = None
         self.late: bool = False
         self._generation = generation
+        self._served = False  # as the breaker was told before the end
         self.answered: float | None = None
         self._since = now
+
+    def answer(self, now: float) -> BreakerState | None:
+        """Know that the answer, or its first chunk, is there, and return what the breaker changed to, if it did.
+
+        Where it is tried whether the provider serves, it does: a stream may take minutes to its end.
+        """
+        self.answered = now
+        breaker = self.breaker
+        if breaker.closed or (breaker.slow_call is not None and now - self._since > breaker.slow_call):
+            return None
+        self._served = True
+        return breaker.told(now, self._generation, True)  # noqa: FBT003 - a verdict
 
     def end(self, now: float) -> BreakerState | None:
         """Tell the breaker, and return what it changed to, if it did."""
@@ -89,6 +102,8 @@ class Permit:
             seconds = (now if self.answered is None else self.answered) - self._since
             if seconds > breaker.slow_call:
                 good = False
+        if self._served and good is not False:
+            return None
         return breaker.told(now, self._generation, good)
 
 

@@ -14,6 +14,7 @@ from llm.core.models import makes_vectors
 
 from . import refusals
 from .base import FREE, MOMENT, Binding, binding, never_fits
+from .circuits import log
 from .flow import Size
 from .memory import Account
 from .ring import Ring
@@ -162,8 +163,9 @@ class Rotation:
         with self._lock:
             now = self._clock.now()
             self._accounts[slot].succeeded(now)
-            if permit is not None:
-                permit.answered = now
+            turned = None if permit is None else permit.answer(now)
+        if permit is not None and turned is not None:
+            log(self.provider, permit.breaker, now)
 
     def usable(self, model: str) -> bool:
         """Return whether a key is left for `model`."""

@@ -57,6 +57,7 @@ class Broadcast:
         self._readers.discard(reader)
         if not self._readers and not self.over:
             self._finish(GeneratorExit())  # now, so that nobody joins what is ending
+            self._upstream.leave()  # and now, so that who leaves may be asked anew at once
             self._task.cancel()
 
     def read_on(self) -> None:

@@ -7,6 +7,7 @@ the next would meet too: a bad request, a refusal for content, a user's limit, a
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from llm.core.call import CallState
@@ -119,10 +120,11 @@ class Fallback:
         Whose call it is does not change any more: that of the target that began.
 
         Raises:
-            LLMException: None answers, as for a call; where it is too late to ask, `error` itself.
+            LLMException: None answers, as for a call; where it is too late to ask, or others still read what broke
+                for this call alone, `error` itself.
         """
         call = self._call
-        if self._is_late():
+        if self._is_late() or call.state is CallState.ANSWERING:
             raise error
         self._moved = _nobody
         here = request_with(request, model=self.target.model)
@@ -150,6 +152,10 @@ class Fallback:
         except LLMException as error:
             if _moves_on(error):
                 speeds.failed(self._clock.now(), self.target, stream=request.stream)
+            raise
+        except asyncio.CancelledError:  # also the call's own deadline
+            now = self._clock.now()
+            speeds.overran(now, self.target, now - began, stream=request.stream)
             raise
         if self._call.sends > sends:  # else it came from the cache
             now = self._clock.now()

@@ -202,6 +202,34 @@ async def test_a_stream_that_stalls_is_carried_on(bench: Bench) -> None:
     assert (response.content, bench.clock.now() >= 60.0) == ("Once upon", True)
 
 
+@pytest.mark.parametrize("names", ["a", "ab"], ids=["the same target", "the next"])
+async def test_a_stream_that_stalls_is_carried_on_where_answers_are_kept_too(bench: Bench, names: str) -> None:
+    bench.says("a", ["Hel", ...], "lo")
+    if "b" in names:
+        bench.says("b", "lo")
+    async with bench.open(cache={}) as manager:
+        response = await ask(manager).response()
+        assert (response.content, [part.at for part in response.continued]) == ("Hello", [3])
+    assert not any(bench.leaks())
+
+
+async def test_a_stall_of_a_stream_that_others_read_too_is_told_as_it_is(bench: Bench) -> None:
+    bench.says("a", ["Hel", ...])
+    bench.says("b", "lo")
+    async with bench.open(cache={}) as manager, asyncio.TaskGroup() as group:
+
+        async def read(wait: float) -> str:
+            await bench.clock.sleep(wait)
+            try:
+                return (await ask(manager).response()).content
+            except LLMTimeoutError as error:
+                return error.phase
+
+        tasks = [group.create_task(read(wait)) for wait in (0.0, 5.0)]
+    assert [task.result() for task in tasks] == ["idle", "Hello"]
+    assert not any(bench.leaks())
+
+
 async def test_usage_that_a_broken_part_told_counts_and_an_unknown_price_leaves_the_cost_unknown(
     bench: Bench,
 ) -> None:
@@ -213,6 +241,19 @@ async def test_usage_that_a_broken_part_told_counts_and_an_unknown_price_leaves_
     assert response.usage.input_tokens > 1000
     assert response.usage.output_tokens == 2 + 1
     assert response.cost is None
+
+
+async def test_a_broken_part_that_several_calls_read_is_paid_for_by_the_one_that_asked(bench: Bench) -> None:
+    bench.says("a", ["Hel", cut()], latency=1.0)
+    bench.says("b", *["lo"] * 3)
+    prices = {name: {"input": 1e6, "output": 1e6} for name in ("ma", "mb")}
+    async with bench.open(cache={}, prices=prices) as manager, asyncio.TaskGroup() as group:
+        tasks = [group.create_task(ask(manager).response()) for _ in range(3)]
+    one, *others = [(task.result().usage.total_tokens, task.result().cost) for task in tasks]
+    assert len(bench.asked("a")) == 1
+    assert others[0] == others[1]
+    assert one[0] > others[0][0]
+    assert [cost for _, cost in (one, *others)] == [tokens for tokens, _ in (one, *others)]
 
 
 async def test_no_part_is_kept_by_the_cache_nor_the_whole(bench: Bench) -> None:

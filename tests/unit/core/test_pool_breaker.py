@@ -204,6 +204,30 @@ async def test_retries_end_as_it_opens_and_the_call_that_opened_it_says_so(bench
     ]
 
 
+async def test_the_place_of_the_attempt_that_opens_it_goes_to_nobody(bench: Bench) -> None:
+    key = {"api_keys": ["k1"], "models": ["m"], "rate_limits": {"concurrent_requests": 1}}
+    await bench.open([LLMConnectionError("reset", sent=True)] * 9, breaker={"min_calls": 2}, providers={"fake": key})
+    calls = [asyncio.create_task(ask(bench.once)) for _ in range(5)]
+    await bench.run(asyncio.wait(calls))
+    kinds = [type(call.exception()).__name__ for call in calls]
+    assert kinds == ["LLMConnectionError"] * 2 + ["LLMCircuitOpenError"] * 3
+
+
+async def test_a_long_stream_that_tries_whether_the_provider_serves_keeps_nobody_waiting(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    breaker = {"min_calls": 1, "half_open_calls": 1, "open_for": 5.0}
+    await bench.open([LLMServerError("down"), ["a", "b", "c"], "there"], breaker=breaker)
+    await bench.ends(ask(bench.once), 6.0)
+    stream = bench.once.stream_complete(TEXT)
+    with caplog.at_level("INFO", logger="llm.breaker"):
+        await bench.run(stream.begin(), 1.0)
+    assert await bench.run(ask(bench.once), 1.0) == "there"
+    assert "fake/m serves again" in caplog.text
+    assert (await bench.run(stream.response())).content == "abc"
+    assert bench.breaker["state"] == "closed"
+
+
 async def test_a_hit_never_meets_the_breaker(bench: Bench) -> None:
     await bench.open(["kept", *[LLMServerError("down")] * 9], breaker={"min_calls": 1, "failure_rate": 0.5}, cache={})
     client = bench.manager.get_client()

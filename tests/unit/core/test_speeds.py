@@ -66,3 +66,13 @@ def test_what_failed_stands_last_for_half_a_minute_or_until_it_answers() -> None
     speeds.failed(30.0, A, stream=False)
     speeds.answered(31.0, A, 1.0, stream=False)
     assert speeds.order(31.0, (A, B), stream=False) == (A, B)
+
+
+def test_a_call_that_ended_before_its_answer_tells_how_long_that_takes_at_least() -> None:
+    speeds = measured(a=1.0, b=2.0)
+    speeds.overran(1.0, A, 0.5, stream=False)
+    assert speeds.order(1.0, (A, B), stream=False) == (A, B)
+    speeds.overran(1.0, A, 9.0, stream=False)
+    assert speeds.order(1.0, (A, B), stream=False) == (B, A)
+    speeds.overran(1.0, C, 9.0, stream=False)
+    assert speeds.order(1.0, ALL, stream=False)[0] == C

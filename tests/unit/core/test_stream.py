@@ -487,6 +487,17 @@ async def test_nothing_for_idle_seconds_ends_a_read_as_idle() -> None:
     assert clock.timers == 0
 
 
+async def test_idle_seconds_are_over_when_their_timer_says_so_whatever_their_difference_is_rounded_to() -> None:
+    clock = FakeClock(0.03)
+    assert (0.03 + 0.3) - 0.03 < 0.3
+    stream, _, _ = observed(...)
+    stream.watch(clock, idle=0.3, deadline=None)
+    task = asyncio.create_task(anext(stream))
+    await clock.advance(0.3)
+    with pytest.raises(LLMTimeoutError):
+        await task
+
+
 async def test_a_stream_that_is_not_read_with_data_waiting_is_closed_as_abandoned() -> None:
     clock = FakeClock()
     stream, source, ends = observed("a", "b", data_waits=True)

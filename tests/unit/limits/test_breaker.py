@@ -129,6 +129,31 @@ def test_a_probe_that_says_nothing_gives_its_place_back() -> None:
     assert end(first, 1.0, good=True) is CLOSED
 
 
+def test_a_probe_succeeds_with_its_first_chunk_and_may_break_later() -> None:
+    breaker = opened(half_open_calls=2, open_for=15.0)
+    probes = [probe(breaker, 15.0) for _ in range(2)]
+    assert probes[0].answer(16.0) is None
+    assert end(probes[0], 17.0, good=None) is None
+    assert breaker.wait(17.0) == 1.0
+    assert probes[1].answer(18.0) is CLOSED
+    assert end(probes[1], 300.0, good=False) is None
+    assert breaker.counts(300.0) == (0, 0)
+
+
+def test_a_probe_that_breaks_after_its_first_chunk_while_others_try_opens_again() -> None:
+    breaker = opened(half_open_calls=2, open_for=15.0)
+    broken = probe(breaker, 15.0)
+    broken.answer(16.0)
+    assert end(broken, 17.0, good=False) is OPEN
+
+
+def test_a_slow_first_chunk_is_no_success() -> None:
+    breaker = opened(half_open_calls=1, open_for=15.0, slow_call=2.0)
+    slow = probe(breaker, 15.0)
+    assert slow.answer(18.0) is None
+    assert end(slow, 90.0, good=True) is OPEN
+
+
 def probe(breaker: Breaker, now: float) -> Permit:
     assert breaker.wait(now) == 0.0
     return breaker.permit(now)

@@ -224,6 +224,21 @@ async def test_when_all_fail_the_last_error_that_says_most_tells_of_the_others_t
     assert (metrics["total_requests"], metrics["failed_requests"]) == (1, 1)
 
 
+@pytest.mark.parametrize("arrived", [True, False])
+@pytest.mark.parametrize("attempts", [1, 2], ids=["fallback", "retry"])
+async def test_an_error_says_whether_any_attempt_may_have_reached_a_provider(
+    bench: Bench, attempts: int, *, arrived: bool
+) -> None:
+    broken = [LLMConnectionError("reset", sent=arrived), *[LLMConnectionError("no way", sent=False)] * (attempts - 1)]
+    bench.says("a", broken)
+    bench.fails("b", LLMTimeoutError("no connection", phase="connect", sent=False))
+    bench.fails("c", LLMCircuitOpenError("open"))
+    async with bench.open(retry={"max_attempts": attempts, "initial_delay": 0}) as manager:
+        with pytest.raises((LLMConnectionError, LLMTimeoutError)) as caught:
+            await call(manager.get_client(), model="fast" if attempts == 1 else "a/m")
+    assert vars(caught.value)["sent"] is arrived
+
+
 async def test_a_later_target_that_refuses_the_request_has_the_last_word(bench: Bench) -> None:
     bench.fails("a", LLMServerError("down", status=500))
     bench.fails("b", LLMInvalidRequestError("wrong", status=400))
@@ -593,6 +608,22 @@ async def test_a_target_that_failed_stands_last_for_a_while(bench: Bench) -> Non
         await bench.clock.sleep(60.0)
         await call(manager.get_client(), model="quick")
     assert bench.asked() == "a2 b4"
+
+
+@both_ways
+async def test_a_target_that_hangs_until_calls_end_is_the_fastest_no_more(bench: Bench, *, stream: bool) -> None:
+    bench.says("a", ["one", "two", *[[...]] * 9], latency=0.1)
+    bench.says("b", "from b", latency=1.0)
+    aliases = {"quick": {"targets": ["a/m", "b/n"], "strategy": "fastest"}}
+    outcomes = list[str]()
+    async with bench.open(aliases=aliases) as manager:
+        for _ in range(8):
+            try:
+                answer = await call(manager.get_client(), model="quick", timeout=9.0, stream=stream)
+                outcomes.append(answer.provider)
+            except LLMTimeoutError as error:
+                outcomes.append(error.phase)
+    assert outcomes == ["a", "b", "a", "total", "b", "b", "b", "b"]
 
 
 async def test_a_bad_request_says_nothing_about_a_targets_speed(bench: Bench) -> None:
