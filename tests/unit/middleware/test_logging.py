@@ -66,7 +66,7 @@ def test_a_call_is_one_line_with_its_facts(layer: LoggingMiddleware, caplog: pyt
     [record] = caplog.records
     assert (record.name, record.levelno) == ("llm.calls", logging.INFO)
     facts = {
-        "call": request.call and request.call.number,
+        "call": request.call.number,
         "outcome": "answered",
         "provider": "openai",
         "model": "gpt-4o-mini",
