@@ -161,7 +161,7 @@ class LLMStream(Gathered):
         """Do as `aclose`, where nothing can be awaited."""
         self._opener = self._first = None
         if not self._ended:
-            self._end(GeneratorExit())
+            self._end(self._error or GeneratorExit())  # its reader may not have heard yet why it was interrupted
 
     async def __aenter__(self) -> Self:
         """Open the stream."""

@@ -68,7 +68,8 @@ class Grant:
         if most is not None:
             theirs = [held for held in self._holds if held[0].level == "key"]
             self._holds = [held for held in self._holds if held[0].level != "key"]
-            self._settle_some(theirs, most)
+            permit, self._permit = self._permit, None  # told with the first, which may let go who waits
+            self._ledger.settle(theirs, most, permit)
         self._settle(self.charge if used is None else used)
 
     def learn(self, heard: Callable[[], Sequence[LimitReport]], *, closely: bool = False) -> None:
@@ -94,8 +95,5 @@ class Grant:
 
     def _settle(self, used: Charge) -> None:
         holds, self._holds = self._holds, []
-        self._settle_some(holds, used)
-
-    def _settle_some(self, holds: Holds, used: Charge) -> None:
-        permit, self._permit = self._permit, None  # with the first, which may let go who waits
+        permit, self._permit = self._permit, None
         self._ledger.settle(holds, used, permit)

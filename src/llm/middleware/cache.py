@@ -302,8 +302,8 @@ class CacheMiddleware:
             if flight is not None:
                 flight.gone()
 
-        # From here on each reader has its own deadline, and its own patience.
-        upstream.watch(self._clock, idle=None, deadline=None)
+        # From here on each reader has its own deadline; that nothing comes is the provider's fault still.
+        upstream.watch(self._clock, idle=self._idle, deadline=None)
         broadcast = Broadcast(upstream, over)
         stream = self._stream(broadcast.reader(), request, key=upstream.key)
         stream.finish_with(lambda response: broadcast.response or response)

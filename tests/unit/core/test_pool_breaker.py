@@ -148,6 +148,15 @@ async def test_a_stream_that_breaks_or_stalls_in_the_middle_feeds_it(bench: Benc
     assert bench.counted == (1.0, 1)
 
 
+@pytest.mark.parametrize("readers", [1, 2])
+async def test_a_stall_of_a_stream_that_the_cache_keeps_feeds_it_once(bench: Bench, readers: int) -> None:
+    await bench.open([["a", ...]], timeouts={"idle": 5.0}, cache={}, retry={"max_attempts": 1})
+    calls = [asyncio.create_task(read(bench.manager.get_client())) for _ in range(readers)]
+    await bench.run(asyncio.wait(calls))
+    assert [type(call.exception()) for call in calls] == [LLMTimeoutError] * readers
+    assert (bench.provider.calls, bench.counted) == (1, (1.0, 1))
+
+
 async def leave(client: LLMClient) -> None:
     async with client.stream_complete(TEXT) as stream:
         await anext(stream)

@@ -487,6 +487,18 @@ async def test_nothing_for_idle_seconds_ends_a_read_as_idle() -> None:
     assert clock.timers == 0
 
 
+async def test_a_stream_that_is_left_in_the_turn_in_which_it_was_interrupted_ends_as_that() -> None:
+    stream, _, ends = observed(...)
+    task = asyncio.create_task(anext(stream))
+    await tick()
+    reason = LLMTimeoutError("nothing came", phase="idle")
+    stream.interrupt(reason)
+    stream.leave()
+    with pytest.raises(LLMTimeoutError):
+        await task
+    assert ends.heard == [(None, reason)]
+
+
 async def test_idle_seconds_are_over_when_their_timer_says_so_whatever_their_difference_is_rounded_to() -> None:
     clock = FakeClock(0.03)
     assert (0.03 + 0.3) - 0.03 < 0.3
