@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from opentelemetry import baggage, context, metrics, trace
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
-from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import AggregationTemporality, HistogramDataPoint, InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -586,6 +586,21 @@ async def test_what_is_measured_has_the_conventions_names_units_and_buckets(seen
     }
     [cost] = points["llm.cost"]
     assert cost.value == response.cost
+
+
+async def test_models_that_no_key_has_make_no_series(seen: Seen) -> None:
+    async with MockUpstream("openai") as up, LLMManager.open(config(up)) as manager:
+        for model in ("any", "word", "at-all"):
+            with pytest.raises(LLMInvalidRequestError):
+                await manager.get_client().chat("Hello", model=model)
+    data = seen.reader.get_metrics_data()
+    assert data is not None
+    [duration] = [metric for one in data.resource_metrics for scope in one.scope_metrics for metric in scope.metrics]
+    [point] = duration.data.data_points
+    assert isinstance(point, HistogramDataPoint)
+    assert point.count == 3
+    asked = [(span.attributes or {})["gen_ai.request.model"] for span in seen.spans()]
+    assert asked == ["any", "word", "at-all"]
 
 
 # --- off, or not there ---------------------------------------------------------------------------------------------

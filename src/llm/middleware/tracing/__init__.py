@@ -138,6 +138,8 @@ class TracingMiddleware:
                 finally:
                     span.close(error, now, self._clean)
         finally:
+            if response is None and not (call.sends or call.waited):  # its model may be any word: no series for each
+                about = {name: value for name, value in about.items() if name != names.REQUEST_MODEL}
             self._meters.ended(call, now, story.waited, about, response or error)
             if response is not None:
                 self._meters.answered(response, about)
