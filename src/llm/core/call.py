@@ -356,7 +356,8 @@ class Call:
         self.state = CallState.ENDED
         self.ticket = None
         self.error = error
-        self._tell_end()
+        if self._ends:
+            self._tell_end()
 
     def _tell_end(self) -> None:
         ends, self._ends = self._ends, []
