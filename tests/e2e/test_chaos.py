@@ -12,13 +12,13 @@ pytestmark = pytest.mark.no_cover  # shorter tests reach the same lines, and bei
 
 
 async def test_in_chaos_every_call_ends_in_its_own_answer_or_error_and_nothing_is_left_or_unaccounted_for() -> None:
-    report = await run.run(1_500, seed=3)
+    report = await run.run(1_000, seed=3)
     assert report.broken == []
-    assert report.calls == report.outcomes.total() == 1_500
+    assert report.calls == report.outcomes.total() == 1_000
     assert set(report.faults) == {*REFUSALS, *DAMAGES}
     assert report.faults.total() > 0.15 * report.requests
-    assert report.outcomes["answered"] > 0.5 * 1_500
-    assert report.outcomes["cancelled"] > 0.01 * 1_500
+    assert report.outcomes["answered"] > 0.5 * 1_000
+    assert report.outcomes["cancelled"] > 0.01 * 1_000
     assert report.reloads > 3
 
 

@@ -61,6 +61,7 @@ def answered(outcomes: list[LLMResponse | LLMException]) -> list[LLMResponse]:
     return [outcome for outcome in outcomes if isinstance(outcome, LLMResponse)]
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_with_30_percent_of_one_providers_calls_failing_999_of_1000_calls_succeed() -> None:
     faults = [
         Fault("server_error", rate=0.1), Fault("reset_before", rate=0.07), Fault("unavailable", rate=0.08),
@@ -71,15 +72,15 @@ async def test_with_30_percent_of_one_providers_calls_failing_999_of_1000_calls_
         MockUpstream("anthropic") as sound,
         LLMManager.open(config(openai=failing, anthropic=sound)) as manager,
     ):
-        outcomes = await many(manager.get_client(), 2000, streams=False)
+        outcomes = await many(manager.get_client(), 1000, streams=False)
         metrics = manager.get_status()["metrics"]
         assert manager.get_status()["pool"]["calls"] == 0
     won = answered(outcomes)
-    assert len(won) / 2000 >= 0.999
+    assert len(won) / 1000 >= 0.999
     by = {name: sum(response.provider == name for response in won) for name in MODELS}
-    assert by["anthropic"] > 100  # with two attempts, one call in eleven comes to its end there
+    assert by["anthropic"] > 50  # with two attempts, one call in eleven comes to its end there
     assert by == {name: metrics["models"][model]["requests"] for name, model in MODELS.items()}
-    assert metrics["total_requests"] == 2000
+    assert metrics["total_requests"] == 1000
     assert metrics["retries"] == sum(response.attempts - 1 for response in won)
     met = sum(record.fault is not None for record in failing.requests) / len(failing.requests)
     assert met == pytest.approx(0.3, abs=0.05)

@@ -1,4 +1,4 @@
-"""Promise 29: planted keys are looked for in all that can be seen of a thousand calls, most of which fail."""
+"""Promise 29: planted keys are looked for in all that can be seen of hundreds of calls, most of which fail."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ async def test_no_planted_secret_is_to_be_seen_anywhere_at_debug(
     sections, environment = sweep.plant(tmp_path)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    swept = await sweep.run(1_000, sections)
+    swept = await sweep.run(700, sections)
     assert swept.found[:3] == []
     assert set(swept.searched) >= LOOKED_AT
-    assert swept.failed > 300
+    assert swept.failed > 200
 
 
 def impatient(base_url: str) -> dict[str, Any]:
