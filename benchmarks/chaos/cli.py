@@ -44,7 +44,7 @@ def _fallback(calls: int, seed: int) -> list[str]:
         task = progress.add_task("Calls that fall back", total=calls)
         done = asyncio.run(fallback.run(calls, seed=seed, advance=lambda n: progress.advance(task, n)))
     report.show_fallen(done)
-    return [] if done is None else done.broken
+    return done.broken
 
 
 def _sweep(calls: int, seed: int) -> list[str]:

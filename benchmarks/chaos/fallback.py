@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -57,35 +56,19 @@ def _configuration(first: MockUpstream, second: MockUpstream) -> dict[str, Any]:
     }
 
 
-class _Warned(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-
-
-async def run(calls: int, *, seed: int = 1, advance: Callable[[int], object] = lambda _: None) -> Fallen | None:
-    """Make so many calls, half of them streams; return None where fallback is not in force in this version."""
+async def run(calls: int, *, seed: int = 1, advance: Callable[[int], object] = lambda _: None) -> Fallen:
+    """Make so many calls, half of them streams."""
     met, faults = 0.0, list[Fault]()
     for kind in _KINDS:
         part = _FAILING / len(_KINDS)
         faults.append(Fault(kind, rate=part / (1.0 - met)))
         met += part
-    warned, logger = _Warned(), logging.getLogger("llm.runtime")
-    logger.addHandler(warned)
-    try:
-        async with (
-            MockUpstream("openai", faults=faults, seed=seed) as first,
-            MockUpstream("anthropic", seed=seed) as second,
-            LLMManager.open(_configuration(first, second)) as manager,
-        ):
-            if any("global.fallback" in line for line in warned.lines):
-                return None
-            return await _all(manager, calls, first, advance)
-    finally:
-        logger.removeHandler(warned)
+    async with (
+        MockUpstream("openai", faults=faults, seed=seed) as first,
+        MockUpstream("anthropic", seed=seed) as second,
+        LLMManager.open(_configuration(first, second)) as manager,
+    ):
+        return await _all(manager, calls, first, advance)
 
 
 async def _all(manager: LLMManager, calls: int, first: MockUpstream, advance: Callable[[int], object]) -> Fallen:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .run import Report
     from .sweep import Sweep
 
-_WORDS = ("what", "promise", "seen")
+_WORDS = ("what", "promise")
 
 
 def show(report: Report) -> None:
@@ -34,11 +34,8 @@ def show(report: Report) -> None:
     broken(report.broken)
 
 
-def show_fallen(fallen: Fallen | None) -> None:
-    """Print what fallback came to; None where it is not built."""
-    if fallen is None:
-        Grid("Fallback", ("what", "seen"), [("not in force in this version", "left out")], _WORDS).show()
-        return
+def show_fallen(fallen: Fallen) -> None:
+    """Print what fallback came to."""
     rows = [
         ("calls", f"{fallen.calls:,}"),
         ("requests that failed at the first provider", f"{fallen.failed / fallen.requests:.1%}"),

@@ -64,7 +64,7 @@ class Composition:
         Raises:
             LLMConfigurationError: It names a provider, a layer or a backend that there is not.
         """
-        _tell_of_unbuilt(config)
+        _refuse_unbuilt(config)
         self.config: LLMConfig = config
         self.clock: Clock = clock
         self.default_provider: str = config.default_provider
@@ -310,11 +310,11 @@ def _cache_backend(stated: CacheConfig, clock: Clock) -> CacheBackend:
     return InMemoryCache(max_entries=stated.max_entries, max_bytes=stated.max_bytes, clock=clock)
 
 
-def _tell_of_unbuilt(config: LLMConfig) -> None:
-    """Say what is read and not in force yet, so that nobody relies on it.
+def _refuse_unbuilt(config: LLMConfig) -> None:
+    """Refuse what is read and not built, and what it would be wrong to go on without.
 
     Raises:
-        LLMConfigurationError: It would be wrong to go on without it.
+        LLMConfigurationError: The configuration asks for it.
     """
     if config.limits.store != "memory":
         raise LLMConfigurationError(f"limits.store: {config.limits.store} is not built yet; use memory")
