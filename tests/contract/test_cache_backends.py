@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm.cache import CacheBackend, InMemoryCache
+from llm.cache.base import CacheUsage
 from llm.testing import FakeClock
 
 if TYPE_CHECKING:
@@ -135,6 +136,62 @@ async def test_what_is_larger_than_the_cache_is_not_kept_nor_is_what_it_replaced
     await cache.put("a", b"x" * 801, ttl=60)
     assert await cache.get("a") is None
     assert await cache.exists("b")
+
+
+async def test_a_scan_finds_what_carries_all_tags_and_is_old_enough(cache: CacheBackend, clock: FakeClock) -> None:
+    await cache.put("a", b"1", ttl=60, tags=["model:m", "user:u"])
+    await clock.advance(10)
+    await cache.put("b", b"2", ttl=60, tags=["model:m"])
+    await cache.put("short", b"3", ttl=5, tags=["model:m"])
+    await clock.advance(5)
+    assert {key: entry.value async for key, entry in cache.scan()} == {"a": b"1", "b": b"2"}
+    assert [key async for key, _ in cache.scan(tags=["model:m", "user:u"])] == ["a"]
+    assert [key async for key, _ in cache.scan(older_than=15)] == ["a"]
+    [entry] = [entry async for _, entry in cache.scan(tags=["user:u"])]
+    assert (entry.ttl, entry.tags) == (60, ("model:m", "user:u"))
+    assert entry.age == pytest.approx(15)
+    assert [key async for key, _ in cache.scan(tags=["model:other"])] == []
+
+
+async def test_a_scan_is_no_use(cache: CacheBackend) -> None:
+    for n in range(8):
+        await cache.put(str(n), b"1", ttl=60)
+    assert len([key async for key, _ in cache.scan()]) == 8
+    await cache.put("8", b"1", ttl=60)
+    assert not await cache.exists("0")
+
+
+async def test_a_scan_goes_on_when_what_it_comes_to_is_removed_meanwhile(cache: CacheBackend) -> None:
+    for n in range(8):
+        await cache.put(str(n), b"1", ttl=60)
+    seen: list[str] = []
+    async for key, _ in cache.scan():
+        seen.append(key)
+        await cache.clear()
+    assert 1 <= len(seen) == len(set(seen))
+
+
+async def test_remove_takes_out_what_carries_all_tags_and_is_old_enough(cache: CacheBackend, clock: FakeClock) -> None:
+    await cache.put("a", b"1", ttl=60, tags=["model:m", "user:u"])
+    await cache.put("b", b"2", ttl=60, tags=["model:m"])
+    await clock.advance(10)
+    await cache.put("c", b"3", ttl=60, tags=["model:m"])
+    assert await cache.remove(tags=["model:m", "user:u"]) == 1
+    assert await cache.remove(tags=["model:m"], older_than=10) == 1
+    assert [key async for key, _ in cache.scan()] == ["c"]
+    assert await cache.remove() == 1
+    assert await cache.remove() == 0
+
+
+async def test_usage_counts_what_is_there(cache: CacheBackend, clock: FakeClock) -> None:
+    assert await cache.usage() == CacheUsage(0, 0)
+    await cache.put("a", b"12345", ttl=10)
+    await cache.put("b", b"123", ttl=20)
+    assert (await cache.usage()).entries == 2
+    await clock.advance(10)
+    usage = await cache.usage()
+    assert usage.entries == 1
+    assert usage.bytes >= 3
 
 
 async def test_closing_twice_is_fine(cache: CacheBackend) -> None:

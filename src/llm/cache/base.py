@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,19 @@ class CacheEntry:
     def size(self) -> int:
         """Bytes of the value."""
         return len(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUsage:
+    """How full a cache is.
+
+    Attributes:
+        entries: How many entries there are.
+        bytes: Bytes that their values take, as they are kept.
+    """
+
+    entries: int
+    bytes: int
 
 
 @runtime_checkable
@@ -61,6 +74,21 @@ class CacheBackend(Protocol):
 
     async def clear(self) -> None:
         """Remove everything."""
+        ...
+
+    async def remove(self, *, tags: Iterable[str] = (), older_than: float = 0.0) -> int:
+        """Remove the entries that carry all of these tags and are at least so many seconds old; returns how many."""
+        ...
+
+    def scan(self, *, tags: Iterable[str] = (), older_than: float = 0.0) -> AsyncIterator[tuple[str, CacheEntry]]:
+        """Return keys and entries that carry all of these tags and are at least so many seconds old, in no order.
+
+        What is put or removed meanwhile may or may not be among them; none comes twice. It does not count as a use.
+        """
+        ...
+
+    async def usage(self) -> CacheUsage:
+        """Return how full it is."""
         ...
 
     async def close(self) -> None:

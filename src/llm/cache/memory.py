@@ -8,10 +8,10 @@ from cachetools import TLRUCache
 
 from llm.utils.clock import SystemClock
 
-from .base import CacheEntry
+from .base import CacheEntry, CacheUsage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
 
     from llm.utils.clock import Clock
 
@@ -47,18 +47,6 @@ class InMemoryCache:
         self._max_bytes = max_bytes
         self._now = (clock or SystemClock()).now
         self._kept: TLRUCache[str, _Kept] = TLRUCache(max_bytes, _over_at, timer=self._now, getsizeof=_size)
-
-    @property
-    def entries(self) -> int:
-        """How many entries there are."""
-        self._kept.expire()
-        return len(self._kept)
-
-    @property
-    def size(self) -> int:
-        """Bytes of all values together."""
-        self._kept.expire()
-        return int(self._kept.currsize)
 
     async def get(self, key: str) -> CacheEntry | None:
         """Return what is under the key; None where nothing is."""
@@ -99,9 +87,38 @@ class InMemoryCache:
         """Remove everything."""
         self._kept.clear()
 
+    async def remove(self, *, tags: Iterable[str] = (), older_than: float = 0.0) -> int:
+        """Remove the entries that carry all of these tags and are at least so many seconds old; returns how many."""
+        found = [key for key, _ in self._found(tags, older_than)]
+        for key in found:
+            self._kept.pop(key, None)
+        return len(found)
+
+    async def scan(self, *, tags: Iterable[str] = (), older_than: float = 0.0) -> AsyncIterator[tuple[str, CacheEntry]]:
+        """Return keys and entries that carry all of these tags and are at least so many seconds old, in no order."""
+        for key, entry in self._found(tags, older_than):
+            if key in self._kept:
+                yield key, entry
+
+    async def usage(self) -> CacheUsage:
+        """Return how full it is."""
+        self._kept.expire()
+        return CacheUsage(len(self._kept), int(self._kept.currsize))
+
     async def close(self) -> None:
         """Remove everything; it is empty afterwards, and still works."""
         self._kept.clear()
+
+    def _found(self, tags: Iterable[str], older_than: float) -> list[tuple[str, CacheEntry]]:
+        now, wanted = self._now(), frozenset(tags)
+        self._kept.expire()
+        unused = super(TLRUCache, self._kept).__getitem__  # which does not count as a use
+        kept = [(key, unused(key)) for key in self._kept]
+        return [
+            (key, CacheEntry(each.value, max(0.0, now - each.put_at), each.ttl, each.tags))
+            for key, each in kept
+            if wanted.issubset(each.tags) and now - each.put_at >= older_than
+        ]
 
 
 def _over_at(_: str, kept: _Kept, now: float) -> float:

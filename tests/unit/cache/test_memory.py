@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from llm.cache import InMemoryCache
+from llm.cache.base import CacheUsage
 from llm.testing import FakeClock
 
 
@@ -11,9 +12,9 @@ async def test_size_and_entries_count_what_is_still_there() -> None:
     cache = InMemoryCache(clock=clock)
     await cache.put("a", b"12345", ttl=10)
     await cache.put("b", b"123", ttl=20)
-    assert (cache.entries, cache.size) == (2, 8)
+    assert await cache.usage() == CacheUsage(2, 8)
     await clock.advance(10)
-    assert (cache.entries, cache.size) == (1, 3)
+    assert await cache.usage() == CacheUsage(1, 3)
 
 
 @pytest.mark.parametrize(("entries", "size"), [(0, 1), (1, 0)])
@@ -28,7 +29,7 @@ async def test_replacing_an_entry_drops_no_other() -> None:
     await cache.put("b", b"12345", ttl=60)
     await cache.put("a", b"54321", ttl=60)
     assert await cache.exists("b")
-    assert (cache.entries, cache.size) == (2, 10)
+    assert await cache.usage() == CacheUsage(2, 10)
 
 
 async def test_an_empty_cache_is_a_cache() -> None:
