@@ -27,7 +27,7 @@ from llm.middleware.cache import CacheMiddleware
 from llm.testing import FakeClock, FakeProvider
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 
     from llm.cache.base import CacheBackend, CacheEntry
     from llm.core.exceptions import TimeoutPhase
@@ -167,7 +167,10 @@ class Broken:
         self.asked += 1
         raise ConnectionResetError("gone")
 
-    get = get_many = put = exists = delete = clear = close = fail
+    get = get_many = put = exists = delete = clear = remove = usage = close = fail
+
+    async def scan(self, *_: object, **__: object) -> AsyncIterator[tuple[str, CacheEntry]]:
+        yield await self.fail()
 
 
 class Slow(InMemoryCache):

@@ -33,6 +33,7 @@ class Distant:
         self.get, self.get_many, self.put = self._near.get, self._near.get_many, self._near.put
         self.exists, self.delete = self._near.exists, self._near.delete
         self.clear, self.close = self._near.clear, self._near.close
+        self.remove, self.scan, self.usage = self._near.remove, self._near.scan, self._near.usage
 
 
 def layer(backend: CacheBackend) -> CacheMiddleware:
