@@ -1,8 +1,11 @@
 """The cache on disk: many processes, kills, damage, full disks. Threads and files are real."""
 
+# ruff: noqa: ASYNC240 - files are what is tested here, and no other task waits meanwhile
+
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import logging
 import os
@@ -22,7 +25,9 @@ import pytest
 
 from llm.cache import DiskCache
 from llm.cache.base import CacheUsage
-from llm.cache.disk.rows import _sum
+from llm.cache.disk.file import Connection, Place
+from llm.cache.disk.rows import seal_of
+from llm.cache.disk.schema import DamagedError
 from llm.testing import FakeClock
 from llm.utils.clock import SystemClock
 
@@ -261,6 +266,17 @@ async def test_a_loop_that_went_away_meanwhile_is_no_trouble(make: Callable[...,
     await cache.close()
 
 
+async def test_a_reader_that_goes_away_harms_no_other(make: Callable[..., DiskCache]) -> None:
+    cache = make()
+    await fill(cache, 10)
+    for n in range(20):
+        leaver = asyncio.create_task(cache.get("key-1"))
+        await SystemClock().sleep(0)
+        leaver.cancel()
+        assert await right(cache, [f"key-{n % 10}"]) == 1
+    await cache.close()
+
+
 # Time
 
 
@@ -437,16 +453,6 @@ async def test_four_processes_share_a_folder_and_its_bounds(
     assert [path.name for path in folder.iterdir()] == [FILE]
 
 
-ANSWER = """
-async def main():
-    cache = DiskCache(sys.argv[1])
-    await cache.get("warm")
-    print("ready", flush=True)
-    for line in sys.stdin: pass
-asyncio.run(main())
-"""
-
-
 async def test_two_caches_on_one_folder_see_each_other_at_once(make: Callable[..., DiskCache]) -> None:
     one, other = make(), make()
     assert await other.get("a") is None
@@ -519,8 +525,7 @@ async def use(key):
 asyncio.run(use("parent"))
 if (child := os.fork()) == 0:
     assert asyncio.run(use("child")) == b"parent"
-    asyncio.run(cache.close())
-    os._exit(0)
+    sys.exit()
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 assert asyncio.run(use("again")) == b"parent"
 assert asyncio.run(cache.get("child")).value == b"child"
@@ -571,8 +576,6 @@ async def test_a_locked_file_raises_soon_and_works_when_it_is_free(
 
 
 async def test_a_folder_that_another_keeps_locked_raises_soon(make: Callable[..., DiskCache], folder: Path) -> None:
-    import fcntl  # noqa: PLC0415 - of this test alone
-
     folder.mkdir()
     cache = make()
     held = await asyncio.to_thread(os.open, folder, os.O_RDONLY)
@@ -802,6 +805,28 @@ async def test_a_file_damaged_under_two_caches_is_set_aside_once(make: Callable[
     assert len(aside(folder)) <= 2
 
 
+def test_what_another_process_has_set_aside_already_stays(folder: Path) -> None:
+    place = Place(str(folder), SystemClock())
+    one, other = Connection(place), Connection(place)
+    tried: list[bool] = []
+
+    def work(connection: sqlite3.Connection) -> list[object]:
+        tried.append(True)
+        if len(tried) == 1:  # finds the damage, and so does another one, which is quicker
+            with pytest.raises(OSError, match="twice"):
+                other.run(damaged)
+            raise DamagedError
+        return connection.execute("SELECT * FROM entries").fetchall()
+
+    def damaged(_: sqlite3.Connection) -> None:
+        raise DamagedError("twice")
+
+    assert one.run(work) == []
+    one.close()
+    other.close()
+    assert len(aside(folder)) == 1
+
+
 @pytest.mark.parametrize("part", ["", "-wal"])
 async def test_flipped_bytes_never_give_a_wrong_answer_nor_end_the_cache(
     make: Callable[..., DiskCache], folder: Path, part: str
@@ -815,12 +840,12 @@ async def test_flipped_bytes_never_give_a_wrong_answer_nor_end_the_cache(
     await cache.close()
     dice = random.Random(11)  # noqa: S311 - no secret
     survived = 0
-    for n in range(200):
+    for n in range(50):  # with 200 places in all
         for path in folder.iterdir():
             path.unlink()
         damaged = bytearray(whole[FILE + part])
-        for _ in range(1 if n < 120 else 40):
-            at = dice.randrange(100) if n < 60 and not part else dice.randrange(len(damaged))
+        for _ in range(1 if n < 40 else 16):
+            at = dice.randrange(100) if n < 20 and not part else dice.randrange(len(damaged))
             damaged[at] ^= dice.randrange(1, 256)
         for name, content in {**whole, FILE + part: bytes(damaged)}.items():
             (folder / name).write_bytes(content)
@@ -835,23 +860,25 @@ async def test_flipped_bytes_never_give_a_wrong_answer_nor_end_the_cache(
         await cache.put("key-1", value_of("key-1"), ttl=60)
         assert await right(cache, keys) >= 1
         await cache.close()
-    assert survived > 2000
+    assert survived > 500
 
 
 async def test_a_damaged_row_is_a_miss_and_is_removed(make: Callable[..., DiskCache], folder: Path) -> None:
     cache = make()
-    changes = {
-        "value": b"\0another answer",
-        "put_at": 1.5e9,
-        "ttl": 1e9,
-        "key": "key-0",
-        "tags": '["user:7"]',
-        "sum": b"12345678",
-        "id": 77,
-    }
+    changes = [
+        ("value", b"\0another answer"),
+        ("put_at", 1.5e9),
+        ("ttl", 1e9),
+        ("key", "key-0"),
+        ("tags", '["user:7"]'),
+        ("sum", b"12345678"),
+        ("id", 77),
+        ("ttl", "for ever"),
+        ("value", 7),
+    ]
     await fill(cache, len(changes))
     with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as file:
-        for n, (column, value) in enumerate(changes.items()):
+        for n, (column, value) in enumerate(changes):
             file.execute(f"UPDATE entries SET {column} = ? WHERE key = ?", (value, f"key-{n}"))  # noqa: S608 - ours
         keys = [f"key-{n}" for n in range(len(changes))]
         assert await cache.get_many(keys) == {}
@@ -875,7 +902,7 @@ async def test_a_planted_pickle_is_a_miss_removed_and_never_run(
     planted = f"cos\nmkdir\n(V{folder / 'owned'}\ntR.".encode()
     with closing(sqlite3.connect(folder / FILE, isolation_level=None)) as file:
         [(key, put_at, ttl, tags)] = file.execute("SELECT key, put_at, ttl, tags FROM entries").fetchall()
-        seal = _sum(key.encode(), put_at, ttl, tags.encode(), planted) if sealed else b"12345678"
+        seal = seal_of(key.encode(), put_at, ttl, tags.encode(), planted) if sealed else b"12345678"
         file.execute("UPDATE entries SET value = ?, sum = ?", (planted, seal))
         assert await cache.get("key-0") is None
         assert [key async for key, _ in cache.scan()] == []
@@ -894,7 +921,7 @@ async def test_a_planted_pickle_is_a_miss_removed_and_never_run(
     "damage",
     [
         "DELETE FROM totals",
-        f"UPDATE entries SET used = {2**63 - 1}",
+        "UPDATE entries SET used = 9223372036854775807",
         "UPDATE entries SET used = x'00'",
     ],
 )
