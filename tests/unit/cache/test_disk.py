@@ -19,6 +19,7 @@ import threading
 from contextlib import closing, suppress
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 FILE = "answers-1.sqlite"
+MEMORY = Path("/dev/shm")  # noqa: S108 - a new folder in it each time
 PRELUDE = """
-import asyncio, os, random, sys
+import asyncio, contextlib, os, random, sys
 from hashlib import sha256
 from llm.cache import DiskCache
 def value_of(key): return sha256(key.encode()).hexdigest().encode() * (1 + hash_of(key) % 40)
@@ -50,8 +52,10 @@ def value_of(key: str) -> bytes:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
+def folder() -> Iterator[Path]:
+    """A folder that is not there yet, in memory where the machine has that: nothing here waits for a disk."""
+    with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as above:
+        yield Path(above) / "cache"
 
 
 @pytest.fixture
@@ -76,6 +80,7 @@ def program(folder: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         command = [sys.executable, "-W", "error", "-c", PRELUDE + code, str(folder)]
         process = subprocess.Popen(  # noqa: S603 - our own code
             command,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -418,7 +423,7 @@ HAMMER = """
 async def main():
     cache = DiskCache(sys.argv[1], max_entries=100, max_bytes=100_000)
     name, put, busy = os.getpid(), 0, 0
-    for n in range(60):
+    for n in range(40):
         keys = [f"{name}-{n}-{k}" for k in range(4)] + [f"all-{n}"]
         for key in keys:
             try:
@@ -432,17 +437,20 @@ async def main():
         usage = await cache.usage()
         assert usage.entries <= 100 and usage.bytes <= 100_000, usage
     await cache.close()
-    print(put, busy)
+    print(put, busy, flush=True)
+os.fork(), os.fork()  # four processes
 asyncio.run(main())
+with contextlib.suppress(ChildProcessError):
+    while True: assert os.wait()[1] == 0
 """
 
 
 async def test_four_processes_share_a_folder_and_its_bounds(
     make: Callable[..., DiskCache], program: Callable[..., subprocess.Popen[str]], folder: Path
 ) -> None:
-    done = [program(HAMMER) for _ in range(4)]
-    puts = [await asyncio.to_thread(finish, process) for process in done]
-    assert sum(int(put.split()[0]) for put in puts) >= 4 * 250
+    told = [line.split() for line in (await asyncio.to_thread(finish, program(HAMMER))).splitlines()]
+    assert len(told) == 4
+    assert sum(int(put) for put, _ in told) >= 4 * 150
     cache = make(max_entries=100, max_bytes=100_000)
     keys = [key async for key, _ in cache.scan()]
     assert 20 <= len(keys) <= 100
@@ -480,7 +488,13 @@ async def main():
             if n % 50 == 49: await cache.clear()
     async with asyncio.TaskGroup() as group:
         for name in range(4): group.create_task(put(name))
-asyncio.run(main())
+for _ in sys.stdin:  # a child for each line, to be killed
+    if (child := os.fork()) == 0:
+        random.seed()
+        asyncio.run(main())
+    print("child", child, flush=True)
+    os.waitpid(child, 0)
+    print("dead", flush=True)
 """
 
 
@@ -490,14 +504,24 @@ async def test_a_process_killed_while_it_writes_harms_nobody(
     dice = random.Random(7)  # noqa: S311 - no secret
     keys = [f"key-{n}" for n in range(120)]
     cache = make(max_entries=50, max_bytes=50_000)
-    for n in range(10):
-        process = program(KILLED)
-        if n % 2:  # else also in the middle of making the file
-            assert process.stdout is not None
-            await asyncio.to_thread(process.stdout.readline)
+    parent = program(KILLED)
+
+    def said(word: str) -> str:
+        assert parent.stdout is not None
+        while not (line := parent.stdout.readline()).startswith(word):
+            assert line
+        return line
+
+    for n in range(12):
+        assert parent.stdin is not None
+        parent.stdin.write("\n")
+        parent.stdin.flush()
+        child = int((await asyncio.to_thread(said, "child")).split()[1])
+        if n % 2:  # else also in the middle of opening the file
+            await asyncio.to_thread(said, "putting")
         await SystemClock().sleep(dice.random() * 0.1)
-        process.send_signal(signal.SIGKILL)
-        await asyncio.to_thread(process.wait)
+        os.kill(child, signal.SIGKILL)
+        await asyncio.to_thread(said, "dead")
         await right(cache, keys)
         key = dice.choice(keys)
         await cache.put(key, value_of(key), ttl=60)
