@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm.cache import CacheBackend, InMemoryCache
+from llm.cache import CacheBackend, DiskCache, InMemoryCache
 from llm.cache.base import CacheUsage
 from llm.testing import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
-BACKENDS: dict[str, Callable[[FakeClock], CacheBackend]] = {
-    "memory": lambda clock: InMemoryCache(max_entries=8, max_bytes=800, clock=clock),
+BACKENDS: dict[str, Callable[[FakeClock, Path], CacheBackend]] = {
+    "memory": lambda clock, _: InMemoryCache(max_entries=8, max_bytes=800, clock=clock),
+    "disk": lambda clock, folder: DiskCache(folder / "cache", max_entries=8, max_bytes=800, clock=clock),
 }
 
 
@@ -24,8 +26,8 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture(params=BACKENDS)
-async def cache(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[CacheBackend]:
-    backend = BACKENDS[request.param](clock)
+async def cache(request: pytest.FixtureRequest, clock: FakeClock, tmp_path: Path) -> AsyncIterator[CacheBackend]:
+    backend = BACKENDS[request.param](clock, tmp_path)
     yield backend
     await backend.close()
 
