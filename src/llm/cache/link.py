@@ -210,11 +210,9 @@ class Link:
 
     def _failure(self, error: Exception) -> Exception:
         told = f"{self._driver.name} failed: {self._driver.told(error)}"
-        if self._driver.unknown(error):
-            return LookupError(told)
         if self._driver.refused(error):
             self._rest.worked()
-            return RuntimeError(told)
+            return LookupError(told) if self._driver.unknown(error) else RuntimeError(told)
         self._rest.failed(self._now())
         return ConnectionError(told)
 

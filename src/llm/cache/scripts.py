@@ -111,6 +111,9 @@ WRITE: Final = Script(
     + """
 local channel, sender, key, value = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local row, max_entries, max_bytes = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
+if value ~= '' then
+  redis.call('SET', at .. ':full', '', 'XX')  -- changes nothing, and is refused where memory is full: now or never
+end
 mend()
 local _, known = drop(key)
 if known then redis.call('PUBLISH', channel, 'gone ' .. sender .. ' ' .. key) end

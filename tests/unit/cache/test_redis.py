@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator
     from contextlib import AbstractContextManager
 
-    from llm.utils.clock import Clock
     from tests.conftest import RedisServer
+
+    from llm.utils.clock import Clock
 
 CLOCK = SystemClock()
 AT = "{llm:cache:0}"
@@ -264,13 +265,14 @@ async def test_a_server_that_is_gone_fails_at_once_and_is_used_again_when_it_is_
         with at_most(1), pytest.raises(ConnectionError, match=r"Redis at 127\.0\.0\.1:\d+ failed"):
             await cache.get("a")
         own.start()
-        with at_most(0.1), pytest.raises(ConnectionError, match="left alone for a while"):
+        with at_most(0.1), pytest.raises(ConnectionError, match="left alone"):
             await cache.get("a")
         await clock.advance(1)
         assert await cache.get("a") is None
         await cache.put("a", b"1", ttl=60)
         own.kill()
         own.start()
+        await CLOCK.sleep(0.02)
         assert await cache.get("a") is None  # connections that broke meanwhile are no failure
 
 
@@ -316,7 +318,7 @@ async def test_a_server_out_of_memory_refuses_what_is_new_and_gives_what_it_has(
     async with closing(make(own.url)) as cache:
         await cache.put("a", b"1", ttl=60)
         own.command("CONFIG", "SET", "maxmemory", "1")
-        with pytest.raises(RuntimeError, match="(?i)out ?of ?memory"):
+        with pytest.raises(RuntimeError, match="OutOfMemoryError"):
             await cache.put("b", b"1", ttl=60)
         assert await cache.get("a") is not None
         assert await cache.delete("a")
@@ -343,8 +345,9 @@ async def test_the_password_is_used_and_shown_nowhere(own: RedisServer) -> None:
             with pytest.raises(ConnectionError, match="AuthenticationError") as caught:
                 await cache.get("a")
             shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
-            told = "".join(shown.format()).replace(address, "")  # which is the test's own variable
-            assert "battery" not in told + repr(cache) + repr(vars(cache))
+            ours = [frame.locals for frame in shown.stack if frame.filename != __file__]
+            assert len(ours) > 2
+            assert "battery" not in str(caught.value) + repr(ours) + repr(cache) + repr(vars(cache))
             assert caught.value.__context__ is None
 
 
@@ -429,24 +432,26 @@ cache = RedisCache({server.url!r}, max_entries=9, max_bytes=99)
 
 async def main():
     await cache.put("a", b"1", ttl=60)
-    home = await cache._link.home()
-    pid = os.fork()
-    if pid == 0:
-        assert cache._link.here() is None
-        os._exit(7)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
-    pid = os.fork()
-    if pid == 0:
-        asyncio._set_running_loop(None)
-        found = asyncio.new_event_loop().run_until_complete(cache.get("a"))
-        os._exit(8 if found.value == b"1" else 9)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 8
-    for _ in range(3):
-        assert (await cache.get("a")).value == b"1"
-    await cache.close()
-    print("fine")
 
-asyncio.run(main())
+
+def child(loop):
+    pid = os.fork()
+    if pid == 0:
+        found = loop.run_until_complete(cache.get("a"))
+        os._exit(7 if found.value == b"1" else 8)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+loop = asyncio.new_event_loop()
+loop.run_until_complete(main())
+fresh = asyncio.new_event_loop()
+child(fresh)
+child(loop)
+for _ in range(3):
+    assert loop.run_until_complete(cache.get("a")).value == b"1"
+loop.run_until_complete(cache.close())
+loop.close()
+fresh.close()
+print("fine")
 """)
     assert told == "fine\n"
 
