@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
+import signal
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -11,10 +13,11 @@ import pytest
 from llm.cache import CacheBackend, InMemoryCache, RedisCache
 from llm.cache.base import CacheUsage, Invalidating, Peeking
 from llm.cache.levels import TwoLevels
+from llm.testing import FakeClock
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from tests.conftest import RedisServer
@@ -177,25 +180,118 @@ async def test_a_connection_that_only_listens_and_was_cut_is_noticed(
     await until(lambda: one.far.in_touch() and other.far.in_touch())
 
 
-class _Held:
-    """A far level whose answers a test holds back."""
+class Held(InMemoryCache):
+    """A far level of this process alone, whose answers a test holds back."""
 
     def __init__(self) -> None:
-        self.memory = InMemoryCache()
+        super().__init__()
         self.go = asyncio.Event()
         self.go.set()
         self.broken = False
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.memory, name)
-
-    async def get_many(self, keys: list[str]) -> dict[str, CacheEntry]:
-        found = await self.memory.get_many(keys)
+    async def get_many(self, keys: Iterable[str]) -> dict[str, CacheEntry]:
+        found = await super().get_many(keys)
         await self.go.wait()
         return found
 
-    async def put(self, key: str, value: bytes, *, ttl: float, tags: tuple[str, ...]) -> None:
+    async def put(self, key: str, value: bytes, *, ttl: float, tags: Iterable[str] = ()) -> None:
         if self.broken:
             raise ConnectionError("gone")
-        await self.memory.put(key, value, ttl=ttl, tags=tags)
+        await super().put(key, value, ttl=ttl, tags=tags)
         await self.go.wait()
+
+
+@pytest.fixture
+def held() -> Held:
+    return Held()
+
+
+@pytest.fixture
+def levels(held: Held) -> TwoLevels:
+    return TwoLevels(InMemoryCache(), held)
+
+
+async def test_a_far_level_that_nobody_shares_needs_no_word_of_others(levels: TwoLevels, held: Held) -> None:
+    await held.put("a", b"1", ttl=60)
+    assert levels.peek("a") is None
+    assert value(await levels.get("a")) == b"1"
+    assert value(levels.peek("a")) == b"1"
+    assert await levels.get("b") is None
+
+
+@pytest.mark.parametrize("change", ["put", "delete", "remove", "clear"])
+async def test_what_was_read_while_it_changed_is_not_kept_near(levels: TwoLevels, held: Held, change: str) -> None:
+    await held.put("a", b"old", ttl=60)
+    held.go.clear()
+    reading = asyncio.create_task(levels.get("a"))
+    await CLOCK.sleep(0)
+    changes = {
+        "put": lambda: levels.put("a", b"new", ttl=60),
+        "delete": lambda: levels.delete("a"),
+        "remove": levels.remove,
+        "clear": levels.clear,
+    }
+    changing = asyncio.create_task(changes[change]())
+    await CLOCK.sleep(0)
+    held.go.set()
+    assert value(await reading) == b"old"
+    await changing
+    assert value(levels.peek("a")) == (b"new" if change == "put" else None)
+
+
+async def test_what_was_read_while_it_was_put_is_not_kept_near(levels: TwoLevels, held: Held) -> None:
+    held.go.clear()
+    putting = asyncio.create_task(levels.put("a", b"new", ttl=60))
+    await CLOCK.sleep(0)
+    reading = asyncio.create_task(levels.get("a"))
+    await CLOCK.sleep(0)
+    held.go.set()
+    await putting
+    await reading
+    assert value(levels.peek("a")) in {None, b"new"}
+    assert value(await levels.get("a")) == b"new"
+
+
+async def test_writes_of_other_keys_keep_nothing_out_of_memory(levels: TwoLevels, held: Held) -> None:
+    held.go.clear()
+    async with asyncio.TaskGroup() as tasks:
+        for key in "abc":
+            tasks.create_task(levels.put(key, b"1", ttl=60))
+        await CLOCK.sleep(0)
+        held.go.set()
+    assert [value(levels.peek(key)) for key in "abc"] == [b"1", b"1", b"1"]
+
+
+async def test_what_could_not_be_put_far_is_not_near_either(levels: TwoLevels, held: Held) -> None:
+    await levels.put("a", b"1", ttl=60)
+    held.broken = True
+    with pytest.raises(ConnectionError):
+        await levels.put("a", b"2", ttl=60)
+    assert levels.peek("a") is None
+
+
+async def test_memory_holds_an_entry_no_longer_than_its_time() -> None:
+    clock = FakeClock()
+    far = InMemoryCache(clock=clock)
+    levels = TwoLevels(InMemoryCache(clock=clock), far)
+    await far.put("a", b"1", ttl=60)
+    await clock.advance(50)
+    assert value(await levels.get("a")) == b"1"
+    await clock.advance(9)
+    assert value(levels.peek("a")) == b"1"
+    await clock.advance(1)
+    assert levels.peek("a") is None
+
+
+async def test_a_server_that_is_silent_does_not_stop_the_near_level_from_ending(
+    two: tuple[Process, Process], running: RedisServer
+) -> None:
+    one, _ = two
+    found = re.search(rb"process_id:(\d+)", running.command("INFO", "server"))
+    assert found is not None
+    os.kill(int(found[1]), signal.SIGSTOP)
+    try:
+        async with CLOCK.timeout(1):
+            await one.cache.close()
+    finally:
+        os.kill(int(found[1]), signal.SIGCONT)

@@ -484,5 +484,15 @@ async def test_on_a_cluster_the_cache_is_spread_and_all_methods_work(
             assert await cache.lease("a", 10) is None
             await lease.release()
             assert await cache.released("a", 1)
+            async with closing(make(server.url)) as other:
+                heard: list[str | None] = []
+                other.listen(heard.append)
+                assert await other.exists("2")
+                async with CLOCK.timeout(5):
+                    while not other.in_touch():
+                        await CLOCK.sleep(0.01)
+                    await cache.delete("2")
+                    while "2" not in heard:
+                        await CLOCK.sleep(0.01)
             await cache.clear()
             assert await cache.usage() == CacheUsage(0, 0)
