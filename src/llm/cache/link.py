@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from llm.utils.clock import Clock
 
-    from .hearing import Hearing
+    from .hearing import Channel, Hearing
     from .scripts import Script
 
 _PATIENCE: Final = (
@@ -37,26 +37,6 @@ class Client(Protocol):
 
     async def aclose(self) -> None:
         """Close the connections."""
-        ...
-
-
-class Channel(Protocol):
-    """A connection that listens."""
-
-    async def subscribe(self, *channels: str) -> None:
-        """Begin to listen."""
-        ...
-
-    async def get_message(self, *, timeout: float) -> dict[str, Any] | None:  # noqa: ASYNC109 - as redis has it
-        """Return what came, None where nothing did within so many seconds."""
-        ...
-
-    async def ping(self) -> object:
-        """Ask for a sign of life, which comes as a message."""
-        ...
-
-    async def aclose(self) -> None:
-        """Close the connection."""
         ...
 
 

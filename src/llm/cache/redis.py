@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
     from llm.utils.clock import Clock
 
+    from .hearing import Channel
     from .lease import Lease
-    from .link import Channel, Client, Home
+    from .link import Client, Home
     from .scripts import Script
 
 _LONGEST: Final = 315_360_000.0  # seconds, ten years: what a time to live is at most

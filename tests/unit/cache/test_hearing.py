@@ -1,16 +1,15 @@
 from __future__ import annotations
 
+import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from llm.cache.hearing import Hearing
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
     from contextlib import AbstractAsyncContextManager
-
-import asyncio
-from contextlib import asynccontextmanager
 
 CLOCK = SystemClock()
 BEGIN = {"type": "subscribe", "data": 1}
@@ -36,7 +35,8 @@ class Channel:
         assert 0 < timeout <= 5
         if self.script:
             return self.script.pop(0)
-        return await asyncio.get_running_loop().create_future()  # for ever
+        await asyncio.Event().wait()  # for ever
+        return None
 
     async def ping(self) -> None:
         self.pings += 1
@@ -48,7 +48,7 @@ class Channel:
 
 def hearing(*channels: Channel, told: list[str | None]) -> AbstractAsyncContextManager[Hearing]:
     @asynccontextmanager
-    async def listening() -> AsyncIterator[Hearing]:
+    async def listening() -> AsyncGenerator[Hearing]:
         left = list(channels)
         hearing = Hearing(lambda: left.pop(0), "told", sender="me", told=told.append)
         for _ in range(20):

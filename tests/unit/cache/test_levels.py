@@ -17,7 +17,7 @@ from llm.testing import FakeClock
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from tests.conftest import RedisServer
@@ -225,7 +225,7 @@ async def test_what_was_read_while_it_changed_is_not_kept_near(levels: TwoLevels
     held.go.clear()
     reading = asyncio.create_task(levels.get("a"))
     await CLOCK.sleep(0)
-    changes = {
+    changes: dict[str, Callable[[], Coroutine[object, object, object]]] = {
         "put": lambda: levels.put("a", b"new", ttl=60),
         "delete": lambda: levels.delete("a"),
         "remove": levels.remove,

@@ -20,7 +20,7 @@ from llm.testing import FakeClock
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
     from contextlib import AbstractContextManager
 
     from tests.conftest import RedisServer
@@ -54,7 +54,7 @@ async def cache(server: RedisServer) -> AsyncIterator[RedisCache]:
 
 
 @asynccontextmanager
-async def closing(cache: RedisCache) -> AsyncIterator[RedisCache]:
+async def closing(cache: RedisCache) -> AsyncGenerator[RedisCache]:
     try:
         yield cache
     finally:
@@ -383,10 +383,10 @@ def test_a_unix_socket_is_an_address_too() -> None:
     assert repr(make("unix:///run/redis.sock")) == "RedisCache(Redis at /run/redis.sock)"
 
 
-@pytest.mark.parametrize("bounds", [{"max_entries": 0}, {"max_bytes": 0}])
-def test_a_bound_below_one_is_an_error(bounds: dict[str, int]) -> None:
+@pytest.mark.parametrize(("max_entries", "max_bytes"), [(0, 1), (1, 0)])
+def test_a_bound_below_one_is_an_error(max_entries: int, max_bytes: int) -> None:
     with pytest.raises(ValueError, match="expected 1 or more"):
-        make("redis://h", **bounds)
+        make("redis://h", max_entries=max_entries, max_bytes=max_bytes)
 
 
 def test_without_the_package_the_error_says_what_to_type(fresh_python: Callable[[str], str]) -> None:
