@@ -307,6 +307,59 @@ async def test_a_server_that_stops_answering_stops_no_call(own: RedisServer) -> 
         assert await cache.exists("a")
 
 
+async def test_behind_a_server_that_stops_answering_nobody_waits_for_his_turn(own: RedisServer) -> None:
+    pid = number(own, r"process_id:(\d+)", "INFO", "server")
+    async with closing(make(own.url)) as cache:
+        assert not await cache.exists("a")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with at_most(2):
+                asked = [asyncio.create_task(cache.get("a")) for _ in range(100)]
+                await asyncio.wait(asked)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert all(isinstance(task.exception(), ConnectionError) for task in asked)
+
+
+async def test_a_server_that_is_slow_makes_nobody_wait_long_for_his_turn() -> None:
+    """It answers each command after 0.45 seconds; 16 of 64 have a place at once."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            while data := await reader.read(10_000):
+                if b"EVALSHA" in data:
+                    await CLOCK.sleep(0.45)
+                writer.write(b"$17\r\ncluster_enabled:0\r\n" if b"INFO" in data else b":0\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        address = "redis://{}:{}".format(*server.sockets[0].getsockname())
+        async with closing(make(address)) as cache:
+            with at_most(3):
+                asked = [asyncio.create_task(cache.exists("a")) for _ in range(64)]
+                await asyncio.wait(asked)
+    said = [str(task.exception()) for task in asked]
+    assert sum("too slow for all" in text for text in said) >= 16
+
+
+async def test_a_row_of_the_index_that_is_foreign_stops_nothing(cache: RedisCache, server: RedisServer) -> None:
+    for row in ("no json", "7", "[1,2]"):
+        await cache.put("a", b"1", ttl=60, tags=["t"])
+        server.command("HSET", f"{AT}:about", "a", row)
+        assert [key async for key, _ in cache.scan()] == []
+        await cache.put("a", b"2", ttl=60, tags=["t"])
+        assert await cache.get("a") is not None
+        assert await cache.remove(tags=["t"]) == 1
+
+
+async def test_a_count_of_bytes_that_is_wrong_stops_nothing(cache: RedisCache, server: RedisServer) -> None:
+    await cache.put("a", b"1", ttl=60)
+    server.command("SET", f"{AT}:bytes", "1000000")
+    await cache.put("b", b"1", ttl=60)
+    assert await cache.exists("b")
+    assert await cache.usage() == CacheUsage(1, 1)
+
+
 async def test_something_else_that_takes_the_connection_and_says_nothing_stops_no_call() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         async with closing(make(f"redis://127.0.0.1:{silent.getsockname()[1]}")) as cache:
