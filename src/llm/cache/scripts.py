@@ -35,7 +35,8 @@ local now = tonumber(ARGV[1]) or turn
 local function known(key)
   local row = redis.call('HGET', about, key)
   local read, told = pcall(cjson.decode, row or '')
-  return read and type(told) == 'table' and type(told[3]) == 'table' and told
+  local kinds = read and type(told) == 'table' and type(told[1]) .. type(told[2]) .. type(told[3])
+  return kinds == 'numbernumbertable' and told
 end
 
 local function drop(key)
@@ -45,7 +46,7 @@ local function drop(key)
   if row then
     redis.call('ZREM', tags, '\\0' .. key)
     for _, name in ipairs(row[3]) do redis.call('ZREM', tags, name .. '\\0' .. key) end
-    redis.call('DECRBY', total, row[1])
+    redis.call('DECRBY', total, math.floor(row[1]))
   end
   redis.call('HDEL', about, key)
   return redis.call('UNLINK', at .. ':v:' .. key) == 1 and row, row
@@ -78,7 +79,9 @@ local function each(wanted, from, most, older, visit)
   for _, row in ipairs(rows) do
     local key = string.sub(row, #tag + 2)
     local entry = known(key)
-    if entry then
+    if not entry then
+      redis.call('ZREM', tags, row)
+    else
       local carried, fits = {}, entry[2] - left(key) >= older
       for _, name in ipairs(entry[3]) do carried[name] = true end
       for _, name in ipairs(wanted) do fits = fits and carried[name] end

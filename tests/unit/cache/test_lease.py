@@ -105,10 +105,10 @@ async def test_those_who_wait_ask_no_more_often_than_it_takes(
     first, second, _ = processes
     lease = await first.lease("a", 30)
     assert lease is not None
-    assert not await second.released("a", 0.3)  # which begins to listen
+    assert not await second.released("a", 0.1)  # which begins to listen
     before = asked()
     waiting = asyncio.create_task(second.released("a", 20))
-    await CLOCK.sleep(0.6)
+    await CLOCK.sleep(0.4)
     assert asked() - before == 1
     await lease.release()
     assert await waiting
