@@ -39,12 +39,6 @@ async def processes(running: RedisServer) -> AsyncIterator[list[RedisCache]]:
         yield caches
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with CLOCK.timeout(5):
-        while not condition():
-            await CLOCK.sleep(0.005)
-
-
 async def test_one_holds_a_lease_and_the_next_when_it_is_given_back(processes: list[RedisCache]) -> None:
     first, second, _ = processes
     assert isinstance(first, Leasing)
@@ -129,18 +123,19 @@ async def test_who_waits_too_long_is_told_so(processes: list[RedisCache]) -> Non
     assert not await second.released("a", 0)
 
 
-async def test_a_release_is_told_only_where_somebody_waits(processes: list[RedisCache]) -> None:
+async def test_a_release_is_told_only_where_somebody_waits(processes: list[RedisCache], running: RedisServer) -> None:
     first, second, _ = processes
-    heard: list[str | None] = []
-    second.listen(heard.append)
-    assert not await second.exists("a")
-    await until(second.in_touch)
-    lease = await first.lease("b", 10)
-    assert lease is not None
-    await lease.release()
-    await first.delete("a")
-    await until(lambda: "a" in heard)
-    assert heard == [None, "a"]
+    for waits in (False, True):
+        lease = await first.lease("a", 10)
+        assert lease is not None
+        waiting = asyncio.create_task(second.released("a", 10 if waits else 0))
+        await CLOCK.sleep(0.1)
+        if not waits:
+            running.command("DEL", "{llm:cache:0}:lease:a:awaited")
+        running.command("CONFIG", "RESETSTAT")
+        await lease.release()
+        assert await waiting == waits
+        assert (b"cmdstat_publish" in running.command("INFO", "commandstats")) == waits
 
 
 async def test_of_many_one_leads_at_a_time_and_all_come_to_it(processes: list[RedisCache]) -> None:

@@ -137,13 +137,6 @@ async def test_what_one_replaces_all_read_anew(two: tuple[Process, Process]) -> 
     assert [key async for key, _ in one.cache.scan()] == []
 
 
-async def test_until_others_are_heard_memory_is_not_used(start: Callable[..., Process]) -> None:
-    one = start()
-    await one.cache.put("a", b"1", ttl=60)
-    assert one.cache.peek("a") is None
-    assert value(await one.cache.get("a")) == b"1"
-
-
 async def test_when_the_connection_breaks_memory_is_emptied_and_is_used_again_later(
     redis_server: Callable[..., AbstractContextManager[RedisServer]],
     start: Callable[..., Process],
@@ -181,13 +174,27 @@ async def test_a_connection_that_only_listens_and_was_cut_is_noticed(
 
 
 class Held(InMemoryCache):
-    """A far level of this process alone, whose answers a test holds back."""
+    """A far level of this process alone, whose changes and answers a test holds back."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.begin = asyncio.Event()
+        self.begin.set()
         self.go = asyncio.Event()
         self.go.set()
         self.broken = False
+
+    async def delete(self, key: str) -> bool:
+        await self.begin.wait()
+        return await super().delete(key)
+
+    async def remove(self, *, tags: Iterable[str] = (), older_than: float = 0.0) -> int:
+        await self.begin.wait()
+        return await super().remove(tags=tags, older_than=older_than)
+
+    async def clear(self) -> None:
+        await self.begin.wait()
+        await super().clear()
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, CacheEntry]:
         found = await super().get_many(keys)
@@ -197,6 +204,7 @@ class Held(InMemoryCache):
     async def put(self, key: str, value: bytes, *, ttl: float, tags: Iterable[str] = ()) -> None:
         if self.broken:
             raise ConnectionError("gone")
+        await self.begin.wait()
         await super().put(key, value, ttl=ttl, tags=tags)
         await self.go.wait()
 
@@ -219,37 +227,70 @@ async def test_a_far_level_that_nobody_shares_needs_no_word_of_others(levels: Tw
     assert await levels.get("b") is None
 
 
-@pytest.mark.parametrize("change", ["put", "delete", "remove", "clear"])
-async def test_what_was_read_while_it_changed_is_not_kept_near(levels: TwoLevels, held: Held, change: str) -> None:
-    await held.put("a", b"old", ttl=60)
-    held.go.clear()
-    reading = asyncio.create_task(levels.get("a"))
-    await CLOCK.sleep(0)
+def change(levels: TwoLevels, how: str) -> asyncio.Task[object]:
     changes: dict[str, Callable[[], Coroutine[object, object, object]]] = {
         "put": lambda: levels.put("a", b"new", ttl=60),
         "delete": lambda: levels.delete("a"),
         "remove": levels.remove,
         "clear": levels.clear,
     }
-    changing = asyncio.create_task(changes[change]())
+    return asyncio.create_task(changes[how]())
+
+
+@pytest.mark.parametrize("how", ["put", "delete", "remove", "clear"])
+async def test_what_changed_while_it_was_read_is_not_kept_near(levels: TwoLevels, held: Held, how: str) -> None:
+    await held.put("a", b"old", ttl=60)
+    held.go.clear()
+    reading = asyncio.create_task(levels.get("a"))
+    await CLOCK.sleep(0)
+    changing = change(levels, how)
     await CLOCK.sleep(0)
     held.go.set()
     assert value(await reading) == b"old"
     await changing
-    assert value(levels.peek("a")) == (b"new" if change == "put" else None)
+    assert value(levels.peek("a")) == (b"new" if how == "put" else None)
 
 
-async def test_what_was_read_while_it_was_put_is_not_kept_near(levels: TwoLevels, held: Held) -> None:
-    held.go.clear()
-    putting = asyncio.create_task(levels.put("a", b"new", ttl=60))
+@pytest.mark.parametrize("how", ["put", "delete", "remove", "clear"])
+async def test_what_was_read_while_it_changed_does_not_stay_near(levels: TwoLevels, held: Held, how: str) -> None:
+    await held.put("a", b"old", ttl=60)
+    held.begin.clear()
+    changing = change(levels, how)
     await CLOCK.sleep(0)
-    reading = asyncio.create_task(levels.get("a"))
-    await CLOCK.sleep(0)
-    held.go.set()
-    await putting
-    await reading
-    assert value(levels.peek("a")) in {None, b"new"}
-    assert value(await levels.get("a")) == b"new"
+    assert value(await levels.get("a")) == b"old"
+    held.begin.set()
+    await changing
+    assert levels.peek("a") is None
+    assert value(await levels.get("a")) == (b"new" if how == "put" else None)
+
+
+class Shared(Held):
+    """A far level that hears others when a test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hears = False
+        self.forget: list[Callable[[str | None], None]] = []
+
+    def listen(self, forget: Callable[[str | None], None]) -> None:
+        self.forget.append(forget)
+
+    def in_touch(self) -> bool:
+        return self.hears
+
+
+async def test_while_others_are_not_heard_memory_is_not_used() -> None:
+    far = Shared()
+    levels = TwoLevels(InMemoryCache(), far)
+    await levels.put("a", b"1", ttl=60)
+    assert levels.peek("a") is None
+    await far.put("a", b"2", ttl=60)
+    assert value(await levels.get("a")) == b"2"
+    far.hears = True
+    [forget] = far.forget
+    forget(None)
+    assert value(await levels.get("a")) == b"2"
+    assert value(levels.peek("a")) == b"2"
 
 
 async def test_writes_of_other_keys_keep_nothing_out_of_memory(levels: TwoLevels, held: Held) -> None:
