@@ -11,10 +11,11 @@ from .memory import InMemoryCache
 
 if TYPE_CHECKING:
     from .disk import DiskCache
+    from .redis import RedisCache
 
-__all__ = ["CacheBackend", "DiskCache", "InMemoryCache", "compute_request_hash"]
+__all__ = ["CacheBackend", "DiskCache", "InMemoryCache", "RedisCache", "compute_request_hash"]
 
-_LAZY = {"DiskCache": "llm.cache.disk"}
+_LAZY = {"DiskCache": "llm.cache.disk", "RedisCache": "llm.cache.redis"}
 
 
 def __getattr__(name: str) -> object:
