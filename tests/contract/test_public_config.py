@@ -33,7 +33,7 @@ global:
   log_content: false
 retry: {max_attempts: 4, initial_delay: 0.5, max_delay: 30, retry_after_max: 120, after_send: true}
 cache: {backend: memory, ttl: 3600, max_entries: 10000, max_bytes: 268435456, path: .cache/llm, url: null,
-  scope: shared, single_flight: true, streams: true}
+  scope: shared, single_flight: true, streams: true, stale_while_revalidate: 0, stale_if_error: 0}
 limits:
   store: memory
   url: redis://localhost:6379/0
@@ -105,6 +105,8 @@ DEFAULTS: dict[str, object] = {
     "cache.scope": "shared",
     "cache.single_flight": True,
     "cache.streams": True,
+    "cache.stale_while_revalidate": 0,
+    "cache.stale_if_error": 0,
     "limits.store": "memory",
     "limits.on_store_loss": "fail_closed",
     "pool.strategy": "round_robin",

@@ -73,22 +73,15 @@ class Conduct:
                 result = await self._way(request)
                 if request.response_model is not None:
                     result = await self._fitted(result, request.response_model)
-        except TimeoutError as timeout:
-            over = call.deadline is not None and clock.now() >= call.deadline
-            error = brake.reason or (late(call, self._request, self._route.provider) if over else timeout)
+        except BaseException as raised:
+            error = self._failure(raised, brake)
             stale = self._instead_of(error)
-            if stale is None:
-                self._ended(None, error)
-                if error is timeout:  # a layer's own
-                    raise
-                raise error from None
-            return stale
-        except BaseException as error:
-            stale = self._instead_of(error)
-            if stale is None:
-                self._ended(None, error)
+            if stale is not None:
+                return stale
+            self._ended(None, error)
+            if error is raised:
                 raise
-            return stale
+            raise error from None
         finally:
             if timer is not None:
                 timer.cancel()
@@ -102,6 +95,14 @@ class Conduct:
         response = result if self._request.response_model is not None else self._completed(result)
         self._ended(response, None)
         return response
+
+    def _failure(self, raised: BaseException, brake: Brake) -> BaseException:
+        """Return what the call failed with: where it was ended, why."""
+        if not isinstance(raised, TimeoutError):
+            return raised
+        call = self._call
+        over = call.deadline is not None and self._routes.parts.clock.now() >= call.deadline
+        return brake.reason or (late(call, self._request, self._route.provider) if over else raised)
 
     def _instead_of(self, error: BaseException) -> LLMResult | None:
         """Return an answer that is over its time, where the call failed and has one that may stand in."""

@@ -5,8 +5,9 @@ Source: https://www.rfc-editor.org/rfc/rfc5861 (stale-while-revalidate, stale-if
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from .exceptions import (
     LLMCircuitOpenError,
@@ -17,12 +18,8 @@ from .exceptions import (
     LLMServerError,
     LLMTimeoutError,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from .stream import LLMResult
-    from .types import LLMRequest
+from .stream import LLMResult
+from .types import LLMRequest
 
 _OF_THE_PROVIDER: Final = (
     LLMCircuitOpenError,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from llm.cache.answer import Answer, as_cached
-from llm.cache.base import Peeking
 from llm.cache.key import cache_key
 from llm.cache.lease import Leasing
 from llm.core.call import Call
@@ -16,12 +14,12 @@ from llm.core.exceptions import LLMInvalidRequestError
 from llm.core.stale import Stale
 from llm.core.stream import LLMStream
 from llm.core.types import CachePolicy, request_with
-from llm.utils.redact import redact
 
 from .broadcast import Broadcast, Reader
 from .flight import Flight
-from .freshness import Found, Use
+from .freshness import Use
 from .hold import SECONDS, Hold, take
+from .shelf import CacheStats, Shelf
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -34,37 +32,7 @@ if TYPE_CHECKING:
 
     from .freshness import Place
 
-_logger = logging.getLogger("llm.cache")
-_LOG_EVERY = 60.0  # seconds between two lines about a broken backend
 _AS_CONFIGURED = CachePolicy()
-_MOST_DECODED = 16_777_216  # bytes, of answers that are held as values too
-
-
-@dataclass(slots=True)
-class CacheStats:
-    """What the cache did for one provider.
-
-    Attributes:
-        hits: Calls that a kept answer served.
-        misses: Calls for which none was there.
-        stored: Answers that were kept.
-        followers: Calls that the answer to an identical call served, while that was on its way, here or elsewhere.
-        stale: Calls that were given what was over its time; hits, or misses where asking failed.
-        errors: How often the backend failed, or an entry could not be read or written.
-    """
-
-    hits: int = 0
-    misses: int = 0
-    stored: int = 0
-    followers: int = 0
-    stale: int = 0
-    errors: int = 0
-
-    @property
-    def hit_ratio(self) -> float:
-        """Share of the calls that were answered without asking the provider, 0 to 1."""
-        served = self.hits + self.followers
-        return served / (served + self.misses) if served else 0.0
 
 
 class CacheMiddleware:
@@ -117,7 +85,7 @@ class CacheMiddleware:
             stats: Where it counts what it does; None for counts of its own.
         """
         self.stats: CacheStats = CacheStats() if stats is None else stats
-        self._backend = backend
+        self._shelf = Shelf(backend, provider=provider, clock=clock, spawn=spawn, stats=self.stats)
         self._provider = provider
         self._clock = clock
         self._ttl = ttl
@@ -131,12 +99,6 @@ class CacheMiddleware:
         self._flights: dict[Place, Flight] = {}
         self._renewing: set[str] = set()
         self._leasing = backend if isinstance(backend, Leasing) else None
-        self._unwritten: dict[str, Answer] = {}  # on their way to the backend, and found already
-        self._logged_at = -_LOG_EVERY
-        self._peek = backend.peek if isinstance(backend, Peeking) else None
-        # Beside the bytes that are kept, so that an answer that is given often is read once.
-        self._decoded: dict[str, tuple[bytes, Answer]] = {}
-        self._decoded_bytes = 0
 
     @property
     def flights(self) -> int:
@@ -153,7 +115,7 @@ class CacheMiddleware:
         if use is None:
             return await call_next(request)
         if request.response_model is not None and request.call is not None:
-            request.call.forget = partial(self._forget, use.key)
+            request.call.forget = partial(self._shelf.forget, use.key)
         if not self._single_flight:
             return await self._ask(use, None, request, call_next, look=True)
         place = use.place(stream=request.stream)
@@ -181,39 +143,21 @@ class CacheMiddleware:
         alone. What was found out about a request that is not here is left with its call.
         """
         call = request.call
-        if self._peek is None or call is None or request.stream or request.response_model is not None:
+        if not self._shelf.at_once or call is None or request.stream or request.response_model is not None:
             return None
         use = self._use(request)
-        answer = None if use is None or use.refresh else self._at_hand(use)
+        answer = None if use is None or use.refresh else self._shelf.at_hand(use)
         if answer is None:
             call.glanced = (request, use)
             return None
         self.stats.hits += 1
         return answer.response
 
-    def _at_hand(self, use: Use) -> Answer | None:
-        written = self._unwritten.get(use.key)
-        if written is not None or self._peek is None:
-            return written
-        try:
-            entry = self._peek(use.key)
-            answer = None if entry is None else self._readable(use.key, entry.value)
-        except Exception:  # noqa: BLE001 - the chain meets it again, and counts it
-            return None
-        return None if answer is None or entry is None or use.over(answer, entry) >= 0.0 else answer
-
     async def forget(self, request: LLMRequest) -> None:
         """Remove the answer to this request, such as one that does not fit the caller's `response_model`."""
         use = self._use(request)
         if use is not None:
-            await self._forget(use.key)
-
-    async def _forget(self, key: str) -> None:
-        self._unwritten.pop(key, None)
-        try:
-            await self._backend.delete(key)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the call goes on
-            self._trouble("removing an answer", error)
+            await self._shelf.forget(use.key)
 
     def _use_of(self, request: LLMRequest) -> Use | None:
         call = request.call
@@ -271,14 +215,14 @@ class CacheMiddleware:
         if isinstance(result, LLMStream):
             return await self._spread(result, use, flight, request, asked)
         answer = self._kept(use, result, seconds=self._clock.now() - asked)
-        self._keep(use, answer, flight)
+        self._shelf.keep(use, answer, None if flight is None else flight.hold)
         if flight is not None:
             flight.landed(answer)
             flight.gone()
         return result
 
     async def _look_up(self, use: Use, flight: Flight | None, request: LLMRequest) -> Answer | None:
-        found = None if use.refresh else await self._read(use)
+        found = None if use.refresh else await self._shelf.read(use)
         if found is None:
             return None
         if found.over < 0.0:
@@ -330,44 +274,17 @@ class CacheMiddleware:
                 if lease is None:
                     await backend.released(name, SECONDS)
             except Exception as error:  # noqa: BLE001 - whatever it is, the call goes on
-                self._trouble("leasing", error)
+                self._shelf.trouble("leasing", error)
                 return None
             if lease is not None:
-                flight.hold = Hold(lease, clock=self._clock, spawn=self._spawn, trouble=self._trouble)
-            found = await self._read(use)  # also with the lease in hand: who had it may have come since the last look
+                flight.hold = Hold(lease, clock=self._clock, spawn=self._spawn, trouble=self._shelf.trouble)
+            found = await self._shelf.read(
+                use
+            )  # also with the lease in hand: who had it may have come since the last look
             fresh = found is not None and found.over < 0.0
             if found is not None and fresh and (not use.refresh or found.age < self._clock.now() - began):
                 return found.answer
         return None
-
-    async def _read(self, use: Use) -> Found | None:
-        if (written := self._unwritten.get(use.key)) is not None:
-            return Found(written)
-        try:
-            entry = await self._backend.get(use.key)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the call goes on
-            self._trouble("reading", error)
-            return None
-        if entry is None:
-            return None
-        answer = self._readable(use.key, entry.value)
-        if answer is None:
-            self._trouble("reading", ValueError("an entry is damaged, or of another version"))
-            return None
-        return Found(answer, entry.age, use.over(answer, entry))
-
-    def _readable(self, key: str, value: bytes) -> Answer | None:
-        known = self._decoded.get(key)
-        if known is not None and known[0] is value:  # the very bytes that were read before
-            return known[1]
-        answer = Answer.decode(value)
-        if answer is not None and self._peek is not None and len(value) < _MOST_DECODED:
-            self._decoded_bytes += len(value)
-            if self._decoded_bytes > _MOST_DECODED:  # what is asked for again is read again
-                self._decoded.clear()
-                self._decoded_bytes = len(value)
-            self._decoded[key] = (value, answer)
-        return answer
 
     async def _hit(self, answer: Answer, flight: Flight | None, request: LLMRequest) -> LLMResult:
         if flight is not None:
@@ -394,7 +311,7 @@ class CacheMiddleware:
         def over(broadcast: Broadcast) -> None:
             if broadcast.response is not None:
                 whole = self._kept(use, broadcast.response, broadcast.chunks, seconds=broadcast.seconds)
-                self._keep(use, whole, flight)
+                self._shelf.keep(use, whole, None if flight is None else flight.hold)
             if flight is not None:
                 flight.gone()
 
@@ -418,40 +335,3 @@ class CacheMiddleware:
         self, use: Use, response: LLMResponse, chunks: Sequence[StreamChunk] | None = None, *, seconds: float
     ) -> Answer:
         return Answer.of(response, chunks, seconds=seconds, fresh=use.ttl if use.beyond > 0.0 else None)
-
-    def _keep(self, use: Use, answer: Answer, flight: Flight | None) -> None:
-        response = answer.response
-        if response.finish_reason == "content_filter" or response.provider not in {"", self._provider}:
-            return
-        self._unwritten[use.key] = answer
-        hold = None if flight is None else flight.hold
-        if hold is not None:
-            hold.writing = True
-        self._spawn(self._write(use, answer, hold))
-
-    async def _write(self, use: Use, answer: Answer, hold: Hold | None) -> None:
-        try:
-            if self._unwritten.get(use.key) is not answer:
-                return  # forgotten, or replaced, since
-            tags = (f"provider:{self._provider}", f"model:{use.model}", *(f"user:{user}" for user in use.tenant))
-            await self._backend.put(use.key, answer.encode(), ttl=use.ttl + use.beyond, tags=tags)
-            self.stats.stored += 1
-            if use.key not in self._unwritten:  # forgotten meanwhile
-                await self._backend.delete(use.key)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller has its answer
-            self._trouble("writing", error)
-        finally:
-            if self._unwritten.get(use.key) is answer:
-                del self._unwritten[use.key]
-            if hold is not None:
-                hold.let_go()
-
-    def _trouble(self, doing: str, error: Exception) -> None:
-        self.stats.errors += 1
-        now = self._clock.now()
-        if now - self._logged_at >= _LOG_EVERY:
-            self._logged_at = now
-            _logger.warning(
-                "the cache of %s failed while %s (%s: %s); calls go on without it, %d failures so far",
-                self._provider, doing, type(error).__name__, redact(str(error)), self.stats.errors,
-            )  # fmt: skip

@@ -196,7 +196,7 @@ class Composition:
         return None if seconds is None else round(seconds, 3)
 
     def _cache_status(self) -> dict[str, Any]:
-        counted = ("hits", "followers", "misses", "stored", "errors")
+        counted = ("hits", "followers", "misses", "stale", "stored", "errors")
         counts = {name: sum(getattr(stats, name) for stats in self._layers.cache_stats.values()) for name in counted}
         return {"backend": "none" if self._cache is None else "memory", **counts}
 

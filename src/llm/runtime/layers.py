@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from llm.core.exceptions import LLMConfigurationError
-from llm.middleware.cache import CacheMiddleware, CacheStats
+from llm.middleware.cache import CacheMiddleware
 from llm.middleware.logging import LoggingMiddleware
 from llm.middleware.metrics import Metrics, MetricsMiddleware
 from llm.middleware.retry import RetryMiddleware, RetryPolicy
+from llm.middleware.shelf import CacheStats
 from llm.telemetry.names import PROVIDERS
 
 if TYPE_CHECKING:
@@ -143,6 +144,8 @@ class Layers:
             streams=stated.streams,
             spawn=self._outbox.spawn,
             idle=self._config.global_.timeouts.idle,
+            stale_while_revalidate=stated.stale_while_revalidate,
+            stale_if_error=stated.stale_if_error,
             stats=self.cache_stats.setdefault(provider, CacheStats()),
         )
         return layer

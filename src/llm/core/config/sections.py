@@ -84,6 +84,12 @@ class CacheConfig(fields.Section):
     scope: Literal["shared", "user"] = Field(default="shared", description="Whether users see each other's entries.")
     single_flight: fields.Switch = Field(default=True, description="Whether identical calls at once make one request.")
     streams: fields.Switch = Field(default=True, description="Whether streams are cached.")
+    stale_while_revalidate: fields.SecondsOrZero = Field(
+        default=0.0, description="Seconds after its end that an entry is given while it is asked for again."
+    )
+    stale_if_error: fields.SecondsOrZero = Field(
+        default=0.0, description="Seconds after its end that an entry is given where the provider fails."
+    )
 
 
 class PoolConfig(fields.Section):
