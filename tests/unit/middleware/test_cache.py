@@ -200,7 +200,7 @@ async def test_a_second_call_is_answered_from_the_cache_free_and_unsent(*, strea
     second = await whole(await rig.ask(stream=stream))
     assert rig.provider.calls == 1
     assert (first.cached, first.key) == (False, "key-0")
-    assert second == replace(first, cached=True, cost=0.0, attempts=0, key=None)
+    assert second == replace(first, cached=True, cost=0.0, attempts=0, key=None, original_latency=1.0)
     assert rig.layer.stats.hits == 1
     await rig.assert_nothing_left()
 
