@@ -98,7 +98,7 @@ class Shell:
         for column in columns:
             table.add_column(column, overflow="fold")  # a name that is cut is of no use
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(cell.translate(_CONTROLS)) for cell in row))
         _console().print(table)
 
     def load_config(self) -> LLMConfig:
