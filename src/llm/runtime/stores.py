@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from llm.cache.base import Invalidating
 from llm.cache.memory import InMemoryCache
 from llm.core.exceptions import LLMConfigurationError
+from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
     from llm.cache.base import CacheBackend
@@ -21,7 +23,7 @@ def open_cache(stated: CacheConfig, clock: Clock) -> CacheBackend:
         LLMConfigurationError: As `open_store`.
     """
     store = open_store(stated, clock)
-    if stated.backend == "memory" or stated.memory_bytes == 0:
+    if stated.memory_bytes == 0 or not isinstance(store, Invalidating):  # memory must hear what others take out
         return store
     from llm.cache.levels import TwoLevels  # noqa: PLC0415 - only where there are two
 
@@ -65,20 +67,15 @@ def is_same_store(one: CacheConfig, other: CacheConfig) -> bool:
 def _disk(stated: CacheConfig, clock: Clock) -> CacheBackend:
     from llm.cache.disk import DiskCache  # noqa: PLC0415 - only where it is used
 
-    if stated.path.exists() and not stated.path.is_dir():
+    folder = stated.path.expanduser()
+    if folder.exists() and not folder.is_dir():
         raise LLMConfigurationError(f"cache.path: {stated.path} is a file; name a folder, which is made if need be")
     return DiskCache(stated.path, max_entries=stated.max_entries, max_bytes=stated.max_bytes, clock=clock)
 
 
 def _redis(stated: CacheConfig, clock: Clock) -> CacheBackend:
-    if stated.url is None:  # the whole configuration is refused before; a section alone may come here
-        raise LLMConfigurationError("cache.url: the redis backend needs its address, such as redis://localhost:6379/0")
-    try:
-        from llm.cache.redis import RedisCache  # noqa: PLC0415 - an extra, where it is named
+    from llm.cache.redis import RedisCache  # noqa: PLC0415 - only where it is used
 
-        return RedisCache(stated.url, max_entries=stated.max_entries, max_bytes=stated.max_bytes, clock=clock)
-    except ImportError as error:
-        raise LLMConfigurationError(
-            f"cache.backend: redis needs {error.name or 'redis'}, which is not installed; type: "
-            "pip install 'llm-manifold[redis]'"
-        ) from None
+    url = stated.url or ""  # without one the configuration is refused before
+    of_its_own = None if isinstance(clock, SystemClock) else clock  # Redis has a time that all machines share
+    return RedisCache(url, max_entries=stated.max_entries, max_bytes=stated.max_bytes, clock=of_its_own)
