@@ -98,19 +98,17 @@ def list_(  # noqa: PLR0913 - the command's options
     chosen = Selection(provider, model, user, tuple(tag or ()), older_than or 0.0)
     listing = Listing(shell, content=content)
 
-    async def listed(store: Store) -> None:
+    async def listed(store: Store) -> int:
         if not limit:
             async for kept in store.scan(chosen):
                 listing.add(listing.read(kept))
-            return
+            return listing.number
         shown, found = await newest(store, chosen, limit, listing)
         for facts in shown:
             listing.add(facts)
-        if found > limit:
-            shell.remark(f"the newest {limit:,} of {found:,}; --limit 0 lists all")
+        return found
 
-    with_store(shell, listed)
-    listing.end()
+    listing.end(of=with_store(shell, listed))
 
 
 @app.command(short_help="Show one answer in full.")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from llm.cache.answer import Answer
 from llm.cache.base import CacheEntry
+from llm.cache.memory import InMemoryCache
 from llm.core.exceptions import LLMConfigurationError, LLMConnectionError, LLMException, LLMInvalidRequestError
 from llm.core.selection import Selection
 from llm.runtime.stores import open_store, place_of
@@ -158,13 +159,21 @@ def with_store(shell: Shell, work: Callable[[Store], Coroutine[Any, Any, _Done]]
     stated = _shared(shell.load_config().cache)
 
     async def run() -> _Done:
-        backend = open_store(stated, SystemClock())
+        backend = _opened(shell, stated)
         try:
             return await work(Store(stated, backend))
         finally:
             await backend.close()
 
     return asyncio.run(run())
+
+
+def _opened(shell: Shell, stated: CacheConfig) -> CacheBackend:
+    if stated.backend == "disk" and not stated.path.expanduser().exists():  # looking must not make it
+        where = "" if stated.path.is_absolute() else ", or the path is meant from another folder"
+        shell.remark(f"there is no {place_of(stated)}: nothing was cached yet{where}")
+        return InMemoryCache()
+    return open_store(stated, SystemClock())
 
 
 def _shared(stated: CacheConfig | None) -> CacheConfig:

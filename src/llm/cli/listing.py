@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .kept import Kept, Store
 
 _COLUMNS: Final = ("key", "provider", "model", "user", "age", "left", "size")
+_BESIDE_CONTENT: Final = ("key", "model", "user", "age", "answer")
+_UNBROKEN: Final = frozenset({"key", "age", "left", "size"})
 _SHOWN: Final = 12  # digits of a key on a terminal: enough to name one of a million
 _BATCH: Final = 500  # rows of one table
 _BEGINNING: Final = 60  # characters of an answer
@@ -51,23 +53,30 @@ class Listing:
             self.shell.put(",\n" if self.number else "[", end="")
             self.shell.put(json.dumps(facts, ensure_ascii=False), end="")
         else:
-            self._rows.append(_cells(facts, whole_key=not sys.stdout.isatty()))
+            cells = _cells(facts, whole_key=not sys.stdout.isatty())
+            self._rows.append(tuple([" ".join(cells[name].split()) for name in self._columns]))  # a line each
             if len(self._rows) == _BATCH:
                 self._show()
         self.number += 1
 
-    def end(self) -> None:
-        """Show what is left."""
+    def end(self, *, of: int) -> None:
+        """Show what is left, and of how many there are more."""
         if self.shell.json:
             self.shell.put("]" if self.number else "[]")
         elif not self.number:
             self.shell.remark("no such answers are kept")
         self._show()
+        if of > self.number:
+            self.shell.remark(f"the newest {self.number:,} of {of:,}; --limit 0 lists all")
 
     def _show(self) -> None:
         if self._rows:
-            self.shell.put_rows((*_COLUMNS, "answer") if self.content else _COLUMNS, self._rows)
+            self.shell.put_rows(self._columns, self._rows, unbroken=_UNBROKEN)
         self._rows = []
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        return _BESIDE_CONTENT if self.content else _COLUMNS
 
 
 async def newest(store: Store, chosen: Selection, limit: int, listing: Listing) -> tuple[list[dict[str, Any]], int]:
@@ -84,16 +93,15 @@ async def newest(store: Store, chosen: Selection, limit: int, listing: Listing) 
     return [facts for _, _, facts in sorted(youngest, reverse=True)], found
 
 
-def _cells(facts: dict[str, Any], *, whole_key: bool) -> tuple[str, ...]:
-    cells = (
-        facts["key"] if whole_key else facts["key"][:_SHOWN],
-        *(facts[name] or "" for name in ("provider", "model", "user")),
-        age_of(facts["age"]),
-        age_of(facts["expires_in"]),
-        size_of(facts["size"]),
-        *([_beginning(facts["content"])] if "content" in facts else []),
-    )
-    return tuple([" ".join(cell.split()) for cell in cells])  # a line each
+def _cells(facts: dict[str, Any], *, whole_key: bool) -> dict[str, str]:
+    return {
+        "key": facts["key"] if whole_key else facts["key"][:_SHOWN],
+        **{name: facts[name] or "" for name in ("provider", "model", "user")},
+        "age": age_of(facts["age"]),
+        "left": age_of(facts["expires_in"]),
+        "size": size_of(facts["size"]),
+        "answer": _beginning(facts.get("content")),
+    }
 
 
 def _beginning(content: str | None) -> str:

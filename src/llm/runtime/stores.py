@@ -49,7 +49,7 @@ def open_store(stated: CacheConfig, clock: Clock) -> CacheBackend:
 def place_of(stated: CacheConfig) -> str:
     """Return where the answers are, in words that hold no password."""
     if stated.backend == "disk":
-        return str(stated.path)
+        return str(stated.path.expanduser().absolute())
     if stated.backend != "redis" or stated.url is None:
         return stated.backend
     parts = urlsplit(stated.url)
