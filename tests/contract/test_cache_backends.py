@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm.cache import CacheBackend, InMemoryCache, RedisCache
+from llm.cache import CacheBackend, DiskCache, InMemoryCache, RedisCache
 from llm.cache.base import CacheUsage
 from llm.testing import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from tests.conftest import RedisServer
 
@@ -36,6 +37,11 @@ def of_memory(clock: FakeClock) -> CacheBackend:
 
 
 @pytest.fixture
+def of_disk(clock: FakeClock, tmp_path: Path) -> CacheBackend:
+    return DiskCache(tmp_path / "cache", **BOUNDS, clock=clock)
+
+
+@pytest.fixture
 def of_valkey(servers: dict[str, RedisServer], clock: FakeClock) -> CacheBackend:
     servers["valkey"].command("FLUSHALL")
     return RedisCache(servers["valkey"].url, max_entries=MAX_ENTRIES, max_bytes=MAX_BYTES, clock=clock)
@@ -47,7 +53,7 @@ def of_redis6(servers: dict[str, RedisServer], clock: FakeClock) -> CacheBackend
     return RedisCache(servers["redis6"].url, max_entries=MAX_ENTRIES, max_bytes=MAX_BYTES, clock=clock)
 
 
-@pytest.fixture(params=["memory", "valkey", "redis6"])
+@pytest.fixture(params=["memory", "disk", "valkey", "redis6"])
 async def cache(request: pytest.FixtureRequest) -> AsyncIterator[CacheBackend]:
     backend: CacheBackend = request.getfixturevalue(f"of_{request.param}")
     yield backend

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+import importlib
 from typing import TYPE_CHECKING
 
 from .base import CacheBackend
@@ -10,14 +10,22 @@ from .key import compute_request_hash
 from .memory import InMemoryCache
 
 if TYPE_CHECKING:
+    from .disk import DiskCache
     from .redis import RedisCache
 
-__all__ = ["CacheBackend", "InMemoryCache", "RedisCache", "compute_request_hash"]
+__all__ = ["CacheBackend", "DiskCache", "InMemoryCache", "RedisCache", "compute_request_hash"]
 
-_LAZY = {"RedisCache": "redis"}
+_LAZY = {"DiskCache": "llm.cache.disk", "RedisCache": "llm.cache.redis"}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    home = _LAZY.get(name)
+    if home is None:
+        raise AttributeError(f"module 'llm.cache' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
