@@ -130,10 +130,10 @@ class Process:
                 await self.world.clock.sleep(1)
         raise AssertionError
 
-    def start(self, **options: Any) -> asyncio.Task[LLMResponse]:
+    def start(self, **options: Any) -> asyncio.Task[LLMResponse]:  # noqa: ANN401 - as of `ask`
         return asyncio.create_task(self.whole(**options))
 
-    async def whole(self, **options: Any) -> LLMResponse:
+    async def whole(self, **options: Any) -> LLMResponse:  # noqa: ANN401 - as of `ask`
         result = await self.ask(**options)
         return await result.response() if isinstance(result, LLMStream) else result
 
