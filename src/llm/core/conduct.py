@@ -107,7 +107,9 @@ class Conduct:
     def _instead_of(self, error: BaseException) -> LLMResult | None:
         """Return an answer that is over its time, where the call failed and has one that may stand in."""
         call, stale = self._call, self._call.stale
-        result = None if stale is None or self._routes.calls.closing else stale.instead_of(error)
+        if stale is None or self._routes.calls.closing:
+            return None
+        result = stale.instead_of(error)
         if result is not None and self._request.response_model is not None:
             result = self._fitting(self._request.response_model, partial(_fail, error)).at_once(result)
         if result is None:

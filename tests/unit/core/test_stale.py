@@ -358,7 +358,7 @@ async def test_a_call_that_the_manager_ends_is_told_so(bench: Bench) -> None:
 
 
 def test_a_time_below_zero_is_refused_by_name() -> None:
-    with pytest.raises(LLMInvalidRequestError, match="CachePolicy.stale_while_revalidate is -1; expected seconds"):
+    with pytest.raises(LLMInvalidRequestError, match=r"CachePolicy\.stale_while_revalidate is -1; expected seconds"):
         CachePolicy(stale_while_revalidate=-1)
-    with pytest.raises(LLMInvalidRequestError, match="CachePolicy.stale_if_error is a str; expected seconds"):
+    with pytest.raises(LLMInvalidRequestError, match=r"CachePolicy\.stale_if_error is a str; expected seconds"):
         CachePolicy(stale_if_error="long")  # type: ignore[arg-type]  # what must be refused

@@ -93,6 +93,8 @@ async def test_calls_are_told_by_how_they_ended(bench: Bench) -> None:
     assert bench.told("llm_retries_total", **OPENAI) == 1
     assert bench.told("llm_cache_lookups_total", outcome="hit") == 1
     assert bench.told("llm_cache_saved_tokens_total") > 0
+    assert bench.told("llm_cache_saved_seconds_total") > 0
+    assert bench.told("llm_cache_stale_total") == 0
     await bench.manager.close()
 
 
