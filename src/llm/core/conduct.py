@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .call import Call
     from .parts import Chain, Falling, Route, Routes
     from .protocols import CallNext
+    from .stale import Stale
     from .stream import LLMResult
     from .types import LLMRequest, LLMResponse
 
@@ -85,8 +86,10 @@ class Conduct:
         finally:
             if timer is not None:
                 timer.cancel()
-        if call.stale is not None and call.stale.renewal is not None:
-            routes.outbox.spawn(self._renewed(call.stale.renewal))
+        stale: Stale | None = call.stale
+        if stale is not None and stale.renewal is not None:
+            stale.begun = True
+            routes.outbox.spawn(self._renewed(stale.renewal))
         return self._answered(result, call.deadline)
 
     def _answered(self, result: LLMResult, deadline: float | None) -> LLMResult:
@@ -106,7 +109,8 @@ class Conduct:
 
     def _instead_of(self, error: BaseException) -> LLMResult | None:
         """Return an answer that is over its time, where the call failed and has one that may stand in."""
-        call, stale = self._call, self._call.stale
+        call = self._call
+        stale: Stale | None = call.stale
         if stale is None or self._routes.calls.closing:
             return None
         result = stale.instead_of(error)

@@ -41,11 +41,13 @@ class Stale:
         give: Gives the answer, and counts that; None where it may not stand in for one that was asked for in vain.
         renewal: The request that asks for it again, as a call of its own beside this one, since the answer was given
             already; None where it was not.
+        begun: Whether somebody took it upon himself to ask.
     """
 
     over: float
     give: Callable[[], LLMResult] | None = None
     renewal: LLMRequest | None = None
+    begun: bool = False
 
     def instead_of(self, error: BaseException) -> LLMResult | None:
         """Return the answer in place of a failure; None where that is not the provider's, or it must not stand in."""

@@ -210,7 +210,7 @@ class CacheMiddleware:
             if flight is not None:
                 flight.failed(error)
             raise
-        if request.call is not None:
+        if request.call is not None and request.call.stale is not None and request.call.stale.renewal is None:
             request.call.stale = None
         if isinstance(result, LLMStream):
             return await self._spread(result, use, flight, request, asked)
@@ -232,7 +232,7 @@ class CacheMiddleware:
             return found.answer.aged()
         stale = (found.answer, self._clock.now() - found.over)
         if flight is not None:
-            flight.stale = stale
+            flight.stale = stale  # for those who wait with this call
         self._offer(use, request, stale)
         return None
 
@@ -241,7 +241,6 @@ class CacheMiddleware:
         now = self._clock.now()
         self.stats.stale += 1
         call.note(now, "stale", (over, "while it is asked for again"))
-        call.stale = None
         if key in self._renewing:
             return
         self._renewing.add(key)
@@ -250,7 +249,8 @@ class CacheMiddleware:
         renewal.on_end(lambda _: self._renewing.discard(key))
         policy = replace(request.cache if isinstance(request.cache, CachePolicy) else _AS_CONFIGURED, refresh=True)
         again = request_with(request, cache=policy, call=renewal, continue_stream=False)
-        call.stale = Stale(over, renewal=again)
+        call.stale = stale = Stale(over, renewal=again)
+        call.on_end(lambda _: None if stale.begun else self._renewing.discard(key))
 
     def _offer(self, use: Use, request: LLMRequest, stale: tuple[Answer, float] | None) -> None:
         """Leave with the call what is over its time, for where it fails."""

@@ -30,20 +30,17 @@ class Hold:
         self._clock = clock
         self._spawn = spawn
         self._trouble = trouble
-        self._timer: Timer | None = None
         self._over = False
-        self._wait()
+        self._timer: Timer = self._next()
 
     def let_go(self) -> None:
-        """Give it back, once, and soon."""
-        if not self._over:
-            self._over = True
-            if self._timer is not None:
-                self._timer.cancel()
-            self._spawn(self._release())
+        """Give it back, soon."""
+        self._over = True
+        self._timer.cancel()
+        self._spawn(self._release())
 
-    def _wait(self) -> None:
-        self._timer = self._clock.call_later(SECONDS / _BEATS, lambda: self._spawn(self._renew()))
+    def _next(self) -> Timer:
+        return self._clock.call_later(SECONDS / _BEATS, lambda: self._spawn(self._renew()))
 
     async def _renew(self) -> None:
         held = True
@@ -52,7 +49,7 @@ class Hold:
         except Exception as error:  # noqa: BLE001 - whatever it is, the next may do
             self._trouble("renewing a lease", error)
         if held and not self._over:
-            self._wait()
+            self._timer = self._next()
 
     async def _release(self) -> None:
         try:

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from llm import (
     CachePolicy,
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from llm import LLMClient, LLMRequest
+    from llm.core.protocols import CallNext
+    from llm.core.stream import LLMResult
 
 MODEL = "gpt-4o-mini"
 KINDS = pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])
@@ -281,6 +283,14 @@ async def test_it_is_given_after_retries_and_other_targets_and_not_before(bench:
     assert bench.sent == 4
 
 
+async def test_without_single_flight_it_is_given_too(bench: Bench) -> None:
+    bench.faults = [Fault("unavailable", at=2, times=9)]
+    client = await bench.open({**HOUR_OF_ERRORS, "single_flight": False})
+    await ask(client)
+    await bench.clock.advance(100)
+    assert (await ask(client)).stale
+
+
 @pytest.mark.parametrize("refresh", [False, True])
 async def test_beyond_its_time_and_for_a_refresh_the_failure_is_told(bench: Bench, *, refresh: bool) -> None:
     bench.faults = [Fault("unavailable", at=2, times=9)]
@@ -334,6 +344,18 @@ class Sum(BaseModel):
     total: int
 
 
+class Large(BaseModel):  # of the same form, and with a condition that is not in it
+    model_config = {"title": "Sum"}
+    total: int
+
+    @field_validator("total")
+    @classmethod
+    def is_large(cls, value: int) -> int:
+        if value < 10:
+            raise ValueError("too little")
+        return value
+
+
 @KINDS
 async def test_with_a_response_model_it_is_given_with_its_instance(bench: Bench, *, stream: bool) -> None:
     bench.said = ['{"total": 3}']
@@ -343,6 +365,44 @@ async def test_with_a_response_model_it_is_given_with_its_instance(bench: Bench,
     await bench.clock.advance(100)
     answer = await ask(client, stream=stream, response_model=Sum)
     assert (answer.parsed, answer.stale) == (Sum(total=3), True)
+
+
+@KINDS
+async def test_what_has_no_instance_does_not_stand_in(bench: Bench, *, stream: bool) -> None:
+    bench.said = ['{"total": 3}']
+    bench.faults = [Fault("unavailable", at=2, times=9)]
+    client = await bench.open(HOUR_OF_ERRORS)
+    await ask(client, response_model=Sum)
+    await bench.clock.advance(100)
+    with pytest.raises(LLMOverloadedError):
+        await ask(client, stream=stream, response_model=Large)
+
+
+async def test_a_question_whose_renewal_never_began_is_renewed_with_the_next_call(bench: Bench) -> None:
+    client = await bench.open(WHILE_RENEWED)
+    await ask(client)
+    await bench.clock.advance(70)
+    waiting = bench.managers[-1].get_client("openai", middleware=["rate_limit", Late(bench.clock), "cache"])
+    task = asyncio.create_task(ask(waiting))
+    await bench.clock.sleep(1)
+    task.cancel()
+    await asyncio.wait([task])
+    assert bench.sent == 1
+    assert (await ask(client)).stale
+    await bench.clock.advance(2)
+    assert (await ask(client)).content == "answer 2"
+
+
+class Late:
+    """A layer that is slow to hand on what it was given."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+
+    async def __call__(self, request: LLMRequest, call_next: CallNext) -> LLMResult:
+        result = await call_next(request)
+        await self.clock.sleep(5)
+        return result
 
 
 async def test_a_call_that_the_manager_ends_is_told_so(bench: Bench) -> None:

@@ -260,6 +260,19 @@ async def test_cancelled_at_any_moment_it_leaves_no_lease_behind(moment: float) 
     await world.assert_nothing_left()
 
 
+async def test_cancelled_while_another_has_the_lease_it_leaves_that_alone() -> None:
+    world = World()
+    one, other = world.processes(2)
+    task = one.start()
+    await world.clock.sleep(0.1)
+    late = other.start()
+    await world.clock.sleep(0.005)
+    late.cancel()
+    await asyncio.wait([late])
+    assert not (await task).cached
+    await world.assert_nothing_left()
+
+
 async def test_a_leader_that_is_cancelled_hands_its_lease_to_its_own_followers() -> None:
     world = World(latency=5)
     one, other = world.processes(2)
