@@ -20,7 +20,8 @@ class Decision(NamedTuple):
             `unsent` (nothing left after all), `answering`, `refused` (by the provider, for a limit), `failed` (an
             attempt), `circuit_open` (not sent), `budget_spent` (not sent again), `settled`, `refunded`, `closed` (the
             ticket), `trial` (of a key that had been refused), `fell_back` (to another target), `continued` (a broken
-            stream), `stale` (an answer over its time was given), `ended`, and what layers note.
+            stream), `stale` (an answer over its time was given), `parked` (while another process asks the same),
+            `ended`, and what layers note.
         detail: Which limit, key, amount or failure it was about.
     """
 

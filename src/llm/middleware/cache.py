@@ -43,7 +43,8 @@ class CacheMiddleware:
     this provider are kept; a backend that fails makes calls slower, never wrong.
 
     Where the backend can lease, processes share a request as calls do: one asks, the others wait until the answer is
-    kept. Failures elsewhere are not shared: whoever waited asks for itself, as where the holder died.
+    kept. Failures elsewhere are not shared, nor what may not be kept: whoever waited asks for itself, as where the
+    holder died.
 
     What is over its time may be given while it is asked for again, or where asking fails: the layer leaves with the
     call what may be given or asked (`Call.stale`), and whoever conducts the call does that.
@@ -272,6 +273,7 @@ class CacheMiddleware:
             try:
                 lease = await take(backend, name, spawn=self._spawn)
                 if lease is None:
+                    self._park(request.call)
                     await backend.released(name, SECONDS)
             except Exception as error:  # noqa: BLE001 - whatever it is, the call goes on
                 self._shelf.trouble("leasing", error)
@@ -285,6 +287,10 @@ class CacheMiddleware:
             if found is not None and fresh and (not use.refresh or found.age < self._clock.now() - began):
                 return found.answer
         return None
+
+    def _park(self, call: Call | None) -> None:
+        if call is not None:
+            call.note(self._clock.now(), "parked", "another process asks the same")
 
     async def _hit(self, answer: Answer, flight: Flight | None, request: LLMRequest) -> LLMResult:
         if flight is not None:

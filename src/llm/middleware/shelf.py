@@ -118,7 +118,9 @@ class Shelf:
     def keep(self, use: Use, answer: Answer, hold: Hold | None) -> None:
         """Keep an answer soon, unless it may not be kept; once it is there, `hold` is given back."""
         response = answer.response
-        if response.finish_reason == "content_filter" or response.provider not in {"", self._provider}:
+        if response.provider not in {"", self._provider}:
+            return
+        if any(choice.finish_reason == "content_filter" for choice in response.choices):
             return
         self._unwritten[use.key] = answer
         if hold is not None:

@@ -405,6 +405,19 @@ async def test_an_answer_that_stopped_for_its_content_is_never_kept(*, stream: b
         await rig.rest()
 
 
+async def test_of_several_choices_none_may_have_stopped_for_its_content() -> None:
+    pieces = [
+        StreamChunk("one"),
+        StreamChunk("zwei", index=1),
+        StreamChunk(finish_reason="stop"),
+        StreamChunk(finish_reason="content_filter", index=1),
+    ]
+    rig = Rig([pieces, pieces])
+    for _ in range(2):
+        assert not (await whole(await rig.ask(stream=True))).cached
+        await rig.rest()
+
+
 @KINDS
 async def test_a_failure_is_never_kept(*, stream: bool) -> None:
     rig = Rig([LLMServerError("down"), "hello"])

@@ -111,6 +111,7 @@ class Process:
     async def ask(self, *, tries: int = 1, seconds: float | None = None, **options: Any) -> Any:  # noqa: ANN401 - as asked
         clock = self.world.clock
         call = Call(clock.now(), deadline=None if seconds is None else clock.now() + seconds)
+        self.last = call
         request = LLMRequest("What is it?", call=call, **options)
         try:
             async with clock.timeout(seconds):
@@ -306,11 +307,13 @@ async def test_a_deadline_ends_only_the_call_that_waits() -> None:
     one, other = world.processes(2)
     task = one.start()
     await world.clock.sleep(1)
-    short, long = other.start(seconds=2.0), other.start()
+    short = other.start(seconds=2.0)
+    long = other.start()
     with pytest.raises(TimeoutError):
         await short
     assert (await long).cached
     assert not (await task).cached
+    assert [entry.detail for entry in other.last.log if entry.event == "parked"] == ["another process asks the same"]
     assert world.provider.calls == 1
 
 
