@@ -55,12 +55,14 @@ class Rig:
         idle: float | None = None,
         latency: float = 1.0,
         interval: float = 0.0,
+        slow: bool = False,
     ) -> None:
         self.clock = FakeClock(auto=True)
         self.provider = FakeProvider(
             answers, name="fake", latency=latency, interval=interval, clock=self.clock, chunk_size=4, key="key-0"
         )
-        self.backend = backend if backend is not None else InMemoryCache(clock=self.clock)
+        own = Slow(clock=self.clock) if slow else InMemoryCache(clock=self.clock)
+        self.backend = own if backend is None else backend
         self.outbox: set[asyncio.Task[None]] = set()
         self.calls: list[Call] = []
         self.layer = CacheMiddleware(
@@ -315,6 +317,15 @@ async def test_a_call_refuses_answers_older_than_it_says() -> None:
     await rig.ask()
     await rig.clock.advance(6)
     assert not (await rig.ask(cache=CachePolicy(ttl=5))).cached
+
+
+@KINDS
+async def test_who_waits_for_a_look_up_is_not_given_what_is_too_old_for_itself(*, stream: bool) -> None:
+    rig = Rig(latency=0, slow=True)
+    await whole(await rig.ask(stream=stream))
+    await rig.clock.advance(6)
+    tasks = [rig.start(stream=stream), rig.start(stream=stream, cache=CachePolicy(ttl=5))]
+    assert [response.cached for response in await answers_of(tasks)] == [True, False]
 
 
 async def test_refresh_asks_again_and_keeps_the_new_answer() -> None:
