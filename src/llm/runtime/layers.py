@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from llm.core.exceptions import LLMConfigurationError
-from llm.middleware.cache import CacheMiddleware, CacheStats
+from llm.middleware.cache import CacheMiddleware
 from llm.middleware.logging import LoggingMiddleware
 from llm.middleware.metrics import Metrics, MetricsMiddleware
 from llm.middleware.retry import RetryMiddleware, RetryPolicy
+from llm.middleware.shelf import CacheStats
 from llm.telemetry.names import PROVIDERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llm.cache.base import CacheBackend
     from llm.core.config import LLMConfig
     from llm.core.config.providers import ProviderConfig
-    from llm.core.inflight import Outbox
     from llm.core.pool import Pool
     from llm.core.protocols import Middleware
     from llm.core.types import TokenUsage
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from llm.utils.clock import Clock
     from llm.utils.redact import Secret
 
+    from .answers import Answers
     from .guards import Guards
 
 
@@ -39,8 +39,7 @@ class Layers:
         config: LLMConfig,
         *,
         clock: Clock,
-        outbox: Outbox,
-        cache: CacheBackend | None,
+        answers: Answers | None,
         cost: Callable[[str, str, TokenUsage], float | None],
         guards: Guards,
         address: Callable[[str], str | None],
@@ -51,8 +50,7 @@ class Layers:
         Args:
             config: What they are made from.
             clock: Their time.
-            outbox: Runs what must not delay a call.
-            cache: Where answers are kept; None for nowhere.
+            answers: Those that are kept; None where none is.
             cost: Returns the US dollars that a provider takes for tokens of a model; None where that is unknown.
             guards: Their budgets of retries.
             address: Returns where a provider's calls go; None where that is unknown.
@@ -60,8 +58,7 @@ class Layers:
         """
         self._config = config
         self._clock = clock
-        self._outbox = outbox
-        self._cache = cache
+        self._answers = answers
         self._cost = cost
         self._guards = guards
         self._address = address
@@ -129,20 +126,22 @@ class Layers:
 
     def _cache_layer(self, provider: str) -> CacheMiddleware | None:
         stated = self._config.cache
-        if self._cache is None or stated is None:
+        if self._answers is None or stated is None:
             return None
         if provider in self._cache_layers:  # one for all chains, so that their calls share its flights
             return self._cache_layers[provider]
         layer = self._cache_layers[provider] = CacheMiddleware(
-            self._cache,
+            self._answers.backend,
             provider=provider,
             clock=self._clock,
             ttl=stated.ttl,
             scope=stated.scope,
             single_flight=stated.single_flight,
             streams=stated.streams,
-            spawn=self._outbox.spawn,
+            spawn=self._answers.write,
             idle=self._config.global_.timeouts.idle,
+            stale_while_revalidate=stated.stale_while_revalidate,
+            stale_if_error=stated.stale_if_error,
             stats=self.cache_stats.setdefault(provider, CacheStats()),
         )
         return layer

@@ -11,6 +11,7 @@ import pytest
 from llm.cache.key import cache_key
 from llm.cache.memory import InMemoryCache
 from llm.core.call import Call
+from llm.core.choices import TokenLogprob
 from llm.core.exceptions import (
     LLMConnectionError,
     LLMException,
@@ -54,12 +55,14 @@ class Rig:
         idle: float | None = None,
         latency: float = 1.0,
         interval: float = 0.0,
+        slow: bool = False,
     ) -> None:
         self.clock = FakeClock(auto=True)
         self.provider = FakeProvider(
             answers, name="fake", latency=latency, interval=interval, clock=self.clock, chunk_size=4, key="key-0"
         )
-        self.backend = backend if backend is not None else InMemoryCache(clock=self.clock)
+        own = Slow(clock=self.clock) if slow else InMemoryCache(clock=self.clock)
+        self.backend = own if backend is None else backend
         self.outbox: set[asyncio.Task[None]] = set()
         self.calls: list[Call] = []
         self.layer = CacheMiddleware(
@@ -200,7 +203,7 @@ async def test_a_second_call_is_answered_from_the_cache_free_and_unsent(*, strea
     second = await whole(await rig.ask(stream=stream))
     assert rig.provider.calls == 1
     assert (first.cached, first.key) == (False, "key-0")
-    assert second == replace(first, cached=True, cost=0.0, attempts=0, key=None)
+    assert second == replace(first, cached=True, cost=0.0, attempts=0, key=None, original_latency=1.0)
     assert rig.layer.stats.hits == 1
     await rig.assert_nothing_left()
 
@@ -236,6 +239,63 @@ async def test_a_stream_is_replayed_without_loss() -> None:
     assert unary == await again.response()
 
 
+async def test_choices_probabilities_and_refusals_are_replayed_without_loss() -> None:
+    pieces = [
+        StreamChunk("one", logprobs=(TokenLogprob("one", -0.5, b"one", (TokenLogprob("two", -1.5),)),)),
+        StreamChunk("zwei", index=1),
+        StreamChunk("no", refused=True, index=1),
+        StreamChunk(" more"),
+        StreamChunk(finish_reason="length", index=1),
+        StreamChunk(finish_reason="stop"),
+        StreamChunk(usage=TokenUsage(5, 7, 2, 1)),
+    ]
+    rig = Rig([pieces])
+    first = await rig.ask(stream=True)
+    assert [chunk async for chunk in first] == pieces
+    await rig.rest()
+    again = await rig.ask(stream=True)
+    assert [chunk async for chunk in again] == pieces
+    assert (await again.response()).choices == (await first.response()).choices
+    unary = await rig.ask()
+    assert [choice.finish_reason for choice in unary.choices] == ["stop", "length"]
+    assert unary == await again.response()
+    assert rig.provider.calls == 1
+
+
+async def test_a_stream_that_fails_after_its_last_word_is_never_kept() -> None:
+    broken = [StreamChunk("all"), StreamChunk(finish_reason="stop"), LLMStreamInterruptedError("no closing event")]
+    rig = Rig([broken, "whole"])
+    with pytest.raises(LLMStreamInterruptedError):
+        await whole(await rig.ask(stream=True))
+    await rig.rest()
+    assert (await whole(await rig.ask(stream=True))).content == "whole"
+    await rig.rest()
+    assert rig.layer.stats.stored == 1
+
+
+@KINDS
+async def test_what_the_provider_took_is_told_of_hits_and_of_followers(*, stream: bool) -> None:
+    rig = Rig(latency=3.0)
+    leader = rig.start(stream=stream)
+    await rig.clock.sleep(1)
+    first, follower = await answers_of([leader, rig.start(stream=stream)])
+    await rig.rest()
+    hit = await whole(await rig.ask(stream=stream))
+    assert (first.original_latency, first.cached) == (None, False)
+    assert (follower.original_latency, hit.original_latency) == (3.0, 3.0)
+    assert (await whole(await rig.ask(stream=not stream))).original_latency == 3.0
+
+
+async def test_the_pause_of_a_reader_is_no_time_that_the_provider_took() -> None:
+    rig = Rig("x" * 400, latency=1.0)
+    stream = await rig.ask(stream=True)
+    await anext(stream)
+    await rig.clock.sleep(100)
+    await stream.response()
+    await rig.rest()
+    assert (await rig.ask()).original_latency == 1.0
+
+
 async def test_an_entry_ends_with_its_time_to_live() -> None:
     rig = Rig(latency=0)
     await rig.ask()
@@ -257,6 +317,15 @@ async def test_a_call_refuses_answers_older_than_it_says() -> None:
     await rig.ask()
     await rig.clock.advance(6)
     assert not (await rig.ask(cache=CachePolicy(ttl=5))).cached
+
+
+@KINDS
+async def test_who_waits_for_a_look_up_is_not_given_what_is_too_old_for_itself(*, stream: bool) -> None:
+    rig = Rig(latency=0, slow=True)
+    await whole(await rig.ask(stream=stream))
+    await rig.clock.advance(6)
+    tasks = [rig.start(stream=stream), rig.start(stream=stream, cache=CachePolicy(ttl=5))]
+    assert [response.cached for response in await answers_of(tasks)] == [True, False]
 
 
 async def test_refresh_asks_again_and_keeps_the_new_answer() -> None:
@@ -344,6 +413,19 @@ async def test_an_answer_that_stopped_for_its_content_is_never_kept(*, stream: b
     rig = Rig([LLMResponse(content="no", finish_reason="content_filter")] * 2)
     for _ in range(2):
         assert not (await whole(await rig.ask(stream=stream))).cached
+        await rig.rest()
+
+
+async def test_of_several_choices_none_may_have_stopped_for_its_content() -> None:
+    pieces = [
+        StreamChunk("one"),
+        StreamChunk("zwei", index=1),
+        StreamChunk(finish_reason="stop"),
+        StreamChunk(finish_reason="content_filter", index=1),
+    ]
+    rig = Rig([pieces, pieces])
+    for _ in range(2):
+        assert not (await whole(await rig.ask(stream=True))).cached
         await rig.rest()
 
 
