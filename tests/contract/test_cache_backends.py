@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import RedisServer
 
-BOUNDS = {"max_entries": 8, "max_bytes": 800}
+MAX_ENTRIES, MAX_BYTES = 8, 800
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def servers(redis_server: Callable[..., AbstractContextManager[RedisServer]]) ->
 
 @pytest.fixture
 def of_memory(clock: FakeClock) -> CacheBackend:
-    return InMemoryCache(**BOUNDS, clock=clock)
+    return InMemoryCache(max_entries=MAX_ENTRIES, max_bytes=MAX_BYTES, clock=clock)
 
 
 @pytest.fixture
@@ -44,13 +44,13 @@ def of_disk(clock: FakeClock, tmp_path: Path) -> CacheBackend:
 @pytest.fixture
 def of_valkey(servers: dict[str, RedisServer], clock: FakeClock) -> CacheBackend:
     servers["valkey"].command("FLUSHALL")
-    return RedisCache(servers["valkey"].url, **BOUNDS, clock=clock)
+    return RedisCache(servers["valkey"].url, max_entries=MAX_ENTRIES, max_bytes=MAX_BYTES, clock=clock)
 
 
 @pytest.fixture
 def of_redis6(servers: dict[str, RedisServer], clock: FakeClock) -> CacheBackend:
     servers["redis6"].command("FLUSHALL")
-    return RedisCache(servers["redis6"].url, **BOUNDS, clock=clock)
+    return RedisCache(servers["redis6"].url, max_entries=MAX_ENTRIES, max_bytes=MAX_BYTES, clock=clock)
 
 
 @pytest.fixture(params=["memory", "disk", "valkey", "redis6"])

@@ -42,7 +42,7 @@ class Leasing(Protocol):
 class OwnLease:
     """A lease that this process took in Redis, under a name that only it knows."""
 
-    def __init__(self, link: Link, place: str, *, owner: str, channel: str, key: str) -> None:  # noqa: PLR0913 - what it is made of
+    def __init__(self, link: Link, place: str, *, owner: str, channel: str, key: str) -> None:
         """Keep what it takes to give it back.
 
         Args:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import struct
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+
+import orjson
 
 from .packing import pack, unpack
 
@@ -30,8 +31,12 @@ class Record(NamedTuple):
 
 
 def encode(value: bytes, ttl: float, tags: Sequence[str]) -> tuple[bytes, int]:
-    """Return the entry as it is kept, and how many bytes of that are the value."""
-    names, packed = json.dumps(tags).encode(), pack(value)
+    """Return the entry as it is kept, and how many bytes of that are the value.
+
+    Raises:
+        TypeError: A tag has no UTF-8 form.
+    """
+    names, packed = orjson.dumps(tags), pack(value)
     return b"".join([_HEAD.pack(_MARK, ttl, len(names)), names, packed]), len(packed) - 1
 
 
@@ -52,10 +57,10 @@ def decode(data: bytes, *, most: int) -> Record:
     if mark != _MARK:
         raise ValueError("the entry is foreign, or of another version")
     begin = _HEAD.size + length
-    return Record(unpack(data[begin:], most=most), ttl, _tags(json.loads(data[_HEAD.size : begin])))
+    return Record(unpack(data[begin:], most=most), ttl, _tags(orjson.loads(data[_HEAD.size : begin])))
 
 
 def _tags(kept: Any) -> tuple[str, ...]:  # noqa: ANN401 - JSON
-    if isinstance(kept, list) and all(isinstance(tag, str) for tag in kept):
-        return tuple(kept)
+    if isinstance(kept, list) and all(isinstance(tag, str) for tag in cast("list[object]", kept)):
+        return tuple(cast("list[str]", kept))
     raise ValueError("the entry's tags are no list of texts")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import secrets
@@ -10,6 +9,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 from zlib import crc32
+
+import orjson
 
 from llm.core.exceptions import LLMConfigurationError
 from llm.utils.clock import SystemClock
@@ -119,7 +120,7 @@ class RedisCache:
         home = await self._home()
         ttl, names = min(ttl, _LONGEST), tuple(tags)
         kept, size = encode(value, ttl, names) if ttl > 0 and len(value) <= self._max_bytes else (b"", 0)
-        row = json.dumps([size, math.ceil(ttl * _SECOND), names])
+        row = orjson.dumps([size, math.ceil(ttl * _SECOND), names])
         parts = _SHARDS if home.cluster else 1
         bounds = max(1, self._max_entries // parts), self._max_bytes // parts
         await self._change(home, scripts.WRITE, self._at(home, key), key, kept, row, *bounds)
@@ -141,7 +142,7 @@ class RedisCache:
     async def remove(self, *, tags: Iterable[str] = (), older_than: float = 0.0) -> int:
         """Remove the entries that carry all of these tags and are at least so many seconds old; returns how many."""
         home = await self._home()
-        wanted, least, count = json.dumps(tuple(tags)), _micro(older_than), 0
+        wanted, least, count = orjson.dumps(tuple(tags)), _micro(older_than), 0
         for at in self._parts(home):
             more: bytes | None = b""
             while more is not None:
@@ -152,7 +153,7 @@ class RedisCache:
     async def scan(self, *, tags: Iterable[str] = (), older_than: float = 0.0) -> AsyncIterator[tuple[str, CacheEntry]]:
         """Return keys and entries that carry all of these tags and are at least so many seconds old, in no order."""
         home = await self._home()
-        wanted, least = json.dumps(tuple(tags)), _micro(older_than)
+        wanted, least = orjson.dumps(tuple(tags)), _micro(older_than)
         for at in self._parts(home):
             more: bytes | None = b""
             while more is not None:
