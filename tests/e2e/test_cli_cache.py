@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import RedisServer
 
-PASSWORD = "hunter2-of-the-store"
+PASSWORD = "hunter2-of-the-store"  # noqa: S105 - planted
 SECTION = (
     "providers: {openai: {base_url: 'http://127.0.0.1:9/v1', api_keys: [sk-planted-key], models: [gpt-4o-mini]}}\n"
 )

@@ -118,7 +118,8 @@ class InMemoryCache:
 
     def held(self) -> CacheUsage:
         """Return how full it is, at once and in any thread; what is over and not swept yet is among it."""
-        return CacheUsage(Cache.__len__(self._kept), int(Cache.currsize.__get__(self._kept)))
+        entries: int = Cache.__len__(self._kept)  # pyright: ignore[reportUnknownMemberType] - of any cache
+        return CacheUsage(entries, int(Cache.currsize.__get__(self._kept)))
 
     async def close(self) -> None:
         """Remove everything; it is empty afterwards, and still works."""
