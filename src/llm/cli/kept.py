@@ -15,7 +15,7 @@ from llm.cache.base import CacheEntry
 from llm.cache.memory import InMemoryCache
 from llm.core.exceptions import LLMConfigurationError, LLMConnectionError, LLMException, LLMInvalidRequestError
 from llm.core.selection import Selection
-from llm.runtime.stores import open_store, place_of
+from llm.runtime.stores import kind_of, open_store, place_of
 from llm.utils.clock import SystemClock
 from llm.utils.redact import redact
 
@@ -169,7 +169,7 @@ def with_store(shell: Shell, work: Callable[[Store], Coroutine[Any, Any, _Done]]
 
 
 def _opened(shell: Shell, stated: CacheConfig) -> CacheBackend:
-    if stated.backend == "disk" and not stated.path.expanduser().exists():  # looking must not make it
+    if stated.backend == "disk" and kind_of(stated.path) == "nothing":  # looking must not make it
         where = "" if stated.path.is_absolute() else ", or the path is meant from another folder"
         shell.remark(f"there is no {place_of(stated)}: nothing was cached yet{where}")
         return InMemoryCache()
