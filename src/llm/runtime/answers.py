@@ -114,8 +114,7 @@ class Answers:
             await work
         finally:
             self._writing.discard(done)
-            if not done.done():
-                done.set_result(None)
+            done.set_result(None)
 
     async def _written(self) -> None:
         """Wait for what is being written now, so that it is there to be removed."""
