@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llm.utils.clock import Clock
 
 _MOST_USES: Final = 8192  # that are remembered until they are written
-_WRITE_USES: Final = 512  # from which on they are written, also when nothing else is
+_WRITE_USES: Final = 2048  # from which on they are written, also when nothing else is
 _WRITE_USES_AFTER: Final = 30.0  # seconds
 
 

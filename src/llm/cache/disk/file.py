@@ -28,7 +28,7 @@ _PAUSE: Final = 0.005  # seconds between two looks at the folder's lock
 _MOST_ASIDE: Final = 2  # files that were set aside and are kept
 _BESIDE: Final = ("-wal", "-shm", "-journal")
 
-# Result codes, https://www.sqlite.org/rescode.html: those that the content of a file can cause, and no trouble around it.
+# Result codes that the content of a file can cause, and no trouble around it: https://www.sqlite.org/rescode.html.
 _DAMAGE: Final = frozenset(
     {
         sqlite3.SQLITE_ERROR,  # no such table, and the like
@@ -42,6 +42,7 @@ _DAMAGE: Final = frozenset(
         sqlite3.SQLITE_IOERR_SHORT_READ,
     }
 )
+_FAILURES: Final = (sqlite3.Error, UnicodeDecodeError)  # the second: a table's text, which is damaged
 _PRIMARY: Final = 0xFF  # of an extended result code
 
 
@@ -147,11 +148,11 @@ class Connection:
         try:
             try:
                 return work(self._opened())
-            except sqlite3.Error as error:
+            except _FAILURES as error:
                 if not self._gave_up(error):
                     raise
             return work(self._opened())
-        except sqlite3.Error as error:
+        except _FAILURES as error:
             raise OSError(f"the cache file {self._place.file} cannot be used: {error}") from error
 
     def close(self) -> None:
@@ -170,7 +171,7 @@ class Connection:
         with self._place.alone():
             try:
                 self._connection = self._open()
-            except sqlite3.Error as error:
+            except _FAILURES as error:
                 if not self._is_damage(error):
                     raise
                 self._place.set_aside(error)
@@ -193,7 +194,7 @@ class Connection:
             raise
         return connection
 
-    def _gave_up(self, error: sqlite3.Error) -> bool:
+    def _gave_up(self, error: Exception) -> bool:
         """Undo what was begun; return whether the file was set aside."""
         if _code(error) == sqlite3.SQLITE_BUSY and self._connection is not None:
             self._connection.rollback()
@@ -206,13 +207,13 @@ class Connection:
                 self._place.set_aside(error)
         return True
 
-    def _is_damage(self, error: sqlite3.Error) -> bool:
+    def _is_damage(self, error: Exception) -> bool:
         code = _code(error)
         if code & _PRIMARY == sqlite3.SQLITE_READONLY:  # so says a header whose version of the format is not known
             return self._place.writable()
-        return isinstance(error, DamagedError) or code in _DAMAGE or code & _PRIMARY in _DAMAGE
+        return isinstance(error, (DamagedError, UnicodeDecodeError)) or code in _DAMAGE or code & _PRIMARY in _DAMAGE
 
 
-def _code(error: sqlite3.Error) -> int:
+def _code(error: Exception) -> int:
     code: int = getattr(error, "sqlite_errorcode", 0)
     return code

@@ -90,7 +90,7 @@ def tags_of(names: str | bytes) -> tuple[str, ...]:
 def make(key: str, value: bytes, *, put_at: float, ttl: float, tags: str) -> Row:
     """Return the row of an entry."""
     packed = pack(value)
-    seal = _sum(key.encode(), put_at, ttl, tags.encode(), packed)
+    seal = seal_of(key.encode(), put_at, ttl, tags.encode(), packed)
     return Row(number_of(key), key, put_at, put_at + ttl, ttl, len(packed) - 1, tags, seal, packed)
 
 
@@ -99,7 +99,7 @@ def read(row: tuple[object, ...], *, most: int) -> Kept | None:
     number, key, put_at, ttl, tags, seal, packed = row
     if not (isinstance(key, bytes) and isinstance(put_at, float) and isinstance(ttl, float)):
         return None
-    if not (isinstance(tags, bytes) and isinstance(packed, bytes)) or seal != _sum(key, put_at, ttl, tags, packed):
+    if not (isinstance(tags, bytes) and isinstance(packed, bytes)) or seal != seal_of(key, put_at, ttl, tags, packed):
         return None
     try:
         name = key.decode()
@@ -109,7 +109,8 @@ def read(row: tuple[object, ...], *, most: int) -> Kept | None:
     return kept if number == number_of(name) else None
 
 
-def _sum(key: bytes, put_at: float, ttl: float, tags: bytes, packed: bytes) -> bytes:
+def seal_of(key: bytes, put_at: float, ttl: float, tags: bytes, packed: bytes) -> bytes:
+    """Return the checksum over all of an entry."""
     seal = blake2b(struct.pack("<ddqq", put_at, ttl, len(key), len(tags)), digest_size=_SUM_BYTES)
     for part in (key, tags, packed):
         seal.update(part)

@@ -90,7 +90,7 @@ def empty(connection: sqlite3.Connection) -> None:
 def shrink(connection: sqlite3.Connection) -> None:
     """Give the room of what was removed back to the disk, unless others are at work in the file."""
     with suppress(sqlite3.OperationalError):
-        connection.execute("PRAGMA incremental_vacuum").fetchall()
+        connection.executescript("PRAGMA incremental_vacuum")  # `execute` would stop behind the first page
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 

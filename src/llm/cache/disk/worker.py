@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 _S = TypeVar("_S", bound="Station")
 
 _MOST: Final = 256  # jobs at once, so that none waits for many others to be answered
-_PATIENCE: Final = 2.0  # seconds that leaving the interpreter, or a fork, waits for what is being done
+_PATIENCE: Final = 2.0  # seconds that leaving the interpreter waits for what a thread is doing
 
 
 class Job(Generic[_S, _T]):
@@ -160,10 +160,9 @@ class Worker(Generic[_S]):
         if self._thread is not None:
             self._thread.join(seconds)
 
-    def pause(self) -> threading.Lock | None:
+    def pause(self) -> threading.Lock:
         """Let the station give back what it holds; returns the lock that keeps it from going on."""
-        if not self.turn.acquire(timeout=_PATIENCE):
-            return None
+        self.turn.acquire()
         with suppress(OSError):
             self._station.close()
         return self.turn
@@ -230,15 +229,14 @@ _paused: list[threading.Lock] = []
 
 @atexit.register
 def _leave() -> None:
-    for worker in (workers := list(_workers)):
+    for worker in list(_workers):  # one by one: of two that close together, none is the last, which tidies up
         worker.stop(awaited=False)
-    for worker in workers:
         worker.join(_PATIENCE)
 
 
 def _before_fork() -> None:
     _register.acquire()
-    _paused.extend(turn for worker in list(_workers) if (turn := worker.pause()) is not None)
+    _paused.extend(worker.pause() for worker in list(_workers))
 
 
 def _after_fork_in_parent() -> None:
