@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from .base import CacheEntry, Invalidating
+from .lease import Leasing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Generator, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Iterable
 
     from .base import CacheBackend, CacheUsage
+    from .lease import Lease
     from .memory import InMemoryCache
 
 
@@ -40,6 +42,9 @@ class TwoLevels:
         ] = {}  # the last that reads or writes a key; none where it was forgotten since
         if self._told is not None:
             self._told.listen(self._forget)
+        if isinstance(far, Leasing):  # only then is this `Leasing` too
+            self.lease: Callable[[str, float], Awaitable[Lease | None]] = far.lease
+            self.released: Callable[[str, float], Awaitable[bool]] = far.released
 
     def peek(self, key: str) -> CacheEntry | None:
         """Return what is near under the key, without waiting for anything."""
