@@ -38,7 +38,7 @@ def of_memory(clock: FakeClock) -> CacheBackend:
 
 @pytest.fixture
 def of_disk(clock: FakeClock, tmp_path: Path) -> CacheBackend:
-    return DiskCache(tmp_path / "cache", **BOUNDS, clock=clock)
+    return DiskCache(tmp_path / "cache", max_entries=MAX_ENTRIES, max_bytes=MAX_BYTES, clock=clock)
 
 
 @pytest.fixture

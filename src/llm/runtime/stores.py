@@ -6,7 +6,6 @@ from stat import S_ISDIR
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from llm.cache.base import Invalidating
 from llm.cache.memory import InMemoryCache
 from llm.core.exceptions import LLMConfigurationError
 from llm.utils.clock import SystemClock
@@ -26,7 +25,7 @@ def open_cache(stated: CacheConfig, clock: Clock) -> CacheBackend:
         LLMConfigurationError: As `open_store`.
     """
     store = open_store(stated, clock)
-    if stated.memory_bytes == 0 or not isinstance(store, Invalidating):  # memory must hear what others take out
+    if stated.backend == "memory" or stated.memory_bytes == 0:
         return store
     from llm.cache.levels import TwoLevels  # noqa: PLC0415 - only where there are two
 

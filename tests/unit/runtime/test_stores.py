@@ -36,13 +36,13 @@ def config(**cache: object) -> dict[str, Any]:
     ("fields", "store", "cache"),
     [
         ({}, InMemoryCache, InMemoryCache),
-        ({"backend": "disk"}, DiskCache, DiskCache),  # which tells nobody of its changes
+        ({"backend": "disk"}, DiskCache, TwoLevels),
         ({"backend": "redis", "url": NOWHERE}, RedisCache, TwoLevels),
         ({"backend": "redis", "url": NOWHERE, "memory_bytes": 0}, RedisCache, RedisCache),
     ],
     ids=str,
 )
-async def test_each_backend_is_opened_and_memory_stands_before_what_tells_of_changes(
+async def test_each_backend_is_opened_and_memory_stands_before_what_processes_share(
     fields: dict[str, object], store: type, cache: type
 ) -> None:
     for opened, expected in ((open_store, store), (open_cache, cache)):

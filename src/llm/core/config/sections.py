@@ -83,7 +83,7 @@ class CacheConfig(fields.Section):
     url: fields.RedisAddress | None = Field(default=None, description="Address for the redis backend.", repr=False)
     memory_bytes: fields.CountOrZero = Field(
         default=67_108_864,
-        description="Bytes that each process keeps in memory in front of the redis backend; 0: none.",
+        description="Bytes that each process keeps in memory in front of the disk or redis backend; 0: none.",
     )
     scope: Literal["shared", "user"] = Field(default="shared", description="Whether users see each other's entries.")
     single_flight: fields.Switch = Field(default=True, description="Whether identical calls at once make one request.")
