@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llm.cache import DiskCache
 from llm.testing import Fault, MockUpstream
 from llm.utils.clock import SystemClock
 
@@ -159,6 +160,28 @@ async def test_an_answer_cannot_control_the_terminal(root: Path, tmp_path: Path)
         async with terminal(root, tmp_path, "chat", "Hi") as person:
             assert await person.end() == 0
             assert "a]0;titleb" in person.seen
+
+
+async def test_clearing_the_cache_asks_first(root: Path, tmp_path: Path) -> None:
+    configure(tmp_path, "http://127.0.0.1:9/v1")
+    with (tmp_path / "llm.yaml").open("a", encoding="utf-8") as file:
+        file.write("cache: {backend: disk, path: store}\n")
+    store = DiskCache(tmp_path / "store")
+    await store.put("0" * 64, b"{}", ttl=60, tags=["user:a\x1b]0;title\x07b"])
+    async with terminal(root, tmp_path, "cache", "list", columns=80) as person:
+        assert await person.end() == 0
+        assert "000000000000 " in person.seen
+        assert "a]0;titleb" in person.seen
+        assert max(map(len, person.seen.splitlines())) <= 80
+    for answer, status, left in (("n\n", 1, True), (CTRL_C, 130, True), ("y\n", 0, False)):
+        async with terminal(root, tmp_path, "cache", "clear") as person:
+            await person.until("Remove 1 answer? [y/N]: ")
+            await person.until_it_waits()
+            person.type(answer)
+            assert await person.end() == status
+            assert "Traceback" not in person.seen
+        assert await store.exists("0" * 64) is left
+    await store.close()
 
 
 async def test_a_table_fits_a_narrow_terminal(root: Path, tmp_path: Path) -> None:

@@ -6,11 +6,14 @@ import ast
 import asyncio
 import inspect
 import re
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer
 
 from llm import LLMInvalidRequestError, LLMManager
+from llm.cli.cache import app
 from llm.core.config import load_config
 from llm.providers import SERVERS
 from llm.testing import MockUpstream
@@ -90,6 +93,22 @@ async def test_the_examples_on_resilience_run_in_their_order(root: Path, capsys:
 async def test_the_examples_on_operations_run_in_their_order(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, said = await run(root / "docs" / "operations.md")
     assert capsys.readouterr().out.splitlines() == said != []
+
+
+async def test_the_examples_on_the_cache_run_in_their_order(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, said = await run(root / "docs" / "cache.md")
+    assert capsys.readouterr().out.splitlines() == said != []
+
+
+def test_the_commands_on_the_cache_are_the_programs(root: Path) -> None:
+    page = (root / "docs" / "cache.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    lines = [shlex.split(line, comments=True) for line in block.splitlines()]
+    commands = typer.main.get_group(app).commands
+    for manifold, cache, name, *words in lines:
+        assert (manifold, cache) == ("manifold", "cache")
+        commands[name].make_context(name, words)  # which refuses what there is not
+    assert {name for _, _, name, *_ in lines} == commands.keys()
 
 
 async def test_the_sections_on_transports_are_read_and_their_clients_made(root: Path, tmp_path: Path) -> None:

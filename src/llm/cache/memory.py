@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from cachetools import TLRUCache
+from cachetools import Cache, TLRUCache
 
 from llm.utils.clock import SystemClock
 
@@ -115,6 +115,11 @@ class InMemoryCache:
         """Return how full it is."""
         self._kept.expire()
         return CacheUsage(len(self._kept), int(self._kept.currsize))
+
+    def held(self) -> CacheUsage:
+        """Return how full it is, at once and in any thread; what is over and not swept yet is among it."""
+        entries: int = Cache.__len__(self._kept)  # pyright: ignore[reportUnknownMemberType] - of any cache
+        return CacheUsage(entries, int(Cache.currsize.__get__(self._kept)))
 
     async def close(self) -> None:
         """Remove everything; it is empty afterwards, and still works."""

@@ -249,7 +249,8 @@ def _ask(shell: Shell, question: str) -> None:
     if not sys.stdin.isatty():
         shell.error("clearing asks first, and nobody is there to answer; pass --yes")
         raise typer.Exit(ExitStatus.USAGE)
-    if not typer.confirm(question, err=True):
+    print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
         shell.remark("nothing was removed")
         raise typer.Exit(ExitStatus.FAILED)
 

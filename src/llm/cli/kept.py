@@ -5,22 +5,21 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import AsyncGenerator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from llm.cache.answer import Answer
 from llm.cache.base import CacheEntry
 from llm.cache.memory import InMemoryCache
-from llm.core.exceptions import LLMConfigurationError, LLMConnectionError, LLMException, LLMInvalidRequestError
+from llm.core.exceptions import LLMConfigurationError, LLMConnectionError, LLMInvalidRequestError
 from llm.core.selection import Selection
-from llm.runtime.stores import open_store, place_of
+from llm.runtime.stores import kind_of, open_store, place_of
 from llm.utils.clock import SystemClock
 from llm.utils.redact import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 
     from llm.cache.base import CacheBackend, CacheUsage
     from llm.core.config.sections import CacheConfig
@@ -92,12 +91,9 @@ class Store:
         """Go over the answers that fit, in the store's order."""
         found = self._backend.scan(tags=chosen.names, older_than=chosen.older_than)
         with self._telling():
-            try:
+            async with aclosing(cast("AsyncGenerator[tuple[str, CacheEntry]]", found)):  # each backend's is one
                 async for key, entry in found:
                     yield Kept(key, entry)
-            finally:
-                if isinstance(found, AsyncGenerator):
-                    await found.aclose()
 
     async def find(self, begin: str) -> Kept | None:
         """Return the answer whose key begins so; None where there is none.
@@ -139,8 +135,6 @@ class Store:
     def _telling(self) -> Generator[None]:
         try:
             yield
-        except LLMException:
-            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the store's
             why = f"{type(error).__name__}: {redact(str(error))}"
             raise LLMConnectionError(
@@ -169,7 +163,7 @@ def with_store(shell: Shell, work: Callable[[Store], Coroutine[Any, Any, _Done]]
 
 
 def _opened(shell: Shell, stated: CacheConfig) -> CacheBackend:
-    if stated.backend == "disk" and not stated.path.expanduser().exists():  # looking must not make it
+    if stated.backend == "disk" and kind_of(stated.path) == "nothing":  # looking must not make it
         where = "" if stated.path.is_absolute() else ", or the path is meant from another folder"
         shell.remark(f"there is no {place_of(stated)}: nothing was cached yet{where}")
         return InMemoryCache()

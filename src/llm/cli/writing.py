@@ -19,13 +19,16 @@ def written(path: Path) -> Generator[TextIO]:
     """Write beside the file and put that in its place at the end, for the owner's eyes alone; on a failure nothing.
 
     Raises:
-        LLMInvalidRequestError: It is there and no plain file.
-        OSError: It cannot be written.
+        LLMInvalidRequestError: It is there and no plain file, or nothing can be written beside it.
+        OSError: Writing failed.
     """
     target = path.resolve()
     if target.exists() and not target.is_file():
         raise LLMInvalidRequestError(f"{path} is no plain file; name one, or - for stdout")
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # its mode is 0600
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # its mode is 0600
+    except OSError as error:
+        raise LLMInvalidRequestError(f"{path} cannot be written: {error.strerror}; name another file") from error
     try:
         with open(handle, "w", encoding="utf-8") as file:  # noqa: PTH123 - it is open already
             yield file

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llm.cache.key import cache_key
+from llm.cache.memory import InMemoryCache
 from llm.core.exceptions import LLMConnectionError
 from llm.core.types import CachePolicy
 from llm.utils.redact import redact
@@ -103,16 +104,17 @@ class Answers:
         await self._asked(self.backend.clear())
 
     def status(self) -> dict[str, Any]:
-        """Return which store it is, and what is in it where that is known at once; JSON-serialisable."""
-        return {"backend": self._stated.backend, "entries": None, "bytes": None}
+        """Return which store it is, and how much is in it where that takes no waiting; JSON-serialisable."""
+        held = self.backend.held() if isinstance(self.backend, InMemoryCache) else None
+        entries, size = (None, None) if held is None else (held.entries, held.bytes)
+        return {"backend": self._stated.backend, "entries": entries, "bytes": size}
 
     async def _counted(self, work: Coroutine[object, object, None], done: asyncio.Future[None]) -> None:
         try:
             await work
         finally:
             self._writing.discard(done)
-            if not done.done():
-                done.set_result(None)
+            done.set_result(None)
 
     async def _written(self) -> None:
         """Wait for what is being written now, so that it is there to be removed."""

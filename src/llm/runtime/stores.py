@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from stat import S_ISDIR
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from llm.cache.base import Invalidating
 from llm.cache.memory import InMemoryCache
 from llm.core.exceptions import LLMConfigurationError
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from llm.cache.base import CacheBackend
     from llm.core.config.sections import CacheConfig
     from llm.utils.clock import Clock
@@ -23,7 +25,7 @@ def open_cache(stated: CacheConfig, clock: Clock) -> CacheBackend:
         LLMConfigurationError: As `open_store`.
     """
     store = open_store(stated, clock)
-    if stated.memory_bytes == 0 or not isinstance(store, Invalidating):  # memory must hear what others take out
+    if stated.backend == "memory" or stated.memory_bytes == 0:
         return store
     from llm.cache.levels import TwoLevels  # noqa: PLC0415 - only where there are two
 
@@ -57,6 +59,17 @@ def place_of(stated: CacheConfig) -> str:
     return f"{parts.scheme}://{host}{parts.path}"
 
 
+def kind_of(path: Path) -> Literal["nothing", "folder", "file", "hidden"]:
+    """Return what is there; `hidden` where this user may not look."""
+    try:
+        mode = path.expanduser().stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "nothing"
+    except (OSError, RuntimeError):  # no right to look, or no home folder
+        return "hidden"
+    return "folder" if S_ISDIR(mode) else "file"
+
+
 def is_same_store(one: CacheConfig, other: CacheConfig) -> bool:
     """Return whether what is kept by one configuration can stay as it is in the other."""
     return (one.max_entries, one.max_bytes, one.memory_bytes) == (
@@ -67,8 +80,7 @@ def is_same_store(one: CacheConfig, other: CacheConfig) -> bool:
 def _disk(stated: CacheConfig, clock: Clock) -> CacheBackend:
     from llm.cache.disk import DiskCache  # noqa: PLC0415 - only where it is used
 
-    folder = stated.path.expanduser()
-    if folder.exists() and not folder.is_dir():
+    if kind_of(stated.path) == "file":
         raise LLMConfigurationError(f"cache.path: {stated.path} is a file; name a folder, which is made if need be")
     return DiskCache(stated.path, max_entries=stated.max_entries, max_bytes=stated.max_bytes, clock=clock)
 

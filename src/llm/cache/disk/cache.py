@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Final
 from llm.utils.clock import SystemClock
 
 from .file import Connection, Place
+from .notice import Notice
 from .reading import Reader
 from .rows import make, names_of, number_of, tags_of
 from .worker import Worker
 from .writing import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from llm.cache.base import CacheEntry, CacheUsage
     from llm.utils.clock import Clock
+
+    from .rows import Row
 
 _MOST_USES: Final = 8192  # that are remembered until they are written
 _WRITE_USES: Final = 2048  # from which on they are written, also when nothing else is
@@ -33,6 +36,8 @@ class DiskCache:
     recently used go first. A file that is damaged, or somebody else's, is renamed and a new one is begun; a row that is
     damaged is removed. Each method raises `OSError` where the file cannot be used now, after a quarter of a second at
     most, and `RuntimeError` after `close`. Safe to use from several loops and threads.
+
+    It is `Invalidating` too: processes of one machine tell each other of what they remove or replace.
     """
 
     def __init__(
@@ -71,6 +76,15 @@ class DiskCache:
             damaged=partial(_repair, self._writer),
         )
         self._reader = Worker("llm-cache-reader", reader)
+        self._notice = Notice(place, self._clock)
+
+    def listen(self, forget: Callable[[str | None], None]) -> None:
+        """Call `forget` with None, at the next `in_touch`, when another process removed or replaced something."""
+        self._notice.listen(forget)
+
+    def in_touch(self) -> bool:
+        """Return whether nothing was removed or replaced since it was last asked; False once where something was."""
+        return self._notice.in_touch()
 
     async def get(self, key: str) -> CacheEntry | None:
         """Return what is under the key; None where nothing is."""
@@ -79,6 +93,8 @@ class DiskCache:
     async def get_many(self, keys: Iterable[str]) -> dict[str, CacheEntry]:
         """Return what is there of several keys."""
         wanted = list(keys)
+        if self._notice.wanted:
+            await self._reader.ask(lambda _: self._notice.open())
         return await self._reader.ask(partial(Reader.get_many, keys=wanted), map(number_of, wanted))
 
     async def put(self, key: str, value: bytes, *, ttl: float, tags: Iterable[str] = ()) -> None:
@@ -86,9 +102,12 @@ class DiskCache:
         number, value, names = number_of(key), bytes(value), names_of(tags)
         if ttl > 0 and len(value) <= self._max_bytes:
             put_at = self._clock.wall()
-            await self._writer.ask(lambda writer: writer.put(make(key, value, put_at=put_at, ttl=ttl, tags=names)))
+            row = partial(make, key, value, put_at=put_at, ttl=ttl, tags=names)
+            work = partial(_replace, number=number, row=row)
         else:
-            await self._writer.ask(partial(Writer.drop, number=number))
+            work = partial(Writer.delete, number=number)
+        if await self._writer.ask(work):
+            await self._tell()
 
     async def exists(self, key: str) -> bool:
         """Return whether something is under the key; does not count as a use."""
@@ -96,16 +115,23 @@ class DiskCache:
 
     async def delete(self, key: str) -> bool:
         """Remove what is under the key; returns whether something was."""
-        return await self._writer.ask(partial(Writer.delete, number=number_of(key)))
+        removed = await self._writer.ask(partial(Writer.delete, number=number_of(key)))
+        if removed:
+            await self._tell()
+        return removed
 
     async def clear(self) -> None:
         """Remove everything, and give the room on the disk back."""
         await self._writer.ask(Writer.clear)
+        await self._tell()
 
     async def remove(self, *, tags: Iterable[str] = (), older_than: float = 0.0) -> int:
         """Remove the entries that carry all of these tags and are at least so many seconds old; returns how many."""
         work = partial(Writer.remove, tags=tags_of(names_of(tags)), older_than=float(older_than))
-        return await self._writer.ask(work)
+        removed = await self._writer.ask(work)
+        if removed:
+            await self._tell()
+        return removed
 
     async def scan(self, *, tags: Iterable[str] = (), older_than: float = 0.0) -> AsyncIterator[tuple[str, CacheEntry]]:
         """Return keys and entries that carry all of these tags and are at least so many seconds old, in no order."""
@@ -127,6 +153,11 @@ class DiskCache:
         await self._reader.end(self._clock)
         self._uses.write()
         await self._writer.end(self._clock)
+        self._notice.close()
+
+    async def _tell(self) -> None:
+        # A step of its own: what is asked together is done in one transaction, and this is to follow that.
+        await self._writer.ask(lambda _: self._notice.tell())
 
 
 class _Uses:
@@ -147,6 +178,13 @@ class _Uses:
         self._written_at = self._now()
         if self._used:
             self._writer.post(Writer.note_uses)
+
+
+def _replace(writer: Writer, *, number: int, row: Callable[[], Row]) -> bool:
+    """Put a row; returns whether that took the place of another."""
+    replaced = writer.delete(number)
+    writer.put(row())
+    return replaced
 
 
 def _repair(writer: Worker[Writer], number: int) -> None:
