@@ -20,7 +20,8 @@ class Decision(NamedTuple):
             `unsent` (nothing left after all), `answering`, `refused` (by the provider, for a limit), `failed` (an
             attempt), `circuit_open` (not sent), `budget_spent` (not sent again), `settled`, `refunded`, `closed` (the
             ticket), `trial` (of a key that had been refused), `fell_back` (to another target), `continued` (a broken
-            stream), `ended`, and what layers note.
+            stream), `similar` (the answer to a question like it was given), `not_compared` (with such), `ended`, and
+            what layers note.
         detail: Which limit, key, amount or failure it was about.
     """
 
@@ -81,6 +82,11 @@ def _continued(part: tuple[str, int]) -> str:
     return f"{target} goes on at character {at}"
 
 
+def _similar(found: tuple[float, str]) -> str:
+    similarity, key = found
+    return f"{similarity:.4f} like the question answered under {key[:12]}"
+
+
 def _amount(charge: Any) -> str:  # noqa: ANN401 - a `Charge`
     tokens = f"{charge.total_tokens} tokens ({charge.input_tokens} in, {charge.output_tokens} out)"
     return f"{tokens}, {charge.cost:.6g} US dollars" if charge.cost else tokens
@@ -95,4 +101,5 @@ _WORDS: Final[Mapping[str, Callable[[Any], str]]] = {
     "circuit_open": _circuit_open,
     "fell_back": _moved,
     "continued": _continued,
+    "similar": _similar,
 }

@@ -235,7 +235,8 @@ class CacheMiddleware:
         if isinstance(result, LLMStream):
             return await self._spread(result, use, flight, request)
         answer = Answer.of(result)
-        self._keep(use, answer)
+        if not result.cached:  # else it is the answer to a question like this one, and kept under that
+            self._keep(use, answer)
         if flight is not None:
             flight.landed(answer)
             flight.gone()
@@ -297,7 +298,7 @@ class CacheMiddleware:
 
     async def _spread(self, upstream: LLMStream, use: _Use, flight: Flight | None, request: LLMRequest) -> LLMStream:
         def over(broadcast: Broadcast) -> None:
-            if broadcast.response is not None:
+            if broadcast.response is not None and not broadcast.response.cached:
                 self._keep(use, Answer.of(broadcast.response, broadcast.chunks))
             if flight is not None:
                 flight.gone()
