@@ -76,7 +76,9 @@ class Bench:
     @property
     def questions(self) -> list[str]:
         """What came to the server, vectors left out."""
-        return [request.body["messages"][-1]["content"] for request in self.upstream.requests if "input" not in request.body]
+        return [
+            request.body["messages"][-1]["content"] for request in self.upstream.requests if "input" not in request.body
+        ]
 
     @property
     def vectors(self) -> list[str]:
@@ -160,12 +162,13 @@ async def test_the_same_words_are_made_a_vector_of_once() -> None:
         assert it.questions == [ASKED, ASKED]
 
 
-OTHERS: Final = {
+HISTORY: Final = (Message(MessageRole.USER, "Hi"), Message(MessageRole.ASSISTANT, "Yes?"))
+OTHERS: Final[dict[str, Callable[[Bench], Awaitable[LLMResponse]]]] = {
     "another tenant": lambda it: it.client(user="bob").chat(AGAIN),
     "no tenant": lambda it: it.client().chat(AGAIN),
     "another model": lambda it: it.manager.get_client(model="openai/gpt-4o", user="alice").chat(AGAIN),
     "another system prompt": lambda it: it.client(user="alice").chat(AGAIN, system="Be brief."),
-    "another history": lambda it: it.client(user="alice").chat(AGAIN, history=[Message(MessageRole.USER, "Hi"), Message(MessageRole.ASSISTANT, "Yes?")]),
+    "another history": lambda it: it.client(user="alice").chat(AGAIN, history=HISTORY),
     "sampling": lambda it: it.client(user="alice").chat(AGAIN, temperature=0.1),
     "a length": lambda it: it.client(user="alice").chat(AGAIN, max_tokens=50),
     "a format": lambda it: it.client(user="alice").chat(AGAIN, response_format="json_object"),
@@ -241,19 +244,36 @@ async def test_a_reload_switches_it_on_and_off_and_what_it_knew_it_knows_again()
 
 async def test_a_server_that_makes_no_vectors_costs_no_call_its_answer() -> None:
     aliases = {"vectors": {"targets": [f"broken/{VECTORS}"]}}
-    async with MockUpstream("openai", faults=[Fault("server_error", at=at) for at in range(1, 40)]) as broken:
-        async with MockUpstream("openai", answer=answer) as upstream:
-            settings = config(upstream.base_url, aliases=aliases, semantic_cache={"model": "vectors"})
-            settings["providers"]["broken"] = {
-                "type": "openai", "base_url": broken.base_url, "api_keys": ["sk-two"], "models": [VECTORS],
-            }  # fmt: skip
-            settings["retry"] = {"max_attempts": 1}
-            async with LLMManager.open(settings) as manager:
-                it = Bench(upstream, manager)
-                assert str(await it.asks(ASKED)) == f"answer to: {ASKED}"
-                assert str(await it.asks(AGAIN)) == f"answer to: {AGAIN}"
-                assert it.cache()["semantic_skipped"] == 2
-                assert len(broken.requests) == 1  # the second time nobody asked: it rests
+    faults = [Fault("server_error", at=at) for at in range(1, 40)]
+    async with MockUpstream("openai", faults=faults) as broken, MockUpstream("openai", answer=answer) as upstream:
+        settings = config(upstream.base_url, aliases=aliases, semantic_cache={"model": "vectors"})
+        settings["providers"]["broken"] = {
+            "type": "openai", "base_url": broken.base_url, "api_keys": ["sk-two"], "models": [VECTORS],
+        }  # fmt: skip
+        settings["retry"] = {"max_attempts": 1}
+        async with LLMManager.open(settings) as manager:
+            it = Bench(upstream, manager)
+            assert str(await it.asks(ASKED)) == f"answer to: {ASKED}"
+            assert str(await it.asks(AGAIN)) == f"answer to: {AGAIN}"
+            assert it.cache()["semantic_skipped"] == 2
+            assert len(broken.requests) == 1  # the second time nobody asked: it rests
+
+
+async def test_chains_of_ones_own_share_what_was_asked() -> None:
+    async with bench() as it:
+        await it.asks(ASKED)
+        assert (await it.client(middleware=["rate_limit", "cache"]).chat(AGAIN)).cached
+        assert not (await it.client(middleware=["rate_limit"]).chat(AGAIN)).cached
+
+
+async def test_a_layer_makes_no_call_before_somebody_lends_it_a_client() -> None:
+    async with bench() as it:
+        parts: Any = it.manager._routes.parts  # pyright: ignore[reportPrivateUsage]
+        parts.lend(None)
+        with pytest.raises(RuntimeError, match="lent"):
+            parts._layers._asked(LLMRequest("x"))
+        assert not (await it.asks(ASKED)).cached
+        assert it.cache()["semantic_skipped"] == 1
 
 
 async def test_a_tenants_budget_pays_for_vectors() -> None:
@@ -270,7 +290,7 @@ async def test_a_call_that_is_over_leaves_its_question_even_where_the_manager_cl
         assert len(parts._layers._questions) == 1
 
 
-async def test_a_thousand_calls_at_once_with_one_meaning_each_get_an_answer() -> None:
+async def test_what_is_asked_in_other_words_again_and_again_is_answered_once() -> None:
     async with bench() as it:
         await it.asks(ASKED)
         client, clock = it.client(), SystemClock()

@@ -14,7 +14,6 @@ import struct
 from array import array
 from collections import OrderedDict
 from heapq import nsmallest
-from itertools import islice
 from operator import gt, mul
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, cast
 
@@ -62,8 +61,9 @@ def unit_of(numbers: Iterable[float]) -> Unit | None:
 
 
 def signs_of(unit: Unit) -> int:
-    """Return a bit for each number: whether it is larger than the next one, the first one's being after the last."""
-    flags = bytes(map(gt, unit, (*islice(unit, 1, None), unit[0])))
+    """Return a bit for each number: whether it is larger than the next one, and the last one than the first."""
+    numbers = unit.tolist()
+    flags = bytes(map(gt, numbers, (*numbers[1:], numbers[0])))
     return int(flags.translate(_DIGITS), 2)
 
 
@@ -83,7 +83,7 @@ def decode(value: bytes, *, at: float) -> Question | None:
         unit = unit_of(struct.unpack(f"<{len(data) // 4}f", data))
     except (ValueError, TypeError, LookupError, struct.error):
         return None
-    whole = isinstance(key, str) and isinstance(text, str) and isinstance(ttl, (int, float))
+    whole = isinstance(key, str) and isinstance(text, str) and type(ttl) in {int, float}
     if unit is None or not whole or version != _VERSION:
         return None
     return Question(cast("str", key), cast("str", text), unit, signs_of(unit), float(cast("float", ttl)), at)
@@ -133,7 +133,7 @@ class VectorIndex:
 
     def nearest(self, group: str, unit: Unit, threshold: float) -> list[tuple[float, Question]]:
         """Return questions of the group and their cosines, the most alike first; none below the threshold."""
-        signs, numbers = signs_of(unit), list(unit)
+        signs, numbers = signs_of(unit), unit.tolist()
         kept = self._groups.get(group, {}).values()
         chosen = nsmallest(_CHOSEN, kept, key=lambda question: (question.signs ^ signs).bit_count())
         alike = [(sum(map(mul, numbers, each.unit)), each) for each in chosen if len(each.unit) == len(unit)]

@@ -74,7 +74,7 @@ def comparable(request: LLMRequest, provider: str, terms: Terms) -> Asked | None
         key = cache_key(request, provider=provider, scope=scope, user=request.user)
         base = conversation_key(request, provider=provider, scope=scope, vectors=terms.model)
         return Asked(text, key, base, group_of(base, text), policy, ttl)
-    except (LLMInvalidRequestError, UnicodeEncodeError):  # the cache's layer keeps no such answer either
+    except LLMInvalidRequestError:  # it has no JSON form; whoever builds the body says what is wrong
         return None
 
 
@@ -107,4 +107,11 @@ def _text_of(request: LLMRequest) -> str | None:
         elif not isinstance(part, CachePoint):
             return None
     text = "\n".join(texts)
-    return text if len(text) <= _LONGEST and not text.isspace() and text else None
+    return text if len(text) <= _LONGEST and not text.isspace() and _is_whole(text) else None
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair, of which there is no vector
+        return False
