@@ -15,7 +15,7 @@ from llm.testing import Fault, MockUpstream
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from llm.core.client import LLMClient
 
@@ -85,11 +85,12 @@ class Bench:
         return [text for request in self.upstream.requests for text in request.body.get("input", ())]
 
     def cache(self) -> dict[str, Any]:
-        return self.manager.get_status()["cache"]
+        counts: dict[str, Any] = self.manager.get_status()["cache"]
+        return counts
 
 
 @asynccontextmanager
-async def bench(*, faults: Any = (), **sections: Any) -> AsyncIterator[Bench]:
+async def bench(*, faults: Any = (), **sections: Any) -> AsyncGenerator[Bench]:
     async with (
         MockUpstream("openai", answer=answer, faults=faults) as upstream,
         LLMManager.open(config(upstream.base_url, **sections)) as manager,

@@ -226,8 +226,8 @@ async def test_a_failure_is_counted_noted_logged_once_a_minute_and_then_it_rests
     assert [each.detail for each in rig.calls[1].log if each.event == "not_compared"] == [
         f"{type(error).__name__} while asking for a vector"
     ]
-        await rig.clock.advance(5.0)
-        assert not (await rig("How do I get to reset my password?")).cached
+    await rig.clock.advance(5.0)
+    assert not (await rig("How do I get to reset my password?")).cached
     assert len(caplog.records) == 1
     rig.trouble = None
     assert (await rig("How do I reset my password, please?", user="bob")).cached is False
@@ -257,7 +257,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_for_its_vector_is_cancell
     await rig(ASKED)
 
     async def never(_: LLMRequest) -> LLMResponse:
-        return await asyncio.get_running_loop().create_future()
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
 
     rig.layer._ask = never  # pyright: ignore[reportPrivateUsage]
     task = asyncio.get_running_loop().create_task(rig(AGAIN))
@@ -364,7 +364,7 @@ TOOL: Final = ToolDefinition("look")
 
 
 def asks(messages: Any, **options: Any) -> str | None:
-    asked = comparable(LLMRequest(messages, **{"model": "m", **options}), "p", TERMS)
+    asked = comparable(LLMRequest(messages, model="m", **options), "p", TERMS)
     return None if asked is None else asked.text
 
 
@@ -415,7 +415,7 @@ def test_only_what_is_asked_the_same_way_by_the_same_tenant_is_one_group() -> No
     assert (same.base, same.group) == (base.base, base.group)
     assert same.key != base.key
     others = [
-        comparable(replace(request, **change), "p", TERMS)  # type: ignore[arg-type]
+        comparable(replace(request, **change), "p", TERMS)
         for change in (
             {"user": "bob"}, {"user": None}, {"model": "n"}, {"temperature": 0.5}, {"top_p": 0.5},
             {"max_tokens": 5}, {"stop": ("x",)}, {"seed": 1}, {"response_format": "json_object"},
