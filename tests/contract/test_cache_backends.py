@@ -6,16 +6,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm.cache import CacheBackend, InMemoryCache
+from llm.cache import CacheBackend, DiskCache, InMemoryCache, RedisCache
 from llm.cache.base import CacheUsage
 from llm.testing import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
-BACKENDS: dict[str, Callable[[FakeClock], CacheBackend]] = {
-    "memory": lambda clock: InMemoryCache(max_entries=8, max_bytes=800, clock=clock),
-}
+    from tests.conftest import RedisServer
+
+MAX_ENTRIES, MAX_BYTES = 8, 800
 
 
 @pytest.fixture
@@ -23,9 +25,37 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=BACKENDS)
-async def cache(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[CacheBackend]:
-    backend = BACKENDS[request.param](clock)
+@pytest.fixture(scope="module")
+def servers(redis_server: Callable[..., AbstractContextManager[RedisServer]]) -> Iterator[dict[str, RedisServer]]:
+    with redis_server("valkey") as newest, redis_server("redis6") as oldest:
+        yield {"valkey": newest, "redis6": oldest}
+
+
+@pytest.fixture
+def of_memory(clock: FakeClock) -> CacheBackend:
+    return InMemoryCache(max_entries=MAX_ENTRIES, max_bytes=MAX_BYTES, clock=clock)
+
+
+@pytest.fixture
+def of_disk(clock: FakeClock, tmp_path: Path) -> CacheBackend:
+    return DiskCache(tmp_path / "cache", **BOUNDS, clock=clock)
+
+
+@pytest.fixture
+def of_valkey(servers: dict[str, RedisServer], clock: FakeClock) -> CacheBackend:
+    servers["valkey"].command("FLUSHALL")
+    return RedisCache(servers["valkey"].url, max_entries=MAX_ENTRIES, max_bytes=MAX_BYTES, clock=clock)
+
+
+@pytest.fixture
+def of_redis6(servers: dict[str, RedisServer], clock: FakeClock) -> CacheBackend:
+    servers["redis6"].command("FLUSHALL")
+    return RedisCache(servers["redis6"].url, max_entries=MAX_ENTRIES, max_bytes=MAX_BYTES, clock=clock)
+
+
+@pytest.fixture(params=["memory", "disk", "valkey", "redis6"])
+async def cache(request: pytest.FixtureRequest) -> AsyncIterator[CacheBackend]:
+    backend: CacheBackend = request.getfixturevalue(f"of_{request.param}")
     yield backend
     await backend.close()
 

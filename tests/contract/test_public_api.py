@@ -36,7 +36,7 @@ METRICS = {
 INSIDE = {
     "tokens": {"input", "output", "total", "cached_input"},
     "latency": {"min", "max", "mean", "p50", "p95", "p99"},
-    "cache": {"hits", "misses", "hit_ratio", "tokens_saved", "cost_saved"},
+    "cache": {"hits", "misses", "hit_ratio", "tokens_saved", "cost_saved", "seconds_saved"},
 }
 FIRST_USE = """\
 from llm import get_llm_manager, LLMProvider, Message, MessageRole

@@ -29,6 +29,12 @@ OPTIONS = {
     "config schema": "",
     "config show": "",
     "models fetch": "",
+    "cache stats": "",
+    "cache list": "--provider --model --user --tag --older-than --limit --content",
+    "cache get": "KEY",
+    "cache invalidate": "KEY --provider --model --user --tag --older-than --dry-run",
+    "cache clear": "--yes",
+    "cache export": "FILE --provider --model --user --tag --older-than",
 }
 PLANNED_OPTIONS = {
     "batch": (
@@ -38,12 +44,6 @@ PLANNED_OPTIONS = {
         ),
         8,
     ),
-    "cache stats": ("", 8),
-    "cache list": ("", 8),
-    "cache get": ("", 8),
-    "cache invalidate": ("", 8),
-    "cache clear": ("", 8),
-    "cache export": ("", 8),
     "stats": ("", 8),
     "keys create": ("", 10),
     "keys list": ("", 10),
@@ -95,7 +95,7 @@ async def silent() -> AsyncIterator[tuple[str, asyncio.Event]]:
 def test_help_names_every_command_of_now(manifold: Program) -> None:
     done = manifold("--help")
     assert done.returncode == 0
-    assert [word for word in ("chat", "config", "models", "status") if word not in done.stdout] == []
+    assert [word for word in ("cache", "chat", "config", "models", "status") if word not in done.stdout] == []
 
 
 @pytest.mark.parametrize("command", OPTIONS)

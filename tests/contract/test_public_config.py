@@ -33,7 +33,8 @@ global:
   log_content: false
 retry: {max_attempts: 4, initial_delay: 0.5, max_delay: 30, retry_after_max: 120, after_send: true}
 cache: {backend: memory, ttl: 3600, max_entries: 10000, max_bytes: 268435456, path: .cache/llm, url: null,
-  scope: shared, single_flight: true, streams: true}
+  memory_bytes: 67108864, scope: shared, single_flight: true, streams: true, stale_while_revalidate: 0,
+  stale_if_error: 0}
 limits:
   store: memory
   url: redis://localhost:6379/0
@@ -102,9 +103,12 @@ DEFAULTS: dict[str, object] = {
     "cache.max_bytes": 268_435_456,
     "cache.path": ".cache/llm",
     "cache.url": None,
+    "cache.memory_bytes": 67_108_864,
     "cache.scope": "shared",
     "cache.single_flight": True,
     "cache.streams": True,
+    "cache.stale_while_revalidate": 0,
+    "cache.stale_if_error": 0,
     "semantic_cache.model": None,
     "semantic_cache.threshold": 0.95,
     "semantic_cache.max_entries": 10_000,

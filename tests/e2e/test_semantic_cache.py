@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -16,6 +16,7 @@ from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
+    from pathlib import Path
 
     from llm.core.client import LLMClient
 
@@ -148,8 +149,9 @@ async def test_what_was_answered_for_another_question_is_not_kept_as_the_answer_
         [_ async for _ in it.client().stream_complete("How could I reset my password?")]
         await it.kept()
         parts: Any = it.manager._routes.parts  # pyright: ignore[reportPrivateUsage]
-        async for key, _ in parts._cache.scan(tags=(f"model:{MODEL}",)):
-            await parts._cache.delete(key)
+        backend = parts._layers._semantic_layers["openai"]._backend
+        async for key, _ in backend.scan(tags=(f"model:{MODEL}",)):
+            await backend.delete(key)
         # The one answer is gone, and so for all that were like it; a fresh one takes its place.
         assert not (await it.asks(AGAIN)).cached
         assert it.questions == [ASKED, AGAIN]
@@ -300,3 +302,24 @@ async def test_what_is_asked_in_other_words_again_and_again_is_answered_once() -
         assert all(response.cached for response in answers)
         assert it.questions == [ASKED]
         assert clock.now() - started < 5.0
+
+
+@pytest.mark.parametrize("backend", ["disk", "redis"])
+async def test_what_was_asked_before_a_restart_is_found_after_it(
+    backend: str, tmp_path: Path, redis_server: Callable[[str], Any]
+) -> None:
+    async with MockUpstream("openai", answer=answer) as upstream:
+        with redis_server("valkey") if backend == "redis" else nullcontext() as server:
+            kept = {"path": str(tmp_path / "cache")} if server is None else {"url": server.url}
+            settings = config(upstream.base_url, cache={"backend": backend, **kept})
+            async with LLMManager.open(settings) as manager:
+                await Bench(upstream, manager).asks(ASKED)
+            async with LLMManager.open(settings) as manager:
+                it = Bench(upstream, manager)
+                assert (await it.asks(AGAIN)).cached
+                assert it.questions == [ASKED]
+            async with LLMManager.open(settings) as manager:
+                it = Bench(upstream, manager)
+                stream = it.client().stream_complete("How could I reset my password?")
+                assert "".join([str(chunk) async for chunk in stream]) == f"answer to: {ASKED}"
+                assert not (await it.asks(AGAIN, it.client(user="bob").chat)).cached

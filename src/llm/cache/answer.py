@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,7 +15,7 @@ from llm.core.choices import Choice, TokenLogprob
 from llm.core.messages import ThinkingPart, ToolCall
 from llm.core.source import Replay
 from llm.core.stream import LLMStream, as_stream
-from llm.core.types import FinishReason, LLMResponse, StreamChunk, TokenUsage, ToolCallDelta
+from llm.core.types import FinishReason, LLMResponse, StreamChunk, TokenUsage, ToolCallDelta, response_with
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,15 +34,28 @@ class Answer:
     Attributes:
         response: All of it, marked as cached: nothing sent, nothing paid.
         chunks: Its chunks, where it came as a stream.
+        fresh: Seconds that it may be used as it is, where it is kept for longer; None: as long as it is kept.
     """
 
     response: LLMResponse
     chunks: tuple[StreamChunk, ...] | None = None
+    fresh: float | None = None
 
     @classmethod
-    def of(cls, response: LLMResponse, chunks: Sequence[StreamChunk] | None = None) -> Answer:
-        """Take an answer that was just given; what belongs to that one call is left out."""
-        return cls(as_cached(response), None if chunks is None else tuple(chunks))
+    def of(
+        cls,
+        response: LLMResponse,
+        chunks: Sequence[StreamChunk] | None = None,
+        *,
+        seconds: float | None = None,
+        fresh: float | None = None,
+    ) -> Answer:
+        """Take an answer that was just given, in so many seconds; what belongs to that one call is left out."""
+        return cls(as_cached(response, seconds), None if chunks is None else tuple(chunks), fresh)
+
+    def aged(self) -> Answer:
+        """Return it as it is given when its time is over."""
+        return Answer(response_with(self.response, stale=True), self.chunks)
 
     def result(self, *, stream: bool) -> LLMResult:
         """Give it again; a stream has the chunks that it came in."""
@@ -65,6 +78,10 @@ class Answer:
         kept: dict[str, Any] = {
             "v": _VERSION, "id": response.id, "model": response.model, "provider": response.provider,
         }  # fmt: skip
+        if response.original_latency is not None:
+            kept["seconds"] = round(response.original_latency, 6)
+        if self.fresh is not None:
+            kept["fresh"] = self.fresh
         if self.chunks is not None:
             kept["chunks"] = [_chunk_to_json(chunk) for chunk in self.chunks]
         else:
@@ -87,16 +104,31 @@ class Answer:
             return None
 
 
-def as_cached(response: LLMResponse) -> LLMResponse:
-    """Return the response as it is given again: cached, free, never sent; without `parsed`, `raw` and key."""
-    return replace(response, parsed=None, cached=True, cost=0.0, latency=0.0, attempts=0, key=None, raw=None)
+def as_cached(response: LLMResponse, seconds: float | None = None) -> LLMResponse:
+    """Return the response as it is given again: cached, free, never sent; without `parsed`, `raw` and key.
+
+    `seconds` is what it took when the provider gave it; None where that is unknown.
+    """
+    return response_with(
+        response,
+        parsed=None,
+        cached=True,
+        cost=0.0,
+        latency=0.0,
+        attempts=0,
+        key=None,
+        raw=None,
+        stale=False,
+        original_latency=seconds,
+    )
 
 
 def _from_json(kept: dict[str, Any]) -> Answer:
     id_, model, provider = _text(kept["id"]), _text(kept["model"]), _text(kept["provider"])
+    seconds, fresh = _seconds(kept.get("seconds")), _seconds(kept.get("fresh"))
     if "chunks" in kept:
         chunks = tuple([_chunk(chunk) for chunk in _list(kept["chunks"])])
-        return Answer(as_cached(assemble(chunks, id=id_, model=model, provider=provider)), chunks)
+        return Answer(as_cached(assemble(chunks, id=id_, model=model, provider=provider), seconds), chunks, fresh)
     first, *others = [_choice(choice) for choice in _list(kept["choices"])]
     return Answer(
         LLMResponse(
@@ -114,7 +146,9 @@ def _from_json(kept: dict[str, Any]) -> Answer:
             alternatives=tuple(others),
             logprobs=first.logprobs,
             refused=first.refused,
-        )
+            original_latency=seconds,
+        ),
+        fresh=fresh,
     )
 
 
@@ -270,6 +304,12 @@ def _count(kept: object) -> int:
     if type(kept) is int:
         return kept
     raise ValueError("no count")
+
+
+def _seconds(kept: object) -> float | None:
+    if kept is None or (isinstance(kept, (int, float)) and not isinstance(kept, bool)):
+        return kept
+    raise ValueError("no seconds")
 
 
 def _flag(kept: object) -> bool:

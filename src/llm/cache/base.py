@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from llm.utils.frozen import quick
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class CacheEntry:
     """What was put under a key.
@@ -102,4 +105,23 @@ class Peeking(Protocol):
 
     def peek(self, key: str) -> CacheEntry | None:
         """Return what is under the key; None where nothing is."""
+        ...
+
+
+@runtime_checkable
+class Invalidating(Protocol):
+    """A backend that several processes share, and that tells each what the others took out of it or replaced."""
+
+    def listen(self, forget: Callable[[str | None], None]) -> None:
+        """Call `forget`, on the loop that uses the backend, with each key whose entry others removed or replaced.
+
+        None means that any entry may be gone: many were removed, or something may have been missed.
+        """
+        ...
+
+    def in_touch(self) -> bool:
+        """Return whether all that others did, but for what is on its way, was told; costs next to nothing.
+
+        While it is False, nothing that was read before may be used.
+        """
         ...

@@ -67,13 +67,17 @@ class InMemoryCache:
 
     async def put(self, key: str, value: bytes, *, ttl: float, tags: Iterable[str] = ()) -> None:
         """Keep the value for `ttl` seconds, in place of what was under the key; zero or less removes that."""
+        self.hold(key, CacheEntry(value, 0.0, ttl, tuple(tags)))
+
+    def hold(self, key: str, entry: CacheEntry) -> None:
+        """Do what `put` does, without a coroutine, with an entry that may have an age already."""
         self._kept.pop(key, None)
-        if ttl <= 0 or len(value) > self._max_bytes:
+        if entry.age >= entry.ttl or len(entry.value) > self._max_bytes:
             return
         self._kept.expire()
         while len(self._kept) >= self._max_entries:
             self._kept.popitem()
-        self._kept[key] = _Kept(value, self._now(), ttl, tuple(tags))
+        self._kept[key] = _Kept(entry.value, self._now() - entry.age, entry.ttl, entry.tags)
 
     async def exists(self, key: str) -> bool:
         """Return whether something is under the key; does not count as a use."""
@@ -82,6 +86,13 @@ class InMemoryCache:
     async def delete(self, key: str) -> bool:
         """Remove what is under the key; returns whether something was."""
         return self._kept.pop(key, None) is not None
+
+    def forget(self, key: str | None) -> None:
+        """Remove what is under the key, or everything for None, without a coroutine."""
+        if key is None:
+            self._kept.clear()
+        else:
+            self._kept.pop(key, None)
 
     async def clear(self) -> None:
         """Remove everything."""
@@ -121,8 +132,8 @@ class InMemoryCache:
         ]
 
 
-def _over_at(_: str, kept: _Kept, now: float) -> float:
-    return now + kept.ttl
+def _over_at(_: str, kept: _Kept, __: float) -> float:
+    return kept.put_at + kept.ttl
 
 
 def _size(kept: _Kept) -> int:

@@ -20,9 +20,10 @@ class ExitStatus(IntEnum):
 
     Attributes:
         DONE: All of it.
-        FAILED: A stream of the process could not be read or written.
+        FAILED: A stream of the process could not be read or written; what was named is not there.
         USAGE: Arguments, configuration or request are wrong: the caller has something to change.
-        UNREACHABLE: A provider did not serve: no connection, no time, no credit, a refused key, an error of its own.
+        UNREACHABLE: A provider did not serve: no connection, no time, no credit, a refused key, an error of its own. Or
+            the cache's store did not.
         INTERRUPTED: Ctrl-C.
     """
 

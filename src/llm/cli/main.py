@@ -12,6 +12,7 @@ import typer
 
 from llm.core.exceptions import LLMException
 
+from .cache import app as cache_app
 from .chat import chat
 from .config import app as config_app
 from .errors import ExitStatus, exit_status
@@ -33,9 +34,11 @@ Examples:
   manifold chat "Why is the sky blue?"
   git diff | manifold chat "Write a commit message:" -m openai/gpt-4o-mini
   manifold status --json
+  manifold cache invalidate --model gpt-4o-mini --older-than 1h
 
 Results go to stdout, progress and remarks to stderr. Exit status: 0 done, 1 output could not be
-written, 2 wrong usage or configuration, 3 a provider did not serve, 130 interrupted.
+written or what was named is not there, 2 wrong usage or configuration, 3 a provider or the cache's
+store did not serve, 130 interrupted.
 """
 
 app: typer.Typer = typer.Typer(
@@ -52,6 +55,7 @@ app.command()(chat)
 app.add_typer(models_app, name="models")
 app.command(short_help="Ask every provider how it is.")(status)
 app.add_typer(config_app, name="config")
+app.add_typer(cache_app, name="cache")
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - a callback of typer

@@ -14,7 +14,7 @@ import typer
 from .dotenv import load_dotenv
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from rich.console import Console
 
@@ -84,8 +84,11 @@ class Shell:
         """Print a value as one JSON document: indented on a terminal, else in one line."""
         self.put(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
 
-    def put_rows(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Print a table: drawn on a terminal, else a line per row, tabs between, for other programs."""
+    def put_rows(self, columns: Sequence[str], rows: Iterable[Sequence[str]], *, unbroken: Container[str] = ()) -> None:
+        """Print a table: drawn on a terminal, else a line per row, tabs between, for other programs.
+
+        Where a terminal is narrow, the others are broken into lines before those columns that are to be `unbroken`.
+        """
         if not sys.stdout.isatty():
             for row in rows:
                 self.put("\t".join(row))
@@ -96,9 +99,9 @@ class Shell:
 
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         for column in columns:
-            table.add_column(column, overflow="fold")  # a name that is cut is of no use
+            table.add_column(column, overflow="fold", no_wrap=column in unbroken)  # a name that is cut is of no use
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(cell.translate(_CONTROLS)) for cell in row))
         _console().print(table)
 
     def load_config(self) -> LLMConfig:

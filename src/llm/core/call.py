@@ -172,8 +172,7 @@ class Call:
         ticket: What it asks of the limits, while it has one.
         sends: How often it was sent.
         retryable: False once an answer was given elsewhere (by the leader of its flight): no retry here.
-        patience: Seconds that it still waits for capacity, since another provider may have some; None: as long as it
-            takes.
+        patience: Seconds it still waits for capacity, since another provider may have some; None: as long as it takes.
         moves: How often it fell back to another provider or model.
         heard: Reads what the last answer said of the provider's limits; None where none came.
         error: How it failed; None while it runs and where it succeeded.
@@ -183,6 +182,7 @@ class Call:
         answering_at: Monotonic seconds of the last first chunk of a stream; None before that.
         forget: Takes the answer out of the cache again; None where none keeps it.
         spent: What answers took that are not its outcome, which counts where it fails; None where there are none.
+        stale: What the cache knows of an answer over its time, a `llm.core.stale.Stale`; None where there is none.
         glanced: A request, and what the cache's layer found out about it before the chain; None where it did not look.
         trace: What it is traced as; None where it is not.
         decisions: Its decision log; `log` has it in words.
@@ -191,7 +191,7 @@ class Call:
     __slots__ = (
         "_ends", "_lease", "_place", "_queued_at", "_unreached", "answering_at", "deadline", "decisions", "error",
         "forget", "glanced", "heard", "moves", "number", "patience", "priority", "queue_seconds", "retryable", "sends",
-        "sent_at", "spent", "started", "state", "ticket", "trace", "user", "waited",
+        "sent_at", "spent", "stale", "started", "state", "ticket", "trace", "user", "waited",
     )  # fmt: skip
 
     def __init__(
@@ -217,6 +217,7 @@ class Call:
         self.answering_at: float | None = None
         self.forget: Callable[[], Awaitable[None]] | None = None
         self.spent: Spent | None = None
+        self.stale: Any = None
         self.glanced: tuple[object, Any] | None = None
         self.trace: Trace | None = None
         self.decisions: Noted = decision_log()
@@ -293,13 +294,12 @@ class Call:
         self.moves += 1
         self.retryable, self.forget = True, None
         self.decisions.append((now, "fell_back", move))
-        self._tell_end()
+        self.tell_end()
 
     def queued(self, now: float, place: Place, reason: str = "") -> None:
         """Wait: no slot can pay now."""
         self._move(now, CallState.QUEUED, CallState.TICKETED, "queued", reason)
-        self.waited = True
-        self._place, self._queued_at = place, now
+        self.waited, self._place, self._queued_at = True, place, now
 
     def withdrawn(self, now: float) -> None:
         """Leave the queue without having been paid."""
@@ -354,12 +354,12 @@ class Call:
         self._release(now, None)
         self.decisions.append((now, "ended", "" if error is None else _name(error)))
         self.state = CallState.ENDED
-        self.ticket = None
-        self.error = error
+        self.ticket, self.error = None, error
         if self._ends:
-            self._tell_end()
+            self.tell_end()
 
-    def _tell_end(self) -> None:
+    def tell_end(self) -> None:
+        """Tell those who watch over the call that it will not be answered by whom it asked."""
         ends, self._ends = self._ends, []
         for callback in ends:
             callback(self)

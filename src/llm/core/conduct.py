@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .call import Call
     from .parts import Chain, Falling, Route, Routes
     from .protocols import CallNext
+    from .stale import Stale
     from .stream import LLMResult
     from .types import LLMRequest, LLMResponse
 
@@ -30,15 +32,15 @@ _logger = logging.getLogger("llm.client")
 class Conduct:
     """Takes one request through its chain, or through those of several targets until one can serve."""
 
-    __slots__ = ("_call", "_chain", "_provider", "_request", "_routes", "_way")
+    __slots__ = ("_call", "_chain", "_request", "_route", "_routes", "_way")
 
     def __init__(self, routes: Routes, route: Route, request: LLMRequest, hops: Sequence[Hop] = ()) -> None:
         """Take a request that has its model and its call; `hops` are all targets, where there is more than one."""
         if request.call is None:
             raise LLMInvalidRequestError("a request was prepared without a call")
         self._routes = routes
+        self._route = route
         self._chain: Chain = route.chain  # a reload may put another in
-        self._provider = route.provider
         self._call: Call = request.call
         self._request = request
         self._way: CallNext = self._chain.call
@@ -66,54 +68,93 @@ class Conduct:
         timer = None
         if call.deadline is not None:
             timer = clock.call_later(max(0.0, call.deadline - call.started), brake.end)
-        routes.calls.enter(call, lambda: brake.pull(closed(call, self._request, self._provider)))
+        routes.calls.enter(call, lambda: brake.pull(closed(call, self._request, self._route.provider)))
         try:
             with brake:
                 result = await self._way(request)
                 if request.response_model is not None:
                     result = await self._fitted(result, request.response_model)
-        except TimeoutError as timeout:
-            over = call.deadline is not None and clock.now() >= call.deadline
-            error = brake.reason or (late(call, self._request, self._provider) if over else timeout)
+        except BaseException as raised:
+            error = self._failure(raised, brake)
+            stale = self._instead_of(error)
+            if stale is not None:
+                return stale
             self._ended(None, error)
-            if error is timeout:  # a layer's own
+            if error is raised:
                 raise
             raise error from None
-        except BaseException as error:
-            self._ended(None, error)
-            raise
         finally:
             if timer is not None:
                 timer.cancel()
-        if isinstance(result, LLMStream) or request.stream:
-            return self._streaming(as_stream(result))
-        response = result if request.response_model is not None else self._completed(result)
+        stale: Stale | None = call.stale
+        if stale is not None and stale.renewal is not None:
+            stale.begun = True
+            routes.outbox.spawn(self._renewed(stale.renewal))
+        return self._answered(result, call.deadline)
+
+    def _answered(self, result: LLMResult, deadline: float | None) -> LLMResult:
+        if isinstance(result, LLMStream) or self._request.stream:
+            return self._streaming(as_stream(result), deadline)
+        response = result if self._request.response_model is not None else self._completed(result)
         self._ended(response, None)
         return response
 
+    def _failure(self, raised: BaseException, brake: Brake) -> BaseException:
+        """Return what the call failed with: where it was ended, why."""
+        if not isinstance(raised, TimeoutError):
+            return raised
+        call = self._call
+        over = call.deadline is not None and self._routes.parts.clock.now() >= call.deadline
+        return brake.reason or (late(call, self._request, self._route.provider) if over else raised)
+
+    def _instead_of(self, error: BaseException) -> LLMResult | None:
+        """Return an answer that is over its time, where the call failed and has one that may stand in."""
+        call = self._call
+        stale: Stale | None = call.stale
+        if stale is None or self._routes.calls.closing:
+            return None
+        result = stale.instead_of(error)
+        if result is not None and self._request.response_model is not None:
+            result = self._fitting(self._request.response_model, partial(_fail, error)).at_once(result)
+        if result is None:
+            return None
+        call.note(self._routes.parts.clock.now(), "stale", (stale.over, f"after {type(error).__name__}"))
+        call.tell_end()  # its followers are not to wait until it has been read
+        return self._answered(result, None)
+
+    async def _renewed(self, request: LLMRequest) -> None:
+        with suppress(LLMException):  # who observes calls has been told
+            result = await Conduct(self._routes, self._route, request).run()
+            if isinstance(result, LLMStream):
+                async with result:
+                    await result.response()
+
     async def _fitted(self, result: LLMResult, model: type) -> LLMResult:
+        return await self._fitting(model, self._way).whole(result)
+
+    def _fitting(self, model: type, way: CallNext) -> Fitting:
         parts = self._routes.parts
         show = parts.config.global_.log_content
-        return await Fitting(self._request, model, self._way, parts.clock, self._completed, show).whole(result)
+        return Fitting(self._request, model, way, parts.clock, self._completed, show)
 
     async def _carried(self, way: Falling, request: LLMRequest) -> LLMResult:
         parts, result = self._routes.parts, await way(request)
         return continued(as_stream(result), self._request, way, price=parts.cost)
 
     def _moved(self, route: Route, request: LLMRequest) -> None:
-        self._chain, self._provider, self._request = route.chain, route.provider, request
+        self._chain, self._route, self._request = route.chain, route, request
 
-    def _streaming(self, stream: LLMStream) -> LLMStream:
+    def _streaming(self, stream: LLMStream, deadline: float | None) -> LLMStream:
         routes, call = self._routes, self._call
-        routes.calls.enter(call, lambda: stream.interrupt(closed(call, self._request, self._provider)))
+        routes.calls.enter(call, lambda: stream.interrupt(closed(call, self._request, self._route.provider)))
         if self._request.response_model is None:
             stream.finish_with(self._completed)
         stream.on_end(self._ended)
-        stream.limit(routes.parts.clock, call.deadline)
+        stream.limit(routes.parts.clock, deadline)
         return stream
 
     def _completed(self, response: LLMResponse) -> LLMResponse:
-        parts, call, provider = self._routes.parts, self._call, self._provider
+        parts, call, provider = self._routes.parts, self._call, self._route.provider
         model = response.model or self._request.model or ""
         cost = response.cost  # the cache's, or the provider's own word
         if cost is None and not response.cached and not response.continued:
@@ -140,3 +181,7 @@ class Conduct:
                 observer.call_ended(call, self._request, response, error)
             except Exception:
                 _logger.exception("an observer of a call failed; the call itself did not")
+
+
+async def _fail(error: BaseException, _: LLMRequest) -> LLMResult:
+    raise error

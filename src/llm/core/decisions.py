@@ -20,8 +20,9 @@ class Decision(NamedTuple):
             `unsent` (nothing left after all), `answering`, `refused` (by the provider, for a limit), `failed` (an
             attempt), `circuit_open` (not sent), `budget_spent` (not sent again), `settled`, `refunded`, `closed` (the
             ticket), `trial` (of a key that had been refused), `fell_back` (to another target), `continued` (a broken
-            stream), `similar` (the answer to a question like it was given), `not_compared` (with such), `ended`, and
-            what layers note.
+            stream), `stale` (an answer over its time was given), `parked` (while another process asks the same),
+            `similar` (the answer to a question like it was given), `not_compared` (with such), `ended`, and what
+            layers note.
         detail: Which limit, key, amount or failure it was about.
     """
 
@@ -87,6 +88,11 @@ def _similar(found: tuple[float, str]) -> str:
     return f"{similarity:.4f} like the question answered under {key[:12]}"
 
 
+def _stale(answer: tuple[float, str]) -> str:
+    seconds, why = answer
+    return f"given {seconds:.3g} seconds after its time, {why}"
+
+
 def _amount(charge: Any) -> str:  # noqa: ANN401 - a `Charge`
     tokens = f"{charge.total_tokens} tokens ({charge.input_tokens} in, {charge.output_tokens} out)"
     return f"{tokens}, {charge.cost:.6g} US dollars" if charge.cost else tokens
@@ -102,4 +108,5 @@ _WORDS: Final[Mapping[str, Callable[[Any], str]]] = {
     "fell_back": _moved,
     "continued": _continued,
     "similar": _similar,
+    "stale": _stale,
 }

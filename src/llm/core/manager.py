@@ -11,25 +11,25 @@ from llm.utils.clock import SystemClock
 from .client import LLMClient
 from .exceptions import LLMConfigurationError, LLMException, LLMPoolExhaustedError
 from .inflight import InFlight, Outbox
-from .keys import KeyState
+from .invalidation import invalidate
 from .options import check_client
 from .parts import Routes
+from .report import provider_status
 from .sealed import SealedSource
+from .selection import Selection, read_tags
 from .types import LLMRequest
 from .watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterable, Sequence
     from types import TracebackType
 
     from llm.utils.clock import Clock
 
     from .config import LLMConfig
-    from .keys import Key, Slot
     from .measured import Measured
     from .messages import MessagesLike
     from .parts import Composer, Parts
-    from .pool import Pool
     from .protocols import Middleware, Transport
     from .sealed import ConfigSource
     from .standing import Admission, HealthStatus
@@ -146,7 +146,7 @@ class LLMManager:
         pools = {name: chain.pool for name, chain in parts.chains.items()}
         return {
             **parts.status(),
-            "providers": {name: _provider_status(pool) | parts.provider_status(name) for name, pool in pools.items()},
+            "providers": {name: provider_status(pool) | parts.provider_status(name) for name, pool in pools.items()},
             "pool": {
                 "calls": len(self._routes.calls),
                 "waiting": sum(pool.queue.waiting for pool in pools.values()),
@@ -238,6 +238,49 @@ class LLMManager:
             await old.close()
 
         self._routes.outbox.spawn(retire())
+
+    async def invalidate_cache(  # noqa: PLR0913 - all by which answers are chosen
+        self,
+        *,
+        key: str | None = None,
+        request: LLMRequest | MessagesLike | None = None,
+        provider: str | None = None,
+        model: str | None = None,
+        user: str | None = None,
+        tags: str | Iterable[str] = (),
+        older_than: float = 0.0,
+    ) -> int:
+        """Remove answers from the cache, and those that are just being put there; returns how many.
+
+        One by its `key`; those to a `request`; or all that fit everything else that is said. Processes that share the
+        store give them no more either. A call that is still on its way is not held back.
+
+        Args:
+            key: 64 hex digits, as `manifold cache list` shows them.
+            request: What was asked, by a client of this `provider`, `model` and `user`; where several targets could
+                answer it, the answer of each goes.
+            provider: Section of the configuration that answered.
+            model: Model that was asked for; it may carry its provider.
+            user: Tenant; finds what was kept with the scope `user`.
+            tags: Names that the answers carry, each of them.
+            older_than: Seconds since they were kept, at least.
+
+        Raises:
+            LLMInvalidRequestError: Nothing is said (`clear_cache` removes everything), or what does not go together.
+            LLMConnectionError: The store failed.
+        """
+        client = None if request is None else self.get_client(provider, model=model, user=user)
+        chosen = Selection(provider, model, user, read_tags(tags), older_than)
+        return await invalidate(self._routes.parts, chosen, key=key, request=request, client=client)
+
+    async def clear_cache(self) -> None:
+        """Remove every answer from the cache, and those that are just being put there.
+
+        Raises:
+            LLMConnectionError: The store failed.
+        """
+        if self._routes.parts.answers is not None:
+            await self._routes.parts.answers.clear()
 
     async def close(self, drain: float = 30.0) -> None:
         """Refuse new calls, let those that run finish for `drain` seconds, then end them; leaves nothing running.
@@ -338,29 +381,3 @@ def _at(config: LLMConfig, path: str) -> object:
     for name in path.split("."):
         value = getattr(value, name, None)
     return value
-
-
-def _provider_status(pool: Pool) -> dict[str, Any]:
-    slots_of: dict[Key, list[Slot]] = {}
-    for slot in pool.queue.slots:
-        slots_of.setdefault(slot.key, []).append(slot)
-    healthy = any(slot.key.serves(slot.model) for slot in pool.queue.slots)
-    return {
-        "health": "healthy" if healthy else "unhealthy",
-        "waiting": pool.queue.waiting,
-        "keys": [_key_status(pool, key, slots) for key, slots in slots_of.items()],
-    }
-
-
-def _key_status(pool: Pool, key: Key, slots: list[Slot]) -> dict[str, Any]:
-    rests = [pool.queue.cooling(slot) for slot in slots]
-    cooling = key.state is KeyState.AVAILABLE and min(rests) > 0.0
-    return {
-        "key": key.fingerprint,
-        "state": "cooling" if cooling else key.state.value,
-        "cooling_seconds": round(max(rests), 3),
-        "reason": key.reason(cooling=cooling),
-        "forbidden_models": sorted(key.forbidden),
-        "calls": key.calls,
-        "models": {slot.model: pool.queue.saturation(slot) for slot in slots},
-    }

@@ -238,5 +238,7 @@ _CACHE_POLICY: Final = _fields(
     ("ttl", _from_to(0, float("inf")), "seconds, 0 or more, or None for those configured"),
     ("refresh", lambda value: isinstance(value, bool), "True or False"),
     ("scope", lambda value: value in ("shared", "user"), "shared, user, or None for the one configured"),
+    ("stale_while_revalidate", _from_to(0, float("inf")), "seconds, 0 or more, or None for those configured"),
+    ("stale_if_error", _from_to(0, float("inf")), "seconds, 0 or more, or None for those configured"),
     within="CachePolicy.",
 )

@@ -17,7 +17,7 @@ from .strategies import Alias, by_price, by_weight
 from .types import LLMRequest, LLMResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
+    from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
     from llm.utils.clock import Clock
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .inflight import InFlight, Outbox
     from .measured import Measured
     from .protocols import Middleware, Transport
+    from .selection import Selection
     from .stream import LLMResult
     from .types import TokenUsage
 
@@ -97,6 +98,41 @@ class Falling(Protocol):
         ...
 
 
+class Answers(Protocol):
+    """The answers that are kept."""
+
+    def key(self, provider: str, request: LLMRequest) -> str:
+        """Return the key of the answer that a provider gives to a request.
+
+        Raises:
+            LLMInvalidRequestError: It has no JSON form, and so no key.
+        """
+        ...
+
+    async def remove(self, keys: Iterable[str]) -> int:
+        """Remove the answers under these keys, those on their way there included; returns how many there were.
+
+        Raises:
+            LLMConnectionError: The store failed.
+        """
+        ...
+
+    async def remove_all(self, chosen: Selection) -> int:
+        """Remove the answers that fit, those on their way there included; returns how many there were.
+
+        Raises:
+            LLMConnectionError: The store failed.
+        """
+        ...
+
+    async def clear(self) -> None:
+        """Remove every answer.
+
+        Raises:
+            LLMConnectionError: The store failed.
+        """
+
+
 class Parts(Protocol):
     """What the composition root builds from a configuration, for the manager to own."""
 
@@ -108,6 +144,11 @@ class Parts(Protocol):
     @property
     def clock(self) -> Clock:
         """Their time."""
+        ...
+
+    @property
+    def answers(self) -> Answers | None:
+        """Those that are kept; None where none is."""
         ...
 
     @property

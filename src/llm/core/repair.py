@@ -74,6 +74,13 @@ class Fitting:
             return _fitted_stream(as_stream(result), self)
         return await self.fit(result)
 
+    def at_once(self, result: LLMResult) -> LLMResult | None:
+        """Return the result with an instance; None where it has none without asking again."""
+        if isinstance(result, LLMStream):
+            return _fitted_stream(result, self)
+        unfit, fitted = self._read(self.complete(result))
+        return fitted if unfit is None else None
+
     async def fit(self, answer: LLMResponse) -> LLMResponse:
         """Return the answer, or the one to a second question, with its instance; usage and cost are of both.
 

@@ -127,6 +127,9 @@ class CachePolicy:
         ttl: Seconds that the answer may be used again; None: as configured.
         refresh: Ask again, and keep the new answer.
         scope: `shared` or `user`; None: as configured.
+        stale_while_revalidate: Seconds after its time during which an answer is given all the same, while it is asked
+            for again beside the call, once; None: as configured, 0 where nothing is.
+        stale_if_error: Seconds after its time during which it is given where the provider fails; None: the same.
 
     Raises:
         LLMInvalidRequestError: A field is of the wrong kind or out of range; names it and what is expected.
@@ -135,6 +138,8 @@ class CachePolicy:
     ttl: float | None = None
     refresh: bool = False
     scope: CacheScope | None = None
+    stale_while_revalidate: float | None = None
+    stale_if_error: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what would fail, or share too much, later."""
@@ -321,6 +326,8 @@ class LLMResponse:
         embeddings: A vector per text of the request's `embed`, in order; empty for other calls.
         continued: Who carried the answer on where its stream broke, and at which character; `provider`, `model` and
             `key` are of its beginning, usage and cost of all parts, as estimates where a broken part told none.
+        stale: Whether the cache answered with what was over its time, as a `CachePolicy` allows.
+        original_latency: Seconds that the provider took for what the cache answered; None where that is unknown.
     """
 
     id: str = ""
@@ -343,6 +350,8 @@ class LLMResponse:
     refused: bool = False
     embeddings: tuple[tuple[float, ...], ...] = field(default=(), repr=False)
     continued: tuple[Continuation, ...] = ()
+    stale: bool = False
+    original_latency: float | None = None
 
     def __str__(self) -> str:
         """Return the text."""

@@ -29,16 +29,37 @@ class Broadcast:
         response: The whole answer, once it is there.
         error: What ended it otherwise.
         over: Whether it has ended.
+        seconds: How long the whole answer took, without what it waited for its reader.
     """
 
-    def __init__(self, upstream: LLMStream, on_over: Callable[[Broadcast], None]) -> None:
-        """Start reading; `on_over` is told once, when the answer is whole, broken or left by all."""
+    def __init__(
+        self,
+        upstream: LLMStream,
+        on_over: Callable[[Broadcast], None],
+        *,
+        now: Callable[[], float],
+        asked: float,
+        eager: bool = False,
+    ) -> None:
+        """Start reading.
+
+        Args:
+            upstream: What is read.
+            on_over: Is told once, when the answer is whole, broken or left by all.
+            now: Returns monotonic seconds.
+            asked: When the question was asked, in those.
+            eager: Whether it never waits for its reader, since others may wait for its end.
+        """
         self.provider: str = upstream.provider
         self.key: str | None = upstream.key
         self.chunks: list[StreamChunk] = []
         self.response: LLMResponse | None = None
         self.error: BaseException | None = None
         self.over: bool = False
+        self.seconds: float = 0.0
+        self._now = now
+        self._asked = asked
+        self._eager = eager
         self._upstream = upstream
         self._on_over = on_over
         self._readers: set[Reader] = set()
@@ -85,13 +106,15 @@ class Broadcast:
 
     async def _room(self) -> None:
         self._wanted = asyncio.get_running_loop().create_future()
+        began = self._now()
         try:
             await self._wanted
         finally:
             self._wanted = None
+            self._asked += self._now() - began
 
     def _may_read(self) -> bool:
-        if len(self._readers) > 1:
+        if self._eager or len(self._readers) > 1:
             return True
         lone = next(iter(self._readers), None)
         return lone is not None and len(self.chunks) - lone.position < _READ_AHEAD
@@ -101,6 +124,7 @@ class Broadcast:
             return
         self.over = True
         self.error = error
+        self.seconds = self._now() - self._asked
         self._tell()
         self._on_over(self)
 

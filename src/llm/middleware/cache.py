@@ -2,71 +2,37 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from llm.cache.answer import Answer, as_cached
-from llm.cache.base import Peeking
 from llm.cache.key import cache_key
+from llm.cache.lease import Leasing
+from llm.core.call import Call
 from llm.core.exceptions import LLMInvalidRequestError
+from llm.core.stale import Stale
 from llm.core.stream import LLMStream
-from llm.core.types import CachePolicy
-from llm.utils.redact import redact
+from llm.core.types import CachePolicy, request_with
 
 from .broadcast import Broadcast, Reader
 from .flight import Flight
+from .freshness import Use
+from .hold import SECONDS, Hold, take
+from .shelf import CacheStats, Shelf
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
-    from llm.cache.base import CacheBackend, CacheEntry
+    from llm.cache.base import CacheBackend
     from llm.core.protocols import CallNext
     from llm.core.stream import LLMResult
-    from llm.core.types import CacheScope, LLMRequest, LLMResponse
+    from llm.core.types import CacheScope, LLMRequest, LLMResponse, StreamChunk
     from llm.utils.clock import Clock
 
-_logger = logging.getLogger("llm.cache")
-_LOG_EVERY = 60.0  # seconds between two lines about a broken backend
+    from .freshness import Place
+
 _AS_CONFIGURED = CachePolicy()
-_MOST_DECODED = 16_777_216  # bytes, of answers that are held as values too
-
-
-@dataclass(slots=True)
-class CacheStats:
-    """What the cache did for one provider.
-
-    Attributes:
-        hits: Calls that a kept answer served.
-        misses: Calls for which none was there.
-        stored: Answers that were kept.
-        followers: Calls that the answer to an identical call served, while that was on its way.
-        errors: How often the backend failed, or an entry could not be read or written.
-    """
-
-    hits: int = 0
-    misses: int = 0
-    stored: int = 0
-    followers: int = 0
-    errors: int = 0
-
-    @property
-    def hit_ratio(self) -> float:
-        """Share of the calls that were answered without asking the provider, 0 to 1."""
-        served = self.hits + self.followers
-        return served / (served + self.misses) if served else 0.0
-
-
-class _Use(NamedTuple):
-    """How one request uses the cache; `tenant` is empty where all share."""
-
-    key: str
-    ttl: float
-    oldest: float | None
-    refresh: bool
-    model: str
-    tenant: tuple[str, ...]
 
 
 class CacheMiddleware:
@@ -75,6 +41,13 @@ class CacheMiddleware:
     It stands inside `retry`, so a miss is asked once per attempt; those who wait for it stay parked until the leader's
     call has ended. What the cache answers is marked `cached`, costs nothing and was never sent. Only whole answers of
     this provider are kept; a backend that fails makes calls slower, never wrong.
+
+    Where the backend can lease, processes share a request as calls do: one asks, the others wait until the answer is
+    kept. Failures elsewhere are not shared, nor what may not be kept: whoever waited asks for itself, as where the
+    holder died.
+
+    What is over its time may be given while it is asked for again, or where asking fails: the layer leaves with the
+    call what may be given or asked (`Call.stale`), and whoever conducts the call does that.
 
     Attributes:
         stats: What it did so far.
@@ -92,6 +65,8 @@ class CacheMiddleware:
         streams: bool,
         spawn: Callable[[Coroutine[object, object, None]], None],
         idle: float | None = None,
+        stale_while_revalidate: float = 0.0,
+        stale_if_error: float = 0.0,
         stats: CacheStats | None = None,
     ) -> None:
         """Make the layer of one provider.
@@ -106,10 +81,12 @@ class CacheMiddleware:
             streams: Whether streams are kept, and answered, too.
             spawn: Runs what must not delay a caller and must be finished before the manager has closed.
             idle: Seconds after which a stream that stalls, or that nobody reads, is ended; None for never.
+            stale_while_revalidate: Seconds after its time that an answer is given while it is asked for again.
+            stale_if_error: Seconds after its time that it is given where the provider fails.
             stats: Where it counts what it does; None for counts of its own.
         """
         self.stats: CacheStats = CacheStats() if stats is None else stats
-        self._backend = backend
+        self._shelf = Shelf(backend, provider=provider, clock=clock, spawn=spawn, stats=self.stats)
         self._provider = provider
         self._clock = clock
         self._ttl = ttl
@@ -118,13 +95,11 @@ class CacheMiddleware:
         self._streams = streams
         self._spawn = spawn
         self._idle = idle
-        self._flights: dict[tuple[str, bool, bool], Flight] = {}
-        self._unwritten: dict[str, Answer] = {}  # on their way to the backend, and found already
-        self._logged_at = -_LOG_EVERY
-        self._peek = backend.peek if isinstance(backend, Peeking) else None
-        # Beside the bytes that are kept, so that an answer that is given often is read once.
-        self._decoded: dict[str, tuple[bytes, Answer]] = {}
-        self._decoded_bytes = 0
+        self._while_renewed = stale_while_revalidate
+        self._if_error = stale_if_error
+        self._flights: dict[Place, Flight] = {}
+        self._renewing: set[str] = set()
+        self._leasing = backend if isinstance(backend, Leasing) else None
 
     @property
     def flights(self) -> int:
@@ -141,22 +116,26 @@ class CacheMiddleware:
         if use is None:
             return await call_next(request)
         if request.response_model is not None and request.call is not None:
-            request.call.forget = partial(self._forget, use.key)
+            request.call.forget = partial(self._shelf.forget, use.key)
         if not self._single_flight:
             return await self._ask(use, None, request, call_next, look=True)
-        place = (use.key, request.stream, use.refresh)
+        place = use.place(stream=request.stream)
         flight = self._flights.get(place)
         if flight is None:
             flight = self._flights[place] = Flight(
                 request.call, lambda: self._flights.pop(place, None), self._clock.now
             )
             return await self._ask(use, flight, request, call_next, look=True)
-        if not flight.led_by(request.call):
+        if flight.led_by(request.call):
+            return await self._ask(use, flight, request, call_next, look=False)
+        try:
             told = await flight.follow(request.call)
-            if told is not None:
-                return await self._followed(told, request)
-            self.stats.misses += 1
-        return await self._ask(use, flight, request, call_next, look=False)
+        except BaseException:
+            self._offer(use, request, flight.stale)
+            raise
+        if told is not None:
+            return await self._followed(told, request)
+        return await self._ask(use, flight, request, call_next, look=True)
 
     def glance(self, request: LLMRequest) -> LLMResponse | None:
         """Return the answer that the backend has at hand; None where the chain must be asked.
@@ -165,46 +144,30 @@ class CacheMiddleware:
         alone. What was found out about a request that is not here is left with its call.
         """
         call = request.call
-        if self._peek is None or call is None or request.stream or request.response_model is not None:
+        if not self._shelf.at_once or call is None or request.stream or request.response_model is not None:
             return None
         use = self._use(request)
-        answer = None if use is None or use.refresh else self._at_hand(use)
+        answer = None if use is None or use.refresh else self._shelf.at_hand(use)
         if answer is None:
             call.glanced = (request, use)
             return None
         self.stats.hits += 1
         return answer.response
 
-    def _at_hand(self, use: _Use) -> Answer | None:
-        written = self._unwritten.get(use.key)
-        if written is not None or self._peek is None:
-            return written
-        try:
-            return self._readable(use, self._peek(use.key))
-        except Exception:  # noqa: BLE001 - the chain meets it again, and counts it
-            return None
-
     async def forget(self, request: LLMRequest) -> None:
         """Remove the answer to this request, such as one that does not fit the caller's `response_model`."""
         use = self._use(request)
         if use is not None:
-            await self._forget(use.key)
+            await self._shelf.forget(use.key)
 
-    async def _forget(self, key: str) -> None:
-        self._unwritten.pop(key, None)
-        try:
-            await self._backend.delete(key)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the call goes on
-            self._trouble("removing an answer", error)
-
-    def _use_of(self, request: LLMRequest) -> _Use | None:
+    def _use_of(self, request: LLMRequest) -> Use | None:
         call = request.call
         if call is None or call.glanced is None:
             return self._use(request)
         glanced, call.glanced = call.glanced, None  # the two hold each other
         return glanced[1] if glanced[0] is request else self._use(request)
 
-    def _use(self, request: LLMRequest) -> _Use | None:
+    def _use(self, request: LLMRequest) -> Use | None:
         if request.cache is False or (request.stream and not self._streams):
             return None
         policy = request.cache if isinstance(request.cache, CachePolicy) else _AS_CONFIGURED
@@ -218,67 +181,119 @@ class CacheMiddleware:
             LLMInvalidRequestError
         ):  # without a JSON form there is no key; whoever builds the body says what is wrong
             return None
-        tenant = (request.user or "",) if scope == "user" else ()
-        return _Use(key, ttl, policy.ttl, policy.refresh, request.model or "", tenant)
+        return Use(
+            key,
+            ttl,
+            policy.ttl,
+            policy.refresh,
+            request.model or "",
+            (request.user or "",) if scope == "user" else (),
+            self._while_renewed if policy.stale_while_revalidate is None else policy.stale_while_revalidate,
+            self._if_error if policy.stale_if_error is None else policy.stale_if_error,
+        )
 
     async def _ask(
-        self, use: _Use, flight: Flight | None, request: LLMRequest, call_next: CallNext, *, look: bool
+        self, use: Use, flight: Flight | None, request: LLMRequest, call_next: CallNext, *, look: bool
     ) -> LLMResult:
         try:
-            if look and (kept := await self._look_up(use)) is not None:
+            if look and (kept := await self._look_up(use, flight, request)) is not None:
+                self.stats.hits += 1
                 return await self._hit(kept, flight, request)
+            if self._leasing is not None and flight is not None and flight.hold is None:
+                kept = await self._turn(self._leasing, use, flight, request)
+                if kept is not None:
+                    self.stats.followers += 1
+                    return await self._hit(kept, flight, request)
+            self.stats.misses += look
+            asked = self._clock.now()
             result = await call_next(request)
         except BaseException as error:
             if flight is not None:
                 flight.failed(error)
             raise
+        if request.call is not None and request.call.stale is not None and request.call.stale.renewal is None:
+            request.call.stale = None
         if isinstance(result, LLMStream):
-            return await self._spread(result, use, flight, request)
-        answer = Answer.of(result)
+            return await self._spread(result, use, flight, request, asked)
+        answer = self._kept(use, result, seconds=self._clock.now() - asked)
         if not result.cached:  # else it is the answer to a question like this one, and kept under that
-            self._keep(use, answer)
+            self._shelf.keep(use, answer, None if flight is None else flight.hold)
         if flight is not None:
             flight.landed(answer)
             flight.gone()
         return result
 
-    async def _look_up(self, use: _Use) -> Answer | None:
-        answer = None if use.refresh else await self._read(use)
-        if answer is None:
-            self.stats.misses += 1
-        return answer
-
-    async def _read(self, use: _Use) -> Answer | None:
-        if (written := self._unwritten.get(use.key)) is not None:
-            return written
-        try:
-            entry = await self._backend.get(use.key)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the call goes on
-            self._trouble("reading", error)
+    async def _look_up(self, use: Use, flight: Flight | None, request: LLMRequest) -> Answer | None:
+        found = None if use.refresh else await self._shelf.read(use)
+        if found is None:
             return None
-        answer = self._readable(use, entry)
-        if answer is None and entry is not None and _is_young(use, entry):
-            self._trouble("reading", ValueError("an entry is damaged, or of another version"))
-        return answer
+        if found.over < 0.0:
+            return found.answer
+        if found.over < use.while_renewed and request.call is not None:
+            self._renew(use.key, found.over, request, request.call)
+            return found.answer.aged()
+        stale = (found.answer, self._clock.now() - found.over)
+        if flight is not None:
+            flight.stale = stale  # for those who wait with this call
+        self._offer(use, request, stale)
+        return None
 
-    def _readable(self, use: _Use, entry: CacheEntry | None) -> Answer | None:
-        if entry is None or not _is_young(use, entry):
-            return None
-        value = entry.value
-        known = self._decoded.get(use.key)
-        if known is not None and known[0] is value:  # the very bytes that were read before
-            return known[1]
-        answer = Answer.decode(value)
-        if answer is not None and self._peek is not None and len(value) < _MOST_DECODED:
-            self._decoded_bytes += len(value)
-            if self._decoded_bytes > _MOST_DECODED:  # what is asked for again is read again
-                self._decoded.clear()
-                self._decoded_bytes = len(value)
-            self._decoded[use.key] = (value, answer)
-        return answer
+    def _renew(self, key: str, over: float, request: LLMRequest, call: Call) -> None:
+        """Have the question asked again beside this call, unless that is on its way."""
+        now = self._clock.now()
+        self.stats.stale += 1
+        call.note(now, "stale", (over, "while it is asked for again"))
+        if key in self._renewing:
+            return
+        self._renewing.add(key)
+        deadline = None if call.deadline is None else now + call.deadline - call.started
+        renewal = Call(now, deadline=deadline, user=call.user, priority=call.priority)
+        renewal.on_end(lambda _: self._renewing.discard(key))
+        policy = replace(request.cache if isinstance(request.cache, CachePolicy) else _AS_CONFIGURED, refresh=True)
+        again = request_with(request, cache=policy, call=renewal, continue_stream=False)
+        call.stale = stale = Stale(over, renewal=again)
+        call.on_end(lambda _: None if stale.begun else self._renewing.discard(key))
+
+    def _offer(self, use: Use, request: LLMRequest, stale: tuple[Answer, float] | None) -> None:
+        """Leave with the call what is over its time, for where it fails."""
+        if stale is None or request.call is None:
+            return
+        answer, end = stale
+        over = self._clock.now() - end
+        if over < use.if_error:
+            request.call.stale = Stale(over, give=partial(self._give, answer, stream=request.stream))
+
+    def _give(self, answer: Answer, *, stream: bool) -> LLMResult:
+        self.stats.stale += 1
+        return answer.aged().result(stream=stream)
+
+    async def _turn(self, backend: Leasing, use: Use, flight: Flight, request: LLMRequest) -> Answer | None:
+        """Wait until this process may ask; returns the answer, where another has kept it meanwhile."""
+        began, name = self._clock.now(), use.lease(stream=request.stream)
+        while flight.hold is None:
+            try:
+                lease = await take(backend, name, spawn=self._spawn)
+                if lease is None:
+                    self._park(request.call)
+                    await backend.released(name, SECONDS)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the call goes on
+                self._shelf.trouble("leasing", error)
+                return None
+            if lease is not None:
+                flight.hold = Hold(lease, clock=self._clock, spawn=self._spawn, trouble=self._shelf.trouble)
+            found = await self._shelf.read(
+                use
+            )  # also with the lease in hand: who had it may have come since the last look
+            fresh = found is not None and found.over < 0.0
+            if found is not None and fresh and (not use.refresh or found.age < self._clock.now() - began):
+                return found.answer
+        return None
+
+    def _park(self, call: Call | None) -> None:
+        if call is not None:
+            call.note(self._clock.now(), "parked", "another process asks the same")
 
     async def _hit(self, answer: Answer, flight: Flight | None, request: LLMRequest) -> LLMResult:
-        self.stats.hits += 1
         if flight is not None:
             flight.landed(answer)
             flight.gone()
@@ -289,23 +304,29 @@ class CacheMiddleware:
         if isinstance(told, Answer):
             return await self._again(told, request)
         stream = self._stream(told, request)
-        stream.finish_with(lambda response: as_cached(told.broadcast.response or response))
+        broadcast = told.broadcast
+        stream.finish_with(lambda response: as_cached(broadcast.response or response, broadcast.seconds))
         return await stream.begin()
 
     async def _again(self, answer: Answer, request: LLMRequest) -> LLMResult:
         result = answer.result(stream=request.stream)
         return await result.begin() if isinstance(result, LLMStream) else result
 
-    async def _spread(self, upstream: LLMStream, use: _Use, flight: Flight | None, request: LLMRequest) -> LLMStream:
+    async def _spread(
+        self, upstream: LLMStream, use: Use, flight: Flight | None, request: LLMRequest, asked: float
+    ) -> LLMStream:
         def over(broadcast: Broadcast) -> None:
             if broadcast.response is not None and not broadcast.response.cached:
-                self._keep(use, Answer.of(broadcast.response, broadcast.chunks))
+                whole = self._kept(use, broadcast.response, broadcast.chunks, seconds=broadcast.seconds)
+                self._shelf.keep(use, whole, None if flight is None else flight.hold)
             if flight is not None:
                 flight.gone()
 
         # From here on each reader has its own deadline; that nothing comes is the provider's fault still.
         upstream.watch(self._clock, idle=self._idle, deadline=None)
-        broadcast = Broadcast(upstream, over)
+        # Who waits in another process waits for its end, and is not seen from here.
+        eager = flight is not None and flight.hold is not None
+        broadcast = Broadcast(upstream, over, now=self._clock.now, asked=asked, eager=eager)
         stream = self._stream(broadcast.reader(), request, key=upstream.key)
         stream.finish_with(lambda response: broadcast.response or response)
         if flight is not None:
@@ -317,38 +338,7 @@ class CacheMiddleware:
         stream.watch(self._clock, idle=self._idle, deadline=None if request.call is None else request.call.deadline)
         return stream
 
-    def _keep(self, use: _Use, answer: Answer) -> None:
-        response = answer.response
-        if response.finish_reason == "content_filter" or response.provider not in {"", self._provider}:
-            return
-        self._unwritten[use.key] = answer
-        self._spawn(self._write(use, answer))
-
-    async def _write(self, use: _Use, answer: Answer) -> None:
-        try:
-            if self._unwritten.get(use.key) is not answer:
-                return  # forgotten, or replaced, since
-            tags = (f"provider:{self._provider}", f"model:{use.model}", *(f"user:{user}" for user in use.tenant))
-            await self._backend.put(use.key, answer.encode(), ttl=use.ttl, tags=tags)
-            self.stats.stored += 1
-            if use.key not in self._unwritten:  # forgotten meanwhile
-                await self._backend.delete(use.key)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller has its answer
-            self._trouble("writing", error)
-        finally:
-            if self._unwritten.get(use.key) is answer:
-                del self._unwritten[use.key]
-
-    def _trouble(self, doing: str, error: Exception) -> None:
-        self.stats.errors += 1
-        now = self._clock.now()
-        if now - self._logged_at >= _LOG_EVERY:
-            self._logged_at = now
-            _logger.warning(
-                "the cache of %s failed while %s (%s: %s); calls go on without it, %d failures so far",
-                self._provider, doing, type(error).__name__, redact(str(error)), self.stats.errors,
-            )  # fmt: skip
-
-
-def _is_young(use: _Use, entry: CacheEntry) -> bool:
-    return use.oldest is None or entry.age < use.oldest
+    def _kept(
+        self, use: Use, response: LLMResponse, chunks: Sequence[StreamChunk] | None = None, *, seconds: float
+    ) -> Answer:
+        return Answer.of(response, chunks, seconds=seconds, fresh=use.ttl if use.beyond > 0.0 else None)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from llm.cache.answer import Answer
     from llm.core.call import Call
 
+    from .hold import Hold
+
 
 class _Seat:
     __slots__ = ("call", "told")
@@ -36,10 +38,16 @@ class Flight:
 
     It has a leader, who asks, until it has landed: with an answer, a stream that all may read, or an error for all.
     `on_gone` is told once, when nobody can join any more.
+
+    Attributes:
+        stale: What was found to be over its time, and the monotonic second in which that was over; None for nothing.
+        hold: The lease by which other processes wait for it; None where it has none.
     """
 
     def __init__(self, leader: Call | None, on_gone: Callable[[], object], now: Callable[[], float]) -> None:
         """Start with its leader; a request without a call's record leads for one attempt only."""
+        self.stale: tuple[Answer, float] | None = None
+        self.hold: Hold | None = None
         self._leader = leader
         self._on_gone = on_gone
         self._now = now
@@ -93,6 +101,8 @@ class Flight:
         if not self._gone:
             self._gone = True
             self._on_gone()
+            if self.hold is not None and not self.hold.writing:
+                self.hold.let_go()
 
     def _call_ended(self, call: Call) -> None:
         if self._leader is call and self._outcome is None and not self._gone:

@@ -47,6 +47,7 @@ class Metrics:
         self._lock = threading.RLock()
         self._tokens_saved = 0
         self._cost_saved = 0.0
+        self._seconds_saved = 0.0
         self._models: dict[tuple[str, str], ModelTally] = {}
         self._keys: dict[tuple[str, str], KeyTally] = {}
         self._users: dict[str, Tally] = {}
@@ -86,6 +87,8 @@ class Metrics:
                 tally.hit_seconds.add(response.latency)
                 self._tokens_saved += response.usage.total_tokens
                 self._cost_saved += saved or 0.0
+                if response.original_latency is not None and response.original_latency > response.latency:
+                    self._seconds_saved += response.original_latency - response.latency
                 return
             tally.answered += 1
             tally.seconds.add(response.latency)
@@ -188,6 +191,7 @@ class Metrics:
             "hit_ratio": hits / asked if asked else 0.0,
             "tokens_saved": self._tokens_saved,
             "cost_saved": self._cost_saved,
+            "seconds_saved": self._seconds_saved,
         }
 
 

@@ -21,6 +21,7 @@ from llm.middleware.retry import RetryMiddleware
 from llm.providers.direct.transport import DirectTransport
 
 from .accounts import Accounts
+from .answers import Answers
 from .charges import Charges
 from .guards import Guards
 from .journal import Journal
@@ -31,11 +32,9 @@ from .vendors import Vendors
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from llm.cache.base import CacheBackend
     from llm.core.call import Call
     from llm.core.config import LLMConfig
     from llm.core.config.providers import ProviderConfig
-    from llm.core.config.sections import CacheConfig
     from llm.core.inflight import Outbox
     from llm.core.measured import Measured
     from llm.core.parts import Falling, Hop, Moved
@@ -78,12 +77,11 @@ class Composition:
             config, clock=clock, lock=self._accounts.book.lock, before=None if before is None else before._guards
         )
         self._prices = PriceBook(config.prices)
-        self._cache: CacheBackend | None = self._answers(before)
+        self.answers: Answers | None = self._kept(before)
         self._layers: Layers = Layers(
             config,
             clock=clock,
-            outbox=outbox,
-            cache=self._cache,
+            answers=self.answers,
             cost=self.cost,
             guards=self._guards,
             address=self._address,
@@ -201,13 +199,13 @@ class Composition:
         return None if seconds is None else round(seconds, 3)
 
     def _cache_status(self) -> dict[str, Any]:
-        counted = ("hits", "followers", "misses", "stored", "errors")
+        counted = ("hits", "followers", "misses", "stale", "stored", "errors")
         counts = {name: sum(getattr(stats, name) for stats in self._layers.cache_stats.values()) for name in counted}
         similar = self._layers.semantic_stats.values()
         counts["semantic_hits"] = sum(stats.hits for stats in similar)
         counts["semantic_skipped"] = sum(stats.skipped for stats in similar)
         counts["misses"] -= counts["semantic_hits"]  # which were misses of the exact one
-        return {"backend": "none" if self._cache is None else "memory", **counts}
+        return {**({"backend": "none"} if self.answers is None else self.answers.status()), **counts}
 
     def warm(self) -> None:
         """Load what the first call would otherwise wait for; may run in a thread."""
@@ -229,8 +227,8 @@ class Composition:
         for pool in self._pools.values():
             await pool.close()
         await self._vendors.close()
-        if self._cache is not None:
-            await self._cache.close()
+        if self.answers is not None:
+            await self.answers.backend.close()
         if self._own_transport is not None:
             await self._own_transport.close()
 
@@ -286,17 +284,16 @@ class Composition:
             return before._own_transport
         return DirectTransport(connect_timeout=bound)
 
-    def _answers(self, before: Composition | None) -> CacheBackend | None:
+    def _kept(self, before: Composition | None) -> Answers | None:
         stated = self.config.cache
         if stated is None or stated.backend == "none":
             return None
-        if before is not None and before.config.cache is not None and _same_store(stated, before.config.cache):
-            return before._cache
-        return _cache_backend(stated, self.clock)
+        was = None if before is None else before.answers
+        return Answers(stated, clock=self.clock, spawn=self._outbox.spawn, before=was)
 
     def _hand_over(self, heir: Composition) -> None:
-        if heir._cache is self._cache:
-            self._cache = None
+        if self.answers is not None and heir.answers is not None and heir.answers.backend is self.answers.backend:
+            self.answers = None
         if heir._own_transport is self._own_transport:
             self._own_transport = None
 
@@ -311,14 +308,6 @@ def _glance(layers: Sequence[Middleware]) -> Callable[[LLMRequest], LLMResponse 
     return None
 
 
-def _cache_backend(stated: CacheConfig, clock: Clock) -> CacheBackend:
-    if stated.backend != "memory":
-        raise LLMConfigurationError(f"cache.backend: {stated.backend} is not built yet; use memory or none")
-    from llm.cache.memory import InMemoryCache  # noqa: PLC0415 - only where something is cached
-
-    return InMemoryCache(max_entries=stated.max_entries, max_bytes=stated.max_bytes, clock=clock)
-
-
 def _refuse_unbuilt(config: LLMConfig) -> None:
     """Refuse what is read and not built, and what it would be wrong to go on without.
 
@@ -327,7 +316,3 @@ def _refuse_unbuilt(config: LLMConfig) -> None:
     """
     if config.limits.store != "memory":
         raise LLMConfigurationError(f"limits.store: {config.limits.store} is not built yet; use memory")
-
-
-def _same_store(one: CacheConfig, other: CacheConfig) -> bool:
-    return (one.max_entries, one.max_bytes) == (other.max_entries, other.max_bytes)

@@ -9,20 +9,19 @@ from urllib.parse import urlsplit
 
 from llm.core.config.checks import LAYERS
 from llm.core.exceptions import LLMConfigurationError
-from llm.middleware.cache import CacheMiddleware, CacheStats
+from llm.middleware.cache import CacheMiddleware
 from llm.middleware.logging import LoggingMiddleware
 from llm.middleware.metrics import Metrics, MetricsMiddleware
 from llm.middleware.retry import RetryMiddleware, RetryPolicy
+from llm.middleware.shelf import CacheStats
 from llm.telemetry.names import PROVIDERS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from llm.cache.base import CacheBackend
     from llm.cache.vectors import VectorIndex
     from llm.core.config import LLMConfig
     from llm.core.config.providers import ProviderConfig
-    from llm.core.inflight import Outbox
     from llm.core.pool import Pool
     from llm.core.protocols import Middleware
     from llm.core.types import LLMRequest, LLMResponse, TokenUsage
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from llm.utils.clock import Clock
     from llm.utils.redact import Secret
 
+    from .answers import Answers
     from .guards import Guards
 
 
@@ -42,8 +42,7 @@ class Layers:
         config: LLMConfig,
         *,
         clock: Clock,
-        outbox: Outbox,
-        cache: CacheBackend | None,
+        answers: Answers | None,
         cost: Callable[[str, str, TokenUsage], float | None],
         guards: Guards,
         address: Callable[[str], str | None],
@@ -54,8 +53,7 @@ class Layers:
         Args:
             config: What they are made from.
             clock: Their time.
-            outbox: Runs what must not delay a call.
-            cache: Where answers are kept; None for nowhere.
+            answers: Those that are kept; None where none is.
             cost: Returns the US dollars that a provider takes for tokens of a model; None where that is unknown.
             guards: Their budgets of retries.
             address: Returns where a provider's calls go; None where that is unknown.
@@ -63,8 +61,7 @@ class Layers:
         """
         self._config = config
         self._clock = clock
-        self._outbox = outbox
-        self._cache = cache
+        self._answers = answers
         self._cost = cost
         self._guards = guards
         self._address = address
@@ -146,27 +143,29 @@ class Layers:
 
     def _cache_layer(self, provider: str) -> CacheMiddleware | None:
         stated = self._config.cache
-        if self._cache is None or stated is None:
+        if self._answers is None or stated is None:
             return None
         if provider in self._cache_layers:  # one for all chains, so that their calls share its flights
             return self._cache_layers[provider]
         layer = self._cache_layers[provider] = CacheMiddleware(
-            self._cache,
+            self._answers.backend,
             provider=provider,
             clock=self._clock,
             ttl=stated.ttl,
             scope=stated.scope,
             single_flight=stated.single_flight,
             streams=stated.streams,
-            spawn=self._outbox.spawn,
+            spawn=self._answers.write,
             idle=self._config.global_.timeouts.idle,
+            stale_while_revalidate=stated.stale_while_revalidate,
+            stale_if_error=stated.stale_if_error,
             stats=self.cache_stats.setdefault(provider, CacheStats()),
         )
         return layer
 
     def _semantic_layer(self, provider: str) -> SemanticMiddleware | None:
         stated, semantic = self._config.cache, self._config.semantic_cache
-        if self._cache is None or stated is None:
+        if self._answers is None or stated is None:
             return None
         if provider in self._semantic_layers:
             return self._semantic_layers[provider]
@@ -186,13 +185,13 @@ class Layers:
             streams=stated.streams,
         )
         layer = self._semantic_layers[provider] = SemanticMiddleware(
-            self._cache,
+            self._answers.backend,
             self._questions,
             terms,
             provider=provider,
             clock=self._clock,
             ask=self._asked,
-            spawn=self._outbox.spawn,
+            spawn=self._answers.write,
             durable=stated.backend != "memory",
             stats=self.semantic_stats.setdefault(provider, SemanticStats()),
         )

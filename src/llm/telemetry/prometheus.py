@@ -128,6 +128,8 @@ def _of_cache(status: dict[str, Any]) -> list[Metric]:
     skipped = _counter("llm_cache_semantic_skipped", "Questions that could not be compared, for want of a vector.")
     tokens = _counter("llm_cache_saved_tokens", "Tokens of answers that the cache gave.")
     dollars = _counter("llm_cache_saved_dollars", "What those would have cost, in US dollars.")
+    seconds = _counter("llm_cache_saved_seconds", "How much later the provider would have given those.")
+    stale = _counter("llm_cache_stale", "Calls that were given an answer over its time.")
     if status:
         cache, saved = status["cache"], status["metrics"]["cache"]
         for outcome, name in _LOOKUPS:
@@ -137,7 +139,9 @@ def _of_cache(status: dict[str, Any]) -> list[Metric]:
         skipped.add_metric((), cache["semantic_skipped"])
         tokens.add_metric((), saved["tokens_saved"])
         dollars.add_metric((), saved["cost_saved"])
-    return [lookups, stored, errors, skipped, tokens, dollars]
+        seconds.add_metric((), saved["seconds_saved"])
+        stale.add_metric((), cache["stale"])
+    return [lookups, stored, errors, skipped, tokens, dollars, seconds, stale]
 
 
 def _of_state(status: dict[str, Any]) -> list[Metric]:

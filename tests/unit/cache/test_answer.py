@@ -193,3 +193,27 @@ def test_damaged_vectors_are_a_miss(vectors: Any) -> None:  # noqa: ANN401 - JSO
 def test_text_without_a_json_form_is_refused() -> None:
     with pytest.raises(ValueError, match="no JSON form"):
         Answer.of(LLMResponse(content="\ud83d")).encode()
+
+
+@pytest.mark.parametrize("chunks", [None, [StreamChunk("yes"), StreamChunk(finish_reason="stop")]])
+def test_what_it_took_and_how_long_it_is_fresh_come_back(chunks: list[StreamChunk] | None) -> None:
+    answer = Answer.of(LLMResponse(content="yes", finish_reason="stop"), chunks, seconds=1.25, fresh=60.0)
+    again = Answer.decode(answer.encode())
+    assert again is not None
+    assert (again.response.original_latency, again.fresh) == (1.25, 60.0)
+    assert (again.response.stale, again.aged().response.stale) == (False, True)
+
+
+def test_what_was_kept_without_them_is_still_read() -> None:
+    kept = orjson.loads(Answer.of(LLMResponse(content="yes"), seconds=1.0, fresh=2.0).encode())
+    del kept["seconds"], kept["fresh"]
+    again = Answer.decode(orjson.dumps(kept))
+    assert again is not None
+    assert (again.response.content, again.response.original_latency, again.fresh) == ("yes", None, None)
+
+
+@pytest.mark.parametrize("name", ["seconds", "fresh"])
+@pytest.mark.parametrize("value", ["1", True, []])
+def test_a_time_that_is_no_number_is_a_miss(name: str, value: object) -> None:
+    kept = orjson.loads(Answer.of(LLMResponse(content="yes")).encode())
+    assert Answer.decode(orjson.dumps(kept | {name: value})) is None

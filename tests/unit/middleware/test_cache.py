@@ -11,6 +11,7 @@ import pytest
 from llm.cache.key import cache_key
 from llm.cache.memory import InMemoryCache
 from llm.core.call import Call
+from llm.core.choices import TokenLogprob
 from llm.core.exceptions import (
     LLMConnectionError,
     LLMException,
@@ -200,7 +201,7 @@ async def test_a_second_call_is_answered_from_the_cache_free_and_unsent(*, strea
     second = await whole(await rig.ask(stream=stream))
     assert rig.provider.calls == 1
     assert (first.cached, first.key) == (False, "key-0")
-    assert second == replace(first, cached=True, cost=0.0, attempts=0, key=None)
+    assert second == replace(first, cached=True, cost=0.0, attempts=0, key=None, original_latency=1.0)
     assert rig.layer.stats.hits == 1
     await rig.assert_nothing_left()
 
@@ -234,6 +235,63 @@ async def test_a_stream_is_replayed_without_loss() -> None:
     assert (await again.response()).tool_calls == (ToolCall("c1", "look", '{"a":1}'), ToolCall("c2", "find", "{}"))
     unary = await rig.ask()
     assert unary == await again.response()
+
+
+async def test_choices_probabilities_and_refusals_are_replayed_without_loss() -> None:
+    pieces = [
+        StreamChunk("one", logprobs=(TokenLogprob("one", -0.5, b"one", (TokenLogprob("two", -1.5),)),)),
+        StreamChunk("zwei", index=1),
+        StreamChunk("no", refused=True, index=1),
+        StreamChunk(" more"),
+        StreamChunk(finish_reason="length", index=1),
+        StreamChunk(finish_reason="stop"),
+        StreamChunk(usage=TokenUsage(5, 7, 2, 1)),
+    ]
+    rig = Rig([pieces])
+    first = await rig.ask(stream=True)
+    assert [chunk async for chunk in first] == pieces
+    await rig.rest()
+    again = await rig.ask(stream=True)
+    assert [chunk async for chunk in again] == pieces
+    assert (await again.response()).choices == (await first.response()).choices
+    unary = await rig.ask()
+    assert [choice.finish_reason for choice in unary.choices] == ["stop", "length"]
+    assert unary == await again.response()
+    assert rig.provider.calls == 1
+
+
+async def test_a_stream_that_fails_after_its_last_word_is_never_kept() -> None:
+    broken = [StreamChunk("all"), StreamChunk(finish_reason="stop"), LLMStreamInterruptedError("no closing event")]
+    rig = Rig([broken, "whole"])
+    with pytest.raises(LLMStreamInterruptedError):
+        await whole(await rig.ask(stream=True))
+    await rig.rest()
+    assert (await whole(await rig.ask(stream=True))).content == "whole"
+    await rig.rest()
+    assert rig.layer.stats.stored == 1
+
+
+@KINDS
+async def test_what_the_provider_took_is_told_of_hits_and_of_followers(*, stream: bool) -> None:
+    rig = Rig(latency=3.0)
+    leader = rig.start(stream=stream)
+    await rig.clock.sleep(1)
+    first, follower = await answers_of([leader, rig.start(stream=stream)])
+    await rig.rest()
+    hit = await whole(await rig.ask(stream=stream))
+    assert (first.original_latency, first.cached) == (None, False)
+    assert (follower.original_latency, hit.original_latency) == (3.0, 3.0)
+    assert (await whole(await rig.ask(stream=not stream))).original_latency == 3.0
+
+
+async def test_the_pause_of_a_reader_is_no_time_that_the_provider_took() -> None:
+    rig = Rig("x" * 400, latency=1.0)
+    stream = await rig.ask(stream=True)
+    await anext(stream)
+    await rig.clock.sleep(100)
+    await stream.response()
+    await rig.rest()
+    assert (await rig.ask()).original_latency == 1.0
 
 
 async def test_an_entry_ends_with_its_time_to_live() -> None:
@@ -344,6 +402,19 @@ async def test_an_answer_that_stopped_for_its_content_is_never_kept(*, stream: b
     rig = Rig([LLMResponse(content="no", finish_reason="content_filter")] * 2)
     for _ in range(2):
         assert not (await whole(await rig.ask(stream=stream))).cached
+        await rig.rest()
+
+
+async def test_of_several_choices_none_may_have_stopped_for_its_content() -> None:
+    pieces = [
+        StreamChunk("one"),
+        StreamChunk("zwei", index=1),
+        StreamChunk(finish_reason="stop"),
+        StreamChunk(finish_reason="content_filter", index=1),
+    ]
+    rig = Rig([pieces, pieces])
+    for _ in range(2):
+        assert not (await whole(await rig.ask(stream=True))).cached
         await rig.rest()
 
 

@@ -16,7 +16,7 @@ async def test_a_follower_cancelled_in_the_turn_in_which_it_is_told_reads_no_mor
     follower = asyncio.create_task(flight.follow(None))
     await clock.sleep(0)
     over: list[Broadcast] = []
-    broadcast = Broadcast(LLMStream(Replay([StreamChunk("a")] * 100)), over.append)
+    broadcast = Broadcast(LLMStream(Replay([StreamChunk("a")] * 100)), over.append, now=clock.now, asked=0.0)
     flight.landed(broadcast)
     follower.cancel()
     await asyncio.wait([follower])

@@ -119,18 +119,21 @@ def test_all_sums_add_up_whatever_happens(calls: list[tuple[Any, int, str | None
 def test_before_the_first_call_every_figure_is_there() -> None:
     shown = Metrics().snapshot()
     assert set(shown["latency"]) == {"min", "max", "mean", "p50", "p95", "p99"}
-    assert shown["cache"] == {"hits": 0, "misses": 0, "hit_ratio": 0.0, "tokens_saved": 0, "cost_saved": 0.0}
+    saved = {"tokens_saved": 0, "cost_saved": 0.0, "seconds_saved": 0.0}
+    assert shown["cache"] == {"hits": 0, "misses": 0, "hit_ratio": 0.0, **saved}
     assert (shown["total_requests"], shown["cost"], shown["errors"]) == (0, 0.0, {})
 
 
 def test_a_hit_saves_what_it_would_have_cost(clock: Clock) -> None:
     metrics = Metrics(cache_misses=lambda: 3)
     layer = MetricsMiddleware(metrics, clock, price=lambda model, usage: usage.total_tokens * 0.01)  # noqa: ARG005 - a `Price`
-    hit = LLMResponse(model="gpt-4o-mini", usage=TokenUsage(10, 5), cached=True, cost=0.0)
+    hit = LLMResponse(
+        model="gpt-4o-mini", usage=TokenUsage(10, 5), cached=True, cost=0.0, latency=0.5, original_latency=2.0
+    )
     layer.call_ended(call_of(0), LLMRequest("Hello", model="gpt-4o-mini"), hit, None)
     shown = metrics.snapshot()
-    expected = {"hits": 1, "misses": 3, "hit_ratio": 0.25, "tokens_saved": 15, "cost_saved": pytest.approx(0.15)}
-    assert shown["cache"] == expected
+    saved = {"tokens_saved": 15, "cost_saved": pytest.approx(0.15), "seconds_saved": 1.5}
+    assert shown["cache"] == {"hits": 1, "misses": 3, "hit_ratio": 0.25, **saved}
     assert (shown["cost"], shown["tokens"]["total"], shown["retries"]) == (0.0, 0, 0)
     assert shown["models"]["gpt-4o-mini"]["requests"] == 1
 

@@ -93,6 +93,8 @@ async def test_calls_are_told_by_how_they_ended(bench: Bench) -> None:
     assert bench.told("llm_retries_total", **OPENAI) == 1
     assert bench.told("llm_cache_lookups_total", outcome="hit") == 1
     assert bench.told("llm_cache_saved_tokens_total") > 0
+    assert bench.told("llm_cache_saved_seconds_total") > 0
+    assert bench.told("llm_cache_stale_total") == 0
     await bench.manager.close()
 
 
@@ -183,13 +185,13 @@ class Guarded:
 
     def get_status(self) -> dict[str, Any]:
         cache = dict.fromkeys(
-            ("hits", "semantic_hits", "semantic_skipped", "followers", "misses", "stored", "errors"), 0
+            ("hits", "semantic_hits", "semantic_skipped", "followers", "misses", "stale", "stored", "errors"), 0
         )
         breakers = {**{f"any-{number}": {"state": "closed"} for number in range(2000)}, MODEL: {"state": "open"}}
         budget = {"calls": 10, "retries": 5, "allowed": 5, "refused": 3}
         provider: dict[str, Any] = {"health": "unhealthy", "waiting": 0, "keys": []}
         provider |= {"breakers": breakers, "retry_budget": budget}
-        saved = {"cache": {"tokens_saved": 0, "cost_saved": 0.0}}
+        saved = {"cache": {"tokens_saved": 0, "cost_saved": 0.0, "seconds_saved": 0.0}}
         return {"cache": cache, "metrics": saved, "providers": {"openai": provider}, "pool": {"calls": 0}}
 
 

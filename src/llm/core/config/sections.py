@@ -81,9 +81,19 @@ class CacheConfig(fields.Section):
     max_bytes: fields.Count = Field(default=268_435_456, description="Bytes kept.")
     path: fields.Folder = Field(default=Path(".cache/llm"), description="Folder of the disk backend.")
     url: fields.RedisAddress | None = Field(default=None, description="Address for the redis backend.", repr=False)
+    memory_bytes: fields.CountOrZero = Field(
+        default=67_108_864,
+        description="Bytes that each process keeps in memory in front of the disk or redis backend; 0: none.",
+    )
     scope: Literal["shared", "user"] = Field(default="shared", description="Whether users see each other's entries.")
     single_flight: fields.Switch = Field(default=True, description="Whether identical calls at once make one request.")
     streams: fields.Switch = Field(default=True, description="Whether streams are cached.")
+    stale_while_revalidate: fields.SecondsOrZero = Field(
+        default=0.0, description="Seconds after its end that an entry is given while it is asked for again."
+    )
+    stale_if_error: fields.SecondsOrZero = Field(
+        default=0.0, description="Seconds after its end that an entry is given where the provider fails."
+    )
 
 
 class SemanticCacheConfig(fields.Section):

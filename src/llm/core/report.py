@@ -1,0 +1,38 @@
+"""What the status tells of a provider and of each of its keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .keys import KeyState
+
+if TYPE_CHECKING:
+    from .keys import Key, Slot
+    from .pool import Pool
+
+
+def provider_status(pool: Pool) -> dict[str, Any]:
+    """Return a provider's health, how many calls wait for it, and its keys by fingerprint; JSON-serialisable."""
+    slots_of: dict[Key, list[Slot]] = {}
+    for slot in pool.queue.slots:
+        slots_of.setdefault(slot.key, []).append(slot)
+    healthy = any(slot.key.serves(slot.model) for slot in pool.queue.slots)
+    return {
+        "health": "healthy" if healthy else "unhealthy",
+        "waiting": pool.queue.waiting,
+        "keys": [_key_status(pool, key, slots) for key, slots in slots_of.items()],
+    }
+
+
+def _key_status(pool: Pool, key: Key, slots: list[Slot]) -> dict[str, Any]:
+    rests = [pool.queue.cooling(slot) for slot in slots]
+    cooling = key.state is KeyState.AVAILABLE and min(rests) > 0.0
+    return {
+        "key": key.fingerprint,
+        "state": "cooling" if cooling else key.state.value,
+        "cooling_seconds": round(max(rests), 3),
+        "reason": key.reason(cooling=cooling),
+        "forbidden_models": sorted(key.forbidden),
+        "calls": key.calls,
+        "models": {slot.model: pool.queue.saturation(slot) for slot in slots},
+    }
