@@ -150,8 +150,8 @@ async def test_what_was_answered_for_another_question_is_not_kept_as_the_answer_
         await it.kept()
         parts: Any = it.manager._routes.parts  # pyright: ignore[reportPrivateUsage]
         backend = parts._layers._semantic_layers["openai"]._backend
-        async for key, _ in backend.scan(tags=(f"model:{MODEL}",)):
-            await backend.delete(key)
+        (kept,) = [key async for key, _ in backend.scan(tags=(f"model:{MODEL}",))]
+        await backend.delete(kept)
         # The one answer is gone, and so for all that were like it; a fresh one takes its place.
         assert not (await it.asks(AGAIN)).cached
         assert it.questions == [ASKED, AGAIN]
