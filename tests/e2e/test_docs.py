@@ -111,6 +111,13 @@ def test_the_commands_on_the_cache_are_the_programs(root: Path) -> None:
     assert {name for _, _, name, *_ in lines} == commands.keys()
 
 
+async def test_the_examples_on_the_semantic_cache_run_in_their_order(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, said = await run(root / "docs" / "semantic-cache.md")
+    assert capsys.readouterr().out.splitlines() == said != []
+
+
 async def test_the_sections_on_transports_are_read_and_their_clients_made(root: Path, tmp_path: Path) -> None:
     page = (root / "docs" / "transports.md").read_text(encoding="utf-8")
     blocks: list[str] = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)

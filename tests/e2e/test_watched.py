@@ -45,6 +45,7 @@ async def test_keys_limits_models_chain_and_features_change_ten_times_by_file_un
             "watch": True,
             "global": {"middleware": chain},
             "features": {"semantic_cache": turn % 2 == 0, "dashboard": False},
+            "semantic_cache": {"model": "openai/gpt-4o-mini"},
             "limits": {"users": {"default": {"cost_per_day": 10.0 + turn}}},
             "providers": {"openai": section},
         }

@@ -28,7 +28,7 @@ from llm.core.messages import (
 )
 from llm.core.structured import shape_of
 from llm.core.texts import EmbeddingInput
-from llm.core.types import LLMRequest, ToolDefinition
+from llm.core.types import LLMRequest, ToolDefinition, request_with
 from llm.core.vendor import CachePoint, VendorPart
 
 if TYPE_CHECKING:
@@ -94,6 +94,29 @@ def cache_key(
     if scope != "shared":
         decides["tenant"] = [_tenant(request, scope, user)]
     return hashlib.sha256(_canonical(decides)).hexdigest()
+
+
+def conversation_key(request: LLMRequest, *, provider: str, scope: CacheScope, vectors: str) -> str:
+    """Return the name of all that a request is but for the text of its last message, which is left out.
+
+    Requests of one name ask the same model the same way, after the same turns, for the same tenant, whatever the
+    scope; so their last texts alone decide whether they ask the same.
+
+    Args:
+        request: A request whose last message is a text.
+        provider: Section of the configuration.
+        scope: How its answer is shared, so that answers for all and for one do not mix.
+        vectors: Model by whose vectors the texts are compared.
+
+    Raises:
+        LLMInvalidRequestError: Something in it has no JSON form.
+    """
+    *before, last = request.messages
+    blank = Message(last.role, "", name=last.name)
+    asked = cache_key(
+        request_with(request, messages=(*before, blank)), provider=provider, scope="user", user=request.user
+    )
+    return hashlib.sha256(_canonical({"v": _VERSION, "asked": asked, "scope": scope, "vectors": vectors})).hexdigest()
 
 
 def _of_request(request: LLMRequest) -> dict[str, Any]:

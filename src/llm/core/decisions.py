@@ -21,7 +21,8 @@ class Decision(NamedTuple):
             attempt), `circuit_open` (not sent), `budget_spent` (not sent again), `settled`, `refunded`, `closed` (the
             ticket), `trial` (of a key that had been refused), `fell_back` (to another target), `continued` (a broken
             stream), `stale` (an answer over its time was given), `parked` (while another process asks the same),
-            `ended`, and what layers note.
+            `similar` (the answer to a question like it was given), `not_compared` (with such), `ended`, and what
+            layers note.
         detail: Which limit, key, amount or failure it was about.
     """
 
@@ -82,6 +83,11 @@ def _continued(part: tuple[str, int]) -> str:
     return f"{target} goes on at character {at}"
 
 
+def _similar(found: tuple[float, str]) -> str:
+    similarity, key = found
+    return f"{similarity:.4f} like the question answered under {key[:12]}"
+
+
 def _stale(answer: tuple[float, str]) -> str:
     seconds, why = answer
     return f"given {seconds:.3g} seconds after its time, {why}"
@@ -101,5 +107,6 @@ _WORDS: Final[Mapping[str, Callable[[Any], str]]] = {
     "circuit_open": _circuit_open,
     "fell_back": _moved,
     "continued": _continued,
+    "similar": _similar,
     "stale": _stale,
 }

@@ -354,8 +354,10 @@ class Opening:
             return parts, self._source.fixed()
 
         parts, source = await asyncio.to_thread(build)
+        routes = Routes(parts, InFlight(clock), outbox)
+        parts.lend(lambda request: LLMClient(routes, routes.configured(routes.parts.default_provider)).request(request))
         parts.begin()
-        return LLMManager(Routes(parts, InFlight(clock), outbox), source=source)
+        return LLMManager(routes, source=source)
 
 
 def _composer() -> Composer:

@@ -17,7 +17,7 @@ from .strategies import Alias, by_price, by_weight
 from .types import LLMRequest, LLMResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
     from llm.utils.clock import Clock
 
@@ -194,6 +194,9 @@ class Parts(Protocol):
             LLMConfigurationError: The configuration names what there is not.
         """
         ...
+
+    def lend(self, ask: Callable[[LLMRequest], Awaitable[LLMResponse]]) -> None:
+        """Let layers make calls of their own, for a vector for one; once, also for the parts that follow."""
 
     def begin(self) -> None:
         """Hold to the configuration's limits from now on, and take over what the parts before leave."""

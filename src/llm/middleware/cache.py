@@ -216,7 +216,8 @@ class CacheMiddleware:
         if isinstance(result, LLMStream):
             return await self._spread(result, use, flight, request, asked)
         answer = self._kept(use, result, seconds=self._clock.now() - asked)
-        self._shelf.keep(use, answer, None if flight is None else flight.hold)
+        if not result.cached:  # else it is the answer to a question like this one, and kept under that
+            self._shelf.keep(use, answer, None if flight is None else flight.hold)
         if flight is not None:
             flight.landed(answer)
             flight.gone()
@@ -315,7 +316,7 @@ class CacheMiddleware:
         self, upstream: LLMStream, use: Use, flight: Flight | None, request: LLMRequest, asked: float
     ) -> LLMStream:
         def over(broadcast: Broadcast) -> None:
-            if broadcast.response is not None:
+            if broadcast.response is not None and not broadcast.response.cached:
                 whole = self._kept(use, broadcast.response, broadcast.chunks, seconds=broadcast.seconds)
                 self._shelf.keep(use, whole, None if flight is None else flight.hold)
             if flight is not None:

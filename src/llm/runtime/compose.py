@@ -30,7 +30,7 @@ from .pools import Pools
 from .vendors import Vendors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from llm.core.call import Call
     from llm.core.config import LLMConfig
@@ -120,6 +120,10 @@ class Composition:
         """
         return Composition(config, clock=self.clock, outbox=self._outbox, transport=self._given_transport, before=self)
 
+    def lend(self, ask: Callable[[LLMRequest], Awaitable[LLMResponse]]) -> None:
+        """Let layers make calls of their own, for a vector for one; once, also for the parts that follow."""
+        self._layers.ask = ask
+
     def begin(self) -> None:
         """Hold to the configuration's limits from now on, and take over what the parts before leave."""
         self._accounts.apply()
@@ -137,7 +141,8 @@ class Composition:
         """
         pool = self._pools[provider]
         opener = RateLimitMiddleware(charges=self._charges[provider], check=pool.queue.check, clock=self.clock)
-        ordered = sorted(middleware, key=lambda layer: layer != "tracing")  # which sees all that the others do
+        names = self._layers.names(middleware)
+        ordered = sorted(names, key=lambda layer: layer != "tracing")  # which sees all that the others do
         made = [self._layers.layer(layer, provider, pool, opener) for layer in ordered]
         layers = [layer for layer in made if layer is not None]
         observers = [layer for layer in layers if isinstance(layer, CallObserver)]
@@ -196,6 +201,10 @@ class Composition:
     def _cache_status(self) -> dict[str, Any]:
         counted = ("hits", "followers", "misses", "stale", "stored", "errors")
         counts = {name: sum(getattr(stats, name) for stats in self._layers.cache_stats.values()) for name in counted}
+        similar = self._layers.semantic_stats.values()
+        counts["semantic_hits"] = sum(stats.hits for stats in similar)
+        counts["semantic_skipped"] = sum(stats.skipped for stats in similar)
+        counts["misses"] -= counts["semantic_hits"]  # which were misses of the exact one
         return {**({"backend": "none"} if self.answers is None else self.answers.status()), **counts}
 
     def warm(self) -> None:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
+from llm.core.config.checks import LAYERS
 from llm.core.exceptions import LLMConfigurationError
 from llm.middleware.cache import CacheMiddleware
 from llm.middleware.logging import LoggingMiddleware
@@ -16,14 +17,16 @@ from llm.middleware.shelf import CacheStats
 from llm.telemetry.names import PROVIDERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from llm.cache.vectors import VectorIndex
     from llm.core.config import LLMConfig
     from llm.core.config.providers import ProviderConfig
     from llm.core.pool import Pool
     from llm.core.protocols import Middleware
-    from llm.core.types import TokenUsage
+    from llm.core.types import LLMRequest, LLMResponse, TokenUsage
     from llm.middleware.rate_limiter import RateLimitMiddleware
+    from llm.middleware.semantic import SemanticMiddleware, SemanticStats
     from llm.utils.clock import Clock
     from llm.utils.redact import Secret
 
@@ -63,9 +66,22 @@ class Layers:
         self._guards = guards
         self._address = address
         self._cache_layers: dict[str, CacheMiddleware] = {}
+        self._semantic_layers: dict[str, SemanticMiddleware] = {}
         self.cache_stats: dict[str, CacheStats] = {} if before is None else before.cache_stats
         """What the cache did for each provider, also before a reload."""
-        self.metrics: Metrics = Metrics(partial(_misses, self.cache_stats)) if before is None else before.metrics
+        self.semantic_stats: dict[str, SemanticStats] = {} if before is None else before.semantic_stats
+        """What the semantic cache did for each provider, also before a reload."""
+        misses = partial(_misses, self.cache_stats, self.semantic_stats)
+        self.metrics: Metrics = Metrics(misses) if before is None else before.metrics
+        self.ask: Callable[[LLMRequest], Awaitable[LLMResponse]] | None = None if before is None else before.ask
+        """Makes a call of a layer's own; None until somebody lends it."""
+        self._questions: VectorIndex | None = None if before is None else before._questions
+
+    def names(self, middleware: Sequence[Middleware | str]) -> list[Middleware | str]:
+        """Return the layers of a chain, with those that its features add."""
+        if not self._config.features.semantic_cache:
+            return list(middleware)
+        return [name for layer in middleware for name in ((layer, "semantic_cache") if layer == "cache" else (layer,))]
 
     def layer(
         self, layer: Middleware | str, provider: str, pool: Pool, opener: RateLimitMiddleware
@@ -83,13 +99,14 @@ class Layers:
                 self._retry_policy(), clock=self._clock, rest=pool.rest, budget=self._guards.budget(provider)
             ),
             "cache": lambda: self._cache_layer(provider),
+            "semantic_cache": lambda: self._semantic_layer(provider),
             "logging": lambda: self._logging(provider),
             "metrics": lambda: MetricsMiddleware(
                 self.metrics, self._clock, provider=provider, price=partial(self._cost, provider)
             ),
             "tracing": lambda: self._tracing(provider),
         }
-        return makers[layer]() if layer in makers else _imported(layer, ", ".join(makers))
+        return makers[layer]() if layer in makers else _imported(layer, ", ".join(LAYERS))
 
     def _logging(self, provider: str) -> LoggingMiddleware:
         content = self._config.global_.log_content
@@ -146,9 +163,49 @@ class Layers:
         )
         return layer
 
+    def _semantic_layer(self, provider: str) -> SemanticMiddleware | None:
+        stated, semantic = self._config.cache, self._config.semantic_cache
+        if self._answers is None or stated is None:
+            return None
+        if provider in self._semantic_layers:
+            return self._semantic_layers[provider]
+        from llm.cache.vectors import VectorIndex  # noqa: PLC0415 - only where the feature is on
+        from llm.middleware.comparable import Terms  # noqa: PLC0415 - likewise
+        from llm.middleware.semantic import SemanticMiddleware, SemanticStats  # noqa: PLC0415 - likewise
 
-def _misses(stats: dict[str, CacheStats]) -> int:
-    return sum(each.misses for each in tuple(stats.values()))
+        if self._questions is None:
+            self._questions = VectorIndex(semantic.max_entries)
+        self._questions.resize(semantic.max_entries)
+        terms = Terms(
+            model=semantic.model or "",
+            threshold=semantic.threshold,
+            timeout=semantic.timeout,
+            ttl=stated.ttl,
+            scope=stated.scope,
+            streams=stated.streams,
+        )
+        layer = self._semantic_layers[provider] = SemanticMiddleware(
+            self._answers.backend,
+            self._questions,
+            terms,
+            provider=provider,
+            clock=self._clock,
+            ask=self._asked,
+            spawn=self._answers.write,
+            durable=stated.backend != "memory",
+            stats=self.semantic_stats.setdefault(provider, SemanticStats()),
+        )
+        return layer
+
+    def _asked(self, request: LLMRequest) -> Awaitable[LLMResponse]:
+        if self.ask is None:
+            raise RuntimeError("a layer made a call before the manager lent it a client")
+        return self.ask(request)
+
+
+def _misses(exact: dict[str, CacheStats], similar: dict[str, SemanticStats]) -> int:
+    """Return the calls that neither cache could answer."""
+    return sum(each.misses for each in tuple(exact.values())) - sum(each.hits for each in tuple(similar.values()))
 
 
 def _conventional(section: ProviderConfig) -> str:

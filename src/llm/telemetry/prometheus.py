@@ -35,6 +35,7 @@ KEY_STATES: Final = ("available", "cooling", "out_of_credit", "rejected")
 BREAKER_STATES: Final = ("closed", "open", "half_open")
 
 _MOST_MODELS: Final = 1_000  # of which breakers are told, for each provider; each is lines for whoever reads all of it
+_LOOKUPS: Final = (("hit", "hits"), ("similar", "semantic_hits"), ("follower", "followers"), ("miss", "misses"))
 _OF_MODEL: Final = ("provider", "model")
 _OF_KEY: Final = ("provider", "key")
 _OF_LIMIT: Final = ("level", "provider", "key", "model", "limit")
@@ -124,21 +125,23 @@ def _of_cache(status: dict[str, Any]) -> list[Metric]:
     lookups = _counter("llm_cache_lookups", "What the cache was asked, by what it had.", "outcome")
     stored = _counter("llm_cache_stored", "Answers that were kept.")
     errors = _counter("llm_cache_errors", "How often the cache's backend failed.")
+    skipped = _counter("llm_cache_semantic_skipped", "Questions that could not be compared, for want of a vector.")
     tokens = _counter("llm_cache_saved_tokens", "Tokens of answers that the cache gave.")
     dollars = _counter("llm_cache_saved_dollars", "What those would have cost, in US dollars.")
     seconds = _counter("llm_cache_saved_seconds", "How much later the provider would have given those.")
     stale = _counter("llm_cache_stale", "Calls that were given an answer over its time.")
     if status:
         cache, saved = status["cache"], status["metrics"]["cache"]
-        for outcome, name in (("hit", "hits"), ("follower", "followers"), ("miss", "misses")):
+        for outcome, name in _LOOKUPS:
             lookups.add_metric((outcome,), cache[name])
         stored.add_metric((), cache["stored"])
         errors.add_metric((), cache["errors"])
+        skipped.add_metric((), cache["semantic_skipped"])
         tokens.add_metric((), saved["tokens_saved"])
         dollars.add_metric((), saved["cost_saved"])
         seconds.add_metric((), saved["seconds_saved"])
         stale.add_metric((), cache["stale"])
-    return [lookups, stored, errors, tokens, dollars, seconds, stale]
+    return [lookups, stored, errors, skipped, tokens, dollars, seconds, stale]
 
 
 def _of_state(status: dict[str, Any]) -> list[Metric]:

@@ -83,7 +83,8 @@ async def test_a_changed_file_is_in_force_soon_with_its_keys_limits_models_and_f
     bench.write()
     async with LLMManager.open(bench.file, clock=bench.clock) as manager:
         assert manager.config.features.dashboard
-        bench.write("m", "n", features={"dashboard": False, "semantic_cache": True}, limits={"global": {}})
+        semantic = {"semantic_cache": {"model": "watched/m"}}
+        bench.write("m", "n", features={"dashboard": False, "semantic_cache": True}, limits={"global": {}}, **semantic)
         await bench.until(lambda: models(manager) == ("m", "n"))
         features = manager.config.features
         assert (features.dashboard, features.semantic_cache, features.graphql) == (False, True, True)

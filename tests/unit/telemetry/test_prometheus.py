@@ -184,7 +184,9 @@ class Guarded:
         return Measured()
 
     def get_status(self) -> dict[str, Any]:
-        cache = dict.fromkeys(("hits", "followers", "misses", "stale", "stored", "errors"), 0)
+        cache = dict.fromkeys(
+            ("hits", "semantic_hits", "semantic_skipped", "followers", "misses", "stale", "stored", "errors"), 0
+        )
         breakers = {**{f"any-{number}": {"state": "closed"} for number in range(2000)}, MODEL: {"state": "open"}}
         budget = {"calls": 10, "retries": 5, "allowed": 5, "refused": 3}
         provider: dict[str, Any] = {"health": "unhealthy", "waiting": 0, "keys": []}

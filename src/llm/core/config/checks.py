@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from .gateway import GatewayConfig
     from .limits import LimitsConfig
     from .providers import ProviderConfig
-    from .sections import AliasConfig, CacheConfig, GlobalConfig, PoolConfig, RetryConfig
+    from .sections import (
+        AliasConfig,
+        CacheConfig,
+        FeaturesConfig,
+        GlobalConfig,
+        PoolConfig,
+        RetryConfig,
+        SemanticCacheConfig,
+    )
 
 LAYERS = (*CHAIN, "tracing")
 """Layers that have a name of their own."""
@@ -58,6 +66,16 @@ class Whole(Protocol):
         ...
 
     @property
+    def semantic_cache(self) -> SemanticCacheConfig:
+        """How similar questions are found."""
+        ...
+
+    @property
+    def features(self) -> FeaturesConfig:
+        """Switches."""
+        ...
+
+    @property
     def limits(self) -> LimitsConfig:
         """Limits above those of single keys."""
         ...
@@ -91,6 +109,7 @@ def faults_of(config: Whole) -> list[Fault]:
         *_middleware(config.global_),
         *_numbers(config),
         *_aliases(config),
+        *_semantic_cache(config),
         *_gateway_keys(config.gateway),
     ]
 
@@ -178,6 +197,16 @@ def _aliases(config: Whole) -> Iterator[Fault]:
         for index, target in enumerate(alias.targets):
             yield from _target(f"{path}.targets[{index}]", target, config.providers)
         yield from _weights(path, alias)
+
+
+def _semantic_cache(config: Whole) -> Iterator[Fault]:
+    field, model = "semantic_cache.model", config.semantic_cache.model
+    if model is None:
+        if config.features.semantic_cache:
+            told = "features.semantic_cache needs a model that makes vectors, such as openai/text-embedding-3-small"
+            yield Fault(field, told, needs=("features.semantic_cache",))
+    elif model not in config.aliases:
+        yield from _target(field, model, config.providers)
 
 
 def _target(field: str, target: str, providers: Mapping[str, ProviderConfig]) -> Iterator[Fault]:

@@ -25,6 +25,7 @@ from .sections import (
     PoolConfig,
     Price,
     RetryConfig,
+    SemanticCacheConfig,
 )
 
 
@@ -49,6 +50,9 @@ class LLMConfig(fields.Section):
         default_factory=RetryConfig, description="How failed attempts are repeated."
     )
     cache: CacheConfig | None = Field(default=None, description="Where answers are kept; without it nothing is cached.")
+    semantic_cache: Annotated[SemanticCacheConfig, fields.Defaulted()] = Field(
+        default_factory=SemanticCacheConfig, description="How `features.semantic_cache` finds similar questions."
+    )
     limits: Annotated[LimitsConfig, fields.Defaulted()] = Field(
         default_factory=LimitsConfig, description="Limits above those of single keys."
     )

@@ -96,6 +96,25 @@ class CacheConfig(fields.Section):
     )
 
 
+class SemanticCacheConfig(fields.Section):
+    """How `features.semantic_cache` finds questions that mean the same. It needs `cache:`."""
+
+    model: fields.Text | None = Field(
+        default=None,
+        description="Model that makes the vectors: `provider/model` or an alias; the feature needs one.",
+        examples=["openai/text-embedding-3-small"],
+    )
+    threshold: fields.Share = Field(
+        default=0.95, description="Cosine, above 0 and at most 1, from which two questions may share an answer."
+    )
+    max_entries: fields.Count = Field(
+        default=10_000, description="Questions that are compared with; the least recently used leave first."
+    )
+    timeout: fields.Seconds = Field(
+        default=2.0, description="Seconds that a call waits for a vector before it goes on without."
+    )
+
+
 class PoolConfig(fields.Section):
     """How calls take keys in turn. `max_size` is the most calls of a provider in flight."""
 
