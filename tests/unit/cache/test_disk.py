@@ -547,7 +547,11 @@ async def use(key):
     await cache.put(key, key.encode(), ttl=60)
     return (await cache.get("parent")).value
 asyncio.run(use("parent"))
+def inherited(folder="/proc/self/fd"):
+    links = [os.path.join(folder, name) for name in (os.listdir(folder) if os.path.isdir(folder) else [])]
+    return [found for link in links if os.path.islink(link) and "sqlite" in (found := os.readlink(link))]
 if (child := os.fork()) == 0:
+    assert not inherited()
     assert asyncio.run(use("child")) == b"parent"
     sys.exit()
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
