@@ -855,6 +855,14 @@ def test_what_another_process_has_set_aside_already_stays(folder: Path) -> None:
     assert len(aside(folder)) == 1
 
 
+def test_text_that_is_none_is_damage(folder: Path) -> None:
+    connection = Connection(Place(str(folder), SystemClock()))
+    found = iter([b"us\xe2d", b"used"])  # a column's name, as SQLite gives it to Python
+    assert connection.run(lambda _: next(found).decode()) == "used"
+    connection.close()
+    assert len(aside(folder)) == 1
+
+
 @pytest.mark.parametrize("part", ["", "-wal"])
 async def test_flipped_bytes_never_give_a_wrong_answer_nor_end_the_cache(
     make: Callable[..., DiskCache], folder: Path, part: str
