@@ -547,7 +547,11 @@ async def use(key):
     await cache.put(key, key.encode(), ttl=60)
     return (await cache.get("parent")).value
 asyncio.run(use("parent"))
+def inherited(folder="/proc/self/fd"):
+    links = [os.path.join(folder, name) for name in (os.listdir(folder) if os.path.isdir(folder) else [])]
+    return [found for link in links if os.path.islink(link) and "sqlite" in (found := os.readlink(link))]
 if (child := os.fork()) == 0:
+    assert not inherited()
     assert asyncio.run(use("child")) == b"parent"
     sys.exit()
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -848,6 +852,14 @@ def test_what_another_process_has_set_aside_already_stays(folder: Path) -> None:
     assert one.run(work) == []
     one.close()
     other.close()
+    assert len(aside(folder)) == 1
+
+
+def test_text_that_is_none_is_damage(folder: Path) -> None:
+    connection = Connection(Place(str(folder), SystemClock()))
+    found = iter([b"us\xe2d", b"used"])  # a column's name, as SQLite gives it to Python
+    assert connection.run(lambda _: next(found).decode()) == "used"
+    connection.close()
     assert len(aside(folder)) == 1
 
 

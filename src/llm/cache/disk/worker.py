@@ -163,8 +163,7 @@ class Worker(Generic[_S]):
     def pause(self) -> threading.Lock:
         """Let the station give back what it holds; returns the lock that keeps it from going on."""
         self.turn.acquire()
-        with suppress(OSError):
-            self._station.close()
+        self._station.close()
         return self.turn
 
 

@@ -58,13 +58,9 @@ class Writer:
         self._file.run(work)
 
     def close(self) -> None:
-        """Note what was used and not told yet, and close the connection."""
-        try:
-            if self._used:
-                self.handle([])
-        finally:
-            self._counted = None
-            self._file.close()
+        """Close the connection."""
+        self._counted = None
+        self._file.close()
 
     def put(self, row: Row) -> None:
         """Put a row, in place of the one that was there."""
