@@ -270,10 +270,10 @@ class Shared(Held):
     def __init__(self) -> None:
         super().__init__()
         self.hears = False
-        self.forget: list[Callable[[str | None], None]] = []
+        self.listeners: list[Callable[[str | None], None]] = []
 
     def listen(self, forget: Callable[[str | None], None]) -> None:
-        self.forget.append(forget)
+        self.listeners.append(forget)
 
     def in_touch(self) -> bool:
         return self.hears
@@ -287,7 +287,7 @@ async def test_while_others_are_not_heard_memory_is_not_used() -> None:
     await far.put("a", b"2", ttl=60)
     assert value(await levels.get("a")) == b"2"
     far.hears = True
-    [forget] = far.forget
+    [forget] = far.listeners
     forget(None)
     assert value(await levels.get("a")) == b"2"
     assert value(levels.peek("a")) == b"2"
