@@ -122,6 +122,8 @@ class Invalidating(Protocol):
     def in_touch(self) -> bool:
         """Return whether all that others did, but for what is on its way, was told; costs next to nothing.
 
-        While it is False, nothing that was read before may be used.
+        While it is False, nothing that was read before may be used. It is asked before each use of what was read, so a
+        store that has no messages can look here at a count of removals that it keeps, and call `forget(None)` where
+        that has moved.
         """
         ...

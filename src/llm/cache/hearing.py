@@ -6,14 +6,12 @@ import asyncio
 import logging
 import random
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-
-    from .link import Channel
 
 _logger = logging.getLogger("llm.cache")
 _SILENCE: Final = 5.0  # seconds without a message, after which the server is asked whether it is still there
@@ -22,6 +20,26 @@ _FIRST: Final = 0.2  # seconds before the next try to listen; twice as long afte
 _LONGEST: Final = 30.0
 
 _REAL: Final = SystemClock()
+
+
+class Channel(Protocol):
+    """A connection that listens."""
+
+    async def subscribe(self, *channels: str) -> None:
+        """Begin to listen."""
+        ...
+
+    async def get_message(self, *, timeout: float) -> dict[str, Any] | None:  # noqa: ASYNC109 - as redis has it
+        """Return what came, None where nothing did within so many seconds."""
+        ...
+
+    async def ping(self) -> object:
+        """Ask for a sign of life, which comes as a message."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        ...
 
 
 class Hearing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from llm.utils.clock import SystemClock
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from llm.utils.clock import Clock
 
-    from .hearing import Hearing
+    from .hearing import Channel, Hearing
     from .scripts import Script
 
 _PATIENCE: Final = (
@@ -37,26 +38,6 @@ class Client(Protocol):
 
     async def aclose(self) -> None:
         """Close the connections."""
-        ...
-
-
-class Channel(Protocol):
-    """A connection that listens."""
-
-    async def subscribe(self, *channels: str) -> None:
-        """Begin to listen."""
-        ...
-
-    async def get_message(self, *, timeout: float) -> dict[str, Any] | None:  # noqa: ASYNC109 - as redis has it
-        """Return what came, None where nothing did within so many seconds."""
-        ...
-
-    async def ping(self) -> object:
-        """Ask for a sign of life, which comes as a message."""
-        ...
-
-    async def aclose(self) -> None:
-        """Close the connection."""
         ...
 
 
@@ -164,17 +145,12 @@ class Link:
             RuntimeError: The server refused it.
             LookupError: The server does not know the script that it names.
         """
-        async with home.places:
+        await self._place(home)
+        try:
             self._ask()
-            try:
-                async with _REAL.timeout(_PATIENCE):
-                    answer = await home.client.execute_command(*command)
-            except Exception as error:  # noqa: BLE001 - a cluster's driver has errors of many kinds
-                failure = self._failure(error)
-            else:
-                self._rest.worked()
-                return answer
-        raise failure  # out here, so that it leads to none of the driver's frames, which hold the password
+            return await self._answer(home, command)
+        finally:
+            home.places.release()
 
     async def close(self) -> None:
         """Close the running loop's connections; the next use opens new ones."""
@@ -182,6 +158,24 @@ class Link:
         if home is not None:
             del self._homes[asyncio.get_running_loop()]
             await home.hook.aclose()
+
+    async def _answer(self, home: Home, command: tuple[str | bytes | int, ...]) -> Any:  # noqa: ANN401 - as it came
+        try:
+            async with _REAL.timeout(_PATIENCE):
+                answer = await home.client.execute_command(*command)
+        except Exception as error:  # noqa: BLE001 - a cluster's driver has errors of many kinds
+            failure = self._failure(error)
+        else:
+            self._rest.worked()
+            return answer
+        raise failure  # out here, so that it leads to none of the driver's frames, which hold the password
+
+    async def _place(self, home: Home) -> None:
+        try:
+            async with _REAL.timeout(_PATIENCE) if home.places.locked() else nullcontext():
+                await home.places.acquire()
+        except TimeoutError:
+            raise ConnectionError(f"{self._driver.name} is too slow for all that is asked of it at once") from None
 
     async def _opened(self) -> Home:
         loop = asyncio.get_running_loop()
@@ -210,11 +204,9 @@ class Link:
 
     def _failure(self, error: Exception) -> Exception:
         told = f"{self._driver.name} failed: {self._driver.told(error)}"
-        if self._driver.unknown(error):
-            return LookupError(told)
         if self._driver.refused(error):
             self._rest.worked()
-            return RuntimeError(told)
+            return LookupError(told) if self._driver.unknown(error) else RuntimeError(told)
         self._rest.failed(self._now())
         return ConnectionError(told)
 

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
     from llm.utils.clock import Clock
 
+    from .hearing import Channel
     from .lease import Lease
-    from .link import Channel, Client, Home
+    from .link import Client, Home
     from .scripts import Script
 
 _LONGEST: Final = 315_360_000.0  # seconds, ten years: what a time to live is at most
@@ -39,7 +40,8 @@ _SHARDS: Final = 16  # of a cluster: parts of the cache that may lie on differen
 _CONNECT: Final = 0.5  # seconds for a connection: it is tried again by the next call, and a call waits for no cache
 _MOST_AT_ONCE: Final = 500  # entries that one step removes; others wait for it about a hundredth of a second
 _PAGE: Final = 50  # entries that one step of a scan returns
-_POLL: Final = 0.25  # seconds between two looks at a lease while nothing is heard of it
+_POLL: Final = 0.25  # seconds between two looks at a lease while nothing can be heard of it
+_POLL_IN_TOUCH: Final = 4.0  # and while it can: a connection may break without a sign; each waits for some part of it
 _SECOND: Final = 1_000_000  # microseconds
 
 
@@ -200,10 +202,9 @@ class RedisCache:
                 patience = until - self._clock.now()
                 if patience <= 0:
                     return False
-                ends = (rest + 1) / 1000
-                look = ends if hearing.in_touch else min(ends, _POLL * random.uniform(0.5, 1.0))  # noqa: S311 - spreads processes
+                look = (_POLL_IN_TOUCH if hearing.in_touch else _POLL) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
                 with suppress(TimeoutError):
-                    async with self._clock.timeout(min(look, patience)):
+                    async with self._clock.timeout(min((rest + 1) / 1000, look, patience)):
                         return await given_back.wait()
         return True
 

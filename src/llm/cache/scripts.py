@@ -32,17 +32,23 @@ local time = redis.call('TIME')
 local turn = time[1] * 1000000 + time[2]
 local now = tonumber(ARGV[1]) or turn
 
-local function drop(key)
+local function known(key)
   local row = redis.call('HGET', about, key)
+  local read, told = pcall(cjson.decode, row or '')
+  local kinds = read and type(told) == 'table' and type(told[1]) .. type(told[2]) .. type(told[3])
+  return kinds == 'numbernumbertable' and told
+end
+
+local function drop(key)
+  local row = known(key)
+  redis.call('ZREM', used, key)
+  redis.call('ZREM', ends, key)
   if row then
-    local size, _, names = unpack(cjson.decode(row))
-    redis.call('HDEL', about, key)
-    redis.call('ZREM', used, key)
-    redis.call('ZREM', ends, key)
-    redis.call('DECRBY', total, size)
     redis.call('ZREM', tags, '\\0' .. key)
-    for _, name in ipairs(names) do redis.call('ZREM', tags, name .. '\\0' .. key) end
+    for _, name in ipairs(row[3]) do redis.call('ZREM', tags, name .. '\\0' .. key) end
+    redis.call('DECRBY', total, math.floor(row[1]))
   end
+  redis.call('HDEL', about, key)
   return redis.call('UNLINK', at .. ':v:' .. key) == 1 and row, row
 end
 
@@ -72,11 +78,12 @@ local function each(wanted, from, most, older, visit)
   local rows = redis.call('ZRANGEBYLEX', tags, start, '(' .. tag .. '\\1', 'LIMIT', 0, most)
   for _, row in ipairs(rows) do
     local key = string.sub(row, #tag + 2)
-    local known = redis.call('HGET', about, key)
-    if known then
-      local _, ttl, names = unpack(cjson.decode(known))
-      local carried, fits = {}, ttl - left(key) >= older
-      for _, name in ipairs(names) do carried[name] = true end
+    local entry = known(key)
+    if not entry then
+      redis.call('ZREM', tags, row)
+    else
+      local carried, fits = {}, entry[2] - left(key) >= older
+      for _, name in ipairs(entry[3]) do carried[name] = true end
       for _, name in ipairs(wanted) do fits = fits and carried[name] end
       if fits then visit(key) end
     end
@@ -111,15 +118,20 @@ WRITE: Final = Script(
     + """
 local channel, sender, key, value = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local row, max_entries, max_bytes = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
+if value ~= '' then
+  redis.call('SET', at .. ':full', '', 'XX')  -- changes nothing, and is refused where memory is full: now or never
+end
 mend()
-local _, known = drop(key)
-if known then redis.call('PUBLISH', channel, 'gone ' .. sender .. ' ' .. key) end
+local _, before = drop(key)
+if before then redis.call('PUBLISH', channel, 'gone ' .. sender .. ' ' .. key) end
 if value == '' then return end
 local size, ttl, names = unpack(cjson.decode(row))
 if size > max_bytes then return end
 trim(64)
 while redis.call('ZCARD', used) >= max_entries or (tonumber(redis.call('GET', total)) or 0) + size > max_bytes do
-  drop(redis.call('ZRANGE', used, 0, 0)[1])
+  local oldest = redis.call('ZRANGE', used, 0, 0)[1]
+  if not oldest then redis.call('DEL', total) break end
+  drop(oldest)
 end
 redis.call('SET', at .. ':v:' .. key, value, 'PX', math.ceil(ttl / 1000))
 redis.call('HSET', about, key, row)

@@ -20,11 +20,12 @@ from llm.testing import FakeClock
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
     from contextlib import AbstractContextManager
 
-    from llm.utils.clock import Clock
     from tests.conftest import RedisServer
+
+    from llm.utils.clock import Clock
 
 CLOCK = SystemClock()
 AT = "{llm:cache:0}"
@@ -53,7 +54,7 @@ async def cache(server: RedisServer) -> AsyncIterator[RedisCache]:
 
 
 @asynccontextmanager
-async def closing(cache: RedisCache) -> AsyncIterator[RedisCache]:
+async def closing(cache: RedisCache) -> AsyncGenerator[RedisCache]:
     try:
         yield cache
     finally:
@@ -76,17 +77,18 @@ def integer(server: RedisServer, *command: str) -> int:
 async def test_ages_and_ends_are_by_the_servers_time_and_redis_removes_by_itself(
     cache: RedisCache, server: RedisServer
 ) -> None:
-    await cache.put("a", b"1", ttl=0.08)
-    entry = await cache.get("a")
-    assert entry is not None
-    assert 0 < integer(server, "PTTL", f"{AT}:v:a") <= 80
+    await cache.put("a", b"1", ttl=60)
+    assert 50_000 < integer(server, "PTTL", f"{AT}:v:a") <= 60_000
+    young = await cache.get("a")
     await CLOCK.sleep(0.03)
     older = await cache.get("a")
+    assert young is not None
     assert older is not None
-    assert 0 <= entry.age < 0.03 <= older.age < 0.08
-    await CLOCK.sleep(0.06)
-    assert await cache.get("a") is None
-    assert integer(server, "EXISTS", f"{AT}:v:a") == 0
+    assert 0 <= young.age <= older.age - 0.03 < 10
+    await cache.put("b", b"1", ttl=0.03)
+    await CLOCK.sleep(0.04)
+    assert await cache.get("b") is None
+    assert integer(server, "EXISTS", f"{AT}:v:b") == 0
 
 
 async def test_an_endless_time_to_live_is_a_long_one(cache: RedisCache) -> None:
@@ -154,17 +156,20 @@ async def test_tags_that_look_like_others_are_told_apart(cache: RedisCache) -> N
     assert sorted([key async for key, _ in cache.scan()]) == ["l", "m"]
 
 
+@pytest.mark.parametrize("goes_on", [False, True])
 @pytest.mark.parametrize("part", ["used", "ends", "about", "tags", "bytes"])
 async def test_when_redis_evicts_a_part_of_the_index_nothing_escapes_a_removal(
-    cache: RedisCache, server: RedisServer, part: str
+    cache: RedisCache, server: RedisServer, part: str, *, goes_on: bool
 ) -> None:
     await cache.put("a", b"1", ttl=60, tags=["user:u"])
     server.command("DEL", f"{AT}:{part}")
+    if goes_on:
+        await cache.put("c", b"1", ttl=60)
     await cache.remove(tags=["user:u"])
     assert await cache.get("a") is None
     await cache.put("b", b"2", ttl=60, tags=["user:u"])
     assert await cache.remove(tags=["user:u"]) == 1
-    assert await cache.usage() == CacheUsage(0, 0)
+    assert (await cache.usage()).entries == goes_on
 
 
 async def test_what_redis_evicted_is_not_there(cache: RedisCache, server: RedisServer) -> None:
@@ -261,16 +266,18 @@ async def test_a_server_that_is_gone_fails_at_once_and_is_used_again_when_it_is_
     async with closing(make(own.url, clock=clock)) as cache:
         await cache.put("a", b"1", ttl=60)
         own.kill()
-        with at_most(1), pytest.raises(ConnectionError, match=r"Redis at 127\.0\.0\.1:\d+ failed"):
+        with at_most(1), pytest.raises(ConnectionError, match=r"Redis at 127\.0\.0\.1:\d+ failed") as caught:
             await cache.get("a")
+        assert (caught.value.__cause__, caught.value.__context__) == (None, None)
         own.start()
-        with at_most(0.1), pytest.raises(ConnectionError, match="left alone for a while"):
+        with at_most(0.1), pytest.raises(ConnectionError, match="left alone"):
             await cache.get("a")
         await clock.advance(1)
         assert await cache.get("a") is None
         await cache.put("a", b"1", ttl=60)
         own.kill()
         own.start()
+        await CLOCK.sleep(0.02)
         assert await cache.get("a") is None  # connections that broke meanwhile are no failure
 
 
@@ -305,6 +312,59 @@ async def test_a_server_that_stops_answering_stops_no_call(own: RedisServer) -> 
         assert await cache.exists("a")
 
 
+async def test_behind_a_server_that_stops_answering_nobody_waits_for_his_turn(own: RedisServer) -> None:
+    pid = number(own, r"process_id:(\d+)", "INFO", "server")
+    async with closing(make(own.url)) as cache:
+        assert not await cache.exists("a")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with at_most(2):
+                asked = [asyncio.create_task(cache.get("a")) for _ in range(100)]
+                await asyncio.wait(asked)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert all(isinstance(task.exception(), ConnectionError) for task in asked)
+
+
+async def test_a_server_that_is_slow_makes_nobody_wait_long_for_his_turn() -> None:
+    """It answers each command after 0.3 seconds; 16 of 64 have a place at once."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            while data := await reader.read(10_000):
+                if b"EVALSHA" in data:
+                    await CLOCK.sleep(0.3)
+                writer.write(b"$17\r\ncluster_enabled:0\r\n" if b"INFO" in data else b":0\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        address = "redis://{}:{}".format(*server.sockets[0].getsockname())
+        async with closing(make(address)) as cache:
+            with at_most(3):
+                asked = [asyncio.create_task(cache.exists("a")) for _ in range(64)]
+                await asyncio.wait(asked)
+    said = [str(task.exception()) for task in asked]
+    assert sum("too slow for all" in text for text in said) >= 16
+
+
+async def test_a_row_of_the_index_that_is_foreign_stops_nothing(cache: RedisCache, server: RedisServer) -> None:
+    for row in ("no json", "7", "[1,2]", "[[],2,[]]", "[1.5,2,[]]"):
+        await cache.put("a", b"1", ttl=60, tags=["t"])
+        server.command("HSET", f"{AT}:about", "a", row)
+        assert [key async for key, _ in cache.scan(tags=["t"])] == []
+        await cache.put("a", b"2", ttl=60, tags=["t"])
+        assert await cache.get("a") is not None
+        assert await cache.remove(tags=["t"]) == 1
+
+
+async def test_a_count_of_bytes_that_is_wrong_stops_nothing(cache: RedisCache, server: RedisServer) -> None:
+    await cache.put("a", b"1", ttl=60)
+    server.command("SET", f"{AT}:bytes", "1000000")
+    await cache.put("b", b"1", ttl=60)
+    assert await cache.exists("b")
+    assert await cache.usage() == CacheUsage(1, 1)
+
+
 async def test_something_else_that_takes_the_connection_and_says_nothing_stops_no_call() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         async with closing(make(f"redis://127.0.0.1:{silent.getsockname()[1]}")) as cache:
@@ -316,7 +376,7 @@ async def test_a_server_out_of_memory_refuses_what_is_new_and_gives_what_it_has(
     async with closing(make(own.url)) as cache:
         await cache.put("a", b"1", ttl=60)
         own.command("CONFIG", "SET", "maxmemory", "1")
-        with pytest.raises(RuntimeError, match="(?i)out ?of ?memory"):
+        with pytest.raises(RuntimeError, match="OutOfMemoryError"):
             await cache.put("b", b"1", ttl=60)
         assert await cache.get("a") is not None
         assert await cache.delete("a")
@@ -343,8 +403,9 @@ async def test_the_password_is_used_and_shown_nowhere(own: RedisServer) -> None:
             with pytest.raises(ConnectionError, match="AuthenticationError") as caught:
                 await cache.get("a")
             shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
-            told = "".join(shown.format()).replace(address, "")  # which is the test's own variable
-            assert "battery" not in told + repr(cache) + repr(vars(cache))
+            ours = [frame.locals for frame in shown.stack if frame.filename != __file__]
+            assert len(ours) > 2
+            assert "battery" not in str(caught.value) + repr(ours) + repr(cache) + repr(vars(cache))
             assert caught.value.__context__ is None
 
 
@@ -380,10 +441,10 @@ def test_a_unix_socket_is_an_address_too() -> None:
     assert repr(make("unix:///run/redis.sock")) == "RedisCache(Redis at /run/redis.sock)"
 
 
-@pytest.mark.parametrize("bounds", [{"max_entries": 0}, {"max_bytes": 0}])
-def test_a_bound_below_one_is_an_error(bounds: dict[str, int]) -> None:
+@pytest.mark.parametrize(("max_entries", "max_bytes"), [(0, 1), (1, 0)])
+def test_a_bound_below_one_is_an_error(max_entries: int, max_bytes: int) -> None:
     with pytest.raises(ValueError, match="expected 1 or more"):
-        make("redis://h", **bounds)
+        make("redis://h", max_entries=max_entries, max_bytes=max_bytes)
 
 
 def test_without_the_package_the_error_says_what_to_type(fresh_python: Callable[[str], str]) -> None:
@@ -429,24 +490,27 @@ cache = RedisCache({server.url!r}, max_entries=9, max_bytes=99)
 
 async def main():
     await cache.put("a", b"1", ttl=60)
-    home = await cache._link.home()
-    pid = os.fork()
-    if pid == 0:
-        assert cache._link.here() is None
-        os._exit(7)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
-    pid = os.fork()
-    if pid == 0:
-        asyncio._set_running_loop(None)
-        found = asyncio.new_event_loop().run_until_complete(cache.get("a"))
-        os._exit(8 if found.value == b"1" else 9)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 8
-    for _ in range(3):
-        assert (await cache.get("a")).value == b"1"
-    await cache.close()
-    print("fine")
 
-asyncio.run(main())
+
+def child(loop):
+    pid = os.fork()
+    if pid == 0:
+        found = loop.run_until_complete(cache.get("a"))
+        own = cache._link._homes[loop].pid == os.getpid()
+        os._exit(7 if own and found.value == b"1" else 8)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+loop = asyncio.new_event_loop()
+loop.run_until_complete(main())
+fresh = asyncio.new_event_loop()
+child(fresh)
+child(loop)
+for _ in range(3):
+    assert loop.run_until_complete(cache.get("a")).value == b"1"
+loop.run_until_complete(cache.close())
+loop.close()
+fresh.close()
+print("fine")
 """)
     assert told == "fine\n"
 
@@ -479,5 +543,15 @@ async def test_on_a_cluster_the_cache_is_spread_and_all_methods_work(
             assert await cache.lease("a", 10) is None
             await lease.release()
             assert await cache.released("a", 1)
+            async with closing(make(server.url)) as other:
+                heard: list[str | None] = []
+                other.listen(heard.append)
+                assert await other.exists("2")
+                async with CLOCK.timeout(5):
+                    while not other.in_touch():
+                        await CLOCK.sleep(0.01)
+                    await cache.delete("2")
+                    while "2" not in heard:
+                        await CLOCK.sleep(0.01)
             await cache.clear()
             assert await cache.usage() == CacheUsage(0, 0)
