@@ -76,9 +76,9 @@ class Conduct:
                     result = await self._fitted(result, request.response_model)
         except BaseException as raised:
             error = self._failure(raised, brake)
-            stale = self._instead_of(error)
-            if stale is not None:
-                return stale
+            kept = self._instead_of(error)
+            if kept is not None:
+                return kept
             self._ended(None, error)
             if error is raised:
                 raise

@@ -38,9 +38,8 @@ async def test_hits_and_followers_save_what_the_first_answer_took_less_what_they
             await clock.sleep(0)
             hits = [await ask(client, stream=kind) for kind in (False, True)]
             saved = manager.get_status()["metrics"]["cache"]
-    assert (first.original_latency, first.latency) == (None, pytest.approx(4.0))
-    assert (follower.original_latency, follower.latency) == (pytest.approx(4.0), pytest.approx(1.0))
-    assert [hit.original_latency for hit in hits] == [pytest.approx(4.0)] * 2
+    assert [answer.original_latency for answer in (first, follower, *hits)] == [None, *[pytest.approx(4.0)] * 3]
+    assert [first.latency, follower.latency] == pytest.approx([4.0, 1.0])
     assert saved["seconds_saved"] == pytest.approx(3.0 + 4.0 + 4.0)
     assert saved["tokens_saved"] == 3 * first.usage.total_tokens
     assert saved["cost_saved"] == pytest.approx(3 * (first.cost or 0.0)) != 0.0
