@@ -192,6 +192,10 @@ class TokenBucket(Timed):
         """Return the share that is gone."""
         return min(1.0, max(0.0, 1.0 - self._refilled(now) / self.capacity))
 
+    def free(self, now: float) -> float:
+        """Return what it holds, less what is kept back for others."""
+        return self._refilled(now) - self._reckoning.margin(now, self.period)
+
     def _refilled(self, now: float) -> float:
         elapsed = now - self._refills_from
         if elapsed <= 0.0:

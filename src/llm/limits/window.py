@@ -201,6 +201,12 @@ class SlidingWindow(Timed):
         self._expire(now)
         return min(1.0, max(0.0, self._sum / self.capacity))
 
+    def free(self, now: float) -> float:
+        """Return what fits beside what is counted, less what is kept back for others."""
+        self._expire(now)
+        least = self.capacity * (1 - _UNSURE) if now < self._asked_until else self.capacity
+        return least - self._sum - self._reckoning.margin(now, self.period)
+
     @property
     def grains(self) -> Iterable[Grain]:
         """What it remembers, in order of time."""

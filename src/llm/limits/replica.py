@@ -1,0 +1,254 @@
+"""One process's copy of an account that several share, and how far it has read what the others wrote."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from llm.core.call import Charge
+
+from .base import FREE, Binding
+from .ledger import BEGINNING, Gone, Resting, Room, Settled, Standing, Taken, Waiting
+from .pace import Pace
+from .per_call import PerCall
+from .taken import hear, tell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from .base import Holds, Limit, Unit
+    from .ledger import Entry, Position, Read
+    from .memory import Account
+
+_NOTHING: Final = Charge(requests=0)
+_SOON: Final = 0.001  # seconds: an answer of the store is on its way
+_UNITS: Final[tuple[Unit, ...]] = ("input_tokens", "output_tokens", "total_tokens", "cost", "requests")
+
+
+class Replica:
+    """An account's copy: its limits with all that was taken, in the order of the log.
+
+    What this process asks for is *kept* until the answer is there: it is not taken before all that the log puts before
+    it. What it took itself is in the log, too, and is skipped there.
+
+    Attributes:
+        name: The account's name in the store.
+        account: The copy.
+        position: How far it has read.
+        epoch: How often the log began anew.
+        read_at: Monotonic seconds of the last news; `-inf` before the first.
+        alone: Whether the store is lost: nobody is in line, and nothing is heard.
+        parts: By how many processes the room is divided meanwhile; 1 for all of it.
+    """
+
+    __slots__ = (
+        "_kept", "_line", "_mine", "_others", "_process", "_shadows",
+        "account", "alone", "epoch", "name", "parts", "position", "read_at",
+    )  # fmt: skip
+
+    def __init__(self, name: str, account: Account, process: str) -> None:
+        """Know nothing of the others yet; `process` is this one's name in the log."""
+        self.name: str = name
+        self.account: Account = account
+        self.position: Position = BEGINNING
+        self.epoch: int = 0
+        self.read_at: float = -math.inf
+        self.alone: bool = False
+        self.parts: int = 1
+        self._process = process
+        self._kept: dict[str, Charge] = {}
+        self._mine: dict[str, Holds] = {}
+        self._others: dict[str, tuple[str, Holds]] = {}
+        self._line: dict[str, Waiting] = {}
+        self._shadows: dict[str, tuple[Holds, int]] = {}
+
+    # --- what the log says --------------------------------------------------------------------------------------------
+
+    def apply(self, read: Read, now: float, epoch: int) -> list[Limit]:
+        """Bring the copy up to date; returns the limits to which something was given back.
+
+        `epoch` is the copy's as the store was asked: of several answers that tell of a new log the first counts.
+        """
+        if read.afresh and epoch == self.epoch:
+            self.epoch += 1
+            self.position = BEGINNING
+            self._line.clear()
+        elif epoch != self.epoch and not read.afresh:
+            return []  # of a log that is no more
+        returned = False
+        for entry in read.entries:
+            if _order(entry.at) > _order(self.position):
+                returned |= self._follow(entry, now)
+                self.position = entry.at
+        if _order(read.upto) > _order(self.position):
+            self.position = read.upto
+        self.read_at = now
+        return list(self.account.limits) if returned else []
+
+    def _follow(self, entry: Entry, now: float) -> bool:
+        """Do what an entry says; return whether it gives something back."""
+        at, event, own = now - entry.age, entry.event, entry.process == self._process
+        match event:
+            case Taken():
+                self._line.pop(entry.process, None)
+                self._follow_taking(entry.process, event, now if own else at)
+                return True  # who waited behind it may be the first now
+            case Waiting():
+                self._line[entry.process] = event
+            case Gone():
+                self._line.pop(entry.process, None)
+                if event.dead:
+                    self._bury(entry.process, at)
+                return True
+            case Settled() if not own:
+                _, holds = self._others.pop(event.call, ("", []))
+                for limit, hold in holds:
+                    limit.settle(at, hold, getattr(event.used, limit.unit))
+                return True
+            case Resting() if not own:
+                self.account.cooling_until = max(self.account.cooling_until, at + event.seconds)
+            case Standing() if not own:
+                for limit in self.account.limits:
+                    hear(limit, now, event.taken.get(limit.name, ()), entry.age)
+            case _:
+                pass
+        return False
+
+    def _follow_taking(self, process: str, event: Taken, at: float) -> None:
+        if process != self._process:
+            if event.call not in self._others:
+                self._others[event.call] = (process, self._take(event.charge, at))
+        elif event.call in self._kept:
+            del self._kept[event.call]
+            self._mine[event.call] = self._take(event.charge, at)
+
+    def _bury(self, process: str, at: float) -> None:
+        """Give back the places of a process that is no more; its tokens may have been sent, and stay taken."""
+        for call in [call for call, (owner, _) in self._others.items() if owner == process]:
+            for limit, hold in self._others.pop(call)[1]:
+                if not limit.timed:
+                    limit.settle(at, hold, 0.0)
+
+    # --- what this process takes --------------------------------------------------------------------------------------
+
+    def keep(self, call: str, charge: Charge) -> None:
+        """Hold an amount back that the store is being asked for."""
+        self._kept[call] = charge
+
+    def drop(self, call: str) -> None:
+        """Hold it back no more: the store said no, or nothing."""
+        self._kept.pop(call, None)
+
+    def confirmed(self, call: str, charge: Charge, now: float) -> Holds:
+        """Return what was taken for a call whose entry is in the log, of which all was applied."""
+        holds = self._mine.pop(call, None)
+        if holds is None:
+            self.drop(call)
+            holds = self._take(charge, now)
+        return holds
+
+    def take(self, call: str, charge: Charge, now: float) -> Holds:
+        """Take without the store, and as much again for each other process where the room is divided."""
+        holds = self._take(charge, now)
+        more = self.parts - 1
+        if more:
+            shadows: Holds = [
+                (limit, limit.take(now, more * getattr(charge, limit.unit)))
+                for limit in self.account.limits
+                if not isinstance(limit, PerCall | Pace)
+            ]
+            self._shadows[call] = (shadows, more)
+        return holds
+
+    def settle(self, call: str, used: Charge, now: float) -> None:
+        """Correct what was taken for others beside a call of ours, which ended."""
+        shadows, more = self._shadows.get(call, ((), 0))
+        for limit, hold in shadows:
+            limit.settle(now, hold, more * getattr(used, limit.unit))
+
+    def rejoin(self, now: float) -> None:
+        """Count by the log again: what was taken for others they have written themselves."""
+        self.alone, self.parts = False, 1
+        for shadows, _ in self._shadows.values():
+            for limit, hold in shadows:
+                limit.settle(now, hold, 0.0)
+        self._shadows.clear()
+
+    def _take(self, charge: Charge, at: float) -> Holds:
+        return [(limit, limit.take(at, getattr(charge, limit.unit))) for limit in self.account.limits]
+
+    # --- what is free -------------------------------------------------------------------------------------------------
+
+    def bound(self, charge: Charge, now: float, priority: int = 0) -> Binding:
+        """Return what a charge waits for: the limits, what is being asked for, and those who stand in line before."""
+        kept = _sum(self._kept.values())
+        before = _NOTHING if self.alone else self._before(priority)
+        found = FREE
+        for limit in self.account.limits:
+            each = self._wait(limit, charge, now, kept, before)
+            if each.seconds > found.seconds:
+                found = each
+        return found
+
+    def room(self, now: float, priority: int = 0) -> Room:
+        """Return the least that is free over all limits, by unit."""
+        kept, before = _sum(self._kept.values()), self._before(priority)
+        room = dict.fromkeys((*_UNITS, "running"), math.inf)
+        for limit in self.account.limits:
+            free = limit.free(now) - getattr(kept, limit.unit)
+            if not limit.refuses:
+                free -= getattr(before, limit.unit)
+            unit = limit.unit if limit.timed else "running"
+            room[unit] = min(room[unit], free)
+        return Room(**room)
+
+    def standing(self, now: float) -> Standing:
+        """Return what is known to be taken of each limit."""
+        taken = {limit.name: tell(limit, now) for limit in self.account.limits}
+        return Standing({name: told for name, told in taken.items() if told})
+
+    @property
+    def stands(self) -> Waiting | None:
+        """For what this process stands in line, as far as it was read; None where it does not."""
+        return self._line.get(self._process)
+
+    def _before(self, priority: int) -> Charge:
+        """Return what those wait for who stand in line before a call of ours."""
+        charges: list[Charge] = []
+        own = self._process in self._line
+        for process, waiting in self._line.items():
+            if process == self._process:
+                own = False
+            elif waiting.priority > priority or (waiting.priority == priority and (own or not self.stands)):
+                charges.append(waiting.charge)
+        return _sum(charges)
+
+    def _wait(self, limit: Limit, charge: Charge, now: float, kept: Charge, before: Charge) -> Binding:
+        amount = getattr(charge, limit.unit)
+        asked = getattr(kept, limit.unit)
+        if isinstance(limit, PerCall) or amount > limit.capacity:
+            return Binding(limit.wait(now, amount), limit)
+        if isinstance(limit, Pace) and asked:
+            return Binding(_SOON)
+        if limit.refuses:  # those before would be refused as well
+            seconds = limit.wait(now, amount)
+            if seconds <= 0.0 and asked and limit.wait(now, min(amount + asked, limit.capacity)) > 0.0:
+                return Binding(_SOON)
+            return Binding(seconds, limit)
+        wanted = amount * self.parts + asked + getattr(before, limit.unit)
+        seconds = limit.wait(now, min(wanted, limit.capacity))
+        over = 0.0 if self.parts > 1 else wanted - limit.capacity
+        if over > 0.0:
+            seconds = max(_SOON, seconds + over * getattr(limit, "period", 0.0) / limit.capacity)
+        return Binding(seconds, limit)
+
+
+def _order(position: Position) -> tuple[int, ...]:
+    return tuple(map(int, position.split("-")))
+
+
+def _sum(charges: Iterable[Charge]) -> Charge:
+    total: Sequence[float] = _NOTHING
+    for charge in charges:
+        total = [one + other for one, other in zip(total, charge, strict=True)]
+    return Charge(*total)  # type: ignore[arg-type]
