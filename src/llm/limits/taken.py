@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Told: TypeAlias = "Sequence[tuple[float, float]]"
 """Pairs of seconds ago and amount."""
 
+_SLACK: Final = 1.0  # second that two views of the same taking may differ by
 _MOST: Final = 64
 """Pairs that are told of a window: more of them are laid together, as of the latest."""
 
@@ -68,6 +69,3 @@ def _missing(told: Iterable[tuple[float, float]], own: Iterable[tuple[float, flo
             added += more
             missing.append((ago, more))
     return missing[::-1]
-
-
-_SLACK: Final = 1.0  # second that two clocks' views of the same taking may differ by

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from llm.core.pool import Pool
     from llm.core.protocols import Middleware, Transport
     from llm.core.types import LLMRequest, LLMResponse
+    from llm.limits.sharing import Sharing
     from llm.utils.clock import Clock
 
 
@@ -64,7 +66,6 @@ class Composition:
         Raises:
             LLMConfigurationError: It names a provider, a layer or a backend that there is not.
         """
-        _refuse_unbuilt(config)
         self.config: LLMConfig = config
         self.clock: Clock = clock
         self.default_provider: str = config.default_provider
@@ -73,7 +74,8 @@ class Composition:
         self._own_transport: DirectTransport | None = None if transport is not None else self._connections(before)
         self._transport: Transport = cast("Transport", transport or self._own_transport)
         self._vendors = Vendors(self._transport)
-        self._accounts: Accounts = Accounts(config, clock, None if before is None else before._accounts)
+        self._sharing: Sharing | None = self._store(before)
+        self._accounts: Accounts = Accounts(config, clock, None if before is None else before._accounts, self._sharing)
         self._guards: Guards = Guards(
             config, clock=clock, lock=self._accounts.book.lock, before=None if before is None else before._guards
         )
@@ -99,6 +101,7 @@ class Composition:
             accounts=self._accounts,
             vendors=self._vendors,
             guards=self._guards,
+            sharing=self._sharing,
         )
         self._pools: dict[str, Pool] = {
             name: pools.pool(name, section, self._settlement(name, section))
@@ -125,6 +128,8 @@ class Composition:
     def begin(self) -> None:
         """Hold to the configuration's limits from now on, and take over what the parts before leave."""
         self._accounts.apply()
+        if self._sharing is not None:
+            self._sharing.policy = self.config.limits.on_store_loss
         self._upkeep.start()
         before, self._before = self._before, None
         if before is not None:
@@ -179,7 +184,7 @@ class Composition:
             "models": self._layers.metrics.models(),
             "users": {name: {**counts, "resets_in": self._resets_in(name)} for name, counts in users.items()},
             "cache": self._cache_status(),
-            "limits": self._accounts.status(),
+            "limits": self._limits_status(),
             "calls": self._journal.snapshot(),
         }
 
@@ -194,6 +199,10 @@ class Composition:
     def _resets_in(self, user: str) -> float | None:
         seconds = self._accounts.resets_in(user)
         return None if seconds is None else round(seconds, 3)
+
+    def _limits_status(self) -> dict[str, Any]:
+        shares = self._accounts.status()
+        return shares if self._sharing is None else {**shares, "store": self._sharing.status()}
 
     def _cache_status(self) -> dict[str, Any]:
         counted = ("hits", "followers", "misses", "stored", "errors")
@@ -215,13 +224,15 @@ class Composition:
                 self.cost(name, model, TokenUsage())
 
     async def close(self) -> None:
-        """Close the keys' clients, the cache and our own connections."""
+        """Close the keys' clients, the cache, the limits' store and our own connections."""
         await self._upkeep.close()
         for pool in self._pools.values():
             await pool.close()
         await self._vendors.close()
         if self._cache is not None:
             await self._cache.close()
+        if self._sharing is not None:
+            await self._sharing.close()
         if self._own_transport is not None:
             await self._own_transport.close()
 
@@ -285,7 +296,22 @@ class Composition:
             return before._cache
         return _cache_backend(stated, self.clock)
 
+    def _store(self, before: Composition | None) -> Sharing | None:
+        """Return the store of the limits; None where they are this process's own."""
+        stated = self.config.limits
+        if stated.store == "memory":
+            return None
+        if before is not None and before._sharing is not None:
+            return before._sharing
+        from llm.limits.redis import RedisLedger  # noqa: PLC0415 - only where limits are shared
+        from llm.limits.sharing import Sharing  # noqa: PLC0415
+
+        make = partial(RedisLedger, stated.url, clock=self.clock, dice=random.random)
+        return Sharing(make, clock=self.clock, spawn=self._outbox.spawn, policy=stated.on_store_loss)
+
     def _hand_over(self, heir: Composition) -> None:
+        if heir._sharing is self._sharing:
+            self._sharing = None
         if heir._cache is self._cache:
             self._cache = None
         if heir._own_transport is self._own_transport:
@@ -308,16 +334,6 @@ def _cache_backend(stated: CacheConfig, clock: Clock) -> CacheBackend:
     from llm.cache.memory import InMemoryCache  # noqa: PLC0415 - only where something is cached
 
     return InMemoryCache(max_entries=stated.max_entries, max_bytes=stated.max_bytes, clock=clock)
-
-
-def _refuse_unbuilt(config: LLMConfig) -> None:
-    """Refuse what is read and not built, and what it would be wrong to go on without.
-
-    Raises:
-        LLMConfigurationError: The configuration asks for it.
-    """
-    if config.limits.store != "memory":
-        raise LLMConfigurationError(f"limits.store: {config.limits.store} is not built yet; use memory")
 
 
 def _same_store(one: CacheConfig, other: CacheConfig) -> bool:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from llm.utils.clock import Clock
     from llm.utils.redact import Secret
 
+    from llm.limits.confirming import ConfirmedQueue
+    from llm.limits.sharing import Sharing
+
     from .accounts import Accounts
     from .guards import Guards
     from .vendors import Vendors
@@ -39,6 +42,7 @@ class Pools:
         accounts: Accounts,
         vendors: Vendors,
         guards: Guards,
+        sharing: Sharing | None,
     ) -> None:
         """Make no pool yet.
 
@@ -49,6 +53,7 @@ class Pools:
             accounts: What their slots' limits are counted on.
             vendors: Gives each key its way to the network.
             guards: Their breakers.
+            sharing: The store of their limits; None where they are this process's own.
         """
         self._config = config
         self._clock = clock
@@ -56,6 +61,7 @@ class Pools:
         self._accounts = accounts
         self._vendors = vendors
         self._guards = guards
+        self._sharing = sharing
 
     def pool(self, name: str, section: ProviderConfig, settlement: Settlement) -> Pool:
         """Return the pool of one provider; opens nothing.
@@ -73,7 +79,10 @@ class Pools:
             )
             for slot in section.slots
         ]
-        queue = AdmissionQueue(
+        make = (
+            AdmissionQueue if self._sharing is None else partial(_confirmed(), sharing=self._sharing, spawn=self._spawn)
+        )
+        queue = make(
             name,
             slots,
             clock=clock,
@@ -117,6 +126,12 @@ class Pools:
             max_lifetime=self._config.pool.max_lifetime,
             secret=key,
         )
+
+
+def _confirmed() -> type[ConfirmedQueue]:
+    from llm.limits.confirming import ConfirmedQueue  # noqa: PLC0415 - only where limits are shared
+
+    return ConfirmedQueue
 
 
 def _provider(made: object, kind: str) -> Provider:
