@@ -11,7 +11,7 @@ import orjson
 
 from llm.limits.ledger import BEGINNING, Entry, Gone, Position, Read, Settled, Standing, Taken, Waiting
 
-from .events import VERSION, decode, encode
+from .events import decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,41 +122,44 @@ class Book:
         self._owing |= any(isinstance(event, Standing) for event in self._sent)
         self._sent.clear()
 
-    def read(self, answer: list[Any], call: str | None) -> Read:
+    def read(self, answer: list[bytes], call: str | None) -> Read:
         """Return what the log said to an ask of that call, or to a reading."""
-        taken, reached, now, afresh, wait, wanted, revived, self.alive, raw, ground = answer
-        upto: Position = reached.decode()
-        entries = [*self._ground(ground, now), *self._entries(raw, now)]
+        *numbers, clock, reached = answer[0].decode().split(" ")
+        taken, afresh, wait, wanted, revived, self.alive, known = map(int, numbers)
+        now = _milliseconds(clock)
+        entries = self._ground(answer[1 : 1 + known], now) if known else []
+        for at in range(1 + known, len(answer), 2):
+            entry = self._entry(answer[at].decode(), answer[at + 1], now)
+            if entry is not None:
+                entries.append(entry)
         if taken and call is not None:
             self.running.add(call)
             self.in_line = False
         declared_dead = (self._revived or bool(revived)) and bool(self.running - {call})
         self._revived = False
         self._owing |= bool(afresh) or declared_dead
-        self.upto = upto
-        return Read(bool(taken), entries, upto, bool(afresh) or declared_dead, wait / 1000, bool(wanted))
+        self.upto = reached
+        return Read(bool(taken), entries, reached, bool(afresh) or declared_dead, wait / 1000, bool(wanted))
 
-    def _entries(self, raw: list[Any], now: int) -> list[Entry]:
-        entries = [self._entry(place.decode(), fields, now) for place, fields in raw]
-        return [entry for entry in entries if entry is not None]
-
-    def _entry(self, at: Position, fields: list[bytes] | None, now: int) -> Entry | None:
-        found = decode(fields[1]) if fields and fields[0] == VERSION else None
+    def _entry(self, at: Position, data: bytes, now: int) -> Entry | None:
+        found = decode(data)
         if found is None:
             self._skipped(self.account)
             return None
-        age = (now - int(at.partition("-")[0])) / 1000
-        return Entry(at, max(0.0, age), *found)
+        return Entry(at, max(0, now - _milliseconds(at)) / 1000, *found)
 
-    def _ground(self, ground: list[Any], now: int) -> list[Entry]:
-        if not ground:
-            return []
+    def _ground(self, ground: list[bytes], now: int) -> list[Entry]:
         upto, told, *events = ground
         entries: list[Entry] = []
-        for data, age in zip(events, ((now - int(told)) / 1000, *[0.0] * len(events)), strict=False):
+        for data in events:
             found = decode(data)
             if found is None:
                 self._skipped(self.account)
             else:
-                entries.append(Entry(upto.decode(), max(0.0, age), *found))
+                age = max(0, now - int(told)) / 1000 if isinstance(found[1], Standing) else 0.0
+                entries.append(Entry(upto.decode(), age, *found))
         return entries
+
+
+def _milliseconds(at: Position) -> int:
+    return int(at.partition("-")[0])

@@ -5,15 +5,12 @@ Whatever else is found there, of another version or by another hand, is nothing 
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import orjson
 
 from llm.core.call import Charge
 from llm.limits.ledger import Event, Gone, Resting, Running, Settled, Standing, Taken, Waiting
-
-VERSION: Final = b"1"
-"""The field of an entry that holds an event in these forms."""
 
 Words: TypeAlias = tuple[str, bytes, str]
 """An event as it is sent: its kind, its JSON, and what the kind needs beside it."""
@@ -52,21 +49,23 @@ def decode(data: bytes) -> tuple[str, Event] | None:
 
 
 def _event(kind: str, rest: list[Any]) -> Event | None:
+    found: Event | None = None
     match kind, rest:
         case "T", [str(call), *charge]:
-            return Taken(call, _charge(charge))
+            found = Taken(call, _charge(charge))
         case "S", [str(call), *charge]:
-            return Settled(call, _charge(charge))
+            found = Settled(call, _charge(charge))
         case "W", [int(priority), *charge]:
-            return Waiting(_charge(charge), priority)
+            found = Waiting(_charge(charge), priority)
         case "G", [0 | 1 as dead]:
-            return Gone(bool(dead))
+            found = Gone(bool(dead))
         case "R", [float() | int() as seconds]:
-            return Resting(_number(seconds))
+            found = Resting(_number(seconds))
         case "N", [taken, running, str(upto)]:
-            return Standing(_taken(taken), tuple(_running(*call) for call in running), upto)
+            found = Standing(_taken(taken), tuple(_running(*call) for call in running), upto)
         case _:
-            return None
+            pass
+    return found
 
 
 def _taken(names: dict[str, list[list[float]]]) -> dict[str, tuple[tuple[float, float], ...]]:

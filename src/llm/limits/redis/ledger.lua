@@ -6,12 +6,16 @@
 --       read:  what it has room for, the event to write where all fits (empty: only read), the ask's number
 --       write: the number up to which its asks are void, then three for each event: kind, event, what its kind needs
 --
+-- What is answered to read is one text of numbers and a place, what was known before the entries, and then of each entry
+-- its place and its event, empty where it has none: few parts, for each costs time to read.
+--
 -- An event is a JSON array that begins with its kind and its process; llm/limits/redis/events.py has their forms.
--- state  born (before all entries), grace (ms until which nobody may take), standing, upto (how far its teller had
+-- state  born (the first entry, which holds nothing), grace (ms until which nobody may take), standing, upto (how far its teller had
 --        read), told (ms), length (of the log then), trimmed (all before it may be gone), wanted (ms when a standing
---        was asked for), ticket (the last place in line), wait:<process> (its event), void:<process>
+--        was asked for), kept (ms until when all this is sure to be kept), ticket (the last place in line),
+--        wait:<process> (its event), void:<process>
 
-local ALIVE_FOR, KEPT_FOR, GRACE = 15000, 172800000, 1000 -- ms
+local ALIVE_FOR, KEPT_FOR, KEPT_ANEW, GRACE = 15000, 176400000, 3600000, 1000 -- ms
 local PAGE = 1000 -- entries that one answer brings at most
 local HISTORY, MANY, SELDOM, OFTEN = 120000, 500, 60000, 5000 -- ms, entries, ms, ms
 local PLACES = 2 ^ 36 -- in line, for each priority
@@ -44,6 +48,8 @@ local function number(value)
   return 0
 end
 
+local keep_anew = false
+
 local function add(event)
   return redis.call('XADD', log, '*', '1', event)
 end
@@ -75,6 +81,7 @@ local function stand(event, priority)
   local rank = redis.call('ZSCORE', line, me)
   local place = rank and rank - math.floor(rank / PLACES) * PLACES or redis.call('HINCRBY', state, 'ticket', 1)
   redis.call('ZADD', line, string.format('%.0f', -bounded * PLACES + place), me)
+  keep_anew = keep_anew or not rank
   redis.call('HSET', state, 'wait:' .. me, event)
 end
 
@@ -92,20 +99,19 @@ local function end_of(process)
   return leave(process)
 end
 
-local known = redis.call('HMGET', state, 'born', 'grace', 'upto', 'trimmed', 'void:' .. me)
+local fields = {'born', 'grace', 'upto', 'trimmed', 'void:' .. me, 'told', 'length', 'wanted', 'kept'}
+local known = redis.call('HMGET', state, unpack(fields))
 local born, grace, upto, trimmed, void = known[1], tonumber(known[2] or 0), known[3], known[4], tonumber(known[5] or 0)
+keep_anew = now > tonumber(known[9] or 0)
 if not born then
   redis.call('DEL', log, alive, line, state)
-  born, trimmed, upto = id(now - 1), false, false
+  born = redis.call('XADD', log, '*', '0', '')
   redis.call('HSET', state, 'born', born)
   if after ~= '0-0' then -- it was lost, and others who know what was taken may come yet
     grace = now + GRACE
     redis.call('HSET', state, 'grace', grace)
   end
 end
-local tail = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
-local last = tail and tail[1] or born
-
 local revived = redis.call('ZADD', alive, now + ALIVE_FOR, me) == 1 and after ~= '0-0'
 for _, process in ipairs(redis.call('ZRANGEBYSCORE', alive, '-inf', '(' .. now)) do
   if end_of(process) then
@@ -115,59 +121,48 @@ for _, process in ipairs(redis.call('ZRANGEBYSCORE', alive, '-inf', '(' .. now))
 end
 
 local function keep()
-  for _, key in ipairs(KEYS) do
-    redis.call('PEXPIRE', key, KEPT_FOR)
-  end
-  return redis.call('ZCARD', alive)
-end
-
--- What was written since, and whether the process must know of it before anything more is taken.
-local function since()
-  local from, lost, known_from = after, false, false
-  local entries
-  if after == '0-0' then
-    from = upto or after
-    known_from = upto
-  elseif before(after, born) or before(last, after) then
-    lost = true
-  elseif trimmed and before(after, trimmed) then
-    known_from = upto
-  elseif after ~= born then
-    entries = redis.call('XRANGE', log, after, '+', 'COUNT', PAGE + 2)
-    if entries[1] and entries[1][1] == after then
-      table.remove(entries, 1)
-    else
-      lost, entries = true, nil
+  if keep_anew then
+    redis.call('HSET', state, 'kept', now + KEPT_ANEW)
+    for _, key in ipairs(KEYS) do
+      redis.call('PEXPIRE', key, KEPT_FOR)
     end
   end
-  if lost then
-    known_from = upto
-    from = upto or '0-0'
-  elseif known_from then
-    from = upto
+end
+
+-- What was written since, how far that is, whether the log that was read is lost, whether what is known from before must
+-- be told with it, and whether the process must know of that before it takes anything.
+local function since()
+  local known_from = after == '0-0' or (trimmed and before(after, trimmed))
+  local lost = not known_from and before(after, born)
+  local entries
+  if not known_from and not lost then
+    entries = redis.call('XRANGE', log, after, '+', 'COUNT', PAGE + 2)
+    lost = not entries[1] or entries[1][1] ~= after
+    table.remove(entries, 1)
   end
-  if not entries then
-    entries = redis.call('XRANGE', log, from == '0-0' and '-' or '(' .. from, '+', 'COUNT', PAGE + 1)
+  local from = after
+  if known_from or lost then
+    from, known_from = upto or born, upto
+    entries = redis.call('XRANGE', log, '(' .. from, '+', 'COUNT', PAGE + 1)
   end
   local more = #entries > PAGE
   if more then
     table.remove(entries)
   end
-  local reached = #entries > 0 and entries[#entries][1] or (from == '0-0' and born or from)
+  local reached = #entries > 0 and entries[#entries][1] or from
   return entries, reached, lost, known_from, lost or more or known_from
 end
 
--- What the log knew before its first entry: a standing, and who stands in line.
+-- What is known from before the first entry: who told it when, and who stands in line.
 local function ground()
   local told = redis.call('HMGET', state, 'upto', 'told', 'standing')
-  local answer = {told[1], told[2], told[3]}
   for _, process in ipairs(redis.call('ZRANGE', line, 0, -1)) do
-    answer[#answer + 1] = redis.call('HGET', state, 'wait:' .. process) or ''
+    told[#told + 1] = redis.call('HGET', state, 'wait:' .. process) or ''
   end
-  return answer
+  return told
 end
 
-local function fits(entries, room, mine, in_line)
+local function fits(entries, room, mine)
   local taken, running, open, waiting = {0, 0, 0, 0, 0}, 0, {}, {}
   local function count(charge, first)
     for unit = 1, 5 do
@@ -195,7 +190,7 @@ local function fits(entries, room, mine, in_line)
       return false
     end
   end
-  if not in_line then
+  if next(waiting) and not redis.call('ZSCORE', line, me) then
     for _, event in pairs(waiting) do
       count(event, 3)
     end
@@ -211,11 +206,12 @@ local function fits(entries, room, mine, in_line)
 end
 
 local function wants_standing()
-  local times = redis.call('HMGET', state, 'told', 'length', 'wanted')
-  local told = tonumber(times[1] or string.match(born, '^%d+'))
-  local length = redis.call('XLEN', log) - (times[2] or 0)
-  local due = now - told > SELDOM or (length > MANY and now - told > OFTEN)
-  if length > 0 and due and now - (times[3] or 0) > OFTEN then
+  local old = now - tonumber(known[6] or string.match(born, '^%d+'))
+  if old <= OFTEN or now - (known[8] or 0) <= OFTEN then
+    return 0
+  end
+  local more = redis.call('XLEN', log) - (known[7] or 0)
+  if more > MANY or (more > 0 and old > SELDOM) then
     redis.call('HSET', state, 'wanted', now)
     return 1
   end
@@ -223,12 +219,11 @@ local function wants_standing()
 end
 
 local function read()
-  local entries, reached, lost, from_ground, blind = since()
+  local entries, reached, lost, known_from, blind = since()
   local taken, wanted, event = 0, 0, ARGV[5]
   local wait = math.max(0, grace - now)
   if event ~= '' and not blind and wait == 0 and tonumber(ARGV[6]) > void then
-    local in_line = redis.call('ZSCORE', line, me)
-    local fine, already = fits(entries, cjson.decode(ARGV[4]), cjson.decode(event), in_line)
+    local fine, already = fits(entries, cjson.decode(ARGV[4]), cjson.decode(event))
     if fine then
       taken = 1
       if not already then
@@ -243,12 +238,27 @@ local function read()
   if not blind and wait == 0 then
     wanted = wants_standing()
   end
-  local known_before = from_ground and ground() or {}
-  return {taken, reached, now, lost and 1 or 0, wait, wanted, revived and 1 or 0, keep(), entries, known_before}
+  keep()
+  local answer = known_from and ground() or {}
+  local numbers = {
+    taken, lost and 1 or 0, wait, wanted, revived and 1 or 0, redis.call('ZCARD', alive), #answer, id(now), reached
+  }
+  table.insert(answer, 1, table.concat(numbers, ' '))
+  for _, entry in ipairs(entries) do
+    local kept = entry[2]
+    answer[#answer + 1] = entry[1]
+    answer[#answer + 1] = kept and kept[1] == '1' and kept[2] or ''
+  end
+  return answer
+end
+
+local function last()
+  local tail = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+  return tail and tail[1] or born
 end
 
 local function put(standing, position)
-  if before(position, born) or before(last, position) or (upto and before(position, upto)) then
+  if before(position, born) or (upto and before(position, upto)) or before(last(), position) then
     return -- of a log that is no more, or older than what is known
   end
   upto = position
@@ -265,7 +275,7 @@ local function put(standing, position)
 end
 
 local function write()
-  local given_back, next_up, gone = false, false, false
+  local given_back, next_up, gone, last_before = false, false, false, last()
   if tonumber(ARGV[4]) > void then
     redis.call('HSET', state, 'void:' .. me, ARGV[4])
   end
@@ -290,8 +300,9 @@ local function write()
   if given_back or next_up then
     wake()
   end
-  local missed = not gone and before(after, last) and first_in_line() == me
-  return {missed and 1 or 0, revived and 1 or 0, keep()}
+  keep()
+  local missed = not gone and before(after, last_before) and first_in_line() == me
+  return {missed and 1 or 0, revived and 1 or 0, redis.call('ZCARD', alive)}
 end
 
 return verb == 'read' and read() or write()

@@ -19,7 +19,7 @@ from .link import Link
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from llm.limits.ledger import Ask, Event, Position
+    from llm.limits.ledger import Ask, Entry, Event, Position
     from llm.utils.clock import Clock, Timer
 
     from .link import Message
@@ -35,12 +35,13 @@ _LATEST: Final = 1.0  # seconds
 class _Asked:
     """Messages that somebody waits for, in whose answers each is one account's."""
 
-    __slots__ = ("answer", "books", "messages", "number")
+    __slots__ = ("answer", "books", "messages", "number", "sent")
 
     def __init__(self, books: list[Book], messages: list[Message], number: int) -> None:
         self.books = books
         self.messages = messages
         self.number = number
+        self.sent = False
         self.answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
 
 
@@ -89,7 +90,7 @@ class RedisLedger:
     @property
     def processes(self) -> int:
         """How many processes use the store, as far as known; 1 or more."""
-        return max((book.alive for book in self._books.values()), default=1)
+        return max((1, *(book.alive for book in self._books.values())))
 
     async def ask(self, asks: Sequence[Ask]) -> list[Read]:
         """Write all of a call's takings, or none; see `Ledger.ask`.
@@ -103,7 +104,8 @@ class RedisLedger:
         try:
             answers = await self._answered(asked)
         except BaseException:
-            self._take_back(asked, asks)
+            if asked.sent:
+                self._take_back(asked, asks)
             raise
         reads = [book.read(answer, ask.call) for book, answer, ask in zip(books, answers, asks, strict=True)]
         self._arm()
@@ -117,7 +119,8 @@ class RedisLedger:
         Raises:
             StoreLostError: The store cannot be reached.
         """
-        book, entries = self._book(account), []
+        book = self._book(account)
+        entries: list[Entry] = []
         while True:
             [answer] = await self._answered(_Asked([book], [book.reading(after)], 0))
             read = book.read(answer, None)
@@ -186,6 +189,7 @@ class RedisLedger:
         asked, self._asked = [one for one in self._asked if not one.answer.done()], []
         messages = [book.writing() for book in books]
         for one in asked:
+            one.sent = True
             messages.extend(one.messages)
         try:
             answers = await self._link.run(messages) if messages else []
