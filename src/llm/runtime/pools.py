@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     from llm.core.config import LLMConfig
     from llm.core.config.providers import ProviderConfig
     from llm.core.settlement import Settlement
-    from llm.utils.clock import Clock
-    from llm.utils.redact import Secret
-
     from llm.limits.confirming import ConfirmedQueue
     from llm.limits.sharing import Sharing
+    from llm.utils.clock import Clock
+    from llm.utils.redact import Secret
 
     from .accounts import Accounts
     from .guards import Guards
@@ -79,10 +78,9 @@ class Pools:
             )
             for slot in section.slots
         ]
-        make = (
-            AdmissionQueue if self._sharing is None else partial(_confirmed(), sharing=self._sharing, spawn=self._spawn)
-        )
-        queue = make(
+        sharing = self._sharing
+        kind = AdmissionQueue if sharing is None else partial(_confirmed(), sharing=sharing, spawn=self._spawn)
+        queue: AdmissionQueue = kind(
             name,
             slots,
             clock=clock,
