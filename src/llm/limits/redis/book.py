@@ -40,6 +40,7 @@ class Book:
         account: Its name.
         key: What the names of its keys begin with.
         upto: How far this process has read.
+        more: Whether there was more than the last answer could bring.
         running: Names of this process' calls that run.
         in_line: Whether this process stands in line.
         alive: How many processes use the account.
@@ -51,6 +52,7 @@ class Book:
         self.account: str = account
         self.key: str = key_of(account)
         self.upto: Position = BEGINNING
+        self.more: bool = False
         self.running: set[str] = set()
         self.in_line: bool = False
         self.alive: int = 1
@@ -125,7 +127,7 @@ class Book:
     def read(self, answer: list[bytes], call: str | None) -> Read:
         """Return what the log said to an ask of that call, or to a reading."""
         *numbers, clock, reached = answer[0].decode().split(" ")
-        taken, afresh, wait, wanted, revived, self.alive, known = map(int, numbers)
+        taken, afresh, wait, wanted, revived, self.alive, more, known = map(int, numbers)
         now = _milliseconds(clock)
         entries = self._ground(answer[1 : 1 + known], now) if known else []
         for at in range(1 + known, len(answer), 2):
@@ -138,7 +140,7 @@ class Book:
         declared_dead = (self._revived or bool(revived)) and bool(self.running - {call})
         self._revived = False
         self._owing |= bool(afresh) or declared_dead
-        self.upto = reached
+        self.upto, self.more = reached, bool(more)
         return Read(bool(taken), entries, reached, bool(afresh) or declared_dead, wait / 1000, bool(wanted))
 
     def _entry(self, at: Position, data: bytes, now: int) -> Entry | None:

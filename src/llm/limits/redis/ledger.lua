@@ -129,8 +129,8 @@ local function keep()
   end
 end
 
--- What was written since, how far that is, whether the log that was read is lost, whether what is known from before must
--- be told with it, and whether the process must know of that before it takes anything.
+-- What was written since, how far that is, whether there is more, whether the log that was read is lost, and whether what
+-- is known from before must be told with it.
 local function since()
   local known_from = after == '0-0' or (trimmed and before(after, trimmed))
   local lost = not known_from and before(after, born)
@@ -150,7 +150,7 @@ local function since()
     table.remove(entries)
   end
   local reached = #entries > 0 and entries[#entries][1] or from
-  return entries, reached, lost, known_from, lost or more or known_from
+  return entries, reached, more, lost, known_from
 end
 
 -- What is known from before the first entry: who told it when, and who stands in line.
@@ -219,7 +219,8 @@ local function wants_standing()
 end
 
 local function read()
-  local entries, reached, lost, known_from, blind = since()
+  local entries, reached, more, lost, known_from = since()
+  local blind = more or lost or known_from -- it must know of that before it takes anything
   local taken, wanted, event = 0, 0, ARGV[5]
   local wait = math.max(0, grace - now)
   if event ~= '' and not blind and wait == 0 and tonumber(ARGV[6]) > void then
@@ -241,7 +242,8 @@ local function read()
   keep()
   local answer = known_from and ground() or {}
   local numbers = {
-    taken, lost and 1 or 0, wait, wanted, revived and 1 or 0, redis.call('ZCARD', alive), #answer, id(now), reached
+    taken, lost and 1 or 0, wait, wanted, revived and 1 or 0, redis.call('ZCARD', alive), more and 1 or 0, #answer,
+    id(now), reached
   }
   table.insert(answer, 1, table.concat(numbers, ' '))
   for _, entry in ipairs(entries) do

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import suppress
-from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, TypedDict
+from pkgutil import get_data
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from llm.core.exceptions import LLMConfigurationError
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from redis.asyncio import Redis, RedisCluster
-    from redis.asyncio.retry import Retry
 
     from llm.utils.clock import Clock
 
@@ -26,13 +25,6 @@ _CLOSE: Final = 1.0  # seconds
 
 Message: TypeAlias = tuple[tuple[str, ...], tuple[str | bytes | int, ...]]
 """What the script is given: keys, all of one slot, and arguments."""
-
-
-class _Options(TypedDict):
-    socket_connect_timeout: float
-    socket_timeout: None
-    retry: Retry
-    protocol: int
 
 
 class Link:
@@ -45,8 +37,10 @@ class Link:
             LLMConfigurationError: The package that speaks to a Redis is missing, or the address is none.
         """
         try:
-            from redis.asyncio import Redis
+            import redis
             from redis.asyncio.connection import parse_url
+            from redis.asyncio.retry import Retry
+            from redis.backoff import NoBackoff
         except ImportError:
             raise LLMConfigurationError(
                 "limits.store: redis needs redis, which is not installed; type: pip install 'llm-manifold[redis]'"
@@ -55,11 +49,21 @@ class Link:
         self._hidden = (self._url, *_passwords(url))
         self._clock = clock
         self._client: Redis | RedisCluster | None = None
-        self._script = files("llm.limits.redis").joinpath("ledger.lua").read_text(encoding="utf-8")
-        self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+        self._script = get_data("llm.limits.redis", "ledger.lua") or b""
+        self._sha = hashlib.sha1(self._script, usedforsecurity=False).hexdigest()
         with suppress(ValueError):
             parse_url(url)
-            self._redis = Redis
+            # Whoever asks does so again, where it is worth it. What the package is, which it reads from files for each
+            # connection, no server needs to know; how to say so differs with its version.
+            unnamed = ("driver_info",) if hasattr(redis, "driver_info") else ("lib_name", "lib_version")
+            self._options: dict[str, Any] = {
+                "socket_connect_timeout": _CONNECT,
+                "socket_timeout": None,
+                "retry": Retry(NoBackoff(), 0),
+                "protocol": 2,
+                **dict.fromkeys(unnamed),
+            }
+            self._redis = redis.asyncio.Redis
             return
         raise LLMConfigurationError("limits.url: not the address of a Redis, as redis://host:6379/0 or rediss://… is")
 
@@ -83,7 +87,7 @@ class Link:
         Raises:
             StoreLostError: It cannot be made, or broke.
         """
-        listener = self._redis.from_url(self._place(), **self._options())
+        listener = self._redis.from_url(self._place(), **self._options)
         subscription = listener.pubsub(ignore_subscribe_messages=True)
         try:
             async with self._clock.timeout(_ANSWER):
@@ -108,13 +112,13 @@ class Link:
         from redis.asyncio import RedisCluster
 
         async with self._clock.timeout(_CONNECT):
-            self._client = client = self._redis.from_url(self._url.reveal(), **self._options())
+            self._client = client = self._redis.from_url(self._url.reveal(), **self._options)
             told = await client.info("server")
         if told.get("redis_mode", told.get("server_mode")) != "cluster":
             return client
         await self.close()
         async with self._clock.timeout(_CONNECT):
-            self._client = cluster = RedisCluster.from_url(self._url.reveal(), **self._options())
+            self._client = cluster = RedisCluster.from_url(self._url.reveal(), **self._options)
             await cluster.initialize()
         return cluster
 
@@ -141,18 +145,6 @@ class Link:
         host = f"[{node.host}]" if ":" in node.host else node.host
         return parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@{host}:{node.port}".lstrip("@")).geturl()
 
-    def _options(self) -> _Options:
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
-
-        # Whoever asks for something does so again, where it is worth it: what is not answered in time is told at once.
-        return {
-            "socket_connect_timeout": _CONNECT,
-            "socket_timeout": None,
-            "retry": Retry(NoBackoff(), 0),
-            "protocol": 2,
-        }
-
     def _lost(self, error: Exception) -> StoreLostError:
         reason = redact(" ".join(str(error).split()), self._hidden) or "no answer in time"
         return StoreLostError(f"the store of limits cannot be used: {type(error).__name__}: {reason}")
@@ -164,7 +156,9 @@ class Link:
                     await close()
 
 
-async def _pipelined(client: Redis | RedisCluster, command: str, script: str, messages: Sequence[Message]) -> list[Any]:
+async def _pipelined(
+    client: Redis | RedisCluster, command: str, script: str | bytes, messages: Sequence[Message]
+) -> list[Any]:
     if len(messages) == 1:  # as most do; a pipeline of one costs half as much again
         [(keys, words)] = messages
         try:

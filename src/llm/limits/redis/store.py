@@ -121,12 +121,14 @@ class RedisLedger:
         """
         book = self._book(account)
         entries: list[Entry] = []
+        afresh = False
         while True:
             [answer] = await self._answered(_Asked([book], [book.reading(after)], 0))
             read = book.read(answer, None)
             entries.extend(read.entries)
-            if read.upto == after or not read.entries:
-                return read._replace(entries=entries)
+            afresh |= read.afresh
+            if not book.more:
+                return read._replace(entries=entries, afresh=afresh)
             after = read.upto
 
     def write(self, account: str, event: Event) -> None:
