@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .sharing import Asked, Question, Sharing
 
 _NOTHING = Charge(requests=0)
+_CLEARLY = 0.005  # of a limit: what a bucket of a minute regains in 0.3 seconds
 _BRIEF = 0.005  # seconds: too short to stand in line for
 
 
@@ -361,12 +362,23 @@ class ConfirmedQueue(AdmissionQueue):
         replica = self._sharing.replica(account)
         if not (closely or self.waiting or account.listens(now)):
             return
-        told = partial(super().learn, slot, holds, heard, closely=closely)
+        told = partial(self._learn, replica, partial(super().learn, slot, holds, heard, closely=closely))
         sent = max([hold.at for _, hold in holds], default=now)
         if closely or replica is None or replica.alone or replica.read_at >= sent + GUARD:
             told()
         else:
             self._sharing.after_news(replica, told)
+
+    def _learn(self, replica: Replica | None, learn: Callable[[], None]) -> None:
+        """Learn, and tell the others what they do not know: that the provider has clearly less than the log says."""
+        if replica is None:
+            learn()
+            return
+        now, limits = self._clock.now(), replica.account.limits
+        before = [limit.saturation(now) for limit in limits]
+        learn()
+        if any(limit.saturation(now) - share > _CLEARLY for limit, share in zip(limits, before, strict=True)):
+            self._sharing.tell(replica)
 
     def cool(self, slot: Slot, seconds: float | None) -> float:
         """Rest the slot's account, everywhere, and return for how many seconds."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 from contextlib import contextmanager
 from itertools import count
@@ -35,6 +36,7 @@ PATIENCE: Final = 30.0
 """Seconds that a call waits for a store that is lost, where `pool.acquire_timeout` is not shorter."""
 
 _PAUSE: Final = 0.02  # seconds until the store is asked again that said no for no reason that the copy knows
+_TELL: Final = 1.0  # second between two tellings of what is taken of an account
 _LOOK: Final = 0.25  # seconds after which news are read though none were heard of, while somebody waits
 
 _MEANING: Final[dict[OnLoss, str]] = {
@@ -112,6 +114,7 @@ class Sharing:
         self._reading: dict[Replica, asyncio.Future[bool]] = {}
         self._missed: set[Replica] = set()
         self._stood: dict[Replica, Waiting] = {}
+        self._told_at: dict[Replica, float] = {}
         self._looking: Timer | None = None
         self._calls = count(1)
         self._lost = False
@@ -227,6 +230,13 @@ class Sharing:
             self._stood[replica] = waiting
             self.write(replica, waiting)
             self._watch()
+
+    def tell(self, replica: Replica) -> None:
+        """Tell what is known to be taken of an account, where that was not done in this very second."""
+        now = self._clock.now()
+        if now - self._told_at.get(replica, -math.inf) >= _TELL:
+            self._told_at[replica] = now
+            self.write(replica, replica.standing(now))
 
     # --- news ---------------------------------------------------------------------------------------------------------
 
