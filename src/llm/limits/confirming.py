@@ -13,20 +13,20 @@ from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from llm.core.call import CallState, Charge
+from llm.core.call import CallState
 from llm.core.exceptions import LLMException, LLMInvalidRequestError
 
 from . import refusals
 from .admission import AdmissionQueue
 from .base import FREE, GUARD, MOMENT, Binding
-from .grant import Grant
+from .confirmed import NOTHING, ConfirmedGrant, Paid
 from .ledger import Resting, Waiting
 from .rotation import Choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Sequence
 
-    from llm.core.call import Call, LimitReport, Ticket
+    from llm.core.call import Call, Charge, LimitReport, Ticket
     from llm.core.keys import Slot
     from llm.utils.clock import Clock
 
@@ -34,63 +34,18 @@ if TYPE_CHECKING:
     from .breaker import Permit
     from .circuits import Circuits
     from .flow import Waiter
+    from .grant import Grant
     from .memory import Account, AccountBook
     from .replica import Replica
     from .rotation import Levels
     from .sharing import Asked, Question, Sharing
 
-_NOTHING = Charge(requests=0)
 _CLEARLY = 0.005  # of a limit: what a bucket of a minute regains in 0.3 seconds
 _BRIEF = 0.005  # seconds: too short to stand in line for
 
 
 class _NotNowError(Exception):
     """The log said no to a call that stands in no line yet."""
-
-
-class Paid(NamedTuple):
-    """Where a grant stands in the log.
-
-    Attributes:
-        sharing: What writes there.
-        call: The call's name.
-        replicas: The accounts that were paid.
-        of_key: The one of them that is the key's.
-    """
-
-    sharing: Sharing
-    call: str
-    replicas: Sequence[Replica]
-    of_key: Replica | None
-
-    def ended(self, used: Charge, of_key: Charge) -> None:
-        """Write what was used, and what the key's own limits keep."""
-        for replica in self.replicas:
-            self.sharing.ended(replica, self.call, of_key if replica is self.of_key else used)
-
-
-class ConfirmedGrant(Grant):
-    """A grant whose end the log is told."""
-
-    __slots__ = ("_paid",)
-
-    def __init__(  # noqa: PLR0913, PLR0917 - a grant's facts, and where they are written
-        self, slot: Slot, charge: Charge, holds: Holds, queue: ConfirmedQueue, permit: Permit | None, paid: Paid
-    ) -> None:
-        """Keep what the queue and the log must be told at the end."""
-        super().__init__(slot, charge, holds, queue, permit)
-        self._paid = paid
-
-    def refund(self) -> None:
-        """Give everything back: nothing was sent."""
-        self._paid.ended(_NOTHING, _NOTHING)
-        super().refund()
-
-    def settle(self, used: Charge | None, most: Charge | None = None) -> None:
-        """Correct the tokens to what was used; None keeps what was paid."""
-        known = self.charge if used is None else used
-        self._paid.ended(known, known if most is None else most)
-        super().settle(used, most)
 
 
 class _Try(NamedTuple):
@@ -156,10 +111,10 @@ class ConfirmedQueue(AdmissionQueue):
         due = None if timeout is None else self._clock.now() + timeout
         try:
             async with scope:
-                with self._sharing.patience(scope, due):
+                with self._sharing.loss.patience(scope, due):
                     return await self._confirmed(call, ticket, user)
         except TimeoutError:
-            if self._sharing.closed:
+            if self._sharing.loss.closed:
                 raise refusals.store_lost(self.provider, ticket) from None
             found = self._look(ticket, user, self._clock.now())
             raise refusals.waited_too_long(self.provider, ticket, found.bound, timeout or 0.0) from None
@@ -176,7 +131,7 @@ class ConfirmedQueue(AdmissionQueue):
             with self._lock:
                 self._circuits.passed(call, ticket.model, now)
         found = self._look(ticket, user, now)
-        if not (self.waiting or self._sharing.closed) and found.slot is not None and found.bound.seconds <= 0.0:
+        if not (self.waiting or self._sharing.loss.closed) and found.slot is not None and found.bound.seconds <= 0.0:
             with suppress(_NotNowError):
                 return await self._asked_at_once(call, ticket, user, found.slot)
             now = self._clock.now()
@@ -210,7 +165,7 @@ class ConfirmedQueue(AdmissionQueue):
                 elif account.limits or account is of_key:
                     replicas.append(replica)
         self._ring(made.ticket.model).took(made.slot)
-        if self._sharing.alone:
+        if self._sharing.loss.alone:
             self._answered(made, own, replicas, self._sharing.take_alone(replicas, charge))
         else:
             question = self._sharing.question(replicas, charge, made.ticket.priority)
@@ -274,7 +229,7 @@ class ConfirmedQueue(AdmissionQueue):
                 limit.settle(now, hold, 0.0)
         if asked is not None:
             for replica in replicas:
-                self._sharing.ended(replica, asked.call, _NOTHING)
+                self._sharing.ended(replica, asked.call, NOTHING)
 
     # --- who can pay --------------------------------------------------------------------------------------------------
 
@@ -332,11 +287,11 @@ class ConfirmedQueue(AdmissionQueue):
 
     def _let_one_go(self, now: float) -> float | None:
         self._held.clear()
-        return math.inf if self._sharing.closed else super()._let_one_go(now)
+        return math.inf if self._sharing.loss.closed else super()._let_one_go(now)
 
     def _pump(self, now: float) -> None:
         super()._pump(now)
-        if not self._sharing.alone and not self._sharing.closed:
+        if not self._sharing.loss.alone and not self._sharing.loss.closed:
             self._stand_in_line()
 
     def _stand_in_line(self) -> None:

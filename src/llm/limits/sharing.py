@@ -7,43 +7,30 @@ store is lost.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import os
-from contextlib import contextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .ledger import Ask, Gone, Settled, StoreLostError, Taken, Waiting
+from .loss import Loss
 from .memory import AccountBook
 from .replica import Replica
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from llm.core.call import Charge
-    from llm.utils.clock import Clock, Timeout, Timer
+    from llm.utils.clock import Clock, Timer
 
     from .base import Holds
     from .ledger import Event, Ledger, Read
+    from .loss import OnLoss
     from .memory import Account
-
-_logger = logging.getLogger("llm.limits")
-
-OnLoss: TypeAlias = Literal["fail_closed", "fail_open", "share"]
-
-PATIENCE: Final = 30.0
-"""Seconds that a call waits for a store that is lost, where `pool.acquire_timeout` is not shorter."""
 
 _PAUSE: Final = 0.02  # seconds until the store is asked again that said no for no reason that the copy knows
 _TELL: Final = 1.0  # second between two tellings of what is taken of an account
 _LOOK: Final = 0.25  # seconds after which news are read though none were heard of, while somebody waits
-
-_MEANING: Final[dict[OnLoss, str]] = {
-    "fail_closed": "no call is sent until it is back",
-    "fail_open": "calls go on by what this process knows",
-    "share": "calls go on within this process's part of the limits",
-}
 
 
 class Question(NamedTuple):
@@ -81,7 +68,7 @@ class Sharing:
 
     Attributes:
         book: The accounts, and the queues that wait for them; this manager's own.
-        policy: What holds while the store is lost.
+        loss: What holds while the store is lost.
     """
 
     def __init__(
@@ -100,7 +87,7 @@ class Sharing:
             spawn: Runs what must not delay a call.
             policy: What holds while the store is lost.
         """
-        self.policy: OnLoss = policy
+        self.loss: Loss = Loss(policy, clock)
         self.book: AccountBook = AccountBook()
         self._make = make
         self._made: Ledger | None = make()
@@ -117,11 +104,6 @@ class Sharing:
         self._told_at: dict[Replica, float] = {}
         self._looking: Timer | None = None
         self._calls = count(1)
-        self._lost = False
-        self._back: asyncio.Future[None] | None = None
-        self._patient: dict[Timeout, float | None] = {}
-        self._losses = 0
-        self._without = 0
 
     # --- accounts -----------------------------------------------------------------------------------------------------
 
@@ -158,23 +140,13 @@ class Sharing:
             if replica is None:
                 replica = self._by_name[name] = Replica(name, account, self._opened.process)
             while not await self._news(replica):
-                if not self.closed:  # it goes on without what the store knows
+                if self.loss.alone:  # it goes on without what the store knows
                     self._tell_loss(replica)
                     break
-                await self._return()
+                await self.loss.over(_PAUSE)
             self._replicas[account] = replica
 
     # --- taking -------------------------------------------------------------------------------------------------------
-
-    @property
-    def closed(self) -> bool:
-        """Whether nobody may take now: the store is lost, and `fail_closed` holds."""
-        return self._lost and self.policy == "fail_closed"
-
-    @property
-    def alone(self) -> bool:
-        """Whether calls are decided without the store."""
-        return self._lost and self.policy != "fail_closed"
 
     def question(self, replicas: Sequence[Replica], charge: Charge, priority: int) -> Question:
         """Return what to ask for a charge that could be taken of all these accounts, and keep it until the answer."""
@@ -201,7 +173,7 @@ class Sharing:
     def take_alone(self, replicas: Sequence[Replica], charge: Charge) -> Asked:
         """Take a charge without the store, which is told of it once it is back."""
         name, now = self._name(), self._clock.now()
-        self._without += 1
+        self.loss.without += 1
         with self.book.lock:
             holds = [held for replica in replicas for held in replica.take(name, charge, now)]
         for replica in replicas:
@@ -325,7 +297,7 @@ class Sharing:
         self._looking = None
         now = self._clock.now()
         for replica in self._stood:
-            if now - replica.read_at >= _LOOK and not self._lost:
+            if now - replica.read_at >= _LOOK and not self.loss.lost:
                 self._heard(replica.name)
         if self._stood:
             self._watch()
@@ -353,29 +325,17 @@ class Sharing:
         return f"{self._opened.process}-{next(self._calls)}"
 
     def _changed(self, lost: bool) -> None:  # noqa: FBT001 - the seam's
-        if lost == self._lost:
-            return
-        if lost:
-            self._lose()
-        else:
+        if not lost:
             self._spawn(self._come_back())
-
-    def _lose(self) -> None:
-        self._lost = True
-        self._losses += 1
-        _logger.warning(
-            "limits.store: the store is lost: %s (limits.on_store_loss: %s)", _MEANING[self.policy], self.policy
-        )
-        for replica in self._by_name.values():
-            self._tell_loss(replica)
-        if self.closed:
-            for scope, due in self._patient.items():
-                scope.reschedule(self._bounded(due))
-        self.book.wake_others(_nobody, ())
+        elif not self.loss.lost:
+            self.loss.begin()
+            for replica in self._by_name.values():
+                self._tell_loss(replica)
+            self.book.wake_others(_nobody, ())
 
     def _tell_loss(self, replica: Replica) -> None:
         replica.alone = True
-        replica.parts = self._opened.processes if self.policy == "share" else 1
+        replica.parts = self._opened.processes if self.loss.policy == "share" else 1
 
     async def _come_back(self) -> None:
         """Read what was written meanwhile before anybody takes again."""
@@ -384,53 +344,24 @@ class Sharing:
                 if self._opened.lost:
                     return
                 await self._clock.sleep(_PAUSE)
-        if self._opened.lost or not self._lost:
+        if self._opened.lost or not self.loss.lost:
             return
-        self._lost = False
         now = self._clock.now()
         with self.book.lock:
             for replica in self._by_name.values():
                 replica.rejoin(now)
-        for scope, due in self._patient.items():
-            scope.reschedule(due)
-        _logger.info("limits.store: the store is back; calls are decided there again")
-        back, self._back = self._back, None
-        if back is not None:
-            back.set_result(None)
+        self.loss.end()
         self.book.wake_others(_nobody, ())
-
-    async def _return(self) -> None:
-        """Wait until the store is back."""
-        if self._lost:
-            back = self._back = self._back or asyncio.get_running_loop().create_future()
-            await asyncio.shield(back)
-        else:
-            await self._clock.sleep(_PAUSE)
-
-    @contextmanager
-    def patience(self, scope: Timeout, due: float | None) -> Generator[None]:
-        """Have a scope that ends at `due` end sooner while the store is lost, where calls wait for it."""
-        self._patient[scope] = due
-        if self.closed:
-            scope.reschedule(self._bounded(due))
-        try:
-            yield
-        finally:
-            del self._patient[scope]
-
-    def _bounded(self, due: float | None) -> float:
-        latest = self._clock.now() + PATIENCE
-        return latest if due is None else min(due, latest)
 
     def status(self) -> dict[str, Any]:
         """Return the store's state, and what came of its losses."""
-        ledger = self._ledger
+        ledger, loss = self._ledger, self.loss
         return {
-            "state": "unused" if ledger is None else "lost" if self._lost else "connected",
-            "on_store_loss": self.policy,
+            "state": "unused" if ledger is None else "lost" if loss.lost else "connected",
+            "on_store_loss": loss.policy,
             "processes": 1 if ledger is None else ledger.processes,
-            "losses": self._losses,
-            "calls_without": self._without,
+            "losses": loss.count,
+            "calls_without": loss.without,
         }
 
     async def close(self) -> None:
