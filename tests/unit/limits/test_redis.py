@@ -395,7 +395,7 @@ async def test_a_process_that_is_not_heard_of_gives_back_its_calls_and_its_place
     killed.ledger.write(account, standing)
     assert not (await killed.read()).afresh
     await one.read()
-    assert one.events[-1] == standing
+    assert one.events[-2:] == [Waiting(ONE, 1), standing]  # in line again, too
     killed.ledger.write(account, standing)
     await written(killed.ledger)
     assert not (await one.read()).entries  # once is enough

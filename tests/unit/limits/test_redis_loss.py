@@ -154,6 +154,8 @@ async def test_a_log_that_was_lost_is_told_to_all_and_takes_nothing_until_others
     one, other, newcomer = (make(server.url) for _ in range(3))
     after = (await one.ask("a")).upto
     behind = (await other.ask("a")).upto
+    other.ledger.write("a", Waiting(ONE, 0))
+    behind = (await other.ledger.read("a", behind)).upto
     server.command("FLUSHALL")
     read = await one.ask("a", after)
     assert (read.taken, read.afresh, list(read.entries)) == (False, True, [])
@@ -167,6 +169,8 @@ async def test_a_log_that_was_lost_is_told_to_all_and_takes_nothing_until_others
     late = await other.ask("a", behind)
     assert (late.taken, late.afresh) == (False, True)
     assert [entry.event for entry in late.entries] == [standing]
+    late = await other.ledger.read("a", late.upto)
+    assert [entry.event for entry in late.entries] == [Waiting(ONE, 0)]  # it stands in line anew
     server.command("HSET", "{llm:a}:state", "grace", "1")  # as if that time was over
     assert (await other.ask("a", late.upto)).taken
     assert (await one.ask("a", (await one.ask("a", read.upto)).upto)).taken
