@@ -269,10 +269,11 @@ class RedisLedger:
             self._ears = self._start(self._hear())
 
     async def _hear(self) -> None:
-        for attempt in count(1):
+        attempts = count(1)
+        while True:
             with suppress(StoreLostError):
                 await self._link.listen(f"llm:wake:{self.process}", self._catch_up, self._woken)
-            await self._pause(attempt)
+            await self._pause(next(attempts))
 
     def _catch_up(self) -> None:
         for book in self._books.values():
@@ -295,14 +296,14 @@ class RedisLedger:
         self._changed(True)  # noqa: FBT003 - the seam's
 
     async def _return(self) -> None:
-        for attempt in count(1):
-            await self._pause(attempt)
+        attempts = count(1)
+        while self._lost:
+            await self._pause(next(attempts))
             self._to_write.update(self._books)
             with suppress(StoreLostError):
                 while self._to_write:
                     await self._exchange()
-                break
-        self._lost = False
+                self._lost = False
         _logger.info("limits: the store is back")
         if self._ears is not None:
             self._ears = None
