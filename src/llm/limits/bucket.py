@@ -165,7 +165,7 @@ class TokenBucket(Timed):
             self._lower(level, highest)
             self._refills_from = max(now, self._refills_from)
             if epoch is not BEFORE_ALL:
-                reckoning.others_drew(now, level - highest, hold.at, self.period)
+                reckoning.others_drew(now, level - highest, hold.at, self.period, report.rounding)
             self._rise.end()
         elif epoch is not BEFORE_ALL:
             lowest = (

@@ -75,8 +75,10 @@ class Reckoning:
         """Return what came back so late that no report about `epoch` can hold it."""
         return 0.0 if epoch.until is None else self.returned - epoch.returned
 
-    def others_drew(self, now: float, amount: float, at: float, period: float) -> None:
+    def others_drew(self, now: float, amount: float, at: float, period: float, hidden: float) -> None:
         """Know that somebody else drew `amount`, as a report about a request sent at `at` tells.
+
+        `hidden` is what may be drawn unseen, since the vendor rounds what it tells; as much is kept back at least.
 
         As much may have been drawn again before the next report comes, and it comes in lumps. So a little more than
         that is kept back: what others draw in the time that reports take, or in a twelfth of the period. Once nothing
@@ -89,7 +91,7 @@ class Reckoning:
         self._recent = amount * min(1.0, horizon / since) + self._recent * math.exp(-(now - self._found_at) / age)
         self._found_at = now
         self._horizon = horizon
-        self.kept_back = max(kept_back, _SPARE * self._recent)
+        self.kept_back = max(kept_back, _SPARE * self._recent, hidden)
 
     def margin(self, now: float, period: float) -> float:
         """Return what is to be kept back for others: the more, the longer nothing was told."""

@@ -171,7 +171,7 @@ class SlidingWindow(Timed):
             self._others += missing
             self._count(hold.at, missing, now)
             if epoch is not BEFORE_ALL:
-                reckoning.others_drew(now, missing, hold.at, self.period)
+                reckoning.others_drew(now, missing, hold.at, self.period, report.rounding)
         if report.reset is not None and self._misled < _MISLED:
             self._all_back(hold, report.reset)
         reckoning.told_at = max(reckoning.told_at, hold.at)

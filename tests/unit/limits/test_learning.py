@@ -159,6 +159,18 @@ def test_as_much_as_others_took_is_kept_back_for_them_and_comes_free_once_they_s
         assert room(limit, now + 20 * MINUTE + 2.0) >= 29  # a window is careful for two seconds after a silence
 
 
+@pytest.mark.parametrize("make", [bucket, window])
+def test_what_rounding_may_hide_is_kept_back_too_once_others_are_found(
+    make: Callable[[float], TokenBucket | SlidingWindow],
+) -> None:
+    limit = make(100_000.0)
+    hold = limit.take(0.0, 100.0)
+    limit.learn(0.05, hold, report(98_000.0, limit=100_000.0, rounding=1000.0))  # at least 900 are somebody else's
+    left = free(limit, 0.05)
+    assert limit.wait(0.05, left - 1001.0) == 0.0
+    assert limit.wait(0.05, left - 999.0) > 0.0
+
+
 def test_use_of_long_ago_is_no_reason_to_keep_much_back() -> None:
     limit = bucket()
     hold = limit.take(0.0, 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
@@ -23,6 +24,7 @@ from llm.limits.ledger import (
     Running,
     Settled,
     Standing,
+    StoreLostError,
     Taken,
     Waiting,
 )
@@ -297,9 +299,13 @@ async def test_what_is_given_back_wakes_the_first_in_line_and_nobody_else(
     server: Server, account: str, make: Callable[..., RedisLedger]
 ) -> None:
     heard: list[str] = []
+
+    def tell(name: str, account: str) -> None:
+        heard.append(f"{name} {account}")
+
     copies = {name: Copy(make(server), account) for name in ("taker", "late", "first", "urgent")}
     for name, copy in copies.items():
-        copy.ledger.listen(lambda account, name=name: heard.append(f"{name} {account}"), lambda _: None)
+        copy.ledger.listen(partial(tell, name), lambda _: None)
     for call in "abc":
         await copies["taker"].ask(call=call)
     for name in ("first", "late"):
@@ -389,7 +395,7 @@ async def test_a_process_that_is_not_heard_of_gives_back_its_calls_and_its_place
     killed.ledger.write(account, standing)
     assert not (await killed.read()).afresh
     await one.read()
-    assert one.events[-1] == standing
+    assert one.events[-2:] == [Waiting(ONE, 1), standing]  # in line again, too
     killed.ledger.write(account, standing)
     await written(killed.ledger)
     assert not (await one.read()).entries  # once is enough
@@ -536,7 +542,7 @@ async def test_closing_writes_what_is_to_be_written_and_gives_all_back(
     await other.read()
     assert other.events[1:] == [Waiting(ONE, 0), Settled("x", ONE), Gone(dead=True)]
     assert other.ledger.processes == 1
-    with pytest.raises(Exception, match="closed"):
+    with pytest.raises(StoreLostError, match="closed"):
         await one.ask()
 
 
@@ -558,3 +564,19 @@ async def test_a_cluster_is_found_by_itself_and_does_the_same(
     ledger.write(name, Settled("c", ONE))
     await until(lambda: len(heard) == 2)
     assert other.processes == 2
+
+
+async def test_a_cluster_that_is_full_is_lost_and_comes_back(
+    cluster: Server, account: str, make: Callable[..., RedisLedger]
+) -> None:
+    changes: list[bool] = []
+    ledger = make(cluster)
+    ledger.listen(lambda _: None, changes.append)
+    copies = [Copy(ledger, account + name) for name in "ab"]
+    await ledger.ask([copy.asking() for copy in copies])
+    cluster.command("CONFIG", "SET", "maxmemory", "1")
+    with pytest.raises(StoreLostError, match="maxmemory"):
+        await ledger.ask([copy.asking() for copy in copies])
+    cluster.command("CONFIG", "SET", "maxmemory", "0")
+    await until(lambda: changes == [True, False])
+    assert all(read.taken for read in await ledger.ask([copy.asking() for copy in copies]))

@@ -42,7 +42,7 @@ class Book:
         upto: How far this process has read.
         more: Whether there was more than the last answer could bring.
         running: Names of this process' calls that run.
-        in_line: Whether this process stands in line.
+        waiting: What this process stands in line for; None where it does not.
         alive: How many processes use the account.
         void: Number up to which this process' asks are not to be heard any more.
     """
@@ -54,7 +54,7 @@ class Book:
         self.upto: Position = BEGINNING
         self.more: bool = False
         self.running: set[str] = set()
-        self.in_line: bool = False
+        self.waiting: Waiting | None = None
         self.alive: int = 1
         self.void: int = 0
         self._process = process
@@ -68,7 +68,7 @@ class Book:
     @property
     def holds(self) -> bool:
         """Whether others must know that this process lives."""
-        return self.in_line or bool(self.running)
+        return self.waiting is not None or bool(self.running)
 
     @property
     def queued(self) -> int:
@@ -84,9 +84,9 @@ class Book:
             case Settled(call):
                 self.running.discard(call)
             case Waiting():
-                self.in_line = True
+                self.waiting = event
             case Gone(dead):
-                self.in_line = False
+                self.waiting = None
                 if dead:
                     self.running.clear()
             case _:
@@ -113,9 +113,13 @@ class Book:
 
     def wrote(self, answer: list[Any]) -> bool:
         """Know that it was heard; returns whether something happened for which this process is first in line."""
+        told = any(isinstance(event, Waiting | Gone) for event in self._sent)
         self._sent.clear()
         missed, revived, self.alive = answer
-        self._revived |= bool(revived)
+        if revived:
+            self._revived = True
+            if not told:
+                self._stand_anew()
         return bool(missed)
 
     def unsent(self) -> None:
@@ -136,12 +140,19 @@ class Book:
                 entries.append(entry)
         if taken and call is not None:
             self.running.add(call)
-            self.in_line = False
+            self.waiting = None
+        if afresh or revived:
+            self._stand_anew()
         declared_dead = (self._revived or bool(revived)) and bool(self.running - {call})
         self._revived = False
         self._owing |= bool(afresh) or declared_dead
         self.upto, self.more = reached, bool(more)
         return Read(bool(taken), entries, reached, bool(afresh) or declared_dead, wait / 1000, bool(wanted))
+
+    def _stand_anew(self) -> None:
+        """Stand in line again, where the log knows nothing of it any more."""
+        if self.waiting is not None:
+            self.put(self.waiting)
 
     def _entry(self, at: Position, data: bytes, now: int) -> Entry | None:
         found = decode(data)
@@ -154,12 +165,10 @@ class Book:
         upto, told, *events = ground
         entries: list[Entry] = []
         for data in events:
-            found = decode(data)
-            if found is None:
-                self._skipped(self.account)
-            else:
-                age = max(0, now - int(told)) / 1000 if isinstance(found[1], Standing) else 0.0
-                entries.append(Entry(upto.decode(), age, *found))
+            entry = self._entry(upto.decode(), data, now)
+            if entry is not None:
+                age = max(0, now - int(told)) / 1000 if isinstance(entry.event, Standing) else 0.0
+                entries.append(entry._replace(age=age))
         return entries
 
 

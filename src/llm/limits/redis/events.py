@@ -5,7 +5,7 @@ Whatever else is found there, of another version or by another hand, is nothing 
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, assert_never
 
 import orjson
 
@@ -33,6 +33,8 @@ def encode(process: str, event: Event, *, logged: bool = True) -> Words:
             known = {name: [[*pair] for pair in pairs] for name, pairs in taken.items()}
             calls = [[call.call, call.process, *_amounts(call.charge)] for call in running]
             return "N" if logged else "P", _json("N", process, known, calls, upto), upto
+        case _:
+            assert_never(event)
 
 
 def decode(data: bytes) -> tuple[str, Event] | None:

@@ -17,7 +17,7 @@ from .book import Book
 from .link import Link
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from llm.limits.ledger import Ask, Entry, Event, Position
     from llm.utils.clock import Clock, Timer
@@ -75,6 +75,7 @@ class RedisLedger:
         self._carrier: asyncio.Task[None] | None = None
         self._returning: asyncio.Task[None] | None = None
         self._ears: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._beat: Timer | None = None
         self._lost = False
         self._closed = False
@@ -107,7 +108,7 @@ class RedisLedger:
             if asked.sent:
                 self._take_back(asked, asks)
             raise
-        reads = [book.read(answer, ask.call) for book, answer, ask in zip(books, answers, asks, strict=True)]
+        reads = [self._read(book, answer, ask.call) for book, answer, ask in zip(books, answers, asks, strict=True)]
         self._arm()
         if all(read.taken for read in reads):
             return reads
@@ -124,7 +125,7 @@ class RedisLedger:
         afresh = False
         while True:
             [answer] = await self._answered(_Asked([book], [book.reading(after)], 0))
-            read = book.read(answer, None)
+            read = self._read(book, answer, None)
             entries.extend(read.entries)
             afresh |= read.afresh
             if not book.more:
@@ -154,6 +155,7 @@ class RedisLedger:
         for book in self._books.values():
             self.write(book.account, Gone(dead=True))
         self._closed = True
+        _fail(self._asked, StoreLostError("the store of limits is closed"))
         if self._beat is not None:
             self._beat.cancel()
         try:
@@ -165,6 +167,13 @@ class RedisLedger:
 
     # What is asked and written, and the answers.
 
+    def _read(self, book: Book, answer: list[bytes], call: str | None) -> Read:
+        read = book.read(answer, call)
+        if book.queued and not self._closed:
+            self._to_write[book.account] = book
+            self._go()
+        return read
+
     async def _answered(self, asked: _Asked) -> list[Any]:
         if self._closed or self._lost:
             raise StoreLostError("the store of limits is closed" if self._closed else "the store of limits is lost")
@@ -174,14 +183,15 @@ class RedisLedger:
 
     def _go(self) -> None:
         if self._carrier is None and not self._lost:
-            self._carrier = asyncio.create_task(self._carry())
+            self._carrier = self._start(self._carry())
 
     async def _carry(self) -> None:
         try:
             while self._asked or self._to_write:
                 await self._exchange()
         except StoreLostError as error:
-            self._lose(error)
+            if not self._closed:
+                self._lose(error)
         finally:
             self._carrier = None
 
@@ -199,8 +209,8 @@ class RedisLedger:
             for book in books:
                 book.unsent()
                 self._to_write[book.account] = book
-            lost = error if isinstance(error, StoreLostError) else StoreLostError("the store of limits is closed")
-            _fail(asked, lost)
+            closed = StoreLostError("the store of limits is closed")
+            _fail(asked, error if isinstance(error, StoreLostError) else closed)
             raise
         self._pass_on(books, asked, answers)
 
@@ -256,17 +266,18 @@ class RedisLedger:
 
     def _listen(self) -> None:
         if self._ears is None and not self._lost:
-            self._ears = asyncio.create_task(self._hear())
+            self._ears = self._start(self._hear())
 
     async def _hear(self) -> None:
-        for attempt in count(1):
+        attempts = count(1)
+        while True:
             with suppress(StoreLostError):
                 await self._link.listen(f"llm:wake:{self.process}", self._catch_up, self._woken)
-            await self._pause(attempt)
+            await self._pause(next(attempts))
 
     def _catch_up(self) -> None:
         for book in self._books.values():
-            if book.in_line:
+            if book.waiting is not None:
                 self._heard(book.account)
 
     def _woken(self, key: bytes) -> None:
@@ -277,24 +288,22 @@ class RedisLedger:
     # Being lost, and coming back.
 
     def _lose(self, error: StoreLostError) -> None:
-        if self._lost or self._closed:
-            return
         self._lost = True
         _logger.warning("limits: %s", error)
         if self._ears is not None:
             self._ears.cancel()
-        self._returning = asyncio.create_task(self._return())
+        self._returning = self._start(self._return())
         self._changed(True)  # noqa: FBT003 - the seam's
 
     async def _return(self) -> None:
-        for attempt in count(1):
-            await self._pause(attempt)
+        attempts = count(1)
+        while self._lost:
+            await self._pause(next(attempts))
             self._to_write.update(self._books)
             with suppress(StoreLostError):
                 while self._to_write:
                     await self._exchange()
-                break
-        self._lost, self._returning = False, None
+                self._lost = False
         _logger.info("limits: the store is back")
         if self._ears is not None:
             self._ears = None
@@ -304,13 +313,17 @@ class RedisLedger:
     async def _pause(self, attempt: int) -> None:
         await self._clock.sleep(full_jitter(attempt, (1 + self._dice()) / 2, initial=_SOON, maximum=_LATEST))
 
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
     async def _end_tasks(self) -> None:
-        tasks = [task for task in (self._carrier, self._returning, self._ears) if task is not None]
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        _fail(self._asked, StoreLostError("the store of limits is closed"))
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
 
 def _fail(asked: Sequence[_Asked], error: StoreLostError) -> None:
