@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from benchmarks.limits.bound import bound_s
-from benchmarks.limits.scenario import Scenario  # noqa: TC001 - dataclasses
+from benchmarks.limits.scenario import Scenario
 from benchmarks.limits.server import Tally
 from benchmarks.programs import first_line, program
-
 
 _PATIENCE: Final = 3.0  # times the bound
 _GRACE_S: Final = 60.0  # to start and to end

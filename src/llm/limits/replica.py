@@ -81,9 +81,9 @@ class Replica:
             self._line.clear()
         elif epoch != self.epoch and not read.afresh:
             return []  # of a log that is no more
-        returned = False
+        returned, known = False, _order(self.position)
         for entry in read.entries:
-            if _order(entry.at) > _order(self.position):
+            if _order(entry.at) > known:
                 returned |= self._follow(entry, now)
                 if not isinstance(entry.event, Standing):  # which may come before what it did not know yet
                     self.position = entry.at

@@ -254,6 +254,9 @@ class Sharing:
             now = self._clock.now()
             with self.book.lock:
                 return Asked(call, [held for each in replicas for held in each.confirmed(call, question.charge, now)])
+        if len(replicas) > 1:  # one may have taken, and left the line, that gave it back since another had no room
+            for replica in replicas:
+                self._stood.pop(replica, None)
         if [replica.position for replica in replicas] == before:
             self._pause(replicas)
         return None
@@ -264,8 +267,6 @@ class Sharing:
             afresh = read.afresh and epoch == replica.epoch
             given_back = replica.apply(read, now, epoch)
             replica.rests_until = max(replica.rests_until, now + read.wait)
-        if afresh:
-            self._stood.pop(replica, None)
         if afresh or read.wants_standing:
             self.write(replica, replica.standing(now))
         if given_back and self.book.sleepers:
