@@ -31,16 +31,15 @@ def main() -> int:
     asked = parser.parse_args()
     whole = scenario(asked.scenario, asked.seed)
     jobs = whole if asked.times == 1.0 else generate(asked.scenario, asked.seed, times=asked.times)
-    outcome = run(Plan(jobs, asked.url, asked.processes, 0.0 if jobs is whole else asked.times))
+    result, tally = run(Plan(jobs, asked.url, asked.processes, 0.0 if jobs is whole else asked.times))
     bound = bound_s(jobs)
-    refused, doubled = outcome.tally.refused, outcome.tally.doubled
     print(  # noqa: T201 - a command line
-        f"{asked.processes} processes, {len(jobs.jobs)} jobs: {outcome.answered} answered in {outcome.finish_s:.1f} s, "
-        f"{outcome.finish_s / bound:.3f} x the bound of {bound:.1f} s; {refused} refused, {doubled} doubled; "
-        f"CPU {', '.join(f'{seconds:.1f}' for seconds in outcome.cpu_s)} s; failed: {outcome.failed or 'none'}"
+        f"{asked.processes} processes, {len(jobs.jobs)} jobs: {len(result.answered)} answered in {result.finish_s:.1f} s, "
+        f"{result.finish_s / bound:.3f} x the bound of {bound:.1f} s; {tally.refused} refused, {tally.doubled} doubled; "
+        f"CPU {', '.join(f'{seconds:.1f}' for seconds in result.cpu_s)} s; failed: {result.failed or 'none'}"
     )
-    met = outcome.answered == len(jobs.jobs) and not doubled and refused <= _REFUSALS
-    return 0 if met and outcome.finish_s <= _RATIO * bound else 1
+    met = len(result.answered) == len(jobs.jobs) and not tally.doubled and tally.refused <= _REFUSALS
+    return 0 if met and result.finish_s <= _RATIO * bound else 1
 
 
 if __name__ == "__main__":

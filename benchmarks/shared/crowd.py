@@ -7,10 +7,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from benchmarks.limits.bound import bound_s
 from benchmarks.limits.scenario import Scenario
@@ -30,21 +30,17 @@ class Plan:
         url: The limits' store.
         processes: How many processes do the jobs, each its part of them.
         times: What the scenario was generated with; 0 for a stored one.
-        more: What else is configured of the limits.
-        beside: Is told of the processes as they go, and may end one.
     """
 
     scenario: Scenario
     url: str
     processes: int = 4
-    times: float = 1.0
-    more: dict[str, Any] = field(default_factory=dict[str, Any])
-    beside: Callable[[list[subprocess.Popen[str]]], None] | None = None
+    times: float = 0.0
 
 
 @dataclass(slots=True)
-class Outcome:
-    """What came of it.
+class Result:
+    """What came of the processes.
 
     Attributes:
         answered: Jobs with their own answer.
@@ -52,52 +48,62 @@ class Outcome:
         finish_s: Seconds from the start of all to the last answer.
         cpu_s: CPU seconds of each process that ended by itself.
         stores: What each of those saw of the limits' store.
-        tally: What the server saw.
     """
 
-    tally: Tally
-    answered: int = 0
+    answered: list[str] = field(default_factory=list[str])
     failed: dict[str, int] = field(default_factory=dict[str, int])
     finish_s: float = 0.0
     cpu_s: list[float] = field(default_factory=list[float])
     stores: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
 
 
-def run(plan: Plan) -> Outcome:
-    """Start server and processes, let all go at once, and wait for the last answer."""
+Workers: TypeAlias = "list[subprocess.Popen[str]]"
+
+
+def run(plan: Plan) -> tuple[Result, Tally]:
+    """Start server and processes, let all go at once, and wait for the last answer; returns what the server saw, too."""
     scenario = plan.scenario
-    outcome = Outcome(Tally(0, 0, 0))
-    with ExitStack() as programs:
-        server = programs.enter_context(
-            program(
-                sys.executable,
-                "benchmarks.limits.socket_server",
-                scenario.name,
-                str(scenario.seed),
-                str(plan.times),
-                str(len(scenario.jobs)),
-            )
-        )
+    arguments = (scenario.name, str(scenario.seed), str(plan.times), str(len(scenario.jobs)))
+    with program(sys.executable, "benchmarks.limits.socket_server", *arguments) as server:
         base_url = first_line(server)
-        workers = [
-            programs.enter_context(program(sys.executable, "benchmarks.shared.worker")) for _ in range(plan.processes)
-        ]
-        for number, worker in enumerate(workers):
-            _tell(worker, _work(plan, base_url, number))
+        works = [_work(plan, base_url, number) for number in range(plan.processes)]
+        result = send(works, _PATIENCE * bound_s(scenario) + _GRACE_S)
+        said, _ = server.communicate("", timeout=_GRACE_S)
+    return result, Tally(**json.loads(said))
+
+
+def send(
+    works: Sequence[dict[str, Any]],
+    seconds: float,
+    *,
+    ready: Callable[[], None] = lambda: None,
+    beside: Callable[[Workers], None] = lambda _: None,
+) -> Result:
+    """Have a process do each of these works, all from the same moment on.
+
+    Args:
+        works: What `worker` reads.
+        seconds: When to give up.
+        ready: Is called when all are ready.
+        beside: Is told of the processes as they go, and may end one.
+    """
+    result = Result()
+    with ExitStack() as programs:
+        workers = [programs.enter_context(program(sys.executable, "benchmarks.shared.worker")) for _ in works]
+        for worker, work in zip(workers, works, strict=True):
+            _tell(worker, work)
         for worker in workers:
             first_line(worker)
+        ready()
         started = time.perf_counter()
-        readers = [threading.Thread(target=_read, args=(worker, outcome, started)) for worker in workers]
+        readers = [threading.Thread(target=_read, args=(worker, result, started), daemon=True) for worker in workers]
         for worker, reader in zip(workers, readers, strict=True):
             _tell(worker, {"go": True})
             reader.start()
-        if plan.beside is not None:
-            plan.beside(workers)
+        beside(workers)
         for reader in readers:
-            reader.join(_PATIENCE * bound_s(scenario) + _GRACE_S)
-        said, _ = server.communicate("", timeout=_GRACE_S)
-        outcome.tally = Tally(**json.loads(said))
-    return outcome
+            reader.join(max(0.0, started + seconds - time.perf_counter()))
+    return result
 
 
 def _work(plan: Plan, base_url: str, number: int) -> dict[str, Any]:
@@ -110,7 +116,6 @@ def _work(plan: Plan, base_url: str, number: int) -> dict[str, Any]:
         "keys": list(scenario.keys),
         "groups": groups,
         "limits": [scenario.limits[group].stated() for group in groups],
-        "more": plan.more,
         "jobs": [
             {"tag": job.tag, "prompt": job.prompt, "max_tokens": job.max_tokens}
             for job in scenario.jobs[number :: plan.processes]
@@ -124,16 +129,16 @@ def _tell(process: subprocess.Popen[str], line: dict[str, Any]) -> None:
         process.stdin.flush()
 
 
-def _read(process: subprocess.Popen[str], outcome: Outcome, started: float) -> None:
+def _read(process: subprocess.Popen[str], result: Result, started: float) -> None:
     """Take in what a process says until it ends."""
     for line in process.stdout or ():
         said = json.loads(line)
         if said.get("right"):
-            outcome.answered += 1
-            outcome.finish_s = max(outcome.finish_s, time.perf_counter() - started)
+            result.answered.append(said["tag"])
+            result.finish_s = max(result.finish_s, time.perf_counter() - started)
         elif "tag" in said:
             error = said.get("error", "another answer")
-            outcome.failed[error] = outcome.failed.get(error, 0) + 1
+            result.failed[error] = result.failed.get(error, 0) + 1
         else:
-            outcome.cpu_s.append(said["cpu"])
-            outcome.stores.append(said["store"])
+            result.cpu_s.append(said["cpu"])
+            result.stores.append(said["store"])

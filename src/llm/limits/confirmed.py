@@ -46,7 +46,7 @@ class Paid(NamedTuple):
 class ConfirmedGrant(Grant):
     """A grant whose end the log is told."""
 
-    __slots__ = ("_paid",)
+    __slots__ = ("_count", "_paid")
 
     def __init__(  # noqa: PLR0913, PLR0917 - a grant's facts, and where they are written
         self, slot: Slot, charge: Charge, holds: Holds, queue: Ledger, permit: Permit | None, paid: Paid
@@ -54,6 +54,7 @@ class ConfirmedGrant(Grant):
         """Keep what the queue and the log must be told at the end."""
         super().__init__(slot, charge, holds, queue, permit)
         self._paid = paid
+        self._count = len(holds)
 
     def refund(self) -> None:
         """Give everything back: nothing was sent."""
@@ -63,5 +64,8 @@ class ConfirmedGrant(Grant):
     def settle(self, used: Charge | None, most: Charge | None = None) -> None:
         """Correct the tokens to what was used; None keeps what was paid."""
         known = self.charge if used is None else used
-        self._paid.ended(known, known if most is None else most)
+        of_key = known if most is None else most
+        if len(self._holds) < self._count:  # the provider said that it was refused, and took nothing there
+            of_key = NOTHING
+        self._paid.ended(known, of_key)
         super().settle(used, most)

@@ -11,7 +11,7 @@ from .base import FREE, Binding
 from .ledger import BEGINNING, Gone, Resting, Room, Running, Settled, Standing, Taken, Waiting
 from .pace import Pace
 from .per_call import PerCall
-from .taken import hear, tell
+from .taken import crowd, hear, tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _NOTHING: Final = Charge(requests=0)
 _MANY: Final = 1000  # calls that ended, which the log may name a second time
+_OVERTAKING: Final = 1.0  # second by which a process that has to connect first may be late
 _SOON: Final = 0.001  # seconds: an answer of the store is on its way
 _UNITS: Final[tuple[Unit, ...]] = ("input_tokens", "output_tokens", "total_tokens", "cost", "requests")
 
@@ -44,7 +45,7 @@ class Replica:
     """
 
     __slots__ = (
-        "_asked", "_ended", "_kept", "_line", "_mine", "_others", "_own", "_process", "_shadows",
+        "_asked", "_crowded", "_ended", "_kept", "_line", "_mine", "_others", "_own", "_process", "_shadows",
         "account", "alone", "epoch", "name", "parts", "position", "read_at", "rests_until",
     )  # fmt: skip
 
@@ -61,6 +62,7 @@ class Replica:
         self._process = process
         self._kept: dict[str, Charge] = {}
         self._asked = _NOTHING
+        self._crowded = -1
         self._mine: dict[str, Holds] = {}
         self._own: dict[str, tuple[Charge, Holds]] = {}
         self._others: dict[str, tuple[str, Charge, Holds]] = {}
@@ -218,6 +220,10 @@ class Replica:
         self._process = process
 
     def _take(self, charge: Charge, at: float, *, timed: bool = True) -> Holds:
+        if self._crowded != self.account.version:
+            self._crowded = self.account.version
+            for limit in self.account.limits:
+                crowd(limit, _OVERTAKING)
         limits = [limit for limit in self.account.limits if timed or not limit.timed]
         return [(limit, limit.take(at, getattr(charge, limit.unit))) for limit in limits]
 

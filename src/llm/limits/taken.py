@@ -21,6 +21,13 @@ _MOST: Final = 64
 """Pairs that are told of a window: more of them are laid together, as of the latest."""
 
 
+def crowd(limit: Limit, span: float) -> None:
+    """Tell a limit that several processes draw, whose requests may overtake each other by so many seconds."""
+    counted = limit.counted if isinstance(limit, AutoLimit) else limit
+    if isinstance(counted, TokenBucket | SlidingWindow):
+        counted.crowd(span)
+
+
 def tell(limit: Limit, now: float) -> Told:
     """Return what is taken of a limit: of a bucket what it lacks now, of a window what is in it."""
     counted = limit.counted if isinstance(limit, AutoLimit) else limit

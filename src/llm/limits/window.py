@@ -133,7 +133,7 @@ class SlidingWindow(Timed):
         grain.amount += amount
         grain.untold += 1
         self._sum += amount
-        epoch = reckoning.epoch if now - reckoning.epoch.start <= GUARD else reckoning.begin(now)
+        epoch = reckoning.epoch if now - reckoning.epoch.start <= reckoning.span else reckoning.begin(now)
         reckoning.drawn += amount
         if now < self._asked_until:
             self._untold += 1
@@ -195,6 +195,10 @@ class SlidingWindow(Timed):
         for window in (self, heir):  # what either takes from now on is its own
             window._grains.append(Grain(now, now + self._span))
         return heir
+
+    def crowd(self, span: float) -> None:
+        """Know that several processes draw, whose requests may overtake each other by so many seconds."""
+        self._reckoning.crowd(span)
 
     def saturation(self, now: float) -> float:
         """Return the share that is taken."""
