@@ -33,10 +33,11 @@ def main() -> int:
     jobs = whole if asked.times == 1.0 else generate(asked.scenario, asked.seed, times=asked.times)
     result, tally = run(Plan(jobs, asked.url, asked.processes, 0.0 if jobs is whole else asked.times))
     bound = bound_s(jobs)
+    ratio, cpu = result.finish_s / bound, ", ".join(f"{seconds:.1f}" for seconds in result.cpu_s)
     print(  # noqa: T201 - a command line
         f"{asked.processes} processes, {len(jobs.jobs)} jobs: {len(result.answered)} answered in {result.finish_s:.1f} s, "
-        f"{result.finish_s / bound:.3f} x the bound of {bound:.1f} s; {tally.refused} refused, {tally.doubled} doubled; "
-        f"CPU {', '.join(f'{seconds:.1f}' for seconds in result.cpu_s)} s; failed: {result.failed or 'none'}"
+        f"{ratio:.3f} x the bound of {bound:.1f} s; {tally.refused} refused, {tally.doubled} doubled; CPU {cpu} s; "
+        f"failed: {result.failed or 'none'}"
     )
     met = len(result.answered) == len(jobs.jobs) and not tally.doubled and tally.refused <= _REFUSALS
     return 0 if met and result.finish_s <= _RATIO * bound else 1

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from benchmarks.limits.bound import bound_s
 from benchmarks.limits.scenario import Scenario
 from benchmarks.limits.server import Tally
 from benchmarks.programs import first_line, program
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Sequence
 
 _PATIENCE: Final = 3.0  # times the bound
 _GRACE_S: Final = 60.0  # to start and to end
@@ -61,7 +63,7 @@ Workers: TypeAlias = "list[subprocess.Popen[str]]"
 
 
 def run(plan: Plan) -> tuple[Result, Tally]:
-    """Start server and processes, let all go at once, and wait for the last answer; returns what the server saw, too."""
+    """Start server and processes, let all go at once, and wait for the last answer; what the server saw comes second."""
     scenario = plan.scenario
     arguments = (scenario.name, str(scenario.seed), str(plan.times), str(len(scenario.jobs)))
     with program(sys.executable, "benchmarks.limits.socket_server", *arguments) as server:
