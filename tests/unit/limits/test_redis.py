@@ -358,6 +358,7 @@ async def test_a_subscription_that_broke_is_made_again_and_nothing_is_missed(
     heard: list[str] = []
     one = Copy(make(server), account)
     one.ledger.listen(heard.append, lambda _: None)
+    await one.read()
     one.ledger.write(account, Waiting(ONE, 0))
     await until(lambda: heard)
     server.command("CLIENT", "KILL", "TYPE", "pubsub")
@@ -388,14 +389,15 @@ async def test_a_process_that_is_not_heard_of_gives_back_its_calls_and_its_place
     assert (gone.process, gone.event) == (killed.ledger.process, Gone(dead=True))
     assert one.ledger.processes == 1
     await until(lambda: heard)  # being first now
-    # It was not dead, after all: all must know what it runs.
+    # It was not dead, after all: it stands in line anew, and all must know what it runs.
+    killed.ledger.write(account, Resting(0.5))
     read = await killed.read()
     assert read.afresh
     standing = Standing({}, (Running("x", killed.ledger.process, ONE),), killed.after)
     killed.ledger.write(account, standing)
     assert not (await killed.read()).afresh
     await one.read()
-    assert one.events[-2:] == [Waiting(ONE, 1), standing]  # in line again, too
+    assert one.events[-3:] == [Resting(0.5), Waiting(ONE, 1), standing]
     killed.ledger.write(account, standing)
     await written(killed.ledger)
     assert not (await one.read()).entries  # once is enough
@@ -487,7 +489,11 @@ async def test_who_comes_late_is_told_a_standing_and_who_stands_in_line_in_place
     teller.write(account, older)  # and one that knows less changes nothing
     teller.write(account, standing._replace(upto="9999999999999-0"))
     await written(teller)
-    assert slow.events[0] == (await make(server).read(account, BEGINNING)).entries[0].event
+    known = [entry.event for entry in (await make(server).read(account, BEGINNING)).entries]
+    assert known[0] == standing
+    server.command("HSET", f"{key}:state", "standing", "of another hand")
+    damaged = (await make(server).read(account, BEGINNING)).entries
+    assert [entry.event for entry in damaged] == known[1:]
 
 
 async def test_much_is_read_in_pages_and_nothing_is_taken_before_its_end(
