@@ -267,14 +267,10 @@ async def test_a_decision_is_one_round_trip(server: Server, account: str, make: 
     told = server.command("INFO", "commandstats").decode()
     inside = {
         "info",
-        "zadd",
         "hmget",
         "xadd",
         "xrange",
-        "zrem",
-        "zcard",
         "time",
-        "zrangebyscore",
         "evalsha",
         "config|resetstat",
     }
@@ -384,6 +380,7 @@ async def test_a_process_that_is_not_heard_of_gives_back_its_calls_and_its_place
     heard.clear()
     assert one.ledger.processes == 2
     server.command("ZADD", f"{key_of(account)}:alive", "1", killed.ledger.process)
+    server.command("HDEL", f"{key_of(account)}:state", "swept")
     await one.read()
     gone = one.entries[-1]
     assert (gone.process, gone.event) == (killed.ledger.process, Gone(dead=True))
@@ -410,6 +407,7 @@ async def test_a_process_says_that_it_lives_as_long_as_it_holds_something(
     await copy.ask(call="x")
     alive = (f"{key_of(account)}:alive", copy.ledger.process)
     server.command("ZADD", alive[0], "9999999999999", alive[1])
+    server.command("HDEL", f"{key_of(account)}:state", f"seen:{alive[1]}")
     await until(lambda: b"9999999999999" not in server.command("ZSCORE", *alive))
     copy.ledger.write(account, Settled("x", ONE))
     await written(copy.ledger)

@@ -337,7 +337,9 @@ def test_an_address_that_is_none_is_refused_without_being_shown(url: str) -> Non
     assert raised.value.__context__ is None
 
 
-def test_the_package_is_loaded_when_it_is_used_and_without_it_the_way_to_get_it_is_told(fresh_python: Callable[[str], str]) -> None:
+def test_the_package_is_loaded_when_it_is_used_and_without_it_the_way_to_get_it_is_told(
+    fresh_python: Callable[[str], str],
+) -> None:
     code = """
 import sys
 from llm.limits.redis import RedisLedger
