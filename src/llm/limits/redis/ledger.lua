@@ -12,10 +12,12 @@
 -- An event is a JSON array that begins with its kind and its process; llm/limits/redis/events.py has their forms.
 -- state  born (the first entry, which holds nothing), grace (ms until which nobody may take), standing, upto (how far its teller had
 --        read), told (ms), length (of the log then), trimmed (all before it may be gone), wanted (ms when a standing
---        was asked for), kept (ms until when all this is sure to be kept), ticket (the last place in line),
---        wait:<process> (its event), void:<process>
+--        was asked for), kept (ms until when all this is sure to be kept), ticket (the last place in line), swept (ms when
+--        the dead were looked for), living (how many processes then), wait:<process> (its event), void:<process>,
+--        seen:<process> (ms when it was known to live)
 
 local ALIVE_FOR, KEPT_FOR, KEPT_ANEW, GRACE = 15000, 176400000, 3600000, 1000 -- ms
+local FRESH = 1000 -- ms in which neither who lives is noted again, nor who is dead looked for
 local PAGE = 1000 -- entries that one answer brings at most
 local HISTORY, MANY, SELDOM, OFTEN = 120000, 500, 60000, 5000 -- ms, entries, ms, ms
 local PLACES = 2 ^ 36 -- in line, for each priority
@@ -95,14 +97,23 @@ end
 
 local function end_of(process)
   redis.call('ZREM', alive, process)
-  redis.call('HDEL', state, 'void:' .. process)
+  redis.call('HDEL', state, 'void:' .. process, 'seen:' .. process, 'swept')
   return leave(process)
 end
 
-local fields = {'born', 'grace', 'upto', 'trimmed', 'void:' .. me, 'told', 'length', 'wanted', 'kept'}
-local known = redis.call('HMGET', state, unpack(fields))
-local born, grace, upto, trimmed, void = known[1], tonumber(known[2] or 0), known[3], known[4], tonumber(known[5] or 0)
-keep_anew = now > tonumber(known[9] or 0)
+local known = {}
+do
+  local names = {
+    'born', 'grace', 'upto', 'trimmed', 'told', 'length', 'wanted', 'kept', 'swept', 'living', 'wait:' .. me, 'void:' .. me,
+    'seen:' .. me
+  }
+  for place, value in ipairs(redis.call('HMGET', state, unpack(names))) do
+    known[names[place]] = value
+  end
+end
+local born, grace, upto, trimmed = known.born, tonumber(known.grace or 0), known.upto, known.trimmed
+local void, living = tonumber(known['void:' .. me] or 0), known.living
+keep_anew = now > tonumber(known.kept or 0)
 if not born then
   redis.call('DEL', log, alive, line, state)
   born = redis.call('XADD', log, '*', '0', '')
@@ -112,12 +123,21 @@ if not born then
     redis.call('HSET', state, 'grace', grace)
   end
 end
-local revived = redis.call('ZADD', alive, now + ALIVE_FOR, me) == 1 and after ~= '0-0'
-for _, process in ipairs(redis.call('ZRANGEBYSCORE', alive, '-inf', '(' .. now)) do
-  if end_of(process) then
-    wake()
+local revived, new = false, false
+if now - (known['seen:' .. me] or 0) >= FRESH then
+  new = redis.call('ZADD', alive, now + ALIVE_FOR, me) == 1
+  revived = new and after ~= '0-0'
+  redis.call('HSET', state, 'seen:' .. me, now)
+end
+if new or now - (known.swept or 0) >= FRESH then
+  for _, process in ipairs(redis.call('ZRANGEBYSCORE', alive, '-inf', '(' .. now)) do
+    if end_of(process) then
+      wake()
+    end
+    add(cjson.encode({'G', process, 1}))
   end
-  add(cjson.encode({'G', process, 1}))
+  living = redis.call('ZCARD', alive)
+  redis.call('HSET', state, 'swept', now, 'living', living)
 end
 
 local function keep()
@@ -190,7 +210,7 @@ local function fits(entries, room, mine)
       return false
     end
   end
-  if next(waiting) and not redis.call('ZSCORE', line, me) then
+  if not known['wait:' .. me] then
     for _, event in pairs(waiting) do
       count(event, 3)
     end
@@ -206,11 +226,11 @@ local function fits(entries, room, mine)
 end
 
 local function wants_standing()
-  local old = now - tonumber(known[6] or string.match(born, '^%d+'))
-  if old <= OFTEN or now - (known[8] or 0) <= OFTEN then
+  local old = now - (known.told or string.match(born, '^%d+'))
+  if old <= OFTEN or now - (known.wanted or 0) <= OFTEN then
     return 0
   end
-  local more = redis.call('XLEN', log) - (known[7] or 0)
+  local more = redis.call('XLEN', log) - (known.length or 0)
   if more > MANY or (more > 0 and old > SELDOM) then
     redis.call('HSET', state, 'wanted', now)
     return 1
@@ -230,7 +250,7 @@ local function read()
       if not already then
         reached = add(event)
         entries[#entries + 1] = {reached, {'1', event}}
-        if leave(me) then
+        if known['wait:' .. me] and leave(me) then
           wake()
         end
       end
@@ -242,8 +262,7 @@ local function read()
   keep()
   local answer = known_from and ground() or {}
   local numbers = {
-    taken, lost and 1 or 0, wait, wanted, revived and 1 or 0, redis.call('ZCARD', alive), more and 1 or 0, #answer,
-    id(now), reached
+    taken, lost and 1 or 0, wait, wanted, revived and 1 or 0, living, more and 1 or 0, #answer, id(now), reached
   }
   table.insert(answer, 1, table.concat(numbers, ' '))
   for _, entry in ipairs(entries) do
@@ -304,7 +323,7 @@ local function write()
   end
   keep()
   local missed = not gone and before(after, last_before) and first_in_line() == me
-  return {missed and 1 or 0, revived and 1 or 0, redis.call('ZCARD', alive)}
+  return {missed and 1 or 0, revived and 1 or 0, tonumber(living)}
 end
 
 return verb == 'read' and read() or write()
