@@ -312,12 +312,8 @@ class AdmissionQueue(Rotation):
                 return None
             if self._refuse_where_broken(waiter.ticket.model, now) or self._steps_aside(waiter, now):
                 return None
-            found = self._grant(waiter.call, waiter.ticket, waiter.user, now, fits=waiter.size.fits, kept=kept)
-            if isinstance(found, Grant):
-                self._lanes.serve(waiter)
-                waiter.future.set_result(found)
-                self._count(-1)
-                self._refuse_where_broken(waiter.ticket.model, now)  # it may have been the last that is let try
+            found = self._let_go(waiter, now, kept)
+            if found is None:
                 return None
             slot, bound, look = found
             if slot is None:  # those before it wait for all the keys that it could take
@@ -333,11 +329,22 @@ class AdmissionQueue(Rotation):
             kept.add(self._accounts[slot])
         return due
 
+    def _let_go(self, waiter: Waiter, now: float, kept: Container[Account]) -> Choice | None:
+        """Let a waiter go, which returns None, or return what it waits for."""
+        found = self._grant(waiter.call, waiter.ticket, waiter.user, now, fits=waiter.size.fits, kept=kept)
+        if not isinstance(found, Grant):
+            return found
+        self._lanes.serve(waiter)
+        waiter.future.set_result(found)
+        self._count(-1)
+        self._refuse_where_broken(waiter.ticket.model, now)  # it may have been the last that is let try
+        return None
+
     def _steps_aside(self, waiter: Waiter, now: float) -> bool:
         """Let others go before one whose user is at a limit of its own, whatever else it waits for."""
         if waiter.user is None:
             return False
-        own = binding(waiter.user.limits, waiter.ticket.charge, now)
+        own = self._bound(waiter.user, waiter.ticket.charge, now)
         if own.limit is None or own.limit.refuses:
             return False
         self._lanes.step_aside(waiter, own.limit, now + own.seconds if own.timed else math.inf)

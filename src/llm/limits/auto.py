@@ -84,13 +84,15 @@ class AutoLimit(Timed):
 
     Attributes:
         kind: What was proved.
+        counted: What it is counted in meanwhile.
         wait: Returns seconds until an amount could be taken.
         take: Takes an amount.
         settle: Corrects what is counted for a hold to what was used.
         saturation: Returns the share that is taken.
+        free: Returns how much could be taken.
     """
 
-    __slots__ = ("_counted", "_drawn", "_heirs", "_history", "kind", "saturation", "settle", "take", "wait")
+    __slots__ = ("_drawn", "_heirs", "_history", "counted", "free", "kind", "saturation", "settle", "take", "wait")
 
     def __init__(  # noqa: PLR0913 - a limit's six facts, and what is taken for granted
         self,
@@ -113,7 +115,7 @@ class AutoLimit(Timed):
 
     def decide(self, kind: Kind | None = None) -> None:
         """Go on as `kind`, from where that would stand; None: as what holds until a proof."""
-        counted = self._counted
+        counted = self.counted
         if kind == "bucket" and isinstance(counted, SlidingWindow):
             bucket = TokenBucket(self.name, self.unit, self.capacity, self.period)
             self._drawn = {grain: bucket.take(grain.at, grain.amount) for grain in counted.grains}
@@ -128,31 +130,32 @@ class AutoLimit(Timed):
 
     def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
         """Be told what was left right after the provider admitted (or refused) `hold`."""
-        self._counted.learn(now, self._heir(hold), report)
+        self.counted.learn(now, self._heir(hold), report)
 
     def resize(self, now: float, capacity: float) -> None:
         """Go on with another capacity; what is taken stays taken."""
         self.capacity = capacity
-        self._counted.resize(now, capacity)
+        self.counted.resize(now, capacity)
 
     def _count_in(self, counted: TokenBucket | SlidingWindow, *, remember: bool = False) -> None:
-        self._counted = counted
+        self.counted: TokenBucket | SlidingWindow = counted
         # Asked for every call, so without a step in between.
         self.wait: _Waiting = counted.wait
         # A bucket by itself forgets when it was drawn from.
         self.take: _Taking = self._take_and_remember if remember else counted.take
         self.saturation: _Filling = counted.saturation
+        self.free: _Filling = counted.free
         self.settle: _Settling = self._settle_for if self._drawn or self._heirs else counted.settle
 
     def _take_and_remember(self, now: float, amount: float) -> Hold:
-        hold, history = self._counted.take(now, amount), self._history
+        hold, history = self.counted.take(now, amount), self._history
         history.append(hold)
         while history[0].at < now - self.period - GUARD:
             history.popleft()
         return hold
 
     def _settle_for(self, now: float, hold: Hold, used: float) -> None:
-        self._counted.settle(now, self._heir(hold), used)
+        self.counted.settle(now, self._heir(hold), used)
 
     def _heir(self, hold: Hold) -> Hold:
         """Return what stands for `hold` in what is counted now."""

@@ -106,6 +106,10 @@ class Limit(Protocol):
         """Return how full it is, 0 to 1."""
         ...
 
+    def free(self, now: float, /) -> float:
+        """Return how much could be taken now, in its unit; infinite where what is taken counts against nobody else."""
+        ...
+
 
 Holds: TypeAlias = "list[tuple[Limit, Hold]]"
 

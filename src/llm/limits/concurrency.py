@@ -76,3 +76,7 @@ class Concurrency:
     def saturation(self, now: float) -> float:  # noqa: ARG002 - a limit's signature
         """Return the share of places that are taken."""
         return min(1.0, self._places.taken / self.capacity)
+
+    def free(self, now: float) -> float:  # noqa: ARG002 - a limit's signature
+        """Return how many places are free."""
+        return self.capacity - self._places.taken

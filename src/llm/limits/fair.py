@@ -50,6 +50,11 @@ class Turns:
             self._ends = {name: end for name, end in self._ends.items() if end > self.now}
             self._many = max(_MANY_USERS, 2 * len(self._ends))
 
+    def unserved(self, user: str | None, share: float) -> None:
+        """Count a call no more that was served and did not go."""
+        if user in self._ends:
+            self._ends[user] -= max(share, _LEAST)
+
 
 class Lane:
     """Who waits for one model and fits the same slots; the first stands for all behind it.

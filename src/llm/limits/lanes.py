@@ -56,6 +56,13 @@ class Lanes:
             lane.serve(waiter.flow)
             self._drop_if_empty(lane)
 
+    def take_back(self, waiter: Waiter) -> None:
+        """Put back who was served and did not go after all."""
+        self.place(waiter)
+        call = waiter.call
+        if not call.sends:
+            self._turns[-call.priority].unserved(call.user, waiter.size.share)
+
     def leave(self, waiter: Waiter) -> bool:
         """Take out anyone; returns whether it may have been the first of its lane."""
         lane = self._lane(waiter)

@@ -53,10 +53,26 @@ class Resting(NamedTuple):
     seconds: float
 
 
+class Running(NamedTuple):
+    """A call of `process` that took `charge` and runs."""
+
+    call: str
+    process: str
+    charge: Charge
+
+
 class Standing(NamedTuple):
-    """What some process knows to be taken of each limit, by name: pairs of seconds ago and amount."""
+    """What some process knows of an account.
+
+    Attributes:
+        taken: What is taken of each limit, by name: pairs of seconds ago and amount.
+        running: The calls that run, of all processes; what they took is in `taken`.
+        upto: How far it had read.
+    """
 
     taken: Mapping[str, Sequence[tuple[float, float]]]
+    running: Sequence[Running] = ()
+    upto: Position = BEGINNING
 
 
 Event: TypeAlias = Taken | Settled | Waiting | Gone | Resting | Standing
@@ -112,15 +128,20 @@ class Read(NamedTuple):
 
     Attributes:
         taken: Whether the call's entry was written; it is the last of `entries` then.
-        entries: What was written after the place that was read to, one's own included, in order.
-        upto: How far that is.
+        entries: What was written after the place that was read to, one's own included, in order. Where the log does not
+            reach back so far: a `Standing`, who stands in line, and what was written after it.
+        upto: How far that is. It may be less than all there is; then nothing was taken.
         afresh: Whether the log began anew since: what was written there is lost, and `Standing` is to be told.
+        wait: Seconds in which nobody may take, since a log that began anew does not know yet what was taken.
+        wants_standing: Whether this process is asked to tell a `Standing`, so that the log can forget what is old.
     """
 
     taken: bool
     entries: Sequence[Entry]
     upto: Position
     afresh: bool
+    wait: float = 0.0
+    wants_standing: bool = False
 
 
 class StoreLostError(Exception):
@@ -151,8 +172,9 @@ class Ledger(Protocol):
     async def ask(self, asks: Sequence[Ask]) -> list[Read]:
         """Write all of a call's takings, or none, in one round trip where nothing stands against it.
 
-        What others wrote after `Ask.after` is counted against `Ask.room`: what they took, and, unless this process
-        stands in line already, what those in line wait for.
+        What was written after `Ask.after` is counted against `Ask.room`: what was taken, by this process too, and,
+        unless this process stands in line already, what others wait for in line. Nothing is taken where the copy must
+        know first what was written: a rest, a `Standing`. A process that takes leaves the line.
 
         Raises:
             StoreLostError: The store cannot be reached; nothing of it counts, and what was written is taken back.
@@ -168,7 +190,10 @@ class Ledger(Protocol):
         ...
 
     def write(self, account: str, event: Event) -> None:
-        """Write an event soon, after all that was given before; while the store is lost, once it is back."""
+        """Write an event soon, after all that was given before; while the store is lost, once it is back.
+
+        Where the store was lost in between it may be written twice, so a copy counts each call's only once.
+        """
 
     def listen(self, heard: Callable[[str], None], changed: Callable[[bool], None]) -> None:
         """Tell what happens from now on.

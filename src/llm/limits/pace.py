@@ -114,3 +114,7 @@ class Pace:
     def saturation(self, now: float) -> float:
         """Return 1 while the next call must wait."""
         return float(self._next - now > MOMENT or self._free <= 0)
+
+    def free(self, now: float) -> float:
+        """Return 1 for the next call's turn, else 0."""
+        return float(self.wait(now, 1.0) == 0.0)

@@ -45,3 +45,7 @@ class PerCall:
     def saturation(self, now: float) -> float:  # noqa: ARG002 - a limit's signature
         """Return 0: it never fills."""
         return 0.0
+
+    def free(self, now: float) -> float:  # noqa: ARG002 - a limit's signature
+        """Return infinity: what others take counts against nobody."""
+        return math.inf

@@ -31,9 +31,15 @@ class Reckoning:
         told_at: When the latest request was sent that a report told of.
         epoch: When the last draws were; draws go into it while it lasts.
         kept_back: What was kept back for others when some were last found; 0 where none ever were.
+        span: Seconds in which requests may overtake each other.
+        crowded: Whether several processes draw that each hear of a part of the answers: what looks like others' draws
+            may be theirs, on a slow way, so nothing is kept back.
     """
 
-    __slots__ = ("_found_at", "_horizon", "_last", "_recent", "drawn", "epoch", "kept_back", "returned", "told_at")
+    __slots__ = (
+        "_found_at", "_horizon", "_last", "_recent",
+        "crowded", "drawn", "epoch", "kept_back", "returned", "span", "told_at",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         """Start with nothing."""
@@ -45,7 +51,13 @@ class Reckoning:
         self._recent = 0.0
         self._horizon = math.inf
         self.kept_back: float = 0.0
+        self.span: float = GUARD
+        self.crowded: bool = False
         self._found_at = -math.inf
+
+    def crowd(self, span: float) -> None:
+        """Know that several processes draw, whose requests may overtake each other by so many seconds."""
+        self.span, self.crowded = span, True
 
     def undraw(self, epoch: Epoch, amount: float) -> bool:
         """Know that `amount` was refused, so that nothing was drawn; return False where that is known too late."""
@@ -84,6 +96,8 @@ class Reckoning:
         that is kept back: what others draw in the time that reports take, or in a twelfth of the period. Once nothing
         is found for half a period it halves with every further one.
         """
+        if self.crowded:
+            return
         age = max(GUARD, now - at)
         since = min(period, max(GUARD, at - self.told_at))
         horizon = max(2 * age, period / 12)
@@ -105,11 +119,11 @@ class Reckoning:
         return 0.5**quiet if quiet > 0.0 else 1.0
 
     def begin(self, now: float) -> Epoch:
-        """Begin another epoch; whoever draws asks for it once the last is older than `GUARD`."""
+        """Begin another epoch; whoever draws asks for it once the last is older than `span`."""
         last, current = self._last, self.epoch
         if last.until is None:
             last.until, last.returned = self.drawn, self.returned
-        under_way = now - current.start <= 2 * GUARD
+        under_way = now - current.start <= 2 * self.span
         if not under_way:
             current.until, current.returned = self.drawn, self.returned
         self._last = current

@@ -5,7 +5,13 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING
 
-from llm.core.exceptions import LLMCircuitOpenError, LLMInvalidRequestError, LLMPoolExhaustedError, LLMRateLimitError
+from llm.core.exceptions import (
+    LLMCircuitOpenError,
+    LLMConnectionError,
+    LLMInvalidRequestError,
+    LLMPoolExhaustedError,
+    LLMRateLimitError,
+)
 from llm.core.standing import Admission
 
 if TYPE_CHECKING:
@@ -95,6 +101,18 @@ def waited_too_long(provider: str, ticket: Ticket, bound: Binding, seconds: floa
     return LLMPoolExhaustedError(
         f"no key of {provider!r} was free for {seconds:g} seconds (pool.acquire_timeout); it waited for {told(bound)}. "
         "Send fewer at once, give more keys, or raise one of the two",
+        provider=provider,
+        model=ticket.model,
+    )
+
+
+def store_lost(provider: str, ticket: Ticket) -> LLMConnectionError:
+    """The store of the limits was lost for too long."""
+    return LLMConnectionError(
+        "the store that counts the limits of all processes (limits.store) cannot be reached, and no call is sent "
+        "without it (limits.on_store_loss: fail_closed). Bring it back, correct limits.url, or choose fail_open or "
+        "share",
+        sent=False,
         provider=provider,
         model=ticket.model,
     )

@@ -240,7 +240,7 @@ class Rotation:
             slot, account = entries[place % len(entries)]
             if (fits is not None and slot.index not in fits) or account in kept or not slot.serves(model):
                 continue
-            bound = _bound(account, charge, now)
+            bound = self._bound(account, charge, now)
             if bound.seconds <= 0.0:
                 return Choice(slot, bound, 0.0)
             if bound.timed:
@@ -248,6 +248,12 @@ class Rotation:
             if nearest is None or bound.seconds < soonest.seconds:
                 nearest, soonest = slot, bound
         return Choice(nearest, soonest, look)
+
+    def _bound(self, account: Account, charge: Charge, now: float) -> Binding:
+        """Return what keeps an account from paying a charge."""
+        bound = binding(account.limits, charge, now)
+        rest = account.cooling_until - now
+        return Binding(rest) if rest > max(bound.seconds, MOMENT) else bound
 
     def _doubt(self, accounts: Sequence[Account], charge: Charge, now: float) -> bool:
         """Return whether some key takes a charge after all, since what it was told lately is not sure."""
@@ -280,12 +286,6 @@ class Rotation:
         if limit is not None and limit.refuses:
             return refusals.used_up(self.provider, ticket, bound)
         return None
-
-
-def _bound(account: Account, charge: Charge, now: float) -> Binding:
-    bound = binding(account.limits, charge, now)
-    rest = account.cooling_until - now
-    return Binding(rest) if rest > max(bound.seconds, MOMENT) else bound
 
 
 def _over_all(of_keys: Iterable[tuple[Limit, ...]], charge: Charge) -> Limit | None:

@@ -133,7 +133,7 @@ class SlidingWindow(Timed):
         grain.amount += amount
         grain.untold += 1
         self._sum += amount
-        epoch = reckoning.epoch if now - reckoning.epoch.start <= GUARD else reckoning.begin(now)
+        epoch = reckoning.epoch if now - reckoning.epoch.start <= reckoning.span else reckoning.begin(now)
         reckoning.drawn += amount
         if now < self._asked_until:
             self._untold += 1
@@ -196,10 +196,20 @@ class SlidingWindow(Timed):
             window._grains.append(Grain(now, now + self._span))
         return heir
 
+    def crowd(self, span: float) -> None:
+        """Know that several processes draw, whose requests may overtake each other by so many seconds."""
+        self._reckoning.crowd(span)
+
     def saturation(self, now: float) -> float:
         """Return the share that is taken."""
         self._expire(now)
         return min(1.0, max(0.0, self._sum / self.capacity))
+
+    def free(self, now: float) -> float:
+        """Return what fits beside what is counted, less what is kept back for others."""
+        self._expire(now)
+        least = self.capacity * (1 - _UNSURE) if now < self._asked_until else self.capacity
+        return least - self._sum - self._reckoning.margin(now, self.period)
 
     @property
     def grains(self) -> Iterable[Grain]:

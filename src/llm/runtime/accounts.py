@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import weakref
 from functools import partial
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from llm.core.config.providers import ProviderConfig
     from llm.core.config.slots import SlotConfig
     from llm.core.exceptions import LimitScope
+    from llm.limits.sharing import Sharing
     from llm.utils.clock import Clock
 
 _MANY_USERS: Final = 10_000
@@ -54,9 +56,16 @@ class Accounts:
     They are shared with other managers of the process, so nothing about them changes before `apply`.
     """
 
-    def __init__(self, config: LLMConfig, clock: Clock, before: Accounts | None = None) -> None:
-        """Find the accounts; those of a configuration `before` this one hand on their level."""
-        self.book: AccountBook = book_of(clock)
+    def __init__(
+        self, config: LLMConfig, clock: Clock, before: Accounts | None = None, sharing: Sharing | None = None
+    ) -> None:
+        """Find the accounts; those of a configuration `before` this one hand on their level.
+
+        With `sharing` they are counted in a store, and the copies here are this manager's own: what other managers of
+        the process take comes from there.
+        """
+        self.book: AccountBook = book_of(clock) if sharing is None else sharing.book
+        self._sharing = sharing
         self._config = config
         self._clock = clock
         self._users: dict[str, Account] = {}
@@ -75,7 +84,8 @@ class Accounts:
 
     def of_slot(self, provider: str, section: ProviderConfig, slot: SlotConfig) -> Account:
         """Return what a slot's limits are counted on: its group and model family, at its provider's address."""
-        account = self.book.account(("key", _address(provider, section), slot.group, slot.family))
+        name = ("key", _address(provider, section), slot.group, slot.family)
+        account = self._shared(name, self.book.account(name))
         stated, bucket = slot.limits.stated(), _refills(section)
         self._stating.append(lambda: account.state(self._clock.now(), stated, level="key", bucket=bucket))
         return account
@@ -144,7 +154,16 @@ class Accounts:
         return users.get(user, users.get("default"))
 
     def _account(self, name: tuple[str, ...], limits: RateLimits) -> Account:
-        return self.book.account(_named(name, limits))
+        return self._shared(name, self.book.account(self._named(name, limits)))
+
+    def _named(self, name: tuple[str, ...], limits: RateLimits) -> Hashable:
+        # By their limits, too: managers of different configurations do not change each other's.
+        return name if self._sharing is not None else (name, tuple(sorted(limits.stated().items())))
+
+    def _shared(self, name: tuple[str, ...], account: Account) -> Account:
+        if self._sharing is not None:
+            self._sharing.share(account, _name_in_store(name))
+        return account
 
     def _state(self, account: Account, limits: RateLimits, level: LimitScope, old: Account | None) -> None:
         now = self._clock.now()
@@ -169,13 +188,16 @@ class Accounts:
                 del self._users[name]
                 limits = self._limits_of(name)
                 if limits is not None:
-                    self.book.forget(_named(("user", name), limits))
+                    self.book.forget(self._named(("user", name), limits))
+                    if self._sharing is not None:
+                        self._sharing.forget(account)
         self._many = max(_MANY_USERS, 2 * len(self._users))
 
 
-def _named(name: tuple[str, ...], limits: RateLimits) -> Hashable:
-    # By their limits, too: managers of different configurations do not change each other's.
-    return name, tuple(sorted(limits.stated().items()))
+def _name_in_store(name: tuple[str, ...]) -> str:
+    """Return the same name in every process, of which nobody can tell an address, a key's group or a user."""
+    digest = hashlib.sha256("\0".join(name).encode(errors="surrogatepass")).hexdigest()[:32]
+    return f"{name[0]}-{digest}"
 
 
 def _address(provider: str, section: ProviderConfig) -> str:

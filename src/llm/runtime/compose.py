@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from llm.core.exceptions import LLMConfigurationError, LLMInvalidRequestError
+from llm.core.exceptions import LLMInvalidRequestError
 from llm.core.models import PriceBook
 from llm.core.parts import Chain
 from llm.core.protocols import CallObserver
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from llm.core.pool import Pool
     from llm.core.protocols import Middleware, Transport
     from llm.core.types import LLMRequest, LLMResponse
+    from llm.limits.sharing import Sharing
     from llm.utils.clock import Clock
 
 
@@ -63,7 +65,6 @@ class Composition:
         Raises:
             LLMConfigurationError: It names a provider, a layer or a backend that there is not.
         """
-        _refuse_unbuilt(config)
         self.config: LLMConfig = config
         self.clock: Clock = clock
         self.default_provider: str = config.default_provider
@@ -72,7 +73,8 @@ class Composition:
         self._own_transport: DirectTransport | None = None if transport is not None else self._connections(before)
         self._transport: Transport = cast("Transport", transport or self._own_transport)
         self._vendors = Vendors(self._transport)
-        self._accounts: Accounts = Accounts(config, clock, None if before is None else before._accounts)
+        self._sharing: Sharing | None = self._store(before)
+        self._accounts: Accounts = Accounts(config, clock, None if before is None else before._accounts, self._sharing)
         self._guards: Guards = Guards(
             config, clock=clock, lock=self._accounts.book.lock, before=None if before is None else before._guards
         )
@@ -97,6 +99,7 @@ class Composition:
             accounts=self._accounts,
             vendors=self._vendors,
             guards=self._guards,
+            sharing=self._sharing,
         )
         self._pools: dict[str, Pool] = {
             name: pools.pool(name, section, self._settlement(name, section))
@@ -127,6 +130,8 @@ class Composition:
     def begin(self) -> None:
         """Hold to the configuration's limits from now on, and take over what the parts before leave."""
         self._accounts.apply()
+        if self._sharing is not None:
+            self._sharing.loss.policy = self.config.limits.on_store_loss
         self._upkeep.start()
         before, self._before = self._before, None
         if before is not None:
@@ -182,7 +187,7 @@ class Composition:
             "models": self._layers.metrics.models(),
             "users": {name: {**counts, "resets_in": self._resets_in(name)} for name, counts in users.items()},
             "cache": self._cache_status(),
-            "limits": self._accounts.status(),
+            "limits": self._limits_status(),
             "calls": self._journal.snapshot(),
         }
 
@@ -197,6 +202,10 @@ class Composition:
     def _resets_in(self, user: str) -> float | None:
         seconds = self._accounts.resets_in(user)
         return None if seconds is None else round(seconds, 3)
+
+    def _limits_status(self) -> dict[str, Any]:
+        shares = self._accounts.status()
+        return shares if self._sharing is None else {**shares, "store": self._sharing.status()}
 
     def _cache_status(self) -> dict[str, Any]:
         counted = ("hits", "followers", "misses", "stale", "stored", "errors")
@@ -222,13 +231,15 @@ class Composition:
                 self.cost(name, model, TokenUsage())
 
     async def close(self) -> None:
-        """Close the keys' clients, the cache and our own connections."""
+        """Close the keys' clients, the cache, the limits' store and our own connections."""
         await self._upkeep.close()
         for pool in self._pools.values():
             await pool.close()
         await self._vendors.close()
         if self.answers is not None:
             await self.answers.backend.close()
+        if self._sharing is not None:
+            await self._sharing.close()
         if self._own_transport is not None:
             await self._own_transport.close()
 
@@ -291,9 +302,24 @@ class Composition:
         was = None if before is None else before.answers
         return Answers(stated, clock=self.clock, spawn=self._outbox.spawn, before=was)
 
+    def _store(self, before: Composition | None) -> Sharing | None:
+        """Return the store of the limits; None where they are this process's own."""
+        stated = self.config.limits
+        if stated.store == "memory":
+            return None
+        if before is not None and before._sharing is not None:
+            return before._sharing
+        from llm.limits.redis import RedisLedger  # noqa: PLC0415 - only where limits are shared
+        from llm.limits.sharing import Sharing  # noqa: PLC0415
+
+        make = partial(RedisLedger, stated.url, clock=self.clock, dice=random.random)
+        return Sharing(make, clock=self.clock, spawn=self._outbox.spawn, policy=stated.on_store_loss)
+
     def _hand_over(self, heir: Composition) -> None:
         if self.answers is not None and heir.answers is not None and heir.answers.backend is self.answers.backend:
             self.answers = None
+        if heir._sharing is self._sharing:
+            self._sharing = None
         if heir._own_transport is self._own_transport:
             self._own_transport = None
 
@@ -306,13 +332,3 @@ def _glance(layers: Sequence[Middleware]) -> Callable[[LLMRequest], LLMResponse 
         if not isinstance(layer, RateLimitMiddleware | RetryMiddleware):
             return None
     return None
-
-
-def _refuse_unbuilt(config: LLMConfig) -> None:
-    """Refuse what is read and not built, and what it would be wrong to go on without.
-
-    Raises:
-        LLMConfigurationError: The configuration asks for it.
-    """
-    if config.limits.store != "memory":
-        raise LLMConfigurationError(f"limits.store: {config.limits.store} is not built yet; use memory")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from llm.core.config import LLMConfig
     from llm.core.config.providers import ProviderConfig
     from llm.core.settlement import Settlement
+    from llm.limits.confirming import ConfirmedQueue
+    from llm.limits.sharing import Sharing
     from llm.utils.clock import Clock
     from llm.utils.redact import Secret
 
@@ -39,6 +41,7 @@ class Pools:
         accounts: Accounts,
         vendors: Vendors,
         guards: Guards,
+        sharing: Sharing | None,
     ) -> None:
         """Make no pool yet.
 
@@ -49,6 +52,7 @@ class Pools:
             accounts: What their slots' limits are counted on.
             vendors: Gives each key its way to the network.
             guards: Their breakers.
+            sharing: The store of their limits; None where they are this process's own.
         """
         self._config = config
         self._clock = clock
@@ -56,6 +60,7 @@ class Pools:
         self._accounts = accounts
         self._vendors = vendors
         self._guards = guards
+        self._sharing = sharing
 
     def pool(self, name: str, section: ProviderConfig, settlement: Settlement) -> Pool:
         """Return the pool of one provider; opens nothing.
@@ -73,7 +78,9 @@ class Pools:
             )
             for slot in section.slots
         ]
-        queue = AdmissionQueue(
+        sharing = self._sharing
+        kind = AdmissionQueue if sharing is None else partial(_confirmed(), sharing=sharing, spawn=self._spawn)
+        queue: AdmissionQueue = kind(
             name,
             slots,
             clock=clock,
@@ -117,6 +124,12 @@ class Pools:
             max_lifetime=self._config.pool.max_lifetime,
             secret=key,
         )
+
+
+def _confirmed() -> type[ConfirmedQueue]:
+    from llm.limits.confirming import ConfirmedQueue  # noqa: PLC0415 - only where limits are shared
+
+    return ConfirmedQueue
 
 
 def _provider(made: object, kind: str) -> Provider:

@@ -62,7 +62,7 @@ class ManagerCollector:
 
     def describe(self) -> list[Metric]:
         """Return the names without values, by which the registry finds what is there twice."""
-        return [*_of_calls(()), *_of_attempts(()), *_of_cache({}), *_of_state({})]
+        return [*_of_calls(()), *_of_attempts(()), *_of_cache({}), *_of_store({}), *_of_state({})]
 
     def collect(self) -> Iterator[Metric]:
         """Go over everything as it is now."""
@@ -70,6 +70,7 @@ class ManagerCollector:
         yield from _of_calls(measured.models)
         yield from _of_attempts(measured.keys)
         yield from _of_cache(status)
+        yield from _of_store(status.get("limits", {}).get("store", {}))
         yield from _of_state(status)
 
 
@@ -144,6 +145,17 @@ def _of_cache(status: dict[str, Any]) -> list[Metric]:
     return [lookups, stored, errors, skipped, tokens, dollars, seconds, stale]
 
 
+def _of_store(store: dict[str, Any]) -> list[Metric]:
+    lost = _gauge("llm_limit_store_lost", "1 while the store that counts the limits of all processes is lost.")
+    losses = _counter("llm_limit_store_losses", "How often it was lost.")
+    without = _counter("llm_limit_store_calls_without", "Calls that were let go while it was lost.")
+    if store:
+        lost.add_metric((), store["state"] == "lost")
+        losses.add_metric((), store["losses"])
+        without.add_metric((), store["calls_without"])
+    return [lost, losses, without]
+
+
 def _of_state(status: dict[str, Any]) -> list[Metric]:
     saturation = _gauge("llm_limit_saturation_ratio", "How full a limit is; of users the fullest.", *_OF_LIMIT)
     states = _gauge("llm_key_state", "1 for the state that a key is in.", *_OF_KEY, "state")
@@ -185,6 +197,8 @@ def _few(breakers: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
 def _shared_limits(limits: dict[str, dict[str, float]]) -> Iterator[tuple[tuple[str, ...], float]]:
     fullest: dict[str, float] = {}
     for name, shares in limits.items():
+        if name == "store":
+            continue
         for limit, share in shares.items():
             if name == "global":
                 yield ("global", "", "", "", limit), share

@@ -1,4 +1,4 @@
-from redis.backoff import NoBackoff
+from redis.backoff import AbstractBackoff
 
 class Retry:
-    def __init__(self, backoff: NoBackoff, retries: int) -> None: ...
+    def __init__(self, backoff: AbstractBackoff, retries: int) -> None: ...

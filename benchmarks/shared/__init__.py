@@ -1,0 +1,1 @@
+"""One workload from several processes whose limits are counted in one store."""

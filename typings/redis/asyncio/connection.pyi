@@ -1,0 +1,3 @@
+from typing import Any
+
+def parse_url(url: str) -> dict[str, Any]: ...
