@@ -36,8 +36,8 @@ format: ## ruff's fixes and layout
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-bench: $(BENCH_VENV)/.done ## what calls and streams cost beside bare ones and other clients: into benchmarks/results (a quarter of an hour)
-	@.ci/venv run
+bench: $(BENCH_VENV)/.done ## what calls and streams cost beside bare ones and other clients: into benchmarks/results (ten minutes)
+	@.ci/venv test
 	@$(PY) -m benchmarks.calls --json .cache/bench.json --results benchmarks/results
 
 bench-limits: $(BENCH_VENV)/.done ## how soon limited keys are filled, beside other clients: into benchmarks/results (ten minutes)

@@ -155,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     def option(name: str, default: object, text: str, **how: Any) -> None:  # noqa: ANN401 - argparse checks them
         parser.add_argument(name, default=default, help=text, **how)
 
-    option("--rounds", 10, "how often each way has its turn at most (default: %(default)s)", type=_count, metavar="N")
+    option("--rounds", 6, "how often each way has its turn at most (default: %(default)s)", type=_count, metavar="N")
     option("--calls", 640, "calls of a turn that are not streams (default: %(default)s)", type=_count, metavar="N")
     option("--only", list(PARTS), f"of {', '.join(PARTS)} (default: all)", nargs="+", choices=PARTS, metavar="PART")
     option(

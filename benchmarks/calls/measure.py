@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from benchmarks.programs import OTHER_PYTHON, ROOT, first_line, program
 from benchmarks.redis_server import redis_server
 
+from .figures import AT_ONCE as OF_TARGETS
 from .figures import Cost, Figures, Imports, Memory, Piece
 from .shape import (
     ALL_LIMITS,
@@ -87,12 +88,14 @@ class Plan:
         ]
 
     def rounds_of(self, shape: Shape, group: Group = "manifold") -> int:
-        """Return how many rounds a shape has at most: a stream alone lasts, and so does all that litellm does."""
+        """Return how many rounds a shape has at most: more where the targets hold, fewer where turns are long."""
         rounds = self.rounds
         if shape.at_once >= MANY:
             rounds //= _FEWER_ROUNDS
         elif shape.streamed and shape.at_once == 1:
             rounds //= 2
+        elif group == "manifold" and not shape.streamed and shape.at_once == OF_TARGETS:
+            rounds *= 2
         return max(1, rounds // _SLOWEST if group == "litellm_peer" else rounds)
 
     def calls_of(self, shape: Shape, way: str = BARE) -> int:

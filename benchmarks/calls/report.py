@@ -64,10 +64,13 @@ def _incomplete(figures: Figures) -> list[str]:
 
 
 def _failures(figures: Figures) -> list[str]:
-    of_calls = [f"{cost.way}, {cost.shape}: {cost.failed}" for cost in figures.costs if cost.failed]
-    return of_calls + [
-        f"{memory.way}, {memory.dialect}, open streams: {memory.failed}" for memory in figures.memory if memory.failed
-    ]
+    """Return why there is no figure, a line for each way and reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for cost in figures.costs:
+        found.setdefault((cost.way, cost.failed), []).append(str(cost.shape))
+    for memory in figures.memory:
+        found.setdefault((memory.way, memory.failed), []).append(f"open streams, {memory.dialect}")
+    return [f"{way} failed: {why} ({'; '.join(where)})" for (way, why), where in found.items() if why]
 
 
 def _grids(figures: Figures) -> list[Grid]:

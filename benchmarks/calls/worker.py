@@ -23,7 +23,7 @@ _LOOK: Final = 0.5  # seconds
 _AT_REST: Final = 0.02  # of a core
 _LOOKS: Final = 2
 _PAGE: Final = 4096  # bytes
-_WARM_STREAMS: Final = 32
+_WARM_STREAMS: Final = 8
 _LONGEST: Final = 120.0
 """Seconds that a turn may take."""
 
@@ -103,7 +103,7 @@ async def _held(call: Call, shape: Shape, count: int) -> int:
     while busy:  # nothing comes any more where several looks in a row find nothing done
         ended, _ = await asyncio.wait(tasks, timeout=_LOOK, return_when=asyncio.FIRST_COMPLETED)
         if ended:
-            raise RuntimeError("a stream ended that was to be held") from ended.pop().exception()
+            raise RuntimeError(f"a stream ended that was to be held: {ended.pop().exception()!r}")
         now = time.process_time()
         busy = _LOOKS if now - spent > _AT_REST * _LOOK else busy - 1
         spent = now
