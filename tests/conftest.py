@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import settings
 from pytest_asyncio import is_async_test
 
 if TYPE_CHECKING:
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 _ROOT = Path(__file__).resolve().parents[1]
 _TICKS_TO_END = 20
 _LEFT_OUT = ("node", "browser", "ray", "soak")
+_MEASURED_PROGRAMS = "COVERAGE_PROCESS_CONFIG"  # coverage's own variable: programs that see it are measured
+
+# `--hypothesis-profile thorough` takes the other one; tests that need more or fewer examples state a multiple.
+settings.register_profile("quick", max_examples=50)
+settings.register_profile("thorough", max_examples=2000)
+settings.load_profile("quick")
 
 
 @pytest.fixture(scope="session")
@@ -167,6 +174,15 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # Threads of torch wait for each other by spinning: beside another worker's tests, two are far slower than one.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    # Nor are the programs measured that such a test starts.
+    measured = os.environ.pop(_MEASURED_PROGRAMS, None) if item.get_closest_marker("no_cover") else None
+    yield
+    if measured is not None:
+        os.environ[_MEASURED_PROGRAMS] = measured
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

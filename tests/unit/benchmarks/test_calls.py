@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from benchmarks.calls.figures import Piece
     from benchmarks.calls.shape import Call
 
+pytestmark = pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
+
 CALL = Shape("openai", streamed=False, at_once=32)
 STREAM = Shape("openai", streamed=True, at_once=32)
 ROUNDS = [100.0, 200.0, 100.0]  # of a bare call; the machine was slow in the second
