@@ -24,7 +24,7 @@ from .measure import AT_ONCE, Plan, measure
 from .saved import as_json, load, save
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from types import FrameType
 
     from .figures import Part, Piece
@@ -123,7 +123,7 @@ def _known(asked: argparse.Namespace) -> Figures:
 
 
 @contextmanager
-def _terminated_is_interrupted() -> Iterator[None]:
+def _terminated_is_interrupted() -> Generator[None]:
     """Have a signal to terminate raise `KeyboardInterrupt`, as Ctrl-C does: a limit in time ends it so."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:

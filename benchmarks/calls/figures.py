@@ -135,9 +135,8 @@ class Figures:
     @property
     def names(self) -> set[str]:
         """The pieces that were measured."""
-        alone: list[Part] = ["memory"] if self.memory else []
-        alone += ["import"] if self.imports.ours else []
-        return {str(cost.shape) for cost in self.costs} | set(alone)
+        alone: dict[Part, bool] = {"memory": bool(self.memory), "import": bool(self.imports.ours)}
+        return {str(cost.shape) for cost in self.costs} | {part for part, there in alone.items() if there}
 
     def without(self, parts: Sequence[Part]) -> Figures:
         """Return all but some parts."""

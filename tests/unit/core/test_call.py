@@ -181,7 +181,7 @@ class CallMachine(RuleBasedStateMachine):
 
 
 CallMachine.TestCase.settings = settings(
-    max_examples=2 * settings.default.max_examples, stateful_step_count=40, deadline=None
+    max_examples=2 * settings().max_examples, stateful_step_count=40, deadline=None
 )
 TestCallMachine = CallMachine.TestCase
 

@@ -214,7 +214,7 @@ def test_the_vendor_takes_a_request_in_before_it_gives_back_what_it_did_not_use(
 
 
 AgainstVendor.TestCase.settings = settings(
-    max_examples=3 * settings.default.max_examples, stateful_step_count=25, deadline=None
+    max_examples=3 * settings().max_examples, stateful_step_count=25, deadline=None
 )
 TestAgainstVendor = pytest.mark.no_cover(
     AgainstVendor.TestCase

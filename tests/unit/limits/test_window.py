@@ -253,7 +253,7 @@ class AgainstVendor(RuleBasedStateMachine):
 
 
 AgainstVendor.TestCase.settings = settings(
-    max_examples=2 * settings.default.max_examples, stateful_step_count=25, deadline=None
+    max_examples=2 * settings().max_examples, stateful_step_count=25, deadline=None
 )
 TestAgainstVendor = pytest.mark.no_cover(
     AgainstVendor.TestCase

@@ -142,7 +142,7 @@ def streamed(response: LLMResponse, chunks: Iterable[StreamChunk]) -> LLMRespons
     return assemble(read, id=reader.id, model=reader.model)
 
 
-@settings(max_examples=settings.default.max_examples // 2, deadline=None)
+@settings(max_examples=settings().max_examples // 2, deadline=None)
 @given(said())
 def test_a_streams_last_event_holds_what_the_whole_answer_would(response: LLMResponse) -> None:
     last = orjson.loads(events(response, cut(response, 3))[-1][1])["response"]
