@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
-from blockbuster import blockbuster_ctx
+from blockbuster import BlockBuster
 from hypothesis import settings
 from pytest_asyncio import is_async_test
 
@@ -158,13 +158,21 @@ async def _one_tick() -> None:
     await tick
 
 
+@pytest.fixture(scope="session")
+def blocking_calls() -> BlockBuster:
+    """Makes a blocking call that starts in our package, while a loop runs, an error; made once, for it takes long."""
+    blocking = BlockBuster("llm")
+    # Coverage's own lock, taken now and then where one of our lines runs in several threads.
+    blocking.functions["threading.Lock.acquire"].can_block_in("coverage/collector.py", {"lock_data"})
+    return blocking
+
+
 @pytest.fixture
-def no_blocking_call() -> Iterator[None]:
+def no_blocking_call(blocking_calls: BlockBuster) -> Iterator[None]:
     """A blocking call that starts in our package, while a loop runs, is an error."""
-    with blockbuster_ctx("llm") as blocking:
-        # Coverage's own lock, taken now and then where one of our lines runs in several threads.
-        blocking.functions["threading.Lock.acquire"].can_block_in("coverage/collector.py", {"lock_data"})
-        yield
+    blocking_calls.activate()
+    yield
+    blocking_calls.deactivate()
 
 
 def pytest_configure() -> None:
