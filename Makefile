@@ -1,5 +1,5 @@
 # Two commands matter: `make run` and `make test`. Each makes the .venv it needs; only Python 3.11 or newer must be there.
-.PHONY: help run test test-all check format bench bench-limits bench-waiters chaos clean
+.PHONY: help run test test-all test-long check format bench bench-limits bench-waiters chaos clean
 .NOTPARALLEL:
 
 export PYTHON
@@ -24,6 +24,10 @@ test: check ## all checks and tests that need Python alone
 test-all: ## what `make test` leaves out: Node, a browser, Ray, a long soak
 	@.ci/venv test
 	@$(PY) -m pytest -m "$(LEFT_OUT)" || [ $$? -eq 5 ]
+
+test-long: ## the tests of properties with forty times as many examples each
+	@.ci/venv test
+	@$(PY) -m pytest -n 2 --dist loadgroup --hypothesis-profile thorough -m "hypothesis and not ($(LEFT_OUT))" tests/unit tests/contract
 
 check: ## static checks: ruff, mypy, pyright
 	@.ci/venv test
