@@ -1,5 +1,5 @@
 # Two commands matter: `make run` and `make test`. Each makes the .venv it needs; only Python 3.11 or newer must be there.
-.PHONY: help run test test-all check format bench bench-limits bench-waiters chaos clean
+.PHONY: help run test test-all test-long check format bench bench-limits bench-waiters chaos clean
 .NOTPARALLEL:
 
 export PYTHON
@@ -25,6 +25,10 @@ test-all: ## what `make test` leaves out: Node, a browser, Ray, a long soak
 	@.ci/venv test
 	@$(PY) -m pytest -m "$(LEFT_OUT)" || [ $$? -eq 5 ]
 
+test-long: ## the tests of properties with forty times as many examples each
+	@.ci/venv test
+	@$(PY) -m pytest -n 2 --dist loadgroup --hypothesis-profile thorough -m "hypothesis and not ($(LEFT_OUT))" tests/unit tests/contract
+
 check: ## static checks: ruff, mypy, pyright
 	@.ci/venv test
 	@$(PY) -m ruff check .
@@ -36,8 +40,8 @@ format: ## ruff's fixes and layout
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-bench: $(BENCH_VENV)/.done ## what calls and streams cost beside bare ones and other clients: into benchmarks/results (a quarter of an hour)
-	@.ci/venv run
+bench: $(BENCH_VENV)/.done ## what calls and streams cost beside bare ones and other clients: into benchmarks/results (ten minutes)
+	@.ci/venv test
 	@$(PY) -m benchmarks.calls --json .cache/bench.json --results benchmarks/results
 
 bench-limits: $(BENCH_VENV)/.done ## how soon limited keys are filled, beside other clients: into benchmarks/results (ten minutes)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 OTHER_PYTHON: Final = ROOT / ".cache" / "bench-venv" / "bin" / "python"
@@ -17,14 +17,16 @@ OTHER_PYTHON: Final = ROOT / ".cache" / "bench-venv" / "bin" / "python"
 
 
 @contextmanager
-def program(python: str, module: str, *arguments: str) -> Generator[subprocess.Popen[str]]:
+def program(
+    python: str, module: str, *arguments: str, environment: Mapping[str, str] | None = None
+) -> Generator[subprocess.Popen[str]]:
     """Run a module with pipes to and from it; it is killed at the end, and an interrupt of the terminal is not its."""
     path = os.pathsep.join(filter(None, ("src", os.environ.get("PYTHONPATH"))))
     command = [python, "-m", module, *arguments]
     with subprocess.Popen(  # noqa: S603 - our own programs
         command,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, **(environment or {}), "PYTHONPATH": path},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

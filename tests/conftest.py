@@ -17,7 +17,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
-from blockbuster import blockbuster_ctx
+from blockbuster import BlockBuster
+from hypothesis import settings
 from pytest_asyncio import is_async_test
 
 if TYPE_CHECKING:
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 _ROOT = Path(__file__).resolve().parents[1]
 _TICKS_TO_END = 20
 _LEFT_OUT = ("node", "browser", "ray", "soak")
+_MEASURED_PROGRAMS = "COVERAGE_PROCESS_CONFIG"  # coverage's own variable: programs that see it are measured
+
+# `--hypothesis-profile thorough` takes the other one; tests that need more or fewer examples state a multiple.
+settings.register_profile("quick", max_examples=50)
+settings.register_profile("thorough", max_examples=2000)
+settings.load_profile("quick")
 
 
 @pytest.fixture(scope="session")
@@ -159,13 +166,21 @@ async def _one_tick() -> None:
     await tick
 
 
+@pytest.fixture(scope="session")
+def blocking_calls() -> BlockBuster:
+    """Makes a blocking call that starts in our package, while a loop runs, an error; made once, for it takes long."""
+    blocking = BlockBuster("llm")
+    # Coverage's own lock, taken now and then where one of our lines runs in several threads.
+    blocking.functions["threading.Lock.acquire"].can_block_in("coverage/collector.py", {"lock_data"})
+    return blocking
+
+
 @pytest.fixture
-def no_blocking_call() -> Iterator[None]:
+def no_blocking_call(blocking_calls: BlockBuster) -> Iterator[None]:
     """A blocking call that starts in our package, while a loop runs, is an error."""
-    with blockbuster_ctx("llm") as blocking:
-        # Coverage's own lock, taken now and then where one of our lines runs in several threads.
-        blocking.functions["threading.Lock.acquire"].can_block_in("coverage/collector.py", {"lock_data"})
-        yield
+    blocking_calls.activate()
+    yield
+    blocking_calls.deactivate()
 
 
 def pytest_configure() -> None:
@@ -175,6 +190,15 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # Threads of torch wait for each other by spinning: beside another worker's tests, two are far slower than one.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    # Nor are the programs measured that such a test starts.
+    measured = os.environ.pop(_MEASURED_PROGRAMS, None) if item.get_closest_marker("no_cover") else None
+    yield
+    if measured is not None:
+        os.environ[_MEASURED_PROGRAMS] = measured
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,78 +3,143 @@
 from __future__ import annotations
 
 import argparse
-import json
+import signal
 import subprocess
 import sys
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.programs import OTHER_PYTHON, ROOT
 from benchmarks.tables import made
+from llm.utils.clock import SystemClock
 
 from . import report
-from .figures import Figures, Imports, targets
-from .measure import AT_ONCE, Plan, costs, held, imports, memory, server
+from .figures import PARTS, Figures, targets
+from .measure import AT_ONCE, Plan, measure
+from .saved import as_json, load, save
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
+    from types import FrameType
 
-PARTS: Final = ("calls", "streams", "memory", "import")
+    from .figures import Part, Piece
+
 _INTERRUPTED: Final = 130
+_USAGE: Final = 2
 _QUICK: Final = Plan(rounds=3, calls=320, at_once=(32,))
-_LEAST_PAIRS: Final = 5
+
+Measure: TypeAlias = "Callable[[Plan, Sequence[Piece]], Iterator[Figures]]"
+"""Measures pieces; gives the figures of each as soon as it is done."""
 
 
-def measured(plan: Plan, parts: Sequence[str]) -> Figures:
-    """Return the figures of the parts that are asked for."""
+def shown(plan: Plan, pieces: Sequence[Piece]) -> Iterator[Figures]:
+    """Measure, and show how far it is."""
     if not OTHER_PYTHON.exists():
         sys.stderr.write("litellm and the pictures are left out: `make bench` installs what they need.\n")
-    pairs = max(_LEAST_PAIRS, plan.rounds)
-    kinds = [streamed for part, streamed in (("calls", False), ("streams", True)) if part in parts]
-    steps = sum(plan.turns(streamed=streamed) for streamed in kinds)
-    steps += held() if "memory" in parts else 0
-    steps += pairs + 1 if "import" in parts else 0
-    with Progress(console=Console(stderr=True), transient=True) as progress, server() as root:
-        task = progress.add_task("", total=steps)
-
-        def tell(what: str) -> None:
-            progress.update(task, description=what, advance=1)
-
-        return Figures(
-            [cost for streamed in kinds for cost in costs(root, plan, streamed=streamed, tell=tell)],
-            memory(root, tell) if "memory" in parts else [],
-            imports(pairs, tell) if "import" in parts else Imports(),
-        )
+    clock = SystemClock()
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=len(pieces))
+        begun = clock.now()
+        found = measure(plan, pieces, lambda now: progress.update(task, description=now))
+        for piece, figures in zip(pieces, found, strict=True):
+            progress.console.print(f"{piece}: {clock.now() - begun:.0f} s", highlight=False)
+            progress.advance(task)
+            yield figures
+            begun = clock.now()
 
 
-def main(arguments: Sequence[str], measure: Callable[[Plan, Sequence[str]], Figures] = measured) -> int:
+def main(arguments: Sequence[str], measure: Measure = shown) -> int:
     """Measure, print the tables, and return the exit status: 1 where a target is missed, 130 where it is stopped."""
     asked = _parser().parse_args(arguments)
-    begun = made("benchmarks.calls")
-    plan = _QUICK if asked.quick else Plan(asked.rounds, asked.calls)
     try:
-        figures = measure(plan, asked.only)
-    except KeyboardInterrupt:
-        sys.stderr.write("Stopped; nothing was written.\n")
-        return _INTERRUPTED
-    report.show(figures)
-    told = json.dumps(report.as_json(figures))
-    if asked.json is not None:
-        asked.json.parent.mkdir(parents=True, exist_ok=True)
-        asked.json.write_text(told)
+        known = _known(asked)
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return _USAGE
+    run = _Run(asked.json, known)
+    plan = _QUICK if asked.quick else Plan(asked.rounds, asked.calls)
+    stopped = not asked.redraw and not run.measure(measure, plan, asked.only)
+    report.show(run.figures)
     if asked.results is not None:
-        report.write(asked.results, figures, made=begun)
-        _draw(asked.results, told)
-    return 0 if all(target.met for target in targets(figures)) else 1
+        report.write(asked.results, run.figures)
+        _draw(asked.results, run.figures)
+    if stopped:
+        sys.stderr.write("Stopped. " + ("`--resume` goes on.\n" if asked.json else "Without --json nothing is kept.\n"))
+        return _INTERRUPTED
+    return 0 if all(target.met for target in targets(run.figures)) else 1
 
 
-def _draw(folder: Path, figures: str) -> None:
+class _Run:
+    """Figures that become more, and are saved whenever they do."""
+
+    def __init__(self, path: Path | None, known: Figures) -> None:
+        self.figures = known
+        self._path = path
+
+    def measure(self, measure: Measure, plan: Plan, parts: Sequence[Part]) -> bool:
+        """Measure what is not there yet of some parts; returns False where an interrupt stopped it."""
+        names = [str(piece) for piece in plan.pieces(parts)]
+        pieces = [piece for piece in plan.pieces(parts) if str(piece) not in self.figures.names]
+        left = [str(piece) for piece in pieces]
+        elsewhere = [name for name in self.figures.missing if name not in names]
+        how = f"{made('benchmarks.calls')} At most {plan.rounds} rounds, {plan.calls} calls a turn."
+        self._keep(replace(self.figures, missing=[*left, *elsewhere]))
+        try:
+            with _terminated_is_interrupted():
+                for more in measure(plan, pieces):
+                    name = left.pop(0)
+                    joined = self.figures.joined(more)
+                    self._keep(replace(joined, made={**joined.made, name: how}, missing=[*left, *elsewhere]))
+        except KeyboardInterrupt:
+            return False
+        return True
+
+    def _keep(self, figures: Figures) -> None:
+        self.figures = figures
+        if self._path is not None:
+            save(self._path, figures)
+
+
+def _known(asked: argparse.Namespace) -> Figures:
+    """Return what earlier runs measured and this one does not measure anew.
+
+    Raises:
+        OSError: The file with it cannot be read.
+        ValueError: It is not named, or does not hold that.
+    """
+    goes_on = asked.redraw or asked.resume
+    if goes_on and asked.json is None:
+        raise ValueError("--resume and --redraw need --json FILE, the figures of an earlier run")
+    if asked.json is None or not (asked.redraw or asked.json.exists()):
+        return Figures()
+    if goes_on:
+        return load(asked.json)
+    return Figures() if set(asked.only) == set(PARTS) else load(asked.json).without(asked.only)
+
+
+@contextmanager
+def _terminated_is_interrupted() -> Generator[None]:
+    """Have a signal to terminate raise `KeyboardInterrupt`, as Ctrl-C does: a limit in time ends it so."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _draw(folder: Path, figures: Figures) -> None:
     if OTHER_PYTHON.exists():
         command = [str(OTHER_PYTHON), "-m", f"{__package__}.picture", str(folder.resolve())]
-        subprocess.run(command, cwd=ROOT, input=figures, text=True, check=True)  # noqa: S603 - our own program
+        subprocess.run(command, cwd=ROOT, input=as_json(figures), check=True)  # noqa: S603 - our own program
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,23 +148,27 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.calls",
         description="CPU time of calls and of streamed chunks, memory of open streams and time of the import, beside "
         f"bare aiohttp, the vendors' clients and litellm; at {counts} at once.",
-        epilog="Exit status: 0; 1 where a target is missed; 130 where it is interrupted.",
+        epilog="Exit status: 0; 1 where a target is missed; 2 where it cannot begin; 130 where it is stopped, with "
+        "what was measured before written.",
     )
 
     def option(name: str, default: object, text: str, **how: Any) -> None:  # noqa: ANN401 - argparse checks them
         parser.add_argument(name, default=default, help=text, **how)
 
-    option("--rounds", 10, "how often each way has its turn (default: %(default)s)", type=_count, metavar="N")
+    option("--rounds", 6, "how often each way has its turn at most (default: %(default)s)", type=_count, metavar="N")
     option("--calls", 640, "calls of a turn that are not streams (default: %(default)s)", type=_count, metavar="N")
     option("--only", list(PARTS), f"of {', '.join(PARTS)} (default: all)", nargs="+", choices=PARTS, metavar="PART")
-    option("--json", None, "write all figures there", type=Path, metavar="FILE")
-    option("--results", None, "write tables and pictures there", type=Path, metavar="FOLDER")
     option(
-        "--quick",
-        False,  # noqa: FBT003 - the switch's default
-        f"{_QUICK.rounds} rounds of {_QUICK.calls} calls, at 32 at once alone: a first look",
-        action="store_true",
+        "--json", None, "write all figures there; with --only, beside those of other parts", type=Path, metavar="FILE"
     )
+    option("--results", None, "write tables and pictures there", type=Path, metavar="FOLDER")
+    switches = {
+        "--quick": f"{_QUICK.rounds} rounds of {_QUICK.calls} calls, at 32 at once alone: a first look",
+        "--resume": "measure only what the file of --json has not yet",
+        "--redraw": "measure nothing: tables and pictures of what the file of --json has",
+    }
+    for name, text in switches.items():
+        option(name, False, text, action="store_true")  # noqa: FBT003 - the switch's default
     return parser
 
 

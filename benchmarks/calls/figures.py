@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from statistics import median
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field, replace
+from statistics import median, quantiles
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from .shape import ALL_LIMITS, DIALECTS, HIT, NO_LIMITS, NO_METRICS, Dialect, Shape
+from .shape import ALL_LIMITS, DIALECTS, DISK_HIT, HIT, NO_LIMITS, NO_METRICS, REDIS_HIT, Dialect, Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-_AT_ONCE: Final = 32
+Part: TypeAlias = Literal["calls", "streams", "memory", "import"]
+PARTS: Final[tuple[Part, ...]] = ("calls", "streams", "memory", "import")
+
+AT_ONCE: Final = 32
 """At how many calls at once the targets hold."""
+_LEAST_ROUNDS: Final = 4
+_NARROW: Final = 0.02
+"""How far the middle half of the rounds may lie around the median, as a part of it, for the median to be settled."""
+_OF_HITS: Final = ((HIT, 0.15), (DISK_HIT, 2.0), (REDIS_HIT, 4.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What is measured in one go, and kept once it is done.
+
+    Attributes:
+        part: Which part of the benchmark it belongs to.
+        shape: What is called; None for a part that is one piece.
+    """
+
+    part: Part
+    shape: Shape | None = None
+
+    def __str__(self) -> str:
+        """Say it as a heading does."""
+        return str(self.shape or self.part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,26 +48,53 @@ class Cost:
         shape: What was called.
         us: Microseconds of a call, or of a chunk of a stream, in each round.
         bare: What a bare one took in the same round, in the same process.
+        failed: Why there are no figures; empty where there are.
     """
 
     way: str
     shape: Shape
     us: list[float]
     bare: list[float]
+    failed: str = ""
 
     @property
     def ratio(self) -> float:
-        """In multiples of a bare one: the median over the rounds."""
-        return median(mine / bare for mine, bare in zip(self.us, self.bare, strict=True))
+        """In multiples of a bare one: the median over the rounds.
+
+        Raises:
+            statistics.StatisticsError: It failed.
+        """
+        return median(self._ratios())
+
+    @property
+    def settled(self) -> bool:
+        """Whether more rounds would hardly move the ratio; true of what failed."""
+        if self.failed:
+            return True
+        if len(self.us) < _LEAST_ROUNDS:
+            return False
+        low, middle, high = quantiles(self._ratios())
+        return high - low <= 2 * _NARROW * middle
+
+    def _ratios(self) -> list[float]:
+        return [mine / bare for mine, bare in zip(self.us, self.bare, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What an open stream takes: its way, whose dialect, and bytes of resident memory."""
+    """What an open stream takes.
+
+    Attributes:
+        way: Its name.
+        dialect: Whose.
+        bytes_each: Resident memory; 0 where it failed.
+        failed: Why there is no figure; empty where there is one.
+    """
 
     way: str
     dialect: Dialect
     bytes_each: float
+    failed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +112,58 @@ class Imports:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """All that was measured; what was not asked for is empty."""
+    """All that was measured; what was not asked for is empty.
+
+    Attributes:
+        costs: CPU time of calls and of chunks.
+        memory: Memory of open streams.
+        imports: CPU time of the import.
+        made: How each piece was measured, by its name.
+        missing: Names of pieces that were asked for and are not there, since the measuring was stopped.
+    """
 
     costs: list[Cost] = field(default_factory=list[Cost])
     memory: list[Memory] = field(default_factory=list[Memory])
     imports: Imports = field(default_factory=Imports)
+    made: dict[str, str] = field(default_factory=dict[str, str])
+    missing: list[str] = field(default_factory=list[str])
 
     def cost(self, way: str, shape: Shape) -> Cost | None:
         """Return what a way costs for a shape; None where that was not measured."""
         return next((cost for cost in self.costs if (cost.way, cost.shape) == (way, shape)), None)
+
+    @property
+    def names(self) -> set[str]:
+        """The pieces that were measured."""
+        alone: dict[Part, bool] = {"memory": bool(self.memory), "import": bool(self.imports.ours)}
+        return {str(cost.shape) for cost in self.costs} | {part for part, there in alone.items() if there}
+
+    def without(self, parts: Sequence[Part]) -> Figures:
+        """Return all but some parts."""
+        left = Figures(
+            [cost for cost in self.costs if part_of(cost.shape) not in parts],
+            [] if "memory" in parts else self.memory,
+            Imports() if "import" in parts else self.imports,
+        )
+        return replace(
+            left, made={name: how for name, how in self.made.items() if name in left.names}, missing=self.missing
+        )
+
+    def joined(self, more: Figures) -> Figures:
+        """Return these and more; what is in both is taken from `more`."""
+        shapes = {cost.shape for cost in more.costs}
+        return Figures(
+            [*(cost for cost in self.costs if cost.shape not in shapes), *more.costs],
+            more.memory or self.memory,
+            more.imports if more.imports.ours else self.imports,
+            {**self.made, **more.made},
+            self.missing,
+        )
+
+
+def part_of(shape: Shape) -> Part:
+    """Return the part of the benchmark that a shape belongs to."""
+    return "streams" if shape.streamed else "calls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +172,18 @@ class Target:
 
     Attributes:
         name: What it is about.
-        value: What was measured.
+        value: What was measured; None where what is ours failed.
         most: The most that is asked for.
     """
 
     name: str
-    value: float
+    value: float | None
     most: float
 
     @property
     def met(self) -> bool:
         """Whether it is."""
-        return self.value <= self.most
+        return self.value is not None and self.value <= self.most
 
 
 def targets(figures: Figures) -> list[Target]:
@@ -101,13 +195,14 @@ def targets(figures: Figures) -> list[Target]:
 
 
 def _of_dialect(figures: Figures, dialect: Dialect) -> Iterator[Target]:
-    call, stream = Shape(dialect, streamed=False, at_once=_AT_ONCE), Shape(dialect, streamed=True, at_once=_AT_ONCE)
+    call, stream = Shape(dialect, streamed=False, at_once=AT_ONCE), Shape(dialect, streamed=True, at_once=AT_ONCE)
     if limited := figures.cost(ALL_LIMITS, call):
-        yield Target(f"{dialect}: a call, all limits on", limited.ratio, 1.2)
+        yield Target(f"{dialect}: a call, all limits on", _ratio(limited), 1.2)
     if chunked := figures.cost(ALL_LIMITS, stream):
-        yield Target(f"{dialect}: a streamed chunk, all limits on", chunked.ratio, 1.5)
-    if hit := figures.cost(HIT, call):
-        yield Target(f"{dialect}: {HIT}", hit.ratio, 0.15)
+        yield Target(f"{dialect}: a streamed chunk, all limits on", _ratio(chunked), 1.5)
+    for way, most in _OF_HITS:
+        if hit := figures.cost(way, call):
+            yield Target(f"{dialect}: {way}", _ratio(hit), most)
     free = figures.cost(NO_LIMITS, call)
     if limited and free:
         yield Target(f"{dialect}: what limits add to a call", added(limited, free), 0.2)
@@ -116,7 +211,16 @@ def _of_dialect(figures: Figures, dialect: Dialect) -> Iterator[Target]:
         yield Target(f"{dialect}: what metrics add to a call", added(free, uncounted), 0.07)
 
 
-def added(more: Cost, less: Cost) -> float:
-    """Return the median over the rounds of what one way costs more than another, as a part of a bare call."""
+def _ratio(cost: Cost) -> float | None:
+    return None if cost.failed else cost.ratio
+
+
+def added(more: Cost, less: Cost) -> float | None:
+    """Return the median over the rounds of what one way costs more than another, as a part of a bare call.
+
+    None where one of them failed.
+    """
+    if more.failed or less.failed:
+        return None
     triples = zip(more.us, less.us, more.bare, strict=True)
     return median((mine - without) / bare for mine, without, bare in triples)

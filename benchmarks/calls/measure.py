@@ -11,21 +11,41 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from benchmarks.programs import OTHER_PYTHON, ROOT, first_line, program
+from benchmarks.redis_server import redis_server
 
-from .figures import Cost, Imports, Memory
-from .shape import ALL_LIMITS, ALONE, BARE, DIALECTS, GROUPS, KEY_LIMITS, LITELLM, VENDOR, Shape
+from .figures import AT_ONCE as OF_TARGETS
+from .figures import Cost, Figures, Imports, Memory, Piece
+from .shape import (
+    ALL_LIMITS,
+    ALONE,
+    BARE,
+    DIALECTS,
+    FOLDER,
+    GROUPS,
+    KEY_LIMITS,
+    LITELLM,
+    MANY,
+    REDIS,
+    SDK,
+    VENDOR,
+    Shape,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
+    from .figures import Part
     from .shape import Group
 
-AT_ONCE: Final = (1, 32, 1000)
-HELD: Final = 1000
+AT_ONCE: Final = (1, 32, MANY)
+HELD: Final = MANY
 """How many streams are held open to see what each takes."""
+_HELD_SLOWLY: Final = 100
+"""The same of litellm's."""
 _HELD_WAYS: Final[dict[Group, tuple[str, ...]]] = {
     "manifold": (BARE, ALONE, KEY_LIMITS, ALL_LIMITS),
     "vendors": (VENDOR,),
@@ -33,8 +53,13 @@ _HELD_WAYS: Final[dict[Group, tuple[str, ...]]] = {
 }
 _STATM: Final = Path("/proc/self/statm")
 _BARE_IMPORTS: Final = "asyncio, json, ssl"
-_FEWER: Final = 5
+_FEWER_ROUNDS: Final = 5
 """Many calls at once even each other out, so they need fewer rounds."""
+_SLOWER: Final = {SDK: 4, VENDOR: 4, LITELLM: 16}
+"""Ways that cost many times a bare call make fewer calls in a turn: each is longer."""
+_SLOWEST: Final = 3
+"""The part of the rounds that is litellm's."""
+_LEAST_PAIRS: Final = 5
 
 Tell: TypeAlias = Callable[[str], object]
 """Hears what comes next, before it is measured."""
@@ -45,7 +70,7 @@ class Plan:
     """How much is measured.
 
     Attributes:
-        rounds: How often each way has its turn; fewer at 1,000 at once.
+        rounds: How often each way has its turn at most; fewer where turns are long, and where they agree early.
         calls: How many calls make a turn, where they are not streams; at least those at once.
         at_once: How many calls at the same time.
     """
@@ -54,21 +79,49 @@ class Plan:
     calls: int
     at_once: tuple[int, ...] = AT_ONCE
 
-    def shapes(self, *, streamed: bool) -> list[Shape]:
-        """Return what is called."""
+    def pieces(self, parts: Sequence[Part]) -> list[Piece]:
+        """Return what is measured for some parts, in order."""
+        return [
+            Piece(part, shape)
+            for part in parts
+            for shape in (self._shapes(streamed=part == "streams") if part in {"calls", "streams"} else [None])
+        ]
+
+    def rounds_of(self, shape: Shape, group: Group = "manifold") -> int:
+        """Return how many rounds a shape has at most: more where the targets hold, fewer where turns are long."""
+        rounds = self.rounds
+        if shape.at_once >= MANY:
+            rounds //= _FEWER_ROUNDS
+        elif shape.streamed and shape.at_once == 1:
+            rounds //= 2
+        elif group == "manifold" and not shape.streamed and shape.at_once == OF_TARGETS:
+            rounds *= 2
+        return max(1, rounds // _SLOWEST if group == "litellm_peer" else rounds)
+
+    def calls_of(self, shape: Shape, way: str = BARE) -> int:
+        """Return how many calls a turn has: of streams, two or those at once, for each has many chunks."""
+        return max(2 if shape.streamed else self.calls // _SLOWER.get(way, 1), shape.at_once)
+
+    def _shapes(self, *, streamed: bool) -> list[Shape]:
         return [Shape(dialect, streamed, at_once) for dialect, at_once in product(DIALECTS, self.at_once)]
 
-    def rounds_of(self, shape: Shape) -> int:
-        """Return how many rounds a shape has."""
-        return max(1, self.rounds // _FEWER) if shape.at_once >= AT_ONCE[-1] else self.rounds
 
-    def calls_of(self, shape: Shape) -> int:
-        """Return how many calls a turn has: of streams, two each or those at once, for each has 200 chunks."""
-        return max(2, shape.at_once) if shape.streamed else max(self.calls, shape.at_once)
+class TurnFailedError(Exception):
+    """A way did not do what was asked of it; the text says why."""
 
-    def turns(self, *, streamed: bool) -> int:
-        """Return how many rounds there are, of all shapes together."""
-        return sum(self.rounds_of(shape) for shape in self.shapes(streamed=streamed))
+
+def measure(plan: Plan, pieces: Sequence[Piece], tell: Tell) -> Iterator[Figures]:
+    """Measure piece by piece, in order; gives what each has, as soon as it is measured. `tell` hears of every turn."""
+    with ExitStack() as stack:
+        root = stack.enter_context(server())
+        workers = Workers(stack)
+        for piece in pieces:
+            if piece.shape is not None:
+                yield Figures(_costs(workers, root, piece.shape, plan, tell))
+            elif piece.part == "memory":
+                yield Figures(memory=memory(root, tell))
+            else:
+                yield Figures(imports=imports(max(_LEAST_PAIRS, plan.rounds), tell))
 
 
 @contextmanager
@@ -83,30 +136,43 @@ def groups() -> list[Group]:
     return [group for group in GROUPS if group != "litellm_peer" or OTHER_PYTHON.exists()]
 
 
-def costs(root: str, plan: Plan, *, streamed: bool, tell: Tell) -> list[Cost]:
-    """Return what each way costs for each shape; `tell` hears of every round."""
-    with ExitStack() as stack:
-        workers: dict[Group, Worker] = {group: stack.enter_context(_worker(group)) for group in groups()}
-        return [
-            cost for shape in plan.shapes(streamed=streamed) for cost in _of_shape(workers, root, shape, plan, tell)
-        ]
+class Workers:
+    """The processes that make calls, one for each group, started when they are first needed."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        """Have all that is started end with `stack`."""
+        self._stack = stack
+        self._started: dict[Group, Worker] = {}
+
+    def __getitem__(self, group: Group) -> Worker:
+        """Return the worker of a group."""
+        if group not in self._started:
+            environment = self._caches() if group == "manifold" else {}
+            self._started[group] = self._stack.enter_context(_worker(group, environment))
+        return self._started[group]
+
+    def _caches(self) -> dict[str, str]:
+        """Return where caches may keep answers: in a folder, and in a server if there is one."""
+        environment = {FOLDER: self._stack.enter_context(TemporaryDirectory())}
+        address = self._stack.enter_context(redis_server())
+        return environment if address is None else {**environment, REDIS: address}
 
 
 def memory(root: str, tell: Tell) -> list[Memory]:
     """Return what a stream of each way takes that stands in its middle; each way has a process of its own."""
     found: list[Memory] = []
     for dialect in DIALECTS if _STATM.exists() else ():
-        shape = Shape(dialect, streamed=True, at_once=HELD)
-        for group, way in _held_ways():
-            tell(f"{HELD:,} open streams, {dialect}: {way}")
-            with _worker(group) as worker:
-                found.append(Memory(way, dialect, worker(way, f"{root}/hold", shape, 0)))
+        for group in groups():
+            at_once = _HELD_SLOWLY if group == "litellm_peer" else HELD
+            for way in _HELD_WAYS[group]:
+                tell(f"{at_once:,} open streams, {dialect}: {way}")
+                with _worker(group) as worker:
+                    shape = Shape(dialect, streamed=True, at_once=at_once)
+                    try:
+                        found.append(Memory(way, dialect, worker(way, f"{root}/hold", shape, 0)))
+                    except TurnFailedError as error:
+                        found.append(Memory(way, dialect, 0, str(error)))
     return found
-
-
-def held() -> int:
-    """Return how many measurements `memory` makes."""
-    return len(DIALECTS) * len(_held_ways()) if _STATM.exists() else 0
 
 
 def imports(pairs: int, tell: Tell) -> Imports:
@@ -131,27 +197,52 @@ Worker: TypeAlias = Callable[[str, str, Shape, int], float]
 """Takes a way, the server's address, a shape and how many calls, none: to hold them open; returns the cost of each."""
 
 
-def _of_shape(workers: dict[Group, Worker], root: str, shape: Shape, plan: Plan, tell: Tell) -> Iterable[Cost]:
-    found: dict[tuple[Group, str], list[float]] = {(group, way): [] for group in workers for way in GROUPS[group]}
+def _costs(workers: Workers, root: str, shape: Shape, plan: Plan, tell: Tell) -> list[Cost]:
+    """Return what each way costs for a shape: a group has rounds until all its medians are settled."""
+    found: dict[Group, dict[str, Cost]] = {
+        group: {way: Cost(way, shape, [], []) for way in GROUPS[group]} for group in groups()
+    }
     for turn in range(plan.rounds_of(shape)):
-        tell(f"{shape.dialect}, {'streams' if shape.streamed else 'calls'}, {shape.at_once:,} at once")
-        for group, worker in workers.items():
-            for way in in_turn(GROUPS[group], turn):
-                found[group, way].append(worker(way, root, shape, plan.calls_of(shape)))
-    first = next(iter(workers))
-    for (group, way), us in found.items():
-        if way != BARE or group == first:  # the others' bare calls are only what theirs are compared with
-            yield Cost(way, shape, us, found[group, BARE])
+        for group, costs in found.items():
+
+            def cost_of(way: str, worker: Worker = workers[group], number: int = turn + 1) -> float:
+                tell(f"{shape}: round {number}, {way}")
+                return worker(way, root + shape.path, shape, plan.calls_of(shape, way))
+
+            if turn < plan.rounds_of(shape, group) and not all(cost.settled for cost in costs.values()):
+                found[group] = one_round(costs, turn, cost_of)
+    first = next(iter(found))
+    # the others' bare calls are only what theirs are compared with
+    return [cost for group, costs in found.items() for way, cost in costs.items() if way != BARE or group == first]
 
 
-def _held_ways() -> list[tuple[Group, str]]:
-    return [(group, way) for group in groups() for way in _HELD_WAYS[group]]
+def one_round(costs: dict[str, Cost], turn: int, cost_of: Callable[[str], float]) -> dict[str, Cost]:
+    """Return the costs of a group with one more round; a way that fails has no figures, and no turn any more.
+
+    Where bare calls fail there is nothing to compare with, so all fail.
+    """
+    us: dict[str, float] = {}
+    failed = {way: cost.failed for way, cost in costs.items()}
+    for way in in_turn(list(costs), turn):
+        if not failed[way]:
+            try:
+                us[way] = cost_of(way)
+            except TurnFailedError as error:
+                failed[way] = str(error)
+    if failed[BARE]:
+        return {way: Cost(way, cost.shape, [], [], f"bare calls failed: {failed[BARE]}") for way, cost in costs.items()}
+    return {
+        way: Cost(way, cost.shape, [], [], failed[way])
+        if failed[way]
+        else Cost(way, cost.shape, [*cost.us, us[way]], [*cost.bare, us[BARE]])
+        for way, cost in costs.items()
+    }
 
 
 @contextmanager
-def _worker(group: Group) -> Generator[Worker]:
+def _worker(group: Group, environment: dict[str, str] | None = None) -> Generator[Worker]:
     python = str(OTHER_PYTHON) if group == "litellm_peer" else sys.executable
-    with program(python, f"{__package__}.worker", group) as process:
+    with program(python, f"{__package__}.worker", group, environment=environment) as process:
 
         def ask(way: str, root: str, shape: Shape, calls: int) -> float:
             if process.stdin is None:
@@ -161,8 +252,11 @@ def _worker(group: Group) -> Generator[Worker]:
             process.stdin.flush()
             answer = first_line(process)
             if not answer:
-                raise RuntimeError(f"{way!r} failed for {shape}; its own words are above")
-            return float(answer)
+                raise RuntimeError(f"the process of {way!r} ended at {shape}; its own words are above")
+            told = json.loads(answer)
+            if "failed" in told:
+                raise TurnFailedError(told["failed"])
+            return float(told["each"])
 
         yield ask
 

@@ -29,11 +29,12 @@ def main(folder: Path, told: dict[str, list[_Row]]) -> None:
     """Draw into a folder what the figures are there for."""
     mpl.rcParams.update({"font.size": 10, "axes.edgecolor": _GREY, "font.family": "DejaVu Sans"})
     folder.mkdir(parents=True, exist_ok=True)
-    at_32 = [row for row in told["costs"] if row["shape"]["at_once"] == 32]
+    at_32 = [row for row in told["costs"] if row["shape"]["at_once"] == 32 and not row["failed"]]
+    held = [row for row in told["memory"] if not row["failed"]]
     if at_32:
         _cpu(at_32).savefig(folder / "calls-cpu.png")
-    if told["memory"]:
-        _memory(told["memory"]).savefig(folder / "calls-memory.png")
+    if held:
+        _memory(held).savefig(folder / "calls-memory.png")
 
 
 def _cpu(rows: list[_Row]) -> Figure:

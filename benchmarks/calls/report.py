@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import sys
 from statistics import median
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from benchmarks.tables import Grid
 
-from .figures import targets
+from .figures import AT_ONCE, targets
 from .shape import DIALECTS, Shape
 
 if TYPE_CHECKING:
@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 
     from .figures import Cost, Figures
 
-_SAY: Final = """CPU time of one call, or of one chunk of a stream of 200, its part of the call included; and the same
-in multiples of a bare call that the same process made in the same round: the median over the rounds. The server is a
-process of its own and answers at once; a stream's events come a millisecond apart, each in a write of its own. All
-calls send the same prompt. Clients are as they come, with retries off: a fresh one for each turn, its connections
-opened before the clock starts. `the vendor's own client` is `openai` or `anthropic`; litellm runs in an environment of
-its own and brings an older `openai`. A bare stream splits events by hand and reads each as JSON."""
-_MEMORY_SAY: Final = """1,000 streams stand in their middle, 100 chunks read: what resident memory they add, each. Every
-way has a fresh process, which has read a stream before."""
+_SAY: Final = """CPU time of one call, or of one chunk of a stream of 200 (of 20 at 1,000 at once), its part of the call
+included; and the same in multiples of a bare call that the same process made in the same round: the median over the
+rounds, which end early where they agree. The server is a process of its own and answers at once; a stream's events come
+a millisecond apart, each in a write of its own. All calls send the same prompt; those that a cache answers, as many
+prompts as there are calls at once, and disk and Redis have no memory in front of them. Clients are as they come, with
+retries off: a fresh one for each turn, its connections opened before the clock starts. `the vendor's own client` is
+`openai` or `anthropic`; litellm runs in an environment of its own and brings an older `openai`. A bare stream splits
+events by hand and reads each as JSON. What failed has no figure; why, is below its table."""
+_MEMORY_SAY: Final = """1,000 streams (100 of litellm's) stand in their middle, 100 chunks read: what resident memory
+they add, each. Every way has a fresh process, which has read a stream before."""
 _WORDS: Final = ("way", "what", "dialect", "target")
 
 
@@ -31,28 +33,44 @@ def show(figures: Figures) -> None:
     """Print all tables."""
     for grid in _grids(figures):
         grid.show()
+    for line in [*_failures(figures), *_incomplete(figures)]:
+        sys.stdout.write(f"{line}\n")
 
 
-def write(folder: Path, figures: Figures, *, made: str) -> None:
+def write(folder: Path, figures: Figures) -> None:
     """Write the tables into `calls.md` in a folder, with how they were made, and a place for each picture."""
-    parts = ["# What calls cost", made, _SAY]
-    if figures.costs:
+    parts = ["# What calls cost", *_incomplete(figures), *_made(figures), _SAY]
+    if any(cost.shape.at_once == AT_ONCE for cost in figures.costs):
         parts.append("![CPU time at 32 at once, in multiples of a bare call](calls-cpu.png)")
     parts += [grid.markdown() for grid in _grids(figures)]
+    if failures := _failures(figures):
+        parts.append("\n".join(f"- {line}" for line in failures))
     if figures.memory:
         parts += [_MEMORY_SAY, "![Memory of an open stream](calls-memory.png)"]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "calls.md").write_text("\n\n".join(parts) + "\n")
+    (folder / "calls.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def as_json(figures: Figures) -> dict[str, Any]:
-    """Return all figures, ratios and targets included, as JSON has them."""
-    return {
-        "costs": [{**asdict(cost), "ratio": cost.ratio} for cost in figures.costs],
-        "memory": [asdict(memory) for memory in figures.memory],
-        "imports": asdict(figures.imports),
-        "targets": [{**asdict(target), "met": target.met} for target in targets(figures)],
-    }
+def _made(figures: Figures) -> list[str]:
+    """Return how it was measured; where not all pieces were measured alike, with which were."""
+    pieces: dict[str, list[str]] = {}
+    for piece, how in figures.made.items():
+        pieces.setdefault(how, []).append(piece)
+    return list(pieces) if len(pieces) == 1 else [f"{how} So: {'; '.join(names)}." for how, names in pieces.items()]
+
+
+def _incomplete(figures: Figures) -> list[str]:
+    return [f"**Incomplete**: it was stopped before {'; '.join(figures.missing)}."] if figures.missing else []
+
+
+def _failures(figures: Figures) -> list[str]:
+    """Return why there is no figure, a line for each way and reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for cost in figures.costs:
+        found.setdefault((cost.way, cost.failed), []).append(str(cost.shape))
+    for memory in figures.memory:
+        found.setdefault((memory.way, memory.failed), []).append(f"open streams, {memory.dialect}")
+    return [f"{way} failed: {why} ({'; '.join(where)})" for (way, why), where in found.items() if why]
 
 
 def _grids(figures: Figures) -> list[Grid]:
@@ -74,12 +92,20 @@ def _costs(figures: Figures, *, dialect: str, streamed: bool) -> Grid:
 
 def _cells(costs: list[Cost], counts: list[int]) -> list[str]:
     at = {cost.shape.at_once: cost for cost in costs}
-    pairs = [(f"{median(at[count].us):.1f}", f"{at[count].ratio:.2f}") for count in counts]
-    return [cell for pair in pairs for cell in pair]
+    return [cell for count in counts for cell in _pair(at.get(count))]
+
+
+def _pair(cost: Cost | None) -> tuple[str, str]:
+    if cost is None:
+        return "", ""
+    return ("failed", "") if cost.failed else (f"{median(cost.us):.1f}", f"{cost.ratio:.2f}")
 
 
 def _memory(figures: Figures) -> Grid:
-    rows = [(memory.way, memory.dialect, f"{memory.bytes_each / 1024:.1f}") for memory in figures.memory]
+    rows = [
+        (memory.way, memory.dialect, "failed" if memory.failed else f"{memory.bytes_each / 1024:.1f}")
+        for memory in figures.memory
+    ]
     return Grid("Memory of an open stream", ("way", "dialect", "KiB"), rows, _WORDS)
 
 
@@ -96,7 +122,12 @@ def _imports(figures: Figures) -> Grid:
 
 def _targets(figures: Figures) -> Grid:
     rows = [
-        (target.name, f"{target.value:.2f}", f"{target.most:.2f}", "met" if target.met else "missed")
+        (
+            target.name,
+            "failed" if target.value is None else f"{target.value:.2f}",
+            f"{target.most:.2f}",
+            "met" if target.met else "missed",
+        )
         for target in targets(figures)
     ]
     return Grid("Targets, x bare, at 32 at once", ("what", "measured", "at most", "target"), rows, _WORDS)

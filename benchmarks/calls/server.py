@@ -1,7 +1,7 @@
 """A server that costs its clients nothing but the network, in a process of its own: one answer for each dialect.
 
 A stream's events come one at a time, a millisecond apart, each in a write of its own, as from a vendor. Under `/hold`,
-a stream stops in its middle and stays open.
+a stream stops in its middle and stays open; under `/few`, it has few chunks.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from .shape import ANSWER, MODELS, PIECES
+from .shape import ANSWER, FEW_PIECES, MODELS, PIECES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,11 +85,11 @@ def _completion_line(choices: list[dict[str, Any]], usage: dict[str, Any] | None
     return b"data: %b\n\n" % orjson.dumps(body)
 
 
-def _completion_events() -> list[bytes]:
+def _completion_events(texts: tuple[str, ...]) -> list[bytes]:
     usage = {"prompt_tokens": 12, "completion_tokens": 800, "total_tokens": 812}
     return [
         _completion_event({"role": "assistant", "content": "", "refusal": None}),
-        *(_completion_event({"content": piece}) for piece in PIECES),
+        *(_completion_event({"content": text}) for text in texts),
         _completion_event({}, "stop"),
         _completion_line([], usage),
         b"data: [DONE]\n\n",
@@ -100,9 +100,9 @@ def _message_event(kind: str, **fields: object) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (kind.encode(), orjson.dumps({"type": kind, **fields}))
 
 
-def _message_events() -> list[bytes]:
+def _message_events(texts: tuple[str, ...]) -> list[bytes]:
     begun = {**_MESSAGE, "content": [], "stop_reason": None, "usage": {"input_tokens": 12, "output_tokens": 1}}
-    deltas = [{"type": "text_delta", "text": piece} for piece in PIECES]
+    deltas = [{"type": "text_delta", "text": text} for text in texts]
     ended = {"stop_reason": "end_turn", "stop_sequence": None}
     return [
         _message_event("message_start", message=begun),
@@ -123,8 +123,13 @@ def _writes(events: list[bytes]) -> list[bytes]:
 
 _COMPLETION_REPLY: Final = _whole(_COMPLETION, _LIMITS)
 _MESSAGE_REPLY: Final = _whole(_MESSAGE, _ANTHROPIC_LIMITS)
-_COMPLETION_STREAM: Final = [_opening(_LIMITS), *_writes(_completion_events())]
-_MESSAGE_STREAM: Final = [_opening(_ANTHROPIC_LIMITS), *_writes(_message_events())]
+_FEW: Final = PIECES[:FEW_PIECES]
+_COMPLETIONS: Final = {
+    few: [_opening(_LIMITS), *_writes(_completion_events(_FEW if few else PIECES))] for few in (False, True)
+}
+_MESSAGES: Final = {
+    few: [_opening(_ANTHROPIC_LIMITS), *_writes(_message_events(_FEW if few else PIECES))] for few in (False, True)
+}
 
 
 class _Pace:
@@ -184,7 +189,7 @@ class _Connection(asyncio.Protocol):
         if b'"stream":true' not in rest and b'"stream": true' not in rest:
             transport.write(_COMPLETION_REPLY if completion else _MESSAGE_REPLY)
             return
-        pieces = _COMPLETION_STREAM if completion else _MESSAGE_STREAM
+        pieces = (_COMPLETIONS if completion else _MESSAGES)[b"/few/" in target]
         self._pace.start(transport, pieces[: len(pieces) // 2] if b"/hold/" in target else pieces)
 
 

@@ -9,13 +9,13 @@ import sys
 import time
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from .server import allow_many_files
 from .shape import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
 
     from .shape import Call, Way
 
@@ -23,7 +23,9 @@ _LOOK: Final = 0.5  # seconds
 _AT_REST: Final = 0.02  # of a core
 _LOOKS: Final = 2
 _PAGE: Final = 4096  # bytes
-_WARM_STREAMS: Final = 32
+_WARM_STREAMS: Final = 8
+_LONGEST: Final = 120.0
+"""Seconds that a turn may take."""
 
 
 def main(group: str) -> None:
@@ -31,7 +33,32 @@ def main(group: str) -> None:
     allow_many_files()
     ways: Mapping[str, Way] = import_module(f"{__package__}.ways.{group}").WAYS
     for line in sys.stdin:
-        print(json.dumps(asyncio.run(_turn(ways, json.loads(line)))), flush=True)  # noqa: T201 - the way to tell it
+        print(json.dumps(turn(ways, json.loads(line))), flush=True)  # noqa: T201 - the way to tell it
+
+
+def turn(ways: Mapping[str, Way], asked: dict[str, Any]) -> dict[str, Any]:
+    """Return what each call of a turn cost, or why it failed."""
+    try:
+        return {"each": asyncio.run(_bounded(_turn(ways, asked)))}
+    except Exception as error:  # noqa: BLE001 - whatever a client raises is its result
+        return {"failed": _why(error)}
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return _why(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+async def _bounded(turn: Coroutine[Any, Any, float]) -> float:
+    """Return what a turn returns, and end it where it takes too long."""
+    task = asyncio.create_task(turn)
+    done, _ = await asyncio.wait([task], timeout=_LONGEST)
+    if not done:
+        task.cancel()
+        await asyncio.wait([task], timeout=_LONGEST)
+        raise TimeoutError(f"a turn took more than {_LONGEST:.0f} s")
+    return task.result()
 
 
 async def _turn(ways: Mapping[str, Way], asked: dict[str, Any]) -> float:
@@ -76,7 +103,7 @@ async def _held(call: Call, shape: Shape, count: int) -> int:
     while busy:  # nothing comes any more where several looks in a row find nothing done
         ended, _ = await asyncio.wait(tasks, timeout=_LOOK, return_when=asyncio.FIRST_COMPLETED)
         if ended:
-            raise RuntimeError("a stream ended that was to be held") from ended.pop().exception()
+            raise RuntimeError(f"a stream ended that was to be held: {ended.pop().exception()!r}")
         now = time.process_time()
         busy = _LOOKS if now - spent > _AT_REST * _LOOK else busy - 1
         spent = now

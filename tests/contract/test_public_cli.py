@@ -98,6 +98,7 @@ def test_help_names_every_command_of_now(manifold: Program) -> None:
     assert [word for word in ("cache", "chat", "config", "models", "status") if word not in done.stdout] == []
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 @pytest.mark.parametrize("command", OPTIONS)
 def test_a_command_has_its_options_and_those_of_everywhere(manifold: Program, command: str) -> None:
     done = manifold(*command.split(), "--help")
@@ -105,6 +106,7 @@ def test_a_command_has_its_options_and_those_of_everywhere(manifold: Program, co
     assert [word for word in f"{OPTIONS[command]} {EVERYWHERE}".split() if word not in done.stdout] == []
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 @pytest.mark.parametrize(
     ("command", "options"),
     [pytest.param(c, o, marks=pytest.mark.planned(f"issue {issue}")) for c, (o, issue) in PLANNED_OPTIONS.items()],

@@ -21,6 +21,18 @@ CLOCK: Final = SystemClock()
 WIRE: Final = Path(__file__).parents[1] / "wire"
 KEY: Final = "sk-test-broken-0123456789abcdef"
 
+_MEASURED: Final = {"test_cli.py", "test_cli_terminal.py"}
+"""What only whole programs reach."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Tests of units reach the same lines, and being measured takes as long again.
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and item.path.name not in _MEASURED:
+            item.add_marker("no_cover")
+
+
 Pieces: TypeAlias = "Iterable[bytes | float]"
 """What is sent, a write each; a number is a pause of so many seconds."""
 

@@ -8,8 +8,6 @@ from benchmarks.chaos import fallback, run, witness
 from llm.core.decisions import Decision
 from llm.testing.faults import DAMAGES, REFUSALS
 
-pytestmark = pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
-
 
 async def test_in_chaos_every_call_ends_in_its_own_answer_or_error_and_nothing_is_left_or_unaccounted_for() -> None:
     report = await run.run(1_000, seed=3)

@@ -61,7 +61,6 @@ def answered(outcomes: list[LLMResponse | LLMException]) -> list[LLMResponse]:
     return [outcome for outcome in outcomes if isinstance(outcome, LLMResponse)]
 
 
-@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_with_30_percent_of_one_providers_calls_failing_999_of_1000_calls_succeed() -> None:
     faults = [
         Fault("server_error", rate=0.1), Fault("reset_before", rate=0.07), Fault("unavailable", rate=0.08),

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from llm.testing.exchange import MockRequest
 
-pytestmark = pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
-
 JOBS: Final = 600
 NETWORK: Final = (0.005, 0.06)
 MODELS: Final = {"openai": "gpt-4o-mini", "anthropic": "claude-3-5-haiku-20241022"}

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from tests.e2e.conftest import Peer, Spoken
 
-pytestmark = pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
-
 LOOKED_AT = {
     "a record of llm",
     "a record of openai",

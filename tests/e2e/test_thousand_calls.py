@@ -14,8 +14,6 @@ from llm.testing import Fault, MockUpstream
 if TYPE_CHECKING:
     from llm import LLMClient
 
-pytestmark = pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
-
 CALLS = 1_000
 KEYS = ["sk-test-one", "sk-test-two", "sk-test-three", "sk-test-four"]
 FAULTS = [

@@ -11,7 +11,7 @@ from openai import AsyncOpenAI
 from benchmarks.calls.shape import BARE, KEY, MAX_TOKENS, MODELS, PROMPT, SDK, VENDOR
 
 from .bare import bare
-from .manifold import Ours
+from .ours import Ours
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

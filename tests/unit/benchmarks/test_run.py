@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
 from benchmarks.limits.generate import generate
 from benchmarks.limits.report import write
 from benchmarks.limits.run import configuration, run
@@ -11,6 +12,8 @@ from benchmarks.tables import made
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 
 
 async def test_a_small_run_answers_every_job_and_measures_it(tmp_path: Path) -> None:

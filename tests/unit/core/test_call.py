@@ -180,7 +180,9 @@ class CallMachine(RuleBasedStateMachine):
         assert self.call.sends == self.sends
 
 
-CallMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+CallMachine.TestCase.settings = settings(
+    max_examples=2 * settings().max_examples, stateful_step_count=40, deadline=None
+)
 TestCallMachine = CallMachine.TestCase
 
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     Work = Callable[[LLMClient], Coroutine[None, None, object]]
 
+pytestmark = pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
+
 _MOST_STEPS = 400
 _STEP, _LEAP = 0.05, 1.0  # seconds of the fake clock: while much happens, and while all wait for the limit
 _LIVELY = 2.0

@@ -118,6 +118,7 @@ READERS = ("mapping", "file", "environment", "model")
 ONLY_FOR = {"key as bytes": ("mapping", "model"), "key in a reference": ("mapping", "file")}
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 @pytest.mark.parametrize(
     ("mistake", "reader"), [(mistake, reader) for mistake in MISTAKES for reader in ONLY_FOR.get(mistake, READERS)]
 )

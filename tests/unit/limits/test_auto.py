@@ -72,7 +72,7 @@ def test_what_is_not_said_proves_nothing() -> None:
     assert proved(report(30, None), report(0, 60.0)) is None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=settings().max_examples, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     kind=st.sampled_from(["bucket", "fixed", "sliding"]),

@@ -320,4 +320,4 @@ class BreakerMachine(RuleBasedStateMachine):
 
 
 TestEveryOrder = BreakerMachine.TestCase
-TestEveryOrder.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestEveryOrder.settings = settings(max_examples=settings().max_examples, stateful_step_count=50, deadline=None)

@@ -213,5 +213,9 @@ def test_the_vendor_takes_a_request_in_before_it_gives_back_what_it_did_not_use(
     vendor.teardown()
 
 
-AgainstVendor.TestCase.settings = settings(max_examples=400, stateful_step_count=25, deadline=None)
-TestAgainstVendor = AgainstVendor.TestCase
+AgainstVendor.TestCase.settings = settings(
+    max_examples=3 * settings().max_examples, stateful_step_count=25, deadline=None
+)
+TestAgainstVendor = pytest.mark.no_cover(
+    AgainstVendor.TestCase
+)  # shorter tests reach the same lines, and being measured takes as long again

@@ -275,7 +275,7 @@ class Bench:
 
 
 @pytest.mark.parametrize("kind", ["bucket", "window"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings().max_examples, deadline=None)
 @given(seed=st.integers(0, 10_000), pace=st.floats(0.01, 3.0))
 def test_alone_it_is_never_lowered_and_never_refused(kind: str, seed: int, pace: float) -> None:
     limit, vendor = (
@@ -301,7 +301,7 @@ class Shared(Bench):
         pass
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=settings().max_examples // 2, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_with_somebody_else_on_the_key_it_is_refused_almost_never(seed: int) -> None:
     bench = Shared(bucket(), BucketAllowance(60.0, MINUTE, 0.0), seed)

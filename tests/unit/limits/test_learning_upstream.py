@@ -99,6 +99,7 @@ async def test_who_states_nothing_is_paced_by_headers_after_the_first_answer(
     assert it.refused("k", after=1.0) <= 3  # before that all were sent, for nothing was known
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 @pytest.mark.parametrize("dropped", [HEADERS, (*HEADERS, "retry-after")])
 @pytest.mark.parametrize(("mode", "longest"), [("bucket", 1.1), ("sliding", 1.4), ("fixed", 1.2)])
 async def test_without_headers_a_pace_is_learned_from_the_refusals(
@@ -136,6 +137,7 @@ async def test_a_stated_limit_above_the_providers_gives_way_to_it() -> None:
     assert max(it.answered) < 1.05 * 120 + 2
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 @pytest.mark.parametrize("until", [1000.0, 40.0])
 async def test_somebody_else_on_the_key_costs_almost_no_refusals_and_no_more_than_he_takes(until: float) -> None:
     it = run("openai", {"requests_per_minute": 60, "tokens_per_minute": 60_000}, service=1.5)

@@ -14,6 +14,8 @@ from llm.core.call import Call, Charge, Ticket
 if TYPE_CHECKING:
     from types import FrameType
 
+pytestmark = pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
+
 FEW = 100
 MANY = 2_000
 Bench = Any

@@ -31,6 +31,7 @@ def test_a_burst_after_a_long_rest_has_its_share_at_once() -> None:
     assert withdrawn(budget, 5000.0) == 500
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 def test_in_an_outage_retries_are_a_share_of_the_calls() -> None:
     budget = RetryBudget(0.5)
     taken = 0
@@ -60,7 +61,8 @@ def test_it_says_what_it_allows() -> None:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
+@settings(deadline=None)
 @given(
     st.floats(0.01, 1.0),
     st.lists(st.tuples(st.floats(0.0, 30.0), st.integers(0, 500), st.integers(0, 300)), max_size=30),

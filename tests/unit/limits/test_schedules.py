@@ -626,7 +626,7 @@ async def opened(opening: Any) -> LLMManager:
 
 
 Schedules.TestCase.settings = settings(
-    max_examples=150,
+    max_examples=settings().max_examples,
     stateful_step_count=30,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # to shorten a case takes minutes

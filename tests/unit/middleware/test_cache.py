@@ -823,6 +823,7 @@ async def test_cancelling_at_every_await_point_leaves_no_flight_behind(*, stream
     raise AssertionError("it never came to its end")
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 @KINDS
 @pytest.mark.parametrize("who", [0, 1, 2], ids=["leader", "first follower", "last follower"])
 async def test_whoever_is_cancelled_at_any_await_point_the_others_are_answered(*, stream: bool, who: int) -> None:

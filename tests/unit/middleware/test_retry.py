@@ -255,6 +255,7 @@ async def test_a_request_without_a_call_is_repeated_too(bench: Bench) -> None:
     assert str(await RetryMiddleware(clock=bench.clock, rest=no_rest)(LLMRequest("x"), upstream)) == "yes"
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 def test_a_call_that_succeeds_at_once_loads_no_tenacity(fresh_python: Callable[[str], str]) -> None:
     code = """
 import asyncio, sys

@@ -354,6 +354,7 @@ _json = st.recursive(
 )
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 @given(st.dictionaries(st.sampled_from(_FIELDS), _json))
 def test_no_object_makes_the_reading_fail_otherwise_than_typed(body: dict[str, object]) -> None:
     with suppress(LLMException, orjson.JSONEncodeError):

@@ -83,6 +83,7 @@ async def streamed(name: str, pieces: list[bytes]) -> LLMResponse:
     return await (await LLMStream(source).begin()).response()
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 @pytest.mark.parametrize(("name", "whole"), STREAMS, ids=NAMES)
 async def test_a_stream_cut_at_any_byte_is_no_answer(name: str, whole: bytes) -> None:
     reader, decoder = DIALECTS[name].events(), EventDecoder()
@@ -135,7 +136,7 @@ def mutilated(data: bytes, mutations: list[tuple[str, int, int, bytes]], unit: b
     return data
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=2 * settings().max_examples)
 @given(st.sampled_from(STREAMS), MUTATIONS, st.sampled_from([b"\n\n", b"\n", b","]), st.integers(1, 4096))
 async def test_a_mutilated_stream_is_an_answer_only_with_its_closing_event(
     recorded: tuple[str, bytes], mutations: list[tuple[str, int, int, bytes]], unit: bytes, step: int
@@ -149,7 +150,7 @@ async def test_a_mutilated_stream_is_an_answer_only_with_its_closing_event(
     assert any(word in data for word in CLOSING[name])
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=2 * settings().max_examples)
 @given(st.sampled_from(ANSWERS), MUTATIONS, st.sampled_from([b",", b"\n"]))
 def test_a_mutilated_answer_fails_typed_if_it_fails(
     recorded: tuple[str, bytes], mutations: list[tuple[str, int, int, bytes]], unit: bytes

@@ -646,7 +646,7 @@ _json = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(_FIELDS), _json))
 def test_no_object_makes_the_reading_fail_otherwise_than_typed(body: dict[str, object]) -> None:
     with suppress(LLMException):

@@ -132,14 +132,14 @@ anthropic_requests = _requests(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(openai_requests)
 def test_openais_reading_gives_back_what_its_client_writes(request: LLMRequest) -> None:
     body = orjson.loads(OpenAIDialect().encode(request, stream=request.stream))
     assert openai_read.read_request(body) == request
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(anthropic_requests)
 def test_anthropics_reading_gives_back_what_its_client_writes(request: LLMRequest) -> None:
     body = orjson.loads(AnthropicDialect().encode(request, stream=request.stream))
@@ -187,21 +187,21 @@ openai_responses = _responses(
 anthropic_responses = _responses(st.lists(thoughts, max_size=2).map(tuple))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(openai_responses)
 def test_openais_client_reads_back_a_written_answer(response: LLMResponse) -> None:
     body = orjson.dumps(openai_write.write_response(response, created=1))
     assert replace(OpenAIDialect().decode(body, provider="", key=None), raw=None) == response
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(anthropic_responses)
 def test_anthropics_client_reads_back_a_written_answer(response: LLMResponse) -> None:
     body = orjson.dumps(anthropic_write.write_response(response))
     assert replace(AnthropicDialect().decode(body, provider="", key=None), raw=None) == response
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(openai_responses, st.integers(1, 5))
 def test_openais_client_reads_back_a_written_stream(response: LLMResponse, size: int) -> None:
     stream = openai_write.OpenAIStream(id=response.id, model=response.model, created=1, include_usage=True)
@@ -209,7 +209,7 @@ def test_openais_client_reads_back_a_written_stream(response: LLMResponse, size:
     assert _read(events, OpenAIDialect().events()) == response
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(anthropic_responses, st.integers(1, 5))
 def test_anthropics_client_reads_back_a_written_stream(response: LLMResponse, size: int) -> None:
     stream = anthropic_write.AnthropicStream(id=response.id, model=response.model, usage=response.usage)

@@ -109,7 +109,7 @@ requests = st.builds(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(deadline=None)
 @given(requests)
 def test_reading_gives_back_what_its_client_writes(request: LLMRequest) -> None:
     body = orjson.loads(DIALECT.encode(request, stream=request.stream))
@@ -117,7 +117,7 @@ def test_reading_gives_back_what_its_client_writes(request: LLMRequest) -> None:
     assert read_request(body) == replace(request, extra={**(request.extra or {}), **added} or None)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(deadline=None)
 @given(said(), st.integers(1, 5))
 def test_its_client_reads_back_a_written_answer_whole_and_streamed(response: LLMResponse, size: int) -> None:
     body = orjson.dumps(write_response(response, {}, created=1))
@@ -142,7 +142,7 @@ def streamed(response: LLMResponse, chunks: Iterable[StreamChunk]) -> LLMRespons
     return assemble(read, id=reader.id, model=reader.model)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=settings().max_examples // 2, deadline=None)
 @given(said())
 def test_a_streams_last_event_holds_what_the_whole_answer_would(response: LLMResponse) -> None:
     last = orjson.loads(events(response, cut(response, 3))[-1][1])["response"]

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -36,6 +38,7 @@ def _pytest(folder: Path, root: Path, *options: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 def test_the_fixtures_are_there_and_a_request_left_open_is_an_error(tmp_path: Path, root: Path) -> None:
     (tmp_path / "test_it.py").write_text(_SUITE)
     installed = tmp_path / "llm_manifold-0.dist-info"
@@ -47,6 +50,7 @@ def test_the_fixtures_are_there_and_a_request_left_open_is_an_error(tmp_path: Pa
     assert "1 requests at a MockUpstream are still open" in shown
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 def test_it_imports_nothing_heavy_at_pytests_start(tmp_path: Path, root: Path) -> None:
     heavy = ["aiohttp", "pydantic", "openai", "anthropic", "llm.testing.upstream"]
     (tmp_path / "test_it.py").write_text(

@@ -103,6 +103,7 @@ def pieces_of(data: bytes, cuts: list[int]) -> list[bytes]:
 # --- every answer, cut anywhere
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 @settings(deadline=None)
 @given(st.sampled_from([*FRAMED.values()]), st.lists(st.integers(0, 10_000), max_size=12))
 def test_an_answer_is_the_same_however_the_network_cuts_it(answer: bytes, cuts: list[int]) -> None:
@@ -374,6 +375,7 @@ def test_a_body_over_the_cap_is_refused_and_cut(body: bytes) -> None:
     assert wire.asked[-1] == "abort"
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 def test_a_few_packed_bytes_never_fill_the_memory() -> None:
     bomb = gzip.compress(b"0" * 50_000_000)
     reply = FakeWire().takes(OK + b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(bomb), bomb)

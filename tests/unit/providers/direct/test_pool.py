@@ -199,6 +199,7 @@ async def test_closing_ends_the_connections_of_other_loops_too(url: str) -> None
         other.close()
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 def test_what_the_first_request_needs_can_be_loaded_before(fresh_python: Callable[[str], str]) -> None:
     said = fresh_python("""
 import sys

@@ -271,6 +271,7 @@ async def test_a_header_that_http_refuses_shows_no_key(transport: DirectTranspor
     assert not caught.value.sent
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 def test_a_forked_child_takes_nothing_from_its_parent(fresh_python: Callable[[str], str]) -> None:
     said = fresh_python("""
 import asyncio, os, sys, threading, warnings

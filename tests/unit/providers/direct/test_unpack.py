@@ -34,6 +34,7 @@ def test_bytes_come_out_as_they_went_in_however_they_are_cut(data: bytes, cut: i
     assert unpacker.whole
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 @settings(deadline=None)
 @given(st.binary(min_size=1, max_size=2000), st.data())
 def test_no_part_is_whole(data: bytes, draw: st.DataObject) -> None:
@@ -54,6 +55,7 @@ def test_a_body_of_many_steps_is_whole_at_its_end(size: int) -> None:
     assert unpacker.whole
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 def test_what_can_be_unpacked_is_not_held_back_until_more_comes() -> None:
     packed = gzip.compress(b"0" * 3 * PIECE)
     for end in range(len(packed)):

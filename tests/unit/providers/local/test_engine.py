@@ -54,6 +54,7 @@ async def texts(stream: GenerationStream) -> list[str]:
     return [piece async for piece in stream]
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_a_greedy_answer_is_what_plain_generate_gives(engine: InferenceEngine, oracle: LoadedModel) -> None:
     prompt = oracle.encode(QUESTION)
     plain = oracle.network.generate(
@@ -72,6 +73,7 @@ async def test_an_answer_that_the_model_ends_stops_and_counts_its_last_token(
     assert result.output_tokens == len(oracle.encode(result.text)) + 1
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_a_stream_joined_is_the_unary_answer_and_comes_in_pieces(engine: InferenceEngine) -> None:
     whole = await engine.generate(CHARACTERS, max_tokens=16, temperature=0.9, seed=3)
     stream = engine.generate_stream(CHARACTERS, max_tokens=16, temperature=0.9, seed=3)
@@ -81,6 +83,7 @@ async def test_a_stream_joined_is_the_unary_answer_and_comes_in_pieces(engine: I
     assert stream.result == whole
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_no_piece_of_a_stream_holds_part_of_a_character(engine: InferenceEngine) -> None:
     prompt = "漢字 👀👀👀👀 漢字 👀👀👀👀 漢字"
     pieces = await texts(engine.generate_stream(prompt, max_tokens=16, temperature=0))
@@ -88,6 +91,7 @@ async def test_no_piece_of_a_stream_holds_part_of_a_character(engine: InferenceE
     assert not any("\ufffd" in piece for piece in pieces[:-1])  # the last may be cut by max_tokens
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_one_seed_gives_one_text_and_another_gives_another(engine: InferenceEngine) -> None:
     async with asyncio.TaskGroup() as group:
         tasks = [
@@ -98,6 +102,7 @@ async def test_one_seed_gives_one_text_and_another_gives_another(engine: Inferen
     assert one != other
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_a_stop_string_across_tokens_ends_the_text_before_it(engine: InferenceEngine) -> None:
     whole = (await engine.generate(QUESTION, max_tokens=12, temperature=0)).text
     at = whole.index(" ", len(whole) // 2)
@@ -109,6 +114,7 @@ async def test_a_stop_string_across_tokens_ends_the_text_before_it(engine: Infer
     assert "".join(pieces) == result.text
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_a_closed_stream_ends_within_a_token_and_keeps_its_part(engine: InferenceEngine) -> None:
     stream = engine.generate_stream(QUESTION, max_tokens=80, temperature=0)
     first = await anext(stream)
@@ -136,6 +142,7 @@ async def test_a_read_under_way_raises_when_another_thread_closes_the_stream(eng
     ahead.close()
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_a_stream_that_nobody_holds_ends(engine: InferenceEngine) -> None:
     stream = engine.generate_stream(QUESTION, max_tokens=80)
     await anext(stream)
@@ -169,6 +176,7 @@ async def test_too_long_a_prompt_is_refused_with_both_counts_and_the_next_call_w
     assert (await engine.generate("One, two, three,", max_tokens=2, temperature=0)).output_tokens == 2
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_two_loops_in_two_threads_use_one_engine(engine: InferenceEngine) -> None:
     wanted = (await engine.generate(QUESTION, max_tokens=3, temperature=0)).text
     got: list[str] = []
@@ -305,6 +313,7 @@ print("left")
 """
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 def test_leaving_the_interpreter_in_mid_generation_is_quick_and_silent(model_folder: Path) -> None:
     left = subprocess.run(  # noqa: S603 - our own interpreter
         [sys.executable, "-W", "always", "-c", AT_EXIT],

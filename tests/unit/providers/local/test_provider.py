@@ -54,6 +54,7 @@ async def provider(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Async
     await provider.close()
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_a_response_and_a_stream_hold_the_same_answer(provider: LocalProvider) -> None:
     assert isinstance(provider, Provider)
     assert isinstance(provider, TokenCounting)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from .conftest import Through
 
+pytestmark = pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
+
 Pair: TypeAlias = Callable[[str], tuple[HTTPProvider, HTTPProvider]]
 WIRE = Path(__file__).parents[3] / "wire"
 KINDS = ("openai", "responses", "anthropic")
