@@ -196,9 +196,6 @@ class Connection:
 
     def _gave_up(self, error: Exception) -> bool:
         """Undo what was begun; return whether the file was set aside."""
-        if _code(error) == sqlite3.SQLITE_BUSY and self._connection is not None:
-            self._connection.rollback()
-            return False
         self.close()
         if not self._is_damage(error):
             return False
