@@ -76,9 +76,9 @@ class Conduct:
                     result = await self._fitted(result, request.response_model)
         except BaseException as raised:
             error = self._failure(raised, brake)
-            kept = self._instead_of(error)
-            if kept is not None:
-                return kept
+            instead = self._instead_of(error)
+            if instead is not None:
+                return instead
             self._ended(None, error)
             if error is raised:
                 raise
