@@ -35,8 +35,8 @@ def main() -> int:
     bound = bound_s(jobs)
     ratio, cpu = result.finish_s / bound, ", ".join(f"{seconds:.1f}" for seconds in result.cpu_s)
     print(  # noqa: T201 - a command line
-        f"{asked.processes} processes, {len(jobs.jobs)} jobs: {len(result.answered)} answered in {result.finish_s:.1f} s, "
-        f"{ratio:.3f} x the bound of {bound:.1f} s; {tally.refused} refused, {tally.doubled} doubled; CPU {cpu} s; "
+        f"{asked.processes} processes, {len(jobs.jobs)} jobs: {len(result.answered)} in {result.finish_s:.1f} s"
+        f", {ratio:.3f} x the bound of {bound:.1f} s; {tally.refused} refused, {tally.doubled} doubled; CPU {cpu} s; "
         f"failed: {result.failed or 'none'}"
     )
     met = len(result.answered) == len(jobs.jobs) and not tally.doubled and tally.refused <= _REFUSALS

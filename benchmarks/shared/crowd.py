@@ -63,7 +63,7 @@ Workers: TypeAlias = "list[subprocess.Popen[str]]"
 
 
 def run(plan: Plan) -> tuple[Result, Tally]:
-    """Start server and processes, let all go at once, and wait for the last answer; what the server saw comes second."""
+    """Start all, let them go at once, and wait for the last answer; returns what the server saw, too."""
     scenario = plan.scenario
     arguments = (scenario.name, str(scenario.seed), str(plan.times), str(len(scenario.jobs)))
     with program(sys.executable, "benchmarks.limits.socket_server", *arguments) as server:

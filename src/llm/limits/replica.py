@@ -290,7 +290,7 @@ class Replica:
             return Binding(_SOON)
         if limit.refuses:  # those before would be refused as well
             seconds = limit.wait(now, amount)
-            if seconds <= 0.0 and asked and limit.wait(now, min(amount + asked, limit.capacity)) > 0.0:
+            if seconds <= 0.0 and asked and amount + asked > limit.free(now):
                 return Binding(_SOON)
             return Binding(seconds, limit)
         wanted = amount * self.parts + asked + getattr(before, limit.unit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from .auto import AutoLimit
+from .base import GUARD
 from .bucket import TokenBucket
 from .window import SlidingWindow
 
@@ -44,7 +45,7 @@ def hear(limit: Limit, now: float, told: Told, age: float) -> None:
     """Take what somebody told `age` seconds ago and is not counted here; nothing is given back for it."""
     counted = limit.counted if isinstance(limit, AutoLimit) else limit
     if isinstance(counted, TokenBucket):
-        refilled = age * counted.capacity / counted.period
+        refilled = max(0.0, age - GUARD) * counted.capacity / counted.period
         lacking = sum(amount for _, amount in told) - refilled - counted.saturation(now) * counted.capacity
         if lacking > 0.0:
             limit.take(now, lacking)
