@@ -46,17 +46,16 @@ async def two(tmp_path: Path) -> AsyncIterator[Two]:
     await two.other.close()
 
 
-@pytest.mark.parametrize(
-    ("change", "left"),
-    [
-        (lambda other: other.delete(KEY), None),
-        (lambda other: other.remove(tags=()), None),
-        (lambda other: other.clear(), None),
-        (lambda other: other.put(KEY, b"new", ttl=60), b"new"),
-        (lambda other: other.put(KEY, b"", ttl=0), None),
-    ],
-    ids=["delete", "remove", "clear", "put", "put of nothing"],
-)
+CHANGES: dict[str, tuple[Callable[[DiskCache], Awaitable[object]], bytes | None]] = {
+    "delete": (lambda other: other.delete(KEY), None),
+    "remove": (lambda other: other.remove(tags=()), None),
+    "clear": (lambda other: other.clear(), None),
+    "put": (lambda other: other.put(KEY, b"new", ttl=60), b"new"),
+    "put of nothing": (lambda other: other.put(KEY, b"", ttl=0), None),
+}
+
+
+@pytest.mark.parametrize(("change", "left"), CHANGES.values(), ids=CHANGES)
 async def test_what_another_process_changed_is_no_more_given_from_memory(
     two: Two, change: Callable[[DiskCache], Awaitable[object]], left: bytes | None
 ) -> None:
