@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _NOTHING: Final = Charge(requests=0)
 _MANY: Final = 1000  # calls that ended, which the log may name a second time
-_OVERTAKING: Final = 1.0  # second by which a process that has to connect first may be late
 _SOON: Final = 0.001  # seconds: an answer of the store is on its way
 _UNITS: Final[tuple[Unit, ...]] = ("input_tokens", "output_tokens", "total_tokens", "cost", "requests")
 
@@ -223,7 +222,7 @@ class Replica:
         if self._crowded != self.account.version:
             self._crowded = self.account.version
             for limit in self.account.limits:
-                crowd(limit, _OVERTAKING)
+                crowd(limit)
         limits = [limit for limit in self.account.limits if timed or not limit.timed]
         return [(limit, limit.take(at, getattr(charge, limit.unit))) for limit in limits]
 
