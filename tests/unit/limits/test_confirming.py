@@ -550,7 +550,6 @@ async def test_fail_open_goes_on_by_what_is_known_and_tells_it_later(processes: 
     assert not waits.done()
     one.store.lose(lost=False)
     await one.clock.advance(0.1)
-    await one.pay("look", 0)
     assert one.accounts[0].limits[0].free(one.clock.now()) < -25
 
 
