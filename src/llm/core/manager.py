@@ -138,7 +138,9 @@ class LLMManager:
           it lets an attempt through (empty without `circuit_breaker:`); `retry_budget`: `calls` and `retries` of about
           the last ten seconds, how many retries are `allowed`, and how often one was `refused` (None without a bound);
         - `pool`: `calls` that run, those `waiting`, `slots`, whether it is `closing`;
-        - `cache` and `limits`: its counts; the saturation of the limits of everything and of each user;
+        - `cache` and `limits`: its counts; the saturation of the limits of everything and of each user; with
+          `limits.store: redis` also `store`: its `state` (`unused`, `connected`, `lost`), `on_store_loss`, how many
+          `processes` use it, how often it was lost (`losses`), and `calls_without`: calls that were let go meanwhile;
         - `calls`: the last 100 that waited, were repeated, fell back or brought no answer, each with its decision log;
           `started` is in seconds since 1970, a decision's `at` in seconds since the call's start.
         """

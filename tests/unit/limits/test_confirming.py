@@ -105,11 +105,11 @@ class MemoryLedger:
     def _fits(self, ask: Ask) -> bool:
         log = self.store.log(ask.account)
         since = log.entries[int(ask.after.partition("-")[0]) :]
-        taken = sum(event.charge.total_tokens for _, _, event in since if isinstance(event, Taken))
+        counted = [event for _, _, event in since if isinstance(event, Taken)]
         if self.process not in log.line:
-            waits = (event for _, process, event in since if log.line.get(process) is event)
-            taken += sum(event.charge.total_tokens for event in waits if isinstance(event, Waiting))
-        return taken + ask.charge.total_tokens <= ask.room.total_tokens
+            standing = [event for _, process, event in since if log.line.get(process) is event]
+            counted += [Taken("", event.charge) for event in standing if isinstance(event, Waiting)]
+        return sum(event.charge.total_tokens for event in counted) + ask.charge.total_tokens <= ask.room.total_tokens
 
     async def read(self, account: str, after: Position) -> Read:
         await self._message()
@@ -631,3 +631,16 @@ async def test_an_account_that_is_forgotten_is_shared_no_more(processes: Callabl
     one.sharing.forget(one.accounts[0])
     assert one.sharing.replica(one.accounts[0]) is None
     assert one.sharing.knows(one.accounts)
+
+
+async def test_a_forked_child_goes_on_as_a_process_of_its_own(processes: Callable[..., Process]) -> None:
+    one = processes(keys=[{"concurrent_requests": 1}])
+    await one.pay("parent", 10)
+    one.sharing.pid = -1  # as the child sees it
+    late = one.start("child", 10)
+    await one.clock.advance(0.1)
+    assert len(one.store.ledgers) == 2
+    assert not late.done()
+    one.store.ledgers[0].write("key-0", Settled("p0-1", Charge(total_tokens=10)))
+    await one.clock.advance(0.5)
+    assert late.done()
