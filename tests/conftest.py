@@ -70,9 +70,8 @@ class RedisServer:
         self._program = Path(found.submodule_search_locations[0]) / binary
         self._folder = folder
         self._cluster = cluster
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        # The servers of a cluster talk to each other 10,000 ports higher up.
+        self.port: int = _free_port(most=55_535 if cluster else 65_535)
         self.url: str = f"redis://127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -109,6 +108,15 @@ class RedisServer:
             parts = [f"*{len(words)}\r\n", *(f"${len(word.encode())}\r\n{word}\r\n" for word in words)]
             connection.sendall("".join(parts).encode())
             return connection.recv(65536)
+
+
+def _free_port(*, most: int) -> int:
+    while True:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port: int = free.getsockname()[1]
+        if port <= most:
+            return port
 
 
 @pytest.fixture(scope="session")

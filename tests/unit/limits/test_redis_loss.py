@@ -214,6 +214,7 @@ async def test_a_server_that_does_not_answer_is_lost_in_a_second_and_what_it_hea
     await one.back()
     events = [entry.event for entry in (await other.ledger.read("a", BEGINNING)).entries]
     assert events[0] == Taken("before", ONE)
+    assert newest.command("HGET", "{llm:a}:state", f"void:{one.ledger.process}") == b"$1\r\n2\r\n"
     # Heard too late, or taken back: in no case is it left there.
     assert events[1:] in ([Settled("late", NOTHING)], [Taken("late", ONE), Settled("late", NOTHING)])
 

@@ -23,7 +23,7 @@ local HISTORY, MANY, SELDOM, OFTEN = 120000, 500, 60000, 5000 -- ms, entries, ms
 local PLACES = 2 ^ 36 -- in line, for each priority
 local HIGHEST = 2 ^ 15 -- priority
 
-if redis.replicate_commands then
+if not redis.REDIS_VERSION_NUM then
   redis.replicate_commands() -- before version 7, what is written after the time was asked wants it
 end
 
