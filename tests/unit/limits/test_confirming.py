@@ -108,7 +108,7 @@ class MemoryLedger:
         counted = [event for _, _, event in since if isinstance(event, Taken)]
         if self.process not in log.line:
             standing = [event for _, process, event in since if log.line.get(process) is event]
-            counted += [Taken("", event.charge) for event in standing if isinstance(event, Waiting)]
+            counted += [Taken("", event.charge) for event in standing]
         return sum(event.charge.total_tokens for event in counted) + ask.charge.total_tokens <= ask.room.total_tokens
 
     async def read(self, account: str, after: Position) -> Read:
