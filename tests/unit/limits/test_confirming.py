@@ -107,8 +107,8 @@ class MemoryLedger:
         since = log.entries[int(ask.after.partition("-")[0]) :]
         counted = [event for _, _, event in since if isinstance(event, Taken)]
         if self.process not in log.line:
-            standing = [event for _, process, event in since if log.line.get(process) is event]
-            counted += [Taken("", event.charge) for event in standing]
+            unread = {process for _, process, event in since if log.line.get(process) is event}
+            counted += [Taken("", log.line[process].charge) for process in unread]
         return sum(event.charge.total_tokens for event in counted) + ask.charge.total_tokens <= ask.room.total_tokens
 
     async def read(self, account: str, after: Position) -> Read:
