@@ -315,7 +315,7 @@ async def _all(
 
 def _look_at_kept(sweep: Sweep, manager: LLMManager) -> None:
     parts: Any = manager._routes.parts  # pyright: ignore[reportPrivateUsage] # nobody else can see them
-    for kept in parts._cache._kept.values():
+    for kept in parts.answers.backend._kept.values():
         sweep.look("a kept answer", kept.value.decode("latin-1"))
 
 

@@ -17,7 +17,7 @@ FIRST = (TokenLogprob("Deep", -0.5, b"Deep", (TokenLogprob("Dark", -1.5, b"Dark"
 CHOICES = (
     Choice("Deep blue", "stop", logprobs=FIRST),
     Choice("", "tool_calls", (ToolCall("a", "paint", '{"with":"red"}'), ToolCall("b", "paint", "{}"))),
-    Choice("I cannot.", "content_filter", refused=True),
+    Choice("I am not su", "length"),
 )
 EXTRA: dict[str, Any] = {"n": 3, "logprobs": True, "top_logprobs": 2}
 

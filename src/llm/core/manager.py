@@ -139,7 +139,9 @@ class LLMManager:
           the last ten seconds, how many retries are `allowed`, and how often one was `refused` (None without a bound);
         - `pool`: `calls` that run, those `waiting`, `slots`, whether it is `closing`;
         - `cache`: its `backend`, `entries` and `bytes` (None where that is in another place: `manifold cache stats`
-          asks there), and counts; `limits`: the saturation of the limits of everything and of each user;
+          asks there), and counts; `limits`: the saturation of the limits of everything and of each user; with
+          `limits.store: redis` also `store`: its `state` (`unused`, `connected`, `lost`), `on_store_loss`, how many
+          `processes` use it, how often it was lost (`losses`), and `calls_without`: calls that were let go meanwhile;
         - `calls`: the last 100 that waited, were repeated, fell back or brought no answer, each with its decision log;
           `started` is in seconds since 1970, a decision's `at` in seconds since the call's start.
         """

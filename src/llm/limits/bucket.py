@@ -120,7 +120,7 @@ class TokenBucket(Timed):
         self._draws += 1
         self._lower(level, level - amount)
         self._refills_from = start if full_at >= now + GUARD else start + (now + GUARD - full_at)
-        epoch = reckoning.epoch if now - reckoning.epoch.start <= reckoning.span else reckoning.begin(now)
+        epoch = reckoning.epoch if now - reckoning.epoch.start <= GUARD else reckoning.begin(now)
         reckoning.drawn += amount
         return Hold(now, amount, self._draws, reckoning.returned, epoch)
 
@@ -188,9 +188,9 @@ class TokenBucket(Timed):
         self._lower(level, level)
         self._refills_from = max(now, self._refills_from)
 
-    def crowd(self, span: float) -> None:
-        """Know that several processes draw, whose requests may overtake each other by so many seconds."""
-        self._reckoning.crowd(span)
+    def crowd(self) -> None:
+        """Know that several processes draw, each of which hears a part of the answers."""
+        self._reckoning.crowded = True
 
     def saturation(self, now: float) -> float:
         """Return the share that is gone."""

@@ -271,7 +271,7 @@ class ConfirmedQueue(AdmissionQueue):
         if choice.slot is None:
             return choice
         if choice.bound.seconds > 0.0:
-            if binds is not None and choice.bound.seconds > _BRIEF:
+            if binds is not None and (choice.bound.seconds > _BRIEF or not choice.bound.timed):
                 self._held.setdefault(binds, waiter)
             return choice
         self._lanes.serve(waiter)

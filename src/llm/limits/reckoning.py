@@ -31,14 +31,13 @@ class Reckoning:
         told_at: When the latest request was sent that a report told of.
         epoch: When the last draws were; draws go into it while it lasts.
         kept_back: What was kept back for others when some were last found; 0 where none ever were.
-        span: Seconds in which requests may overtake each other.
-        crowded: Whether several processes draw that each hear of a part of the answers: what looks like others' draws
-            may be theirs, on a slow way, so nothing is kept back.
+        crowded: Whether several processes draw, each of which hears a part of the answers: that this one hears nothing
+            tells nothing then, so no more is kept back for it.
     """
 
     __slots__ = (
         "_found_at", "_horizon", "_last", "_recent",
-        "crowded", "drawn", "epoch", "kept_back", "returned", "span", "told_at",
+        "crowded", "drawn", "epoch", "kept_back", "returned", "told_at",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -51,13 +50,8 @@ class Reckoning:
         self._recent = 0.0
         self._horizon = math.inf
         self.kept_back: float = 0.0
-        self.span: float = GUARD
         self.crowded: bool = False
         self._found_at = -math.inf
-
-    def crowd(self, span: float) -> None:
-        """Know that several processes draw, whose requests may overtake each other by so many seconds."""
-        self.span, self.crowded = span, True
 
     def undraw(self, epoch: Epoch, amount: float) -> bool:
         """Know that `amount` was refused, so that nothing was drawn; return False where that is known too late."""
@@ -96,8 +90,6 @@ class Reckoning:
         that is kept back: what others draw in the time that reports take, or in a twelfth of the period. Once nothing
         is found for half a period it halves with every further one.
         """
-        if self.crowded:
-            return
         age = max(GUARD, now - at)
         since = min(period, max(GUARD, at - self.told_at))
         horizon = max(2 * age, period / 12)
@@ -111,7 +103,7 @@ class Reckoning:
         """Return what is to be kept back for others: the more, the longer nothing was told."""
         if self.kept_back == 0.0:
             return 0.0
-        silence = min(period, now - self.told_at)
+        silence = 0.0 if self.crowded else min(period, now - self.told_at)
         return self.kept_back * self._fading(now, period) * max(1.0, silence / self._horizon)
 
     def _fading(self, now: float, period: float) -> float:
@@ -119,11 +111,11 @@ class Reckoning:
         return 0.5**quiet if quiet > 0.0 else 1.0
 
     def begin(self, now: float) -> Epoch:
-        """Begin another epoch; whoever draws asks for it once the last is older than `span`."""
+        """Begin another epoch; whoever draws asks for it once the last is older than `GUARD`."""
         last, current = self._last, self.epoch
         if last.until is None:
             last.until, last.returned = self.drawn, self.returned
-        under_way = now - current.start <= 2 * self.span
+        under_way = now - current.start <= 2 * GUARD
         if not under_way:
             current.until, current.returned = self.drawn, self.returned
         self._last = current

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _NOTHING: Final = Charge(requests=0)
 _MANY: Final = 1000  # calls that ended, which the log may name a second time
-_OVERTAKING: Final = 1.0  # second by which a process that has to connect first may be late
 _SOON: Final = 0.001  # seconds: an answer of the store is on its way
 _UNITS: Final[tuple[Unit, ...]] = ("input_tokens", "output_tokens", "total_tokens", "cost", "requests")
 
@@ -37,6 +36,7 @@ class Replica:
         name: The account's name in the store.
         account: The copy.
         position: How far it has read.
+        process: This process's name in the log.
         epoch: How often the log began anew.
         rests_until: Monotonic seconds until which the store is not asked.
         read_at: Monotonic seconds of the last news; `-inf` before the first.
@@ -45,8 +45,8 @@ class Replica:
     """
 
     __slots__ = (
-        "_asked", "_crowded", "_ended", "_kept", "_line", "_mine", "_others", "_own", "_process", "_shadows",
-        "account", "alone", "epoch", "name", "parts", "position", "read_at", "rests_until",
+        "_asked", "_crowded", "_ended", "_kept", "_line", "_mine", "_others", "_own", "_shadows",
+        "account", "alone", "epoch", "name", "parts", "position", "process", "read_at", "rests_until",
     )  # fmt: skip
 
     def __init__(self, name: str, account: Account, process: str) -> None:
@@ -59,7 +59,7 @@ class Replica:
         self.rests_until: float = -math.inf
         self.alone: bool = False
         self.parts: int = 1
-        self._process = process
+        self.process: str = process
         self._kept: dict[str, Charge] = {}
         self._asked = _NOTHING
         self._crowded = -1
@@ -96,7 +96,7 @@ class Replica:
 
     def _follow(self, entry: Entry, now: float) -> bool:
         """Do what an entry says; return whether it gives something back."""
-        at, event, own = now - entry.age, entry.event, entry.process == self._process
+        at, event, own = now - entry.age, entry.event, entry.process == self.process
         match event:
             case Taken():
                 self._line.pop(entry.process, None)
@@ -127,7 +127,7 @@ class Replica:
             hear(limit, now, told.taken.get(limit.name, ()), age)
         if _order(told.upto) > _order(self.position):
             self.position = told.upto
-            running = {running.call: running for running in told.running if running.process != self._process}
+            running = {running.call: running for running in told.running if running.process != self.process}
             for call in self._others.keys() - running.keys():
                 self._free_places(self._end(call), now)
             for call in running.keys() - self._others.keys() - self._ended.keys():
@@ -142,7 +142,7 @@ class Replica:
         return self._others.pop(call, ("", _NOTHING, []))[2]
 
     def _follow_taking(self, process: str, event: Taken, at: float) -> None:
-        if process != self._process:
+        if process != self.process:
             if event.call not in self._others and event.call not in self._ended:
                 self._others[event.call] = (process, event.charge, self._take(event.charge, at))
         elif event.call in self._kept:
@@ -213,17 +213,17 @@ class Replica:
     def inherit(self, process: str) -> None:
         """Go on as another process, as a fork does: what was its own so far is another's."""
         for call, (charge, holds) in self._own.items():
-            self._others[call] = self._process, charge, holds
+            self._others[call] = self.process, charge, holds
         self._own.clear()
         self._kept.clear()
         self._asked = _NOTHING
-        self._process = process
+        self.process = process
 
     def _take(self, charge: Charge, at: float, *, timed: bool = True) -> Holds:
         if self._crowded != self.account.version:
             self._crowded = self.account.version
             for limit in self.account.limits:
-                crowd(limit, _OVERTAKING)
+                crowd(limit)
         limits = [limit for limit in self.account.limits if timed or not limit.timed]
         return [(limit, limit.take(at, getattr(charge, limit.unit))) for limit in limits]
 
@@ -262,20 +262,20 @@ class Replica:
         """Return what is known to be taken of each limit."""
         taken = {limit.name: tell(limit, now) for limit in self.account.limits}
         running = [Running(call, process, charge) for call, (process, charge, _) in self._others.items()]
-        running += [Running(call, self._process, charge) for call, (charge, _) in self._own.items()]
+        running += [Running(call, self.process, charge) for call, (charge, _) in self._own.items()]
         return Standing({name: told for name, told in taken.items() if told}, running, self.position)
 
     @property
     def stands(self) -> Waiting | None:
         """For what this process stands in line, as far as it was read; None where it does not."""
-        return self._line.get(self._process)
+        return self._line.get(self.process)
 
     def _before(self, priority: int) -> Charge:
         """Return what those wait for who stand in line before a call of ours."""
         charges: list[Charge] = []
-        own = self._process in self._line
+        own = self.process in self._line
         for process, waiting in self._line.items():
-            if process == self._process:
+            if process == self.process:
                 own = False
             elif waiting.priority > priority or (waiting.priority == priority and (own or not self.stands)):
                 charges.append(waiting.charge)

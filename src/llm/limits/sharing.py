@@ -69,6 +69,7 @@ class Sharing:
     Attributes:
         book: The accounts, and the queues that wait for them; this manager's own.
         loss: What holds while the store is lost.
+        pid: The process that it was opened in; another one is its fork.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Sharing:
         self._clock = clock
         self._spawn = spawn
         self._ledger: Ledger | None = None
-        self._pid = os.getpid()
+        self.pid: int = os.getpid()
         self._names: dict[Account, str] = {}
         self._replicas: dict[Account, Replica] = {}
         self._by_name: dict[str, Replica] = {}
@@ -125,7 +126,7 @@ class Sharing:
         """Return whether all of the accounts that are shared were read, or need not be."""
         return (
             self._ledger is not None
-            and self._pid == os.getpid()
+            and self.pid == os.getpid()
             and all(account in self._replicas or account not in self._names for account in accounts)
         )
 
@@ -310,11 +311,11 @@ class Sharing:
         return self._ledger or self._open()
 
     def _open(self) -> Ledger:
-        if self._ledger is not None and self._pid == os.getpid():
+        if self._ledger is not None and self.pid == os.getpid():
             return self._ledger
         made, self._made = self._made, None
-        ledger = self._ledger = made if made is not None and self._pid == os.getpid() else self._make()
-        self._pid = os.getpid()
+        ledger = self._ledger = made if made is not None and self.pid == os.getpid() else self._make()
+        self.pid = os.getpid()
         for replica in self._by_name.values():  # of the process that this one was forked from
             replica.inherit(ledger.process)
         self._reading.clear()

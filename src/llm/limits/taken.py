@@ -22,11 +22,11 @@ _MOST: Final = 64
 """Pairs that are told of a window: more of them are laid together, as of the latest."""
 
 
-def crowd(limit: Limit, span: float) -> None:
-    """Tell a limit that several processes draw, whose requests may overtake each other by so many seconds."""
+def crowd(limit: Limit) -> None:
+    """Tell a limit that several processes draw, each of which hears a part of the answers."""
     counted = limit.counted if isinstance(limit, AutoLimit) else limit
     if isinstance(counted, TokenBucket | SlidingWindow):
-        counted.crowd(span)
+        counted.crowd()
 
 
 def tell(limit: Limit, now: float) -> Told:

@@ -133,7 +133,7 @@ class SlidingWindow(Timed):
         grain.amount += amount
         grain.untold += 1
         self._sum += amount
-        epoch = reckoning.epoch if now - reckoning.epoch.start <= reckoning.span else reckoning.begin(now)
+        epoch = reckoning.epoch if now - reckoning.epoch.start <= GUARD else reckoning.begin(now)
         reckoning.drawn += amount
         if now < self._asked_until:
             self._untold += 1
@@ -196,9 +196,9 @@ class SlidingWindow(Timed):
             window._grains.append(Grain(now, now + self._span))
         return heir
 
-    def crowd(self, span: float) -> None:
-        """Know that several processes draw, whose requests may overtake each other by so many seconds."""
-        self._reckoning.crowd(span)
+    def crowd(self) -> None:
+        """Know that several processes draw, each of which hears a part of the answers."""
+        self._reckoning.crowded = True
 
     def saturation(self, now: float) -> float:
         """Return the share that is taken."""

@@ -100,11 +100,6 @@ async def test_a_path_that_leads_nowhere_is_refused_as_the_manager_opens(own_mod
     assert told in str(failure.value)
 
 
-async def test_what_is_not_built_is_refused_as_the_manager_opens() -> None:
-    with pytest.raises(LLMConfigurationError, match=r"limits\.store"):
-        await Bench().open(limits={"store": "redis", "url": "redis://127.0.0.1:1/0"})
-
-
 async def test_a_cache_of_backend_none_and_a_chain_without_it_cache_nothing() -> None:
     for sections in ({"cache": {"backend": "none"}}, {"cache": {}, "global": {"middleware": ["rate_limit"]}}):
         bench = Bench()

@@ -304,7 +304,6 @@ class RedisLedger:
                 while self._to_write:
                     await self._exchange()
                 self._lost = False
-        _logger.info("limits: the store is back")
         if self._ears is not None:
             self._ears = None
             self._listen()
