@@ -55,7 +55,7 @@ async def main() -> None:
         async with asyncio.TaskGroup() as tasks:
             for job in work["jobs"]:
                 tasks.create_task(one(job))
-        _say({"store": manager.get_status()["limits"]["store"], "cpu": time.process_time() - cpu})
+        _say({"store": manager.get_status()["limits"].get("store"), "cpu": time.process_time() - cpu})
 
 
 if __name__ == "__main__":
