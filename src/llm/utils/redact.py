@@ -22,6 +22,7 @@ _LOOKS_SECRET: Final = (
     (re.compile(r"(\b(?:bearer|basic)\s+)[\w.~+/=*-]{8,}", re.IGNORECASE), rf"\1{MASK}"),
     (re.compile(r"(\b(?:x-api-key|api[_-]key)\b[\"']?\s*[:=]\s*[\"']?)[^\s\"',;&}\])]+", re.IGNORECASE), rf"\1{MASK}"),
     (re.compile(r"(://[^/?#\s:@]*:)[^/?#\s@]+(?=@)"), rf"\1{MASK}"),
+    (re.compile(r"([?&]password=)[^&#\s\"']+", re.IGNORECASE), rf"\1{MASK}"),
 )
 
 _SECRET_NAME: Final = re.compile(r"auth|cookie|credential|key|passw|secret|signature|token", re.IGNORECASE)

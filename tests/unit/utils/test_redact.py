@@ -74,6 +74,7 @@ def test_a_traceback_with_locals_shows_no_secret() -> None:
         ("redis://user:word@host:6379/0", f"redis://user:{MASK}@host:6379/0"),
         ("a task-management plan, not risk-free", "a task-management plan, not risk-free"),
         ("http://127.0.0.1:9000/v1", "http://127.0.0.1:9000/v1"),
+        ("redis://h:1/0?db=1&password=hunter2&x=1", "redis://h:1/0?db=1&password=**********&x=1"),
     ],
 )
 def test_what_looks_like_a_key_is_masked(text: str, expected: str) -> None:
