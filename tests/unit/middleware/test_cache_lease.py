@@ -356,6 +356,20 @@ async def test_refreshes_share_a_request_and_do_not_take_what_was_there_before()
     await world.assert_nothing_left()
 
 
+class SlowToKeep(Shared):
+    async def put(self, key: str, value: bytes, *, ttl: float, tags: Iterable[str] = ()) -> None:
+        await self.clock.sleep(0.5)
+        await super().put(key, value, ttl=ttl, tags=tags)
+
+
+async def test_a_refresh_does_not_take_what_is_still_on_its_way_to_the_store() -> None:
+    world = World(["old", "new"], store=SlowToKeep)
+    (one,) = world.processes(1)
+    assert str(await one.whole()) == "old"
+    assert str(await one.whole(cache=CachePolicy(refresh=True))) == "new"
+    await world.assert_nothing_left()
+
+
 async def test_a_stream_that_is_left_lets_another_process_ask() -> None:
     world = World("a longer answer, of several chunks", interval=1.0)
     one, other = world.processes(2)
