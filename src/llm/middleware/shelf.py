@@ -90,8 +90,7 @@ class Shelf:
     async def read(self, use: Use) -> Found | None:
         """Return what is there, however old; nothing where the backend fails."""
         if (written := self._unwritten.get(use.key)) is not None:
-            answer, came = written
-            return Found(answer, self._clock.now() - came)
+            return Found(written[0], self._clock.now() - written[1])
         try:
             entry = await self._backend.get(use.key)
         except Exception as error:  # noqa: BLE001 - whatever it is, the call goes on

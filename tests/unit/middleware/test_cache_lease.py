@@ -345,6 +345,16 @@ async def test_what_may_not_be_kept_is_asked_for_by_each_process() -> None:
     await world.assert_nothing_left()
 
 
+async def test_what_may_not_be_kept_does_not_make_many_processes_wait_for_one_another() -> None:
+    world = World(lambda _: LLMResponse(content="no", finish_reason="content_filter"))  # type: ignore[arg-type]  # one of its forms
+    began = world.clock.now()
+    for task in [process.start() for process in world.processes(8)]:
+        await task
+    assert world.clock.now() - began < 4  # of one second each: two are waited for
+    assert world.provider.calls == 8
+    await world.assert_nothing_left()
+
+
 async def test_refreshes_share_a_request_and_do_not_take_what_was_there_before() -> None:
     world = World(["old", "new"])
     one, other = world.processes(2)
