@@ -168,8 +168,13 @@ class RedisCache:
     async def usage(self) -> CacheUsage:
         """Return how full it is; what Redis evicted counts until it would have been over."""
         home = await self._home()
-        told = [await self._link.run(home, scripts.USAGE, at, self._time()) for at in self._parts(home)]
-        return CacheUsage(sum(entries for entries, _ in told), sum(size for _, size in told))
+        entries = size = 0
+        for at in self._parts(home):
+            more, kept, taken = 1, 0, 0
+            while more:
+                more, kept, taken = await self._link.run(home, scripts.USAGE, at, self._time(), _MOST_AT_ONCE)
+            entries, size = entries + kept, size + taken
+        return CacheUsage(entries, size)
 
     async def close(self) -> None:
         """Close the running loop's connections; the entries stay, and a later use connects again."""
