@@ -78,10 +78,8 @@ class Shelf:
         """Return what is there at once and not over its time; None where it must be read."""
         if (written := self._unwritten.get(use.key)) is not None:
             return written[0]
-        if self._peek is None:
-            return None
         try:
-            entry = self._peek(use.key)
+            entry = None if self._peek is None else self._peek(use.key)
             answer = None if entry is None else self._readable(use.key, entry.value)
         except Exception:  # noqa: BLE001 - the chain meets it again, and counts it
             return None
