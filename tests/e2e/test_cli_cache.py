@@ -294,6 +294,23 @@ def test_export_writes_a_line_each_for_the_owner_alone(kept: Bench) -> None:
     assert [path.name for path in kept.folder.iterdir() if path.name.startswith(".")] == []
 
 
+def test_questions_of_the_semantic_cache_are_no_answers_and_leave_with_them(kept: Bench) -> None:
+    asyncio.run(put_question(kept))
+    assert kept("list", "--content", "--user", "carol").out == ""
+    assert kept("export", "-", "--user", "carol").out == ""
+    assert len(kept("list").out.splitlines()) == 4
+    assert kept("invalidate", "--user", "carol", "--dry-run", "--json").json == {"would_be_removed": 1}
+    assert kept("invalidate", "--user", "carol", "--json").json == {"removed": 1}
+
+
+async def put_question(bench: Bench) -> None:
+    cache = load_config(bench.folder / "llm.yaml").cache
+    assert cache is not None
+    store = open_store(cache, SystemClock())
+    await store.put(f"semantic:{key(1)}:{key(0)}", b"something private", ttl=60, tags=["user:carol"])
+    await store.close()
+
+
 def test_an_export_that_fails_leaves_what_was_there(bench: Bench, redis_url: str, server: RedisServer) -> None:
     bench.configure(f"cache: {{backend: redis, url: '{redis_url}'}}")
     (bench.folder / "out.jsonl").write_text("before", encoding="utf-8")

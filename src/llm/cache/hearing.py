@@ -109,6 +109,8 @@ class Hearing:
     def _lost(self) -> None:
         self.in_touch = False
         self._told(None)
+        for key in self._waiting:  # who waits looks for itself, and finds out whether the server is there at all
+            self._free(key)
 
     async def _listen(self, channel: Channel) -> None:
         async with _REAL.timeout(_SIGN):

@@ -48,7 +48,7 @@ class TwoLevels:
 
     def peek(self, key: str) -> CacheEntry | None:
         """Return what is near under the key, without waiting for anything."""
-        return self._near.peek(key) if self._told is None or self._told.in_touch() else None
+        return self._near.peek(key) if self._hears() else None
 
     async def get(self, key: str) -> CacheEntry | None:
         """Return what is under the key; None where nothing is."""
@@ -72,7 +72,7 @@ class TwoLevels:
         with self._noted((key,)) as still:
             try:
                 await self._far.put(key, value, ttl=ttl, tags=names)
-                alone = still(key)
+                alone = self._hears() and still(key)
             finally:
                 self._forget(key)  # once more, for what was read meanwhile
         if alone:
@@ -122,9 +122,14 @@ class TwoLevels:
     async def _fetch(self, keys: Collection[str]) -> dict[str, CacheEntry]:
         with self._noted(keys) as still:
             found = await self._far.get_many(keys)
-            for key in filter(still, found):
-                self._near.hold(key, found[key])
+            if self._hears():
+                for key in filter(still, found):
+                    self._near.hold(key, found[key])
         return found
+
+    def _hears(self) -> bool:
+        """Return whether what others do is told; what is held while it is not would stay when it is again."""
+        return self._told is None or self._told.in_touch()
 
     @contextmanager
     def _noted(self, keys: Collection[str]) -> Generator[Callable[[str], bool]]:

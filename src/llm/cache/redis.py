@@ -41,7 +41,7 @@ _CONNECT: Final = 0.5  # seconds for a connection: it is tried again by the next
 _MOST_AT_ONCE: Final = 500  # entries that one step removes; others wait for it about a hundredth of a second
 _PAGE: Final = 50  # entries that one step of a scan returns
 _POLL: Final = 0.25  # seconds between two looks at a lease while nothing can be heard of it
-_POLL_IN_TOUCH: Final = 4.0  # and while it can: a connection may break without a sign; each waits for some part of it
+_POLL_IN_TOUCH: Final = 1.0  # and while it can: a server may stop without a sign; each waits for some part of it
 _SECOND: Final = 1_000_000  # microseconds
 
 
@@ -168,8 +168,13 @@ class RedisCache:
     async def usage(self) -> CacheUsage:
         """Return how full it is; what Redis evicted counts until it would have been over."""
         home = await self._home()
-        told = [await self._link.run(home, scripts.USAGE, at, self._time()) for at in self._parts(home)]
-        return CacheUsage(sum(entries for entries, _ in told), sum(size for _, size in told))
+        entries = size = 0
+        for at in self._parts(home):
+            more, kept, taken = 1, 0, 0
+            while more:
+                more, kept, taken = await self._link.run(home, scripts.USAGE, at, self._time(), _MOST_AT_ONCE)
+            entries, size = entries + kept, size + taken
+        return CacheUsage(entries, size)
 
     async def close(self) -> None:
         """Close the running loop's connections; the entries stay, and a later use connects again."""
@@ -205,7 +210,10 @@ class RedisCache:
                 look = (_POLL_IN_TOUCH if hearing.in_touch else _POLL) * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
                 with suppress(TimeoutError):
                     async with self._clock.timeout(min((rest + 1) / 1000, look, patience)):
-                        return await given_back.wait()
+                        await given_back.wait()
+                        if hearing.in_touch:
+                            return True
+                        given_back.clear()  # what would tell was lost, so it is looked for
         return True
 
     async def _home(self) -> Home:

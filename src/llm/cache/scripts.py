@@ -195,11 +195,12 @@ USAGE: Final = Script(
     _INDEX
     + """
 mend()
-while left(redis.call('ZRANGE', ends, 0, 0)[1] or '') <= 0 and redis.call('EXISTS', ends) == 1 do trim(1000) end
-return {redis.call('ZCARD', used), tonumber(redis.call('GET', total)) or 0}
+trim(tonumber(ARGV[2]))
+local more = #redis.call('ZRANGEBYSCORE', ends, '-inf', now, 'LIMIT', 0, 1)
+return {more, redis.call('ZCARD', used), tonumber(redis.call('GET', total)) or 0}
 """
 )
-"""now → entries, bytes."""
+"""now, most at once → 1 where more is over and counted yet, else 0; entries, bytes."""
 
 RENEW: Final = Script("""
 return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0

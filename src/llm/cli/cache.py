@@ -173,12 +173,7 @@ def invalidate(  # noqa: PLR0913 - the command's options
             if kept is None:
                 _no_such(shell, key)
             return 1 if dry_run else int(await store.delete(kept.key))
-        if not dry_run:
-            return await store.remove(chosen)
-        number = 0
-        async for _ in store.scan(chosen):
-            number += 1
-        return number
+        return await (store.count(chosen) if dry_run else store.remove(chosen))
 
     _tell(shell, "would_be_removed" if dry_run else "removed", with_store(shell, removed))
 

@@ -88,7 +88,17 @@ class Store:
             return await self._backend.usage()
 
     async def scan(self, chosen: Selection) -> AsyncGenerator[Kept]:
-        """Go over the answers that fit, in the store's order."""
+        """Go over the answers that fit, in the store's order; the semantic cache's questions beside them are none."""
+        async with aclosing(self._entries(chosen)) as entries:
+            async for kept in entries:
+                if len(kept.key) == _WHOLE and _KEY.fullmatch(kept.key):
+                    yield kept
+
+    async def count(self, chosen: Selection) -> int:
+        """Return how many entries fit, which `remove` would take."""
+        return sum([1 async for _ in self._entries(chosen)])
+
+    async def _entries(self, chosen: Selection) -> AsyncGenerator[Kept]:
         found = self._backend.scan(tags=chosen.names, older_than=chosen.older_than)
         with self._telling():
             async with aclosing(cast("AsyncGenerator[tuple[str, CacheEntry]]", found)):  # each backend's is one

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .freshness import Place
 
 _AS_CONFIGURED = CachePolicy()
+_MOST_TURNS = 2  # of other processes, that are waited for: where one is killed, the next asks; then each for itself
 
 
 class CacheMiddleware:
@@ -44,7 +45,7 @@ class CacheMiddleware:
 
     Where the backend can lease, processes share a request as calls do: one asks, the others wait until the answer is
     kept. Failures elsewhere are not shared, nor what may not be kept: whoever waited asks for itself, as where the
-    holder died.
+    holder died, and whoever did so twice waits for nobody any more.
 
     What is over its time may be given while it is asked for again, or where asking fails: the layer leaves with the
     call what may be given or asked (`Call.stale`), and whoever conducts the call does that.
@@ -269,13 +270,13 @@ class CacheMiddleware:
 
     async def _turn(self, backend: Leasing, use: Use, flight: Flight, request: LLMRequest) -> Answer | None:
         """Wait until this process may ask; returns the answer, where another has kept it meanwhile."""
-        began, name = self._clock.now(), use.lease(stream=request.stream)
-        while flight.hold is None:
+        began, name, turns = self._clock.now(), use.lease(stream=request.stream), 0
+        while flight.hold is None and turns < _MOST_TURNS:
             try:
                 lease = await take(backend, name, spawn=self._spawn)
                 if lease is None:
                     self._park(request.call)
-                    await backend.released(name, SECONDS)
+                    turns += await backend.released(name, SECONDS)
             except Exception as error:  # noqa: BLE001 - whatever it is, the call goes on
                 self._shelf.trouble("leasing", error)
                 return None

@@ -65,7 +65,8 @@ class Shelf:
         self._clock = clock
         self._spawn = spawn
         self._stats = stats
-        self._unwritten: dict[str, Answer] = {}  # on their way to the backend, and found already
+        # On their way to the backend, and found already; each with the monotonic second in which it came.
+        self._unwritten: dict[str, tuple[Answer, float]] = {}
         self._logged_at = -_LOG_EVERY
         self._peek = backend.peek if isinstance(backend, Peeking) else None
         self.at_once: bool = self._peek is not None
@@ -75,11 +76,10 @@ class Shelf:
 
     def at_hand(self, use: Use) -> Answer | None:
         """Return what is there at once and not over its time; None where it must be read."""
-        written = self._unwritten.get(use.key)
-        if written is not None or self._peek is None:
-            return written
+        if (written := self._unwritten.get(use.key)) is not None:
+            return written[0]
         try:
-            entry = self._peek(use.key)
+            entry = None if self._peek is None else self._peek(use.key)
             answer = None if entry is None else self._readable(use.key, entry.value)
         except Exception:  # noqa: BLE001 - the chain meets it again, and counts it
             return None
@@ -88,7 +88,7 @@ class Shelf:
     async def read(self, use: Use) -> Found | None:
         """Return what is there, however old; nothing where the backend fails."""
         if (written := self._unwritten.get(use.key)) is not None:
-            return Found(written)
+            return Found(written[0], self._clock.now() - written[1])
         try:
             entry = await self._backend.get(use.key)
         except Exception as error:  # noqa: BLE001 - whatever it is, the call goes on
@@ -122,24 +122,24 @@ class Shelf:
             return
         if any(choice.finish_reason == "content_filter" for choice in response.choices):
             return
-        self._unwritten[use.key] = answer
+        entry = self._unwritten[use.key] = (answer, self._clock.now())
         if hold is not None:
             hold.writing = True
-        self._spawn(self._write(use, answer, hold))
+        self._spawn(self._write(use, entry, hold))
 
-    async def _write(self, use: Use, answer: Answer, hold: Hold | None) -> None:
+    async def _write(self, use: Use, entry: tuple[Answer, float], hold: Hold | None) -> None:
         try:
-            if self._unwritten.get(use.key) is not answer:
+            if self._unwritten.get(use.key) is not entry:
                 return  # forgotten, or replaced, since
             tags = (f"provider:{self._provider}", f"model:{use.model}", *(f"user:{user}" for user in use.tenant))
-            await self._backend.put(use.key, answer.encode(), ttl=use.ttl + use.beyond, tags=tags)
+            await self._backend.put(use.key, entry[0].encode(), ttl=use.ttl + use.beyond, tags=tags)
             self._stats.stored += 1
             if use.key not in self._unwritten:  # forgotten meanwhile
                 await self._backend.delete(use.key)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller has its answer
             self.trouble("writing", error)
         finally:
-            if self._unwritten.get(use.key) is answer:
+            if self._unwritten.get(use.key) is entry:
                 del self._unwritten[use.key]
             if hold is not None:
                 hold.let_go()

@@ -716,6 +716,23 @@ async def test_a_full_disk_raises_harms_nothing_and_works_when_there_is_room(
     assert not aside(folder)
 
 
+async def test_what_fails_beside_the_file_leaves_the_file_as_it_is(
+    make: Callable[..., DiskCache], folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = make()
+    await cache.put("kept", b"1", ttl=60)
+    await cache.put("replaced", b"1", ttl=60)
+    (folder / "changes").unlink(missing_ok=True)
+    (folder / "changes").mkdir()  # so that nobody can be told; too many open files would do that too
+    for value in (b"2", b"3"):
+        with pytest.raises(OSError, match="changes"):
+            await cache.put("replaced", value, ttl=60)
+    found = await cache.get_many(["kept", "replaced"])
+    await cache.close()
+    assert {key: entry.value for key, entry in found.items()} == {"kept": b"1", "replaced": b"3"}
+    assert not caplog.records
+
+
 async def test_a_folder_that_is_removed_under_it_is_made_anew(make: Callable[..., DiskCache], folder: Path) -> None:
     cache = make()
     await cache.put("a", b"1", ttl=60)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +16,6 @@ from llm.testing import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-    from pathlib import Path
 
 KEY, OTHER = "0" * 64, "1" * 64
 
@@ -105,6 +106,31 @@ async def test_a_file_that_cannot_be_opened_leaves_the_memory_unused(tmp_path: P
     assert two.one.peek(KEY) is not None
     await two.one.close()
     await two.other.close()
+
+
+async def test_what_was_put_before_it_could_hear_is_not_given_after_others_removed_it(tmp_path: Path) -> None:
+    two = Two(tmp_path)
+    await two.one.put(KEY, b"old", ttl=60)  # the first of all, as where a call refreshes
+    await two.other.delete(KEY)
+    assert await two.one.get(OTHER) is None  # it hears from here on
+    assert await two.get() is None
+    await two.one.close()
+    await two.other.close()
+
+
+async def test_many_who_ask_first_and_at_once_open_one_file(tmp_path: Path) -> None:
+    two = Two(tmp_path)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(10):
+            group.create_task(two.one.get(KEY))
+    assert _opened(two.folder) == 1
+    await two.one.close()
+    await two.other.close()
+    assert _opened(two.folder) == 0
+
+
+def _opened(folder: Path) -> int:
+    return sum(link.resolve() == (folder / "changes").resolve() for link in Path("/proc/self/fd").iterdir())
 
 
 async def test_it_says_that_it_tells(two: Two) -> None:

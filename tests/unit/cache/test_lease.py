@@ -104,7 +104,7 @@ async def test_those_who_wait_ask_no_more_often_than_it_takes(
     assert not await second.released("a", 0.1)  # which begins to listen
     before = asked()
     waiting = asyncio.create_task(second.released("a", 20))
-    await CLOCK.sleep(0.4)
+    await CLOCK.sleep(0.3)
     assert asked() - before == 1
     await lease.release()
     assert await waiting
@@ -158,6 +158,39 @@ async def test_of_many_one_leads_at_a_time_and_all_come_to_it(processes: list[Re
         for cache in processes * 4:
             tasks.create_task(come(cache))
     assert (most, served) == (1, 12)
+
+
+async def test_those_who_wait_hear_at_once_that_redis_is_gone(
+    redis_server: Callable[..., AbstractContextManager[RedisServer]],
+) -> None:
+    with redis_server() as server:
+        cache = RedisCache(server.url, max_entries=9, max_bytes=99)
+        assert await cache.lease("a", 30) is not None
+        assert not await cache.released("a", 0.1)  # which begins to listen
+        waiting = asyncio.create_task(cache.released("a", 20))
+        await CLOCK.sleep(0.05)
+        begun = CLOCK.now()
+        server.kill()
+        with pytest.raises(ConnectionError):
+            await waiting
+        assert CLOCK.now() - begun < 0.3
+        await cache.close()
+
+
+async def test_who_can_hear_no_more_does_not_take_that_for_a_release(
+    processes: list[RedisCache], running: RedisServer
+) -> None:
+    first, second, _ = processes
+    lease = await first.lease("a", 30)
+    assert lease is not None
+    assert not await second.released("a", 0.1)  # which begins to listen
+    waiting = asyncio.create_task(second.released("a", 20))
+    await CLOCK.sleep(0.05)
+    running.command("CLIENT", "KILL", "TYPE", "pubsub")
+    await CLOCK.sleep(0.1)
+    assert not waiting.done()
+    await lease.release()
+    assert await waiting
 
 
 async def test_while_redis_is_gone_asking_and_waiting_fail_and_stop_nobody(

@@ -250,6 +250,20 @@ async def test_calls_that_are_cancelled_leave_the_others_their_own_answers(cache
 # Failures
 
 
+async def test_counting_what_is_left_takes_what_is_over_in_steps_that_hold_nobody_up(server: RedisServer) -> None:
+    clock = FakeClock()
+    async with closing(make(server.url, max_entries=2000, clock=clock)) as cache:
+        for hundred in range(12):
+            async with asyncio.TaskGroup() as tasks:
+                for number in range(100):
+                    tasks.create_task(cache.put(f"{hundred}:{number}", b"1", ttl=60))
+        await clock.advance(61)
+        await cache.put("left", b"1", ttl=60)
+        server.command("CONFIG", "RESETSTAT")
+        assert await cache.usage() == CacheUsage(1, 1)
+        assert b"cmdstat_evalsha:calls=3," in server.command("INFO", "commandstats")  # 500 at once
+
+
 @pytest.fixture
 def own(redis_server: Callable[..., AbstractContextManager[RedisServer]]) -> Iterator[RedisServer]:
     with redis_server() as server:

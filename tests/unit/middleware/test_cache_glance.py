@@ -75,6 +75,20 @@ async def test_what_is_kept_is_found_and_counted() -> None:
     assert (cache.stats.hits, cache.stats.misses, cache.stats.errors) == (3, 1, 0)
 
 
+async def test_what_is_on_its_way_to_the_backend_is_found() -> None:
+    later: list[Coroutine[object, object, None]] = []
+    cache = CacheMiddleware(
+        InMemoryCache(), provider="fake", clock=FakeClock(), ttl=60, scope="shared", single_flight=True, streams=True,
+        spawn=later.append,
+    )  # fmt: skip
+    await kept(cache, "What is it?", "a cat")
+    found = cache.glance(asked())
+    for work in later:
+        await work
+    assert found is not None
+    assert (found.content, found.cached) == ("a cat", True)
+
+
 async def test_an_answer_that_is_given_often_is_read_once() -> None:
     cache = layer(InMemoryCache())
     await kept(cache, "What is it?", "a cat")

@@ -345,6 +345,16 @@ async def test_what_may_not_be_kept_is_asked_for_by_each_process() -> None:
     await world.assert_nothing_left()
 
 
+async def test_what_may_not_be_kept_does_not_make_many_processes_wait_for_one_another() -> None:
+    world = World(lambda _: LLMResponse(content="no", finish_reason="content_filter"))  # type: ignore[arg-type]  # one of its forms
+    began = world.clock.now()
+    for task in [process.start() for process in world.processes(8)]:
+        await task
+    assert world.clock.now() - began < 4  # of one second each: two are waited for
+    assert world.provider.calls == 8
+    await world.assert_nothing_left()
+
+
 async def test_refreshes_share_a_request_and_do_not_take_what_was_there_before() -> None:
     world = World(["old", "new"])
     one, other = world.processes(2)
@@ -353,6 +363,20 @@ async def test_refreshes_share_a_request_and_do_not_take_what_was_there_before()
     tasks = [process.start(cache=CachePolicy(refresh=True)) for process in (one, other)]
     assert [str(await task) for task in tasks] == ["new", "new"]
     assert world.provider.calls == 2
+    await world.assert_nothing_left()
+
+
+class SlowToKeep(Shared):
+    async def put(self, key: str, value: bytes, *, ttl: float, tags: Iterable[str] = ()) -> None:
+        await self.clock.sleep(0.5)
+        await super().put(key, value, ttl=ttl, tags=tags)
+
+
+async def test_a_refresh_does_not_take_what_is_still_on_its_way_to_the_store() -> None:
+    world = World(["old", "new"], store=SlowToKeep)
+    (one,) = world.processes(1)
+    assert str(await one.whole()) == "old"
+    assert str(await one.whole(cache=CachePolicy(refresh=True))) == "new"
     await world.assert_nothing_left()
 
 

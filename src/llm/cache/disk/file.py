@@ -146,14 +146,12 @@ class Connection:
             OSError: The file cannot be used now: locked, no room, no permission.
         """
         try:
-            try:
-                return work(self._opened())
-            except _FAILURES as error:
-                if not self._gave_up(error):
-                    raise
-            return work(self._opened())
-        except _FAILURES as error:
-            raise OSError(f"the cache file {self._place.file} cannot be used: {error}") from error
+            return self._once_or_twice(work)
+        except BaseException as error:
+            self.close()  # whatever it was, no transaction stays begun: the next one would take that for damage
+            if isinstance(error, _FAILURES):
+                raise OSError(f"the cache file {self._place.file} cannot be used: {error}") from error
+            raise
 
     def close(self) -> None:
         """Close it, if it is open; what was not committed is undone."""
@@ -161,6 +159,14 @@ class Connection:
         if connection is not None:
             with suppress(sqlite3.Error):
                 connection.close()
+
+    def _once_or_twice(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        try:
+            return work(self._opened())
+        except _FAILURES as error:
+            if not self._gave_up(error):
+                raise
+        return work(self._opened())
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is not None:

@@ -53,6 +53,8 @@ class Notice:
 
     def open(self) -> None:
         """Open the file, which is made where it is missing; in a thread. Where it cannot be, nobody is in touch."""
+        if self._file is not None:  # several asked at once
+            return
         self._look_at = self._now() + _LOOK
         with suppress(OSError):
             file = self._opened()
