@@ -402,6 +402,24 @@ async def test_a_place_at_any_key_lets_a_waiter_go_which_then_stands_in_no_line(
     assert not [name for name, log in one.store.logs.items() if log.line]
 
 
+async def test_a_call_that_the_log_refused_and_that_waits_elsewhere_now_leaves_the_line_it_stood_in(
+    processes: Callable[..., Process],
+) -> None:
+    options = {"keys": [{"concurrent_requests": 1}], "everything": {"tokens_per_minute": 100}}
+    one, two = processes(**options), processes(**options)
+    await one.pay("first", 10)
+    two.start("waits", 30)
+    two.start("also", 30)
+    await one.clock.advance(0.1)
+    assert list(one.store.log("key-0").line) == ["p1"]
+    one.end("first", 0)
+    one.store.delay = 0.1
+    await one.clock.advance(0.15)  # it asks
+    one.store.ledgers[0].put("global", Taken("other", Charge(total_tokens=90)))
+    await one.clock.advance(0.5)
+    assert [name for name, log in one.store.logs.items() if log.line] == ["global"]
+
+
 async def test_a_queue_that_leaves_a_line_leaves_it_to_the_others_of_its_process(
     processes: Callable[..., Process],
 ) -> None:
@@ -409,9 +427,12 @@ async def test_a_queue_that_leaves_a_line_leaves_it_to_the_others_of_its_process
     one, two = processes(**options), processes(**options)
     await one.pay("first")
     leaves = two.start("left")
+    await one.clock.advance(0.1)
     two.queue = two.beside()
     waits = two.start("waits")
     await one.clock.advance(0.1)
+    await one.clock.advance(0.1)
+    assert list(one.store.log("global").line) == ["p1"]
     leaves.cancel()
     await one.clock.advance(0.1)
     assert list(one.store.log("global").line) == ["p1"]
