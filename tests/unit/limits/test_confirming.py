@@ -408,8 +408,7 @@ async def test_a_call_that_the_log_refused_and_that_waits_elsewhere_now_leaves_t
     options = {"keys": [{"concurrent_requests": 1}], "everything": {"tokens_per_minute": 100}}
     one, two = processes(**options), processes(**options)
     await one.pay("first", 10)
-    two.start("waits", 30)
-    two.start("also", 30)
+    tasks = [two.start(name, 30) for name in ("waits", "also")]
     await one.clock.advance(0.1)
     assert list(one.store.log("key-0").line) == ["p1"]
     one.end("first", 0)
@@ -418,12 +417,13 @@ async def test_a_call_that_the_log_refused_and_that_waits_elsewhere_now_leaves_t
     one.store.ledgers[0].put("global", Taken("other", Charge(total_tokens=90)))
     await one.clock.advance(0.5)
     assert [name for name, log in one.store.logs.items() if log.line] == ["global"]
+    assert not any(task.done() for task in tasks)
 
 
 async def test_a_queue_that_leaves_a_line_leaves_it_to_the_others_of_its_process(
     processes: Callable[..., Process],
 ) -> None:
-    options = {"keys": [{}], "everything": {"concurrent_requests": 1}}
+    options: dict[str, Any] = {"keys": [{}], "everything": {"concurrent_requests": 1}}
     one, two = processes(**options), processes(**options)
     await one.pay("first")
     leaves = two.start("left")
