@@ -333,6 +333,13 @@ class Sharing:
                 self._tell_loss(replica)
             self.book.wake_others(_nobody, ())
 
+    def hold_to(self, policy: OnLoss) -> None:
+        """Have another policy hold while the store is lost, from now on."""
+        self.loss.policy = policy
+        if self.loss.lost:
+            for replica in self._by_name.values():
+                self._tell_loss(replica)
+
     def _tell_loss(self, replica: Replica) -> None:
         replica.alone = True
         replica.parts = self._opened.processes if self.loss.policy == "share" else 1

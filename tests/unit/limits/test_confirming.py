@@ -657,6 +657,19 @@ async def test_share_goes_on_with_this_process_s_part(processes: Callable[..., P
     assert sum(task.done() for task in tasks) == 18
 
 
+async def test_a_policy_that_changes_while_the_store_is_lost_holds_at_once(processes: Callable[..., Process]) -> None:
+    one, two = processes(), processes("share")
+    await one.pay("first")
+    await two.pay("first")
+    one.sharing.hold_to("share")
+    one.sharing.hold_to("fail_open")
+    one.store.lose()
+    one.sharing.hold_to("share")
+    tasks = [one.start(f"{n}", 10) for n in range(9)]
+    await one.clock.advance(0.0)
+    assert sum(task.done() for task in tasks) == 5
+
+
 async def test_a_store_that_comes_back_empty_is_told_what_is_known_and_given_time(
     processes: Callable[..., Process],
 ) -> None:
