@@ -91,6 +91,7 @@ class ConfirmedQueue(AdmissionQueue):
         self._sharing = sharing
         self._spawn = spawn
         self._priority = 0
+        self._full: list[Account] = []
         self._held: dict[Account, Waiter] = {}
         self._aside: dict[Account, Waiter] = {}
         self._stands: set[Replica] = set()
@@ -238,6 +239,8 @@ class ConfirmedQueue(AdmissionQueue):
         if replica is None:
             return super()._bound(account, charge, now)
         bound = replica.bound(charge, now, self._priority)
+        if bound.seconds > 0.0 and not bound.timed:
+            self._full.append(account)
         rest = account.cooling_until - now
         return Binding(rest) if rest > max(bound.seconds, MOMENT) else bound
 
@@ -255,12 +258,14 @@ class ConfirmedQueue(AdmissionQueue):
     ) -> tuple[Choice, Account | None]:
         """Return the next slot in turn that could pay now, else the one that will first, and the account that binds."""
         self._priority = ticket.priority
+        self._full.clear()
         choice = self._first(ticket.model, ticket.charge, now, fits, kept)
-        found, binds = FREE, None
+        found, binds, full = FREE, None, len(self._full)
         for account in (*self._levels.shared, *(() if user is None else (user,))):
             bound = self._bound(account, ticket.charge, now)
             if bound.seconds > found.seconds:
                 found, binds = bound, account
+        del self._full[full if found.seconds <= choice.bound.seconds else 0 :]
         if found.seconds <= choice.bound.seconds:
             return choice, None if choice.slot is None else self._accounts[choice.slot]
         return Choice(choice.slot, found, found.seconds if found.timed else math.inf), binds
@@ -273,6 +278,8 @@ class ConfirmedQueue(AdmissionQueue):
         if choice.bound.seconds > 0.0:
             if binds is not None and (choice.bound.seconds > _BRIEF or not choice.bound.timed):
                 self._held.setdefault(binds, waiter)
+            for account in self._full:  # nobody knows at which key a place is given back first
+                self._held.setdefault(account, waiter)
             return choice
         self._lanes.serve(waiter)
         self._try(_Try(waiter.call, waiter.ticket, waiter.user, choice.slot, waiter.future, waiter))
@@ -305,9 +312,23 @@ class ConfirmedQueue(AdmissionQueue):
             if replica is not None:
                 stands.add(replica)
                 self._sharing.stand(replica, Waiting(waiter.ticket.charge, waiter.call.priority))
-        for replica in self._stands - stands:
-            self._sharing.stand(replica, None)
-        self._stands = stands
+        left, self._stands = self._stands - stands, stands
+        for replica in left:
+            self._leave_line(replica)
+
+    def _count(self, more: int) -> None:
+        super()._count(more)
+        if not self.waiting and self._stands:  # while the store is lost, too: it is told once it is back
+            stands, self._stands = self._stands, set()
+            self._held.clear()
+            self._aside.clear()
+            for replica in stands:
+                self._leave_line(replica)
+
+    def _leave_line(self, replica: Replica) -> None:
+        """Stand in line no more; another queue of this process, which does so by the same name, stands there anew."""
+        self._sharing.stand(replica, None)
+        self._book.wake_others(self._look_again_soon, ())
 
     # --- what becomes of it -------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .memory import Account
 
 _NOTHING: Final = Charge(requests=0)
+_DOUBTED: Final = 20.0  # seconds: who lives has told by then, in a log that began anew, which calls run
 _MANY: Final = 1000  # calls that ended, which the log may name a second time
 _SOON: Final = 0.001  # seconds: an answer of the store is on its way
 _UNITS: Final[tuple[Unit, ...]] = ("input_tokens", "output_tokens", "total_tokens", "cost", "requests")
@@ -45,7 +46,7 @@ class Replica:
     """
 
     __slots__ = (
-        "_asked", "_crowded", "_ended", "_kept", "_line", "_mine", "_others", "_own", "_shadows",
+        "_asked", "_crowded", "_doubted", "_ended", "_kept", "_line", "_mine", "_others", "_own", "_shadows",
         "account", "alone", "epoch", "name", "parts", "position", "process", "read_at", "rests_until",
     )  # fmt: skip
 
@@ -66,6 +67,7 @@ class Replica:
         self._mine: dict[str, Holds] = {}
         self._own: dict[str, tuple[Charge, Holds]] = {}
         self._others: dict[str, tuple[str, Charge, Holds]] = {}
+        self._doubted: dict[str, float] = {}  # calls that this log has no entry of, and until when they count
         self._ended: dict[str, None] = {}
         self._line: dict[str, Waiting] = {}
         self._shadows: dict[str, tuple[Holds, int]] = {}
@@ -81,6 +83,7 @@ class Replica:
             self.epoch += 1
             self.position = BEGINNING
             self._line.clear()
+            self._doubted = dict.fromkeys(self._others, now + _DOUBTED)
         elif epoch != self.epoch and not read.afresh:
             return []  # of a log that is no more
         returned, known = False, _order(self.position)
@@ -92,6 +95,9 @@ class Replica:
         if _order(read.upto) > _order(self.position):
             self.position = read.upto
         self.read_at = now
+        for call in [call for call, until in self._doubted.items() if until <= now]:
+            self._free_places(self._end(call), now)
+            returned = True
         return list(self.account.limits) if returned else []
 
     def _follow(self, entry: Entry, now: float) -> bool:
@@ -117,6 +123,7 @@ class Replica:
                 self.account.cooling_until = max(self.account.cooling_until, at + event.seconds)
             case Standing() if not own:
                 self._level(event, now, entry.age)
+                return self._own_up(entry.process, event, now)
             case _:
                 pass
         return False
@@ -131,11 +138,28 @@ class Replica:
             for call in self._others.keys() - running.keys():
                 self._free_places(self._end(call), now)
             for call in running.keys() - self._others.keys() - self._ended.keys():
-                _, process, charge = running[call]
-                self._others[call] = (process, charge, self._take(charge, now, timed=False))
+                self._follow_running(running[call], now)
+                self._doubted[call] = math.inf
+
+    def _own_up(self, process: str, told: Standing, now: float) -> bool:
+        """Believe a process which of its calls run; returns whether some do no more, of which the end was lost."""
+        running = {running.call: running for running in told.running if running.process == process}
+        for call in running.keys() - self._ended.keys():
+            self._doubted.pop(call, None)
+            if call not in self._others:
+                self._follow_running(running[call], now)
+        lost = [call for call in self._doubted if call not in running and self._others[call][0] == process]
+        for call in lost:
+            self._free_places(self._end(call), now)
+        return bool(lost)
+
+    def _follow_running(self, running: Running, now: float) -> None:
+        call, process, charge = running
+        self._others[call] = process, charge, self._take(charge, now, timed=False)
 
     def _end(self, call: str) -> Holds:
         """Return what a call of another process holds, which ended; nothing the second time."""
+        self._doubted.pop(call, None)
         self._ended[call] = None
         if len(self._ended) > _MANY:
             del self._ended[next(iter(self._ended))]
@@ -261,7 +285,8 @@ class Replica:
     def standing(self, now: float) -> Standing:
         """Return what is known to be taken of each limit."""
         taken = {limit.name: tell(limit, now) for limit in self.account.limits}
-        running = [Running(call, process, charge) for call, (process, charge, _) in self._others.items()]
+        others = [known for known in self._others.items() if self._doubted.get(known[0], math.inf) == math.inf]
+        running = [Running(call, process, charge) for call, (process, charge, _) in others]
         running += [Running(call, self.process, charge) for call, (charge, _) in self._own.items()]
         return Standing({name: told for name, told in taken.items() if told}, running, self.position)
 

@@ -101,7 +101,7 @@ class Sharing:
         self._by_name: dict[str, Replica] = {}
         self._reading: dict[Replica, asyncio.Future[bool]] = {}
         self._missed: set[Replica] = set()
-        self._stood: dict[Replica, Waiting] = {}
+        self._stood: dict[Replica, Waiting | None] = {}  # None where this process may stand there or not
         self._told_at: dict[Replica, float] = {}
         self._looking: Timer | None = None
         self._calls = count(1)
@@ -194,12 +194,11 @@ class Sharing:
 
     def stand(self, replica: Replica, waiting: Waiting | None) -> None:
         """Stand in line at an account, or leave the line there."""
-        if waiting == self._stood.get(replica):
-            return
         if waiting is None:
-            del self._stood[replica]
-            self.write(replica, Gone())
-        else:
+            if replica in self._stood:
+                del self._stood[replica]
+                self.write(replica, Gone())
+        elif waiting != self._stood.get(replica):
             self._stood[replica] = waiting
             self.write(replica, waiting)
             self._watch()
@@ -256,8 +255,7 @@ class Sharing:
             with self.book.lock:
                 return Asked(call, [held for each in replicas for held in each.confirmed(call, question.charge, now)])
         if len(replicas) > 1:  # one may have taken, and left the line, that gave it back since another had no room
-            for replica in replicas:
-                self._stood.pop(replica, None)
+            self._stood.update(dict.fromkeys(self._stood.keys() & set(replicas)))
         if [replica.position for replica in replicas] == before:
             self._pause(replicas)
         return None
@@ -334,6 +332,13 @@ class Sharing:
             for replica in self._by_name.values():
                 self._tell_loss(replica)
             self.book.wake_others(_nobody, ())
+
+    def hold_to(self, policy: OnLoss) -> None:
+        """Have another policy hold while the store is lost, from now on."""
+        self.loss.policy = policy
+        if self.loss.lost:
+            for replica in self._by_name.values():
+                self._tell_loss(replica)
 
     def _tell_loss(self, replica: Replica) -> None:
         replica.alone = True

@@ -131,7 +131,7 @@ class Composition:
         """Hold to the configuration's limits from now on, and take over what the parts before leave."""
         self._accounts.apply()
         if self._sharing is not None:
-            self._sharing.loss.policy = self.config.limits.on_store_loss
+            self._sharing.hold_to(self.config.limits.on_store_loss)
         self._upkeep.start()
         before, self._before = self._before, None
         if before is not None:

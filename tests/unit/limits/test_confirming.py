@@ -179,6 +179,20 @@ class Process:
             circuits=options.get("circuits"),
         )
 
+    def beside(self) -> ConfirmedQueue:
+        """Return another provider's queue of this process, which has no key's limits."""
+        key = Key("key-9", FakeProvider, clock=self.clock, idle_timeout=300, max_lifetime=3600)
+        return ConfirmedQueue(
+            "other",
+            [(Slot(0, "m", key), Account())],
+            clock=self.clock,
+            book=self.sharing.book,
+            levels=Levels((self.everything,), lambda _: None),
+            max_waiting=1000,
+            sharing=self.sharing,
+            spawn=self.spawn,
+        )
+
     def spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self.tasks.add(task)
@@ -349,6 +363,82 @@ async def test_a_waiter_that_left_while_it_was_asked_for_holds_nothing(processes
     assert one.calls["left"].state is CallState.TICKETED
     assert one.queue.waiting == 0
     assert one.store.events(Settled)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_the_last_waiter_that_left_stands_in_no_line_any_more(
+    processes: Callable[..., Process], *, lost: bool
+) -> None:
+    one, two = processes(keys=[{"concurrent_requests": 1}]), processes(keys=[{"concurrent_requests": 1}])
+    await one.pay("first")
+    waits = two.start("left")
+    await one.clock.advance(0.1)
+    assert one.store.log("key-0").line
+    if lost:
+        one.store.lose()
+    waits.cancel()
+    await one.clock.advance(0.1)
+    if lost:
+        one.store.lose(lost=False)
+    await one.clock.advance(0.1)
+    assert not one.store.log("key-0").line
+    one.end("first", 0)
+    await one.pay("next", timeout=1.0)
+
+
+@pytest.mark.parametrize("freed", ["first", "second"])
+async def test_a_place_at_any_key_lets_a_waiter_go_which_then_stands_in_no_line(
+    processes: Callable[..., Process], freed: str
+) -> None:
+    keys = [{"concurrent_requests": 1}, {"concurrent_requests": 1}]
+    one, two = processes(keys=keys), processes(keys=keys)
+    await one.pay("first")
+    await one.pay("second")
+    waits = two.start("waits")
+    await one.clock.advance(0.1)
+    one.end(freed, 0)
+    await one.clock.advance(0.1)
+    assert waits.done()
+    assert not [name for name, log in one.store.logs.items() if log.line]
+
+
+async def test_a_call_that_the_log_refused_and_that_waits_elsewhere_now_leaves_the_line_it_stood_in(
+    processes: Callable[..., Process],
+) -> None:
+    options = {"keys": [{"concurrent_requests": 1}], "everything": {"tokens_per_minute": 100}}
+    one, two = processes(**options), processes(**options)
+    await one.pay("first", 10)
+    tasks = [two.start(name, 30) for name in ("waits", "also")]
+    await one.clock.advance(0.1)
+    assert list(one.store.log("key-0").line) == ["p1"]
+    one.end("first", 0)
+    one.store.delay = 0.1
+    await one.clock.advance(0.15)  # it asks
+    one.store.ledgers[0].put("global", Taken("other", Charge(total_tokens=90)))
+    await one.clock.advance(0.5)
+    assert [name for name, log in one.store.logs.items() if log.line] == ["global"]
+    assert not any(task.done() for task in tasks)
+
+
+async def test_a_queue_that_leaves_a_line_leaves_it_to_the_others_of_its_process(
+    processes: Callable[..., Process],
+) -> None:
+    options: dict[str, Any] = {"keys": [{}], "everything": {"concurrent_requests": 1}}
+    one, two = processes(**options), processes(**options)
+    await one.pay("first")
+    leaves = two.start("left")
+    await one.clock.advance(0.1)
+    two.queue = two.beside()
+    waits = two.start("waits")
+    await one.clock.advance(0.1)
+    await one.clock.advance(0.1)
+    assert list(one.store.log("global").line) == ["p1"]
+    leaves.cancel()
+    await one.clock.advance(0.1)
+    assert list(one.store.log("global").line) == ["p1"]
+    one.end("first", 0)
+    await one.clock.advance(0.1)
+    assert waits.done()
 
 
 async def test_waiting_ends_after_its_time(processes: Callable[..., Process]) -> None:
@@ -565,6 +655,19 @@ async def test_share_goes_on_with_this_process_s_part(processes: Callable[..., P
     one.store.lose(lost=False)
     await one.clock.advance(60.0)
     assert sum(task.done() for task in tasks) == 18
+
+
+async def test_a_policy_that_changes_while_the_store_is_lost_holds_at_once(processes: Callable[..., Process]) -> None:
+    one, two = processes(), processes("share")
+    await one.pay("first")
+    await two.pay("first")
+    one.sharing.hold_to("share")
+    one.sharing.hold_to("fail_open")
+    one.store.lose()
+    one.sharing.hold_to("share")
+    tasks = [one.start(f"{n}", 10) for n in range(9)]
+    await one.clock.advance(0.0)
+    assert sum(task.done() for task in tasks) == 5
 
 
 async def test_a_store_that_comes_back_empty_is_told_what_is_known_and_given_time(

@@ -291,6 +291,22 @@ async def test_a_server_that_has_forgotten_the_script_is_told_it_again(
     assert (await copies[0].ask()).taken
 
 
+async def test_who_takes_stands_in_line_no_more_though_it_was_written_meanwhile(
+    server: Server, make: Callable[..., RedisLedger], account: str
+) -> None:
+    one = Copy(make(server), account)
+    await one.read()
+    asked = asyncio.create_task(one.ask())
+    await SystemClock().sleep(0)
+    await SystemClock().sleep(0)  # it is under way
+    one.ledger.write(account, Waiting(ONE, 0))
+    assert (await asked).taken
+    await written(one.ledger)
+    await one.read()
+    assert one.events[-2:] == [Waiting(ONE, 0), Gone()]
+    assert server.command("EXISTS", f"{key_of(account)}:line") == b":0\r\n"
+
+
 async def test_what_is_given_back_wakes_the_first_in_line_and_nobody_else(
     server: Server, account: str, make: Callable[..., RedisLedger]
 ) -> None:

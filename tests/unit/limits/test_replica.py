@@ -283,6 +283,52 @@ def test_of_a_log_that_began_anew_each_entry_counts_once_and_the_copy_stays() ->
     assert copy.room(tokens(1), 0.0).total_tokens == pytest.approx(40.0)
 
 
+def anew(copy: Replica, now: float, *entries: Entry) -> None:
+    upto = entries[-1].at if entries else "1-0"
+    copy.apply(Read(False, entries, upto, afresh=True), now, copy.epoch)  # noqa: FBT003 - a tuple
+
+
+def two_calls_of_another() -> Replica:
+    log, copy = Log(), Replica("a", account(concurrent_requests=3), "me")
+    for call in ("ends", "runs"):
+        log.write(0.0, "other", Taken(call, tokens(1)))
+    follow(copy, log, 0.0)
+    assert copy.room(tokens(1), 0.0).running == 1
+    return copy
+
+
+def test_in_a_log_that_began_anew_a_process_says_which_of_its_calls_still_run() -> None:
+    copy = two_calls_of_another()
+    anew(copy, 1.0)
+    assert copy.room(tokens(1), 1.0).running == 1
+    assert not copy.standing(1.0).running  # what nobody has said yet is not handed on
+    told = Standing({}, [Running("runs", "other", tokens(1)), Running("later", "other", tokens(1))], "1-0")
+    read = Read(False, [Entry("2-0", 0.0, "other", told)], "2-0", afresh=False)  # noqa: FBT003 - a tuple
+    assert copy.apply(read, 2.0, copy.epoch)
+    assert {call.call for call in copy.standing(2.0).running} == {"runs", "later"}
+    assert copy.room(tokens(1), 30.0).running == 1
+    copy.apply(Read(False, [], "2-0", afresh=False), 30.0, copy.epoch)  # noqa: FBT003 - a tuple
+    assert copy.room(tokens(1), 30.0).running == 1
+
+
+def test_calls_of_a_process_that_ended_with_the_log_give_their_places_back_after_a_while() -> None:
+    copy = two_calls_of_another()
+    anew(copy, 1.0)
+    for now, free in ((20.0, 1), (21.5, 3)):
+        returned = copy.apply(Read(False, [], "1-0", afresh=False), now, copy.epoch)  # noqa: FBT003 - a tuple
+        assert bool(returned) == (free == 3)
+        assert copy.room(tokens(1), now).running == free
+
+
+def test_what_one_process_heard_of_another_s_calls_the_other_knows_better() -> None:
+    copy = Replica("a", account(concurrent_requests=3), "me")
+    heard = Standing({}, [Running("ended", "other", tokens(1))], "4-0")
+    copy.apply(Read(False, [Entry("4-0", 0.0, "third", heard)], "4-0", afresh=False), 0.0, 0)  # noqa: FBT003
+    assert copy.room(tokens(1), 0.0).running == 2
+    copy.apply(Read(False, [Entry("5-0", 0.0, "other", Standing({}))], "5-0", afresh=False), 0.0, 0)  # noqa: FBT003
+    assert copy.room(tokens(1), 0.0).running == 3
+
+
 def test_alone_with_its_part_a_process_takes_as_much_for_each_other() -> None:
     copy = Replica("a", account(tokens_per_minute=120, concurrent_requests=4), "me")
     copy.alone, copy.parts = True, 4

@@ -140,6 +140,8 @@ class Book:
                 entries.append(entry)
         if taken and call is not None:
             self.running.add(call)
+            if any(isinstance(event, Waiting) for event in (*self._sent, *self._queue)):
+                self.put(Gone())  # it stood in line anew while this was under way, and who takes leaves
             self.waiting = None
         if afresh or revived:
             self._stand_anew()
