@@ -152,14 +152,17 @@ class TokenBucket(Timed):
         """Lower the level at once to what the vendor must have now; raise it when it has had more for a while."""
         reckoning, epoch = self._reckoning, hold.epoch
         least, most = told_level(report, self.period)
+        arrived = hold.at
         if report.refused:
+            if reckoning.crowded:  # or each process that knows it a little late is refused for as little again
+                arrived += GUARD
             if least < hold.amount:  # as far as rounded numbers tell, it was too little
                 most = min(most, hold.amount)
             self._refused(now, hold)
         rate = self.capacity / self.period
         level = self._refilled(now)
         highest = (
-            most + rate * (now - hold.at)
+            most + rate * (now - arrived)
             - reckoning.drawn_after(epoch) + reckoning.returned - hold.mark
         )  # fmt: skip
         if highest < level:

@@ -429,6 +429,21 @@ async def test_a_refused_request_takes_nothing_for_the_others_either(processes: 
     assert settled.used == Charge(requests=0)
 
 
+async def test_what_a_refusal_tells_one_process_no_other_finds_out_by_a_refusal(
+    processes: Callable[..., Process],
+) -> None:
+    one, two = processes(), processes()
+    await two.pay("before", 1)
+    await one.pay("refused", 10)
+    one.calls["refused"].sent(one.clock.now())
+    one.grants["refused"].learn(lambda: [LimitReport("total_tokens", 100, 9, refused=True)], closely=True)
+    one.calls["refused"].attempted(one.clock.now(), Charge(total_tokens=10))
+    await one.clock.advance(0.1)
+    await two.pay("after", 1)
+    assert level(one) == pytest.approx(9, abs=1)
+    assert level(two) == pytest.approx(8, abs=1)
+
+
 async def test_what_a_broken_breaker_meets_is_refused_and_given_back(processes: Callable[..., Process]) -> None:
     circuits = Circuits("fake", BreakerPolicy(failure_rate=0.5, min_calls=1, window=60.0, open_for=30.0))
     one = processes(circuits=circuits)

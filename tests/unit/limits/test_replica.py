@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm.core.call import Charge
+from llm.core.call import Charge, LimitReport
 from llm.limits.ledger import (
     BEGINNING,
     Entry,
@@ -121,6 +121,14 @@ def test_no_copy_is_ahead_of_a_provider_that_the_first_request_reaches_half_a_se
     for copy in copies:
         follow(copy, log, 100.6)
         assert copy.account.limits[0].free(103.0) <= has + (103.0 - 100.5) * rate
+
+
+def test_after_a_refusal_the_copy_stays_behind_what_the_provider_had() -> None:
+    log, rate = Log(), 100.0
+    copy = Replica("a", account(tokens_per_minute=60 * rate), "me")
+    holds = take(copy, log, "refused", tokens(1000), 100.0)
+    copy.account.learn(100.1, holds, [LimitReport("total_tokens", 60 * rate, 900, refused=True)])
+    assert 60 * rate * (1 - copy.account.limits[0].saturation(100.1)) <= 901  # it may have come as late as the answer
 
 
 def test_what_is_asked_for_is_kept_and_taken_after_all_that_the_log_puts_before_it() -> None:
