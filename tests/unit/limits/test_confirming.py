@@ -444,6 +444,18 @@ async def test_what_a_refusal_tells_one_process_no_other_finds_out_by_a_refusal(
     assert level(two) == pytest.approx(8, abs=1)
 
 
+async def test_a_refusal_of_a_key_that_is_this_process_s_own_is_told_nobody(processes: Callable[..., Process]) -> None:
+    one = processes(everything={"tokens_per_minute": 500})
+    one.sharing.forget(one.accounts[0])
+    await one.pay("refused", 10)
+    one.calls["refused"].sent(one.clock.now())
+    one.grants["refused"].learn(lambda: [LimitReport("total_tokens", 100, 5, refused=True)], closely=True)
+    one.calls["refused"].attempted(one.clock.now(), Charge(total_tokens=10))
+    await one.clock.advance(0.1)
+    assert level(one) == pytest.approx(5, abs=1)
+    assert not one.store.events(Standing)
+
+
 async def test_what_a_broken_breaker_meets_is_refused_and_given_back(processes: Callable[..., Process]) -> None:
     circuits = Circuits("fake", BreakerPolicy(failure_rate=0.5, min_calls=1, window=60.0, open_for=30.0))
     one = processes(circuits=circuits)
