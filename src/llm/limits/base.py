@@ -17,6 +17,9 @@ Unit = Literal["requests", "input_tokens", "output_tokens", "total_tokens", "cos
 GUARD = 0.1
 """Seconds that our view of a limit stays behind: the vendor refills once a request has arrived, not once it left."""
 
+CROWD_GUARD = 0.5
+"""As `GUARD`, where several processes draw: the log has what others took before they open a connection to send it."""
+
 MOMENT = 1e-7
 """Seconds that are no wait: sums of floats are off by less, and no timer is as fine."""
 

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
-from .base import BEFORE_ALL, GUARD, MOMENT, Hold, Timed
+from .base import BEFORE_ALL, CROWD_GUARD, GUARD, MOMENT, Hold, Timed
 from .reckoning import Reckoning, Rise, told_level
 
 if TYPE_CHECKING:
@@ -79,11 +79,12 @@ class TokenBucket(Timed):
 
     The vendor's bucket starts to refill when a request arrives there, up to `GUARD` seconds after ours saw it leave.
     So ours never ends its refill earlier than `GUARD` after the last draw: it may be behind the vendor's, never ahead.
+    Where several processes draw it is `CROWD_GUARD`.
 
     Source: https://docs.anthropic.com/en/api/rate-limits names the algorithm and its continuous refill.
     """
 
-    __slots__ = ("_draws", "_level", "_peaks", "_reckoning", "_refills_from", "_rise")
+    __slots__ = ("_draws", "_guard", "_level", "_peaks", "_reckoning", "_refills_from", "_rise")
 
     def __init__(  # noqa: PLR0913 - a limit's six facts
         self, name: str, unit: Unit, capacity: float, period: float, *, level: LimitScope = "key", refuses: bool = False
@@ -93,6 +94,7 @@ class TokenBucket(Timed):
         self._level = capacity
         self._refills_from = -math.inf
         self._draws = 0
+        self._guard = GUARD
         self._peaks = _Peaks(capacity)
         self._reckoning = Reckoning()
         self._rise = Rise()
@@ -115,11 +117,11 @@ class TokenBucket(Timed):
     def take(self, now: float, amount: float) -> Hold:
         """Take `amount` out."""
         level, reckoning = self._refilled(now), self._reckoning
-        start = max(now, self._refills_from)
+        start, guard = max(now, self._refills_from), self._guard
         full_at = start + (self.capacity - level) * self.period / self.capacity
         self._draws += 1
         self._lower(level, level - amount)
-        self._refills_from = start if full_at >= now + GUARD else start + (now + GUARD - full_at)
+        self._refills_from = start if full_at >= now + guard else start + (now + guard - full_at)
         epoch = reckoning.epoch if now - reckoning.epoch.start <= GUARD else reckoning.begin(now)
         reckoning.drawn += amount
         return Hold(now, amount, self._draws, reckoning.returned, epoch)
@@ -136,7 +138,7 @@ class TokenBucket(Timed):
         level = self._refilled(now)
         if back > 0.0:
             capacity = self.capacity
-            ceiling = capacity - GUARD * capacity / self.period
+            ceiling = capacity - self._guard * capacity / self.period
             self._level = level + self._peaks.lift(hold.number, max(0.0, min(back, capacity - level)), ceiling)
             self._reckoning.returned += back
         else:
@@ -150,14 +152,17 @@ class TokenBucket(Timed):
         """Lower the level at once to what the vendor must have now; raise it when it has had more for a while."""
         reckoning, epoch = self._reckoning, hold.epoch
         least, most = told_level(report, self.period)
+        arrived = hold.at
         if report.refused:
+            if reckoning.crowded:  # or each process that knows it a little late is refused for as little again
+                arrived += GUARD
             if least < hold.amount:  # as far as rounded numbers tell, it was too little
                 most = min(most, hold.amount)
             self._refused(now, hold)
         rate = self.capacity / self.period
         level = self._refilled(now)
         highest = (
-            most + rate * (now - hold.at)
+            most + rate * (now - arrived)
             - reckoning.drawn_after(epoch) + reckoning.returned - hold.mark
         )  # fmt: skip
         if highest < level:
@@ -169,7 +174,7 @@ class TokenBucket(Timed):
             self._rise.end()
         elif epoch is not BEFORE_ALL:
             lowest = (
-                least + rate * (now - hold.at - GUARD)
+                least + rate * (now - hold.at - self._guard)
                 - reckoning.drawn_around(epoch) + hold.amount + reckoning.returned_after(epoch)
             )  # fmt: skip
             self._raise(now, level, self._rise.seen(now, min(lowest, self.capacity) - level))
@@ -191,6 +196,12 @@ class TokenBucket(Timed):
     def crowd(self) -> None:
         """Know that several processes draw, each of which hears a part of the answers."""
         self._reckoning.crowded = True
+        self._guard = CROWD_GUARD
+
+    def lacking(self, now: float) -> float:
+        """Return what it must regain to be full; a refill that is yet to begin makes it more."""
+        rate = self.capacity / self.period
+        return self.capacity - self._refilled(now) + rate * max(0.0, self._refills_from - now)
 
     def saturation(self, now: float) -> float:
         """Return the share that is gone."""

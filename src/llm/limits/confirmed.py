@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from llm.core.call import Charge
@@ -42,6 +43,12 @@ class Paid(NamedTuple):
         for replica in self.replicas:
             self.sharing.ended(replica, self.call, of_key if replica is self.of_key else used)
 
+    def refused(self) -> None:
+        """Tell what the provider has, so that no other process finds it out by a refusal of its own."""
+        replica = self.of_key
+        if replica is not None:
+            self.sharing.after_news(replica, partial(self.sharing.tell, replica))
+
 
 class ConfirmedGrant(Grant):
     """A grant whose end the log is told."""
@@ -65,7 +72,8 @@ class ConfirmedGrant(Grant):
         """Correct the tokens to what was used; None keeps what was paid."""
         known = self.charge if used is None else used
         of_key = known if most is None else most
-        if len(self._holds) < self._count:  # the provider said that it was refused, and took nothing there
-            of_key = NOTHING
-        self._paid.ended(known, of_key)
+        refused = len(self._holds) < self._count  # the provider said so, and took nothing there
+        self._paid.ended(known, NOTHING if refused else of_key)
         super().settle(used, most)
+        if refused:  # and the others were told that it was given back
+            self._paid.refused()

@@ -338,22 +338,27 @@ class ConfirmedQueue(AdmissionQueue):
         replica = self._sharing.replica(account)
         if not (closely or self.waiting or account.listens(now)):
             return
-        told = partial(self._learn, replica, partial(super().learn, slot, holds, heard, closely=closely))
+        told = partial(self._learn, replica, holds, partial(super().learn, slot, holds, heard, closely=closely))
         sent = max([hold.at for _, hold in holds], default=now)
         if closely or replica is None or replica.alone or replica.read_at >= sent + GUARD:
             told()
         else:
             self._sharing.after_news(replica, told)
 
-    def _learn(self, replica: Replica | None, learn: Callable[[], None]) -> None:
-        """Learn, and tell the others what they do not know: that the provider has clearly less than the log says."""
+    def _learn(self, replica: Replica | None, holds: Holds, learn: Callable[[], None]) -> None:
+        """Learn, and tell the others what they do not know: that the provider has clearly less than the log says.
+
+        What a refusal tells they are told once they know what it gave back.
+        """
         if replica is None:
             learn()
             return
         now, limits = self._clock.now(), replica.account.limits
-        before = [limit.saturation(now) for limit in limits]
+        before, held = [limit.saturation(now) for limit in limits], len(holds)
         learn()
-        if any(limit.saturation(now) - share > _CLEARLY for limit, share in zip(limits, before, strict=True)):
+        if len(holds) == held and any(
+            limit.saturation(now) - share > _CLEARLY for limit, share in zip(limits, before, strict=True)
+        ):
             self._sharing.tell(replica)
 
     def cool(self, slot: Slot, seconds: float | None) -> float:

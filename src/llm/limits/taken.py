@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from .auto import AutoLimit
-from .base import GUARD
 from .bucket import TokenBucket
 from .window import SlidingWindow
 
@@ -33,7 +32,7 @@ def tell(limit: Limit, now: float) -> Told:
     """Return what is taken of a limit: of a bucket what it lacks now, of a window what is in it."""
     counted = limit.counted if isinstance(limit, AutoLimit) else limit
     if isinstance(counted, TokenBucket):
-        lacking = counted.saturation(now) * counted.capacity
+        lacking = counted.lacking(now)
         return [(0.0, lacking)] if lacking > 0.0 else []
     if isinstance(counted, SlidingWindow):
         counted.saturation(now)  # which forgets what has left it
@@ -45,8 +44,8 @@ def hear(limit: Limit, now: float, told: Told, age: float) -> None:
     """Take what somebody told `age` seconds ago and is not counted here; nothing is given back for it."""
     counted = limit.counted if isinstance(limit, AutoLimit) else limit
     if isinstance(counted, TokenBucket):
-        refilled = max(0.0, age - GUARD) * counted.capacity / counted.period
-        lacking = sum(amount for _, amount in told) - refilled - counted.saturation(now) * counted.capacity
+        refilled = age * counted.capacity / counted.period
+        lacking = sum(amount for _, amount in told) - refilled - counted.lacking(now)
         if lacking > 0.0:
             limit.take(now, lacking)
     elif isinstance(counted, SlidingWindow):

@@ -356,7 +356,7 @@ async def test_a_waiter_that_left_while_it_was_asked_for_holds_nothing(processes
     await one.pay("first", 100)
     one.store.delay = 1.0
     task = one.start("left", 60)
-    await one.clock.advance(36.2)
+    await one.clock.advance(36.6)  # 36 seconds, and the guard of a crowd
     assert one.store.asked == 2
     task.cancel()
     await one.clock.advance(1.0)
@@ -517,6 +517,33 @@ async def test_a_refused_request_takes_nothing_for_the_others_either(processes: 
     one.calls["refused"].attempted(one.clock.now(), Charge(total_tokens=10))
     [settled] = one.store.events(Settled)
     assert settled.used == Charge(requests=0)
+
+
+async def test_what_a_refusal_tells_one_process_no_other_finds_out_by_a_refusal(
+    processes: Callable[..., Process],
+) -> None:
+    one, two = processes(), processes()
+    await two.pay("before", 1)
+    await one.pay("refused", 10)
+    one.calls["refused"].sent(one.clock.now())
+    one.grants["refused"].learn(lambda: [LimitReport("total_tokens", 100, 9, refused=True)], closely=True)
+    one.calls["refused"].attempted(one.clock.now(), Charge(total_tokens=10))
+    await one.clock.advance(0.1)
+    await two.pay("after", 1)
+    assert level(one) == pytest.approx(9, abs=1)
+    assert level(two) == pytest.approx(8, abs=1)
+
+
+async def test_a_refusal_of_a_key_that_is_this_process_s_own_is_told_nobody(processes: Callable[..., Process]) -> None:
+    one = processes(everything={"tokens_per_minute": 500})
+    one.sharing.forget(one.accounts[0])
+    await one.pay("refused", 10)
+    one.calls["refused"].sent(one.clock.now())
+    one.grants["refused"].learn(lambda: [LimitReport("total_tokens", 100, 5, refused=True)], closely=True)
+    one.calls["refused"].attempted(one.clock.now(), Charge(total_tokens=10))
+    await one.clock.advance(0.1)
+    assert level(one) == pytest.approx(5, abs=1)
+    assert not one.store.events(Standing)
 
 
 async def test_what_a_broken_breaker_meets_is_refused_and_given_back(processes: Callable[..., Process]) -> None:

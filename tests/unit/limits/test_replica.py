@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm.core.call import Charge
+from llm.core.call import Charge, LimitReport
 from llm.limits.ledger import (
     BEGINNING,
     Entry,
@@ -27,6 +27,7 @@ from llm.limits.ledger import (
 )
 from llm.limits.memory import Account
 from llm.limits.replica import Replica
+from llm.limits.taken import crowd
 
 NOTHING = Charge(requests=0)
 
@@ -84,6 +85,8 @@ def test_all_copies_come_to_the_levels_of_one_account_that_saw_all(
     log, limits = Log(), {"tokens_per_minute": 3000, "requests_per_minute": 60, "concurrent_requests": 50}
     copies = [Replica("a", account(bucket=bucket, **limits), f"p{number}") for number in range(3)]
     whole, now = account(bucket=bucket, **limits), 100.0
+    for limit in whole.limits:
+        crowd(limit)
     running: list[tuple[Replica, str, Any, Any]] = []
     for number, (what, who, amount) in enumerate(steps):
         copy, call = copies[who], f"call-{number}"
@@ -107,6 +110,25 @@ def test_all_copies_come_to_the_levels_of_one_account_that_saw_all(
             follow(copy, log, then)
             for limit, other in zip(copy.account.limits, whole.limits, strict=True):
                 assert limit.free(then) == pytest.approx(other.free(then), abs=near), limit.name
+
+
+def test_no_copy_is_ahead_of_a_provider_that_the_first_request_reaches_half_a_second_after_it_was_taken() -> None:
+    log, rate = Log(), 100.0
+    copies = [Replica("a", account(tokens_per_minute=60 * rate), f"p{number}") for number in range(2)]
+    take(copies[0], log, "one", tokens(1000), 100.0)
+    take(copies[1], log, "two", tokens(1000), 100.1)
+    has = 60 * rate - 2000  # when both have arrived, at 100.5; until then it is full
+    for copy in copies:
+        follow(copy, log, 100.6)
+        assert copy.account.limits[0].free(103.0) <= has + (103.0 - 100.5) * rate
+
+
+def test_after_a_refusal_the_copy_stays_behind_what_the_provider_had() -> None:
+    log, rate = Log(), 100.0
+    copy = Replica("a", account(tokens_per_minute=60 * rate), "me")
+    holds = take(copy, log, "refused", tokens(1000), 100.0)
+    copy.account.learn(100.1, holds, [LimitReport("total_tokens", 60 * rate, 900, refused=True)])
+    assert 60 * rate * (1 - copy.account.limits[0].saturation(100.1)) <= 901  # it may have come as late as the answer
 
 
 def test_what_is_asked_for_is_kept_and_taken_after_all_that_the_log_puts_before_it() -> None:
