@@ -47,7 +47,7 @@ class Paid(NamedTuple):
         """Tell what the provider has, so that no other process finds it out by a refusal of its own."""
         replica = self.of_key
         if replica is not None:
-            self.sharing.after_news(replica, partial(self.sharing.tell, replica))
+            self.sharing.after_news(replica, partial(self.sharing.tell, replica, for_all=True))
 
 
 class ConfirmedGrant(Grant):

@@ -68,11 +68,13 @@ class Standing(NamedTuple):
         taken: What is taken of each limit, by name: pairs of seconds ago and amount.
         running: The calls that run, of all processes; what they took is in `taken`.
         upto: How far it had read.
+        for_all: Whether those who read all of the log must know it, too; else it stands for what the log forgets.
     """
 
     taken: Mapping[str, Sequence[tuple[float, float]]]
     running: Sequence[Running] = ()
     upto: Position = BEGINNING
+    for_all: bool = False
 
 
 Event: TypeAlias = Taken | Settled | Waiting | Gone | Resting | Standing

@@ -203,12 +203,12 @@ class Sharing:
             self.write(replica, waiting)
             self._watch()
 
-    def tell(self, replica: Replica) -> None:
+    def tell(self, replica: Replica, *, for_all: bool = False) -> None:
         """Tell what is known to be taken of an account, where that was not done in this very second."""
         now = self._clock.now()
         if now - self._told_at.get(replica, -math.inf) >= _TELL:
             self._told_at[replica] = now
-            self.write(replica, replica.standing(now))
+            self.write(replica, replica.standing(now)._replace(for_all=for_all))
 
     # --- news ---------------------------------------------------------------------------------------------------------
 

@@ -532,6 +532,7 @@ async def test_what_a_refusal_tells_one_process_no_other_finds_out_by_a_refusal(
     await two.pay("after", 1)
     assert level(one) == pytest.approx(9, abs=1)
     assert level(two) == pytest.approx(8, abs=1)
+    assert [told.for_all for told in one.store.events(Standing)] == [True]  # for a store that keeps others aside
 
 
 async def test_a_refusal_of_a_key_that_is_this_process_s_own_is_told_nobody(processes: Callable[..., Process]) -> None:

@@ -45,3 +45,7 @@ def test_a_standing_goes_beside_the_log_or_into_it() -> None:
 )  # fmt: skip
 def test_what_is_none_of_ours_is_nothing(data: bytes) -> None:
     assert decode(data) is None
+
+
+def test_what_all_must_know_goes_into_the_log() -> None:
+    assert [encode("p", Standing({}, for_all=for_all), logged=False)[0] for for_all in (True, False)] == ["N", "P"]

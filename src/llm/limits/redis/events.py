@@ -29,10 +29,10 @@ def encode(process: str, event: Event, *, logged: bool = True) -> Words:
             return "G", _json("G", process, int(dead)), str(int(dead))
         case Resting(seconds):
             return "R", _json("R", process, seconds), ""
-        case Standing(taken, running, upto):
+        case Standing(taken, running, upto, for_all):
             known = {name: [[*pair] for pair in pairs] for name, pairs in taken.items()}
             calls = [[call.call, call.process, *_amounts(call.charge)] for call in running]
-            return "N" if logged else "P", _json("N", process, known, calls, upto), upto
+            return "N" if logged or for_all else "P", _json("N", process, known, calls, upto), upto
         case _:
             assert_never(event)
 
