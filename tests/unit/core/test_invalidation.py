@@ -65,7 +65,6 @@ async def bench() -> AsyncIterator[Bench]:
         ({"provider": "two", "older_than": 10}, set[str]()),
         ({"model": "meta-llama/llama"}, set[str]()),
     ],
-    ids=str,
 )
 async def test_what_fits_all_that_is_said_goes_and_the_rest_stays(
     bench: Bench, chosen: dict[str, Any], gone: set[str]
@@ -158,7 +157,6 @@ async def test_an_answer_goes_by_its_key(bench: Bench) -> None:
         ({"tags": ["a", ""]}, "tags is"),
         ({"tags": 7}, "tags is 7"),
     ],
-    ids=str,
 )
 async def test_nothing_said_and_what_does_not_go_together_is_refused(
     bench: Bench, chosen: dict[str, Any], told: str
