@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _CONNECT: Final = 1.0  # seconds
 _ANSWER: Final = 1.0  # seconds
 _CLOSE: Final = 1.0  # seconds
+_SCRIPT: Final = get_data("llm.limits.redis", "ledger.lua") or b""  # read here, since no loop may wait for a file
+_SHA: Final = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest()
 
 Message: TypeAlias = tuple[tuple[str, ...], tuple[str | bytes | int, ...]]
 """What the script is given: keys, all of one slot, and arguments."""
@@ -49,8 +51,6 @@ class Link:
         self._hidden = (self._url, *_passwords(url))
         self._clock = clock
         self._client: Redis | RedisCluster | None = None
-        self._script = get_data("llm.limits.redis", "ledger.lua") or b""
-        self._sha = hashlib.sha1(self._script, usedforsecurity=False).hexdigest()
         with suppress(ValueError):
             parse_url(url)
             # Whoever asks does so again, where it is worth it. What the package is, which it reads from files for each
@@ -125,10 +125,10 @@ class Link:
     async def _answers(self, client: Redis | RedisCluster, messages: Sequence[Message]) -> list[Any]:
         from redis.exceptions import NoScriptError
 
-        answers = await _pipelined(client, "EVALSHA", self._sha, messages)
+        answers = await _pipelined(client, "EVALSHA", _SHA, messages)
         unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if unknown:
-            again = await _pipelined(client, "EVAL", self._script, [messages[at] for at in unknown])
+            again = await _pipelined(client, "EVAL", _SCRIPT, [messages[at] for at in unknown])
             for at, answer in zip(unknown, again, strict=True):
                 answers[at] = answer
         for answer in answers:
