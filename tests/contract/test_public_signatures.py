@@ -24,6 +24,10 @@ SIGNATURES = {
     "llm:LLMManager.health_check": "()",
     "llm:LLMManager.explain": "(request)",
     "llm:LLMManager.reload": "(config=None)",
+    "llm:LLMManager.invalidate_cache": (
+        "(*, key=None, request=None, provider=None, model=None, user=None, tags=(), older_than=0.0)"
+    ),
+    "llm:LLMManager.clear_cache": "()",
     "llm:LLMManager.close": "(drain=30.0)",
     "llm:LLMClient.chat": "(text, *, system=None, history=(), **options)",
     "llm:LLMClient.embed": "(texts, *, model=None, dimensions=None)",
@@ -54,6 +58,8 @@ COROUTINES = [
     "llm:close_llm_manager",
     "llm:LLMManager.health_check",
     "llm:LLMManager.reload",
+    "llm:LLMManager.invalidate_cache",
+    "llm:LLMManager.clear_cache",
     "llm:LLMManager.close",
     "llm:LLMClient.chat",
     "llm:LLMClient.complete",
