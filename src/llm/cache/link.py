@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from .hearing import Channel, Hearing
     from .scripts import Script
 
-_PATIENCE: Final = (
-    0.5  # seconds for one command, a new connection included: an answer of a model takes several times that
-)
+_PATIENCE: Final = 0.5  # seconds for one command, a new connection included: a model's answer takes longer by far
 _OPENING: Final = 1.0  # seconds for the first connection of a loop, which asks what it is connected to
 _MOST_AT_ONCE: Final = 16  # commands, each on a connection of its own; a server does one after the other anyway
 

@@ -348,7 +348,7 @@ class ConfirmedQueue(AdmissionQueue):
     def _learn(self, replica: Replica | None, holds: Holds, learn: Callable[[], None]) -> None:
         """Learn, and tell the others what they do not know: that the provider has clearly less than the log says.
 
-        What a refusal tells they are told once they know what it gave back.
+        What a refusal tells all are told, once they know what it gave back; anything else who comes later is told.
         """
         if replica is None:
             learn()
