@@ -45,6 +45,9 @@ class Hearing(Protocol):
     def waiting(self, why: str | None) -> None:
         """Know why nothing goes on for a while; None: it goes on."""
 
+    def running(self, rows: int) -> None:
+        """Know how many rows are in flight."""
+
 
 class Workers:
     """Takes rows through a client, so many at once; one run.
@@ -61,7 +64,6 @@ class Workers:
         clock: Clock,
         concurrency: int = 64,
         patience: float = PATIENCE,
-        default_model: str | None = None,
         lasting: Callable[[], bool] = lambda: False,
         stops: bool = True,
         dice: Callable[[], float] = random.random,
@@ -75,7 +77,6 @@ class Workers:
             clock: Their time.
             concurrency: How many rows are in flight, at most.
             patience: Seconds without one answer after which a provider in trouble is given up.
-            default_model: Model of rows that name none; None: the client's.
             lasting: Returns whether trouble cannot pass any more, since the manager was closed for one.
             stops: Whether the run stops where the provider is given up; else that is the row's own end.
             dice: Returns a number from 0 to 1 for the jitter of pauses.
@@ -89,7 +90,6 @@ class Workers:
         self._tracker = tracker
         self._clock = clock
         self._concurrency = concurrency
-        self._default_model = default_model
         self._lasting = lasting
         self._stops = stops
         self._dice = dice
@@ -97,6 +97,7 @@ class Workers:
         self._stopped = asyncio.Event()
         self._reason: LLMException | None = None
         self._timer: Timer | None = None
+        self._running = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._told: set[type[Exception]] = set()
 
@@ -123,6 +124,13 @@ class Workers:
             raise self._reason
 
     async def _work(self, rows: _Rows) -> None:
+        self._running += 1
+        self._tracker.running(self._running)
+        await self._take(rows)
+        self._running -= 1
+        self._tracker.running(self._running)
+
+    async def _take(self, rows: _Rows) -> None:
         while self._reason is None and (row := await rows.next()) is not None:
             wrapper = _refused(row) if isinstance(row, BadRow) else await self._answered(row)
             if wrapper is None:
@@ -156,7 +164,7 @@ class Workers:
         return ResponseWrapper(row.custom_id, row.order, None, error.with_traceback(None))
 
     async def _asked(self, row: Row) -> ResponseWrapper:
-        request = request_of(row, self._default_model)
+        request = request_of(row)
         response = await self._client.request(request)
         if not response.cached:
             self._served()
@@ -230,7 +238,7 @@ def check_range(concurrency: int, patience: float) -> None:
     given: tuple[object, object] = (concurrency, patience)
     if type(given[0]) is not int or concurrency < 1:
         raise LLMInvalidRequestError(f"concurrency is {concurrency!r}; expected how many rows at once, 1 or more")
-    if isinstance(given[1], bool) or not isinstance(given[1], (int, float)) or not patience >= 0.0:
+    if type(given[1]) not in {int, float} or not patience >= 0.0:
         raise LLMInvalidRequestError(f"patience is {patience!r}; expected seconds, 0 or more")
 
 

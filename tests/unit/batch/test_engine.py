@@ -40,6 +40,7 @@ class Heard:
 
     def __init__(self) -> None:
         self.events: list[tuple[Any, ...]] = []
+        self.at_once: list[int] = []
 
     def answered(self, usage: TokenUsage, cost: float | None, *, cached: bool) -> None:
         self.events.append(("answered", usage.output_tokens, cost, cached))
@@ -49,6 +50,9 @@ class Heard:
 
     def waiting(self, why: str | None) -> None:
         self.events.append(("waiting", why))
+
+    def running(self, rows: int) -> None:
+        self.at_once.append(rows)
 
 
 class Kept:
@@ -92,9 +96,10 @@ async def test_every_row_is_delivered_once_with_its_own_answer(manager_of: Opene
 
 @pytest.mark.parametrize("concurrency", [1, 3])
 async def test_no_more_are_in_flight_than_asked_for(manager_of: Opened, concurrency: int) -> None:
-    provider, keep = FakeProvider("yes", latency=0.005), Kept()
+    provider, keep, heard = FakeProvider("yes", latency=0.005), Kept(), Heard()
     async with manager_of(provider) as manager:
-        await workers(manager, keep, concurrency=concurrency).run(portions(*map(chat, range(8))))
+        await workers(manager, keep, heard, concurrency=concurrency).run(portions(*map(chat, range(8))))
+    assert (max(heard.at_once), heard.at_once[-1]) == (concurrency, 0)
     assert len(keep.ids) == 8
     assert provider.most_in_flight == concurrency
 
@@ -232,7 +237,7 @@ async def test_what_the_cache_answers_is_told_as_that_vectors_too(manager_of: Op
     assert [event[3] for event in heard.events] == [False, False, True, True]
 
 
-async def test_a_row_without_a_model_gets_the_default_one(manager_of: Opened) -> None:
+async def test_a_row_without_a_model_gets_the_clients(manager_of: Opened) -> None:
     asked: list[str | None] = []
 
     def answer(request: LLMRequest) -> str:
@@ -240,7 +245,8 @@ async def test_a_row_without_a_model_gets_the_default_one(manager_of: Opened) ->
         return "yes"
 
     async with manager_of(FakeProvider(answer)) as manager:
-        run = workers(manager, Kept(), concurrency=1, default_model="m-default")
+        client = manager.get_client(model="m-default")
+        run = Workers(client, deliver=Kept(), tracker=Heard(), clock=SystemClock(), concurrency=1)
         await run.run(portions(chat(0), chat(1, model="own")))
     assert asked == ["m-default", "own"]
 
