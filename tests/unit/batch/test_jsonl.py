@@ -315,7 +315,7 @@ async def test_a_file_that_this_user_may_not_read_is_said() -> None:
                 raise PermissionError(13, "Permission denied")
             return "in.jsonl"
 
-    with pytest.raises(LLMConfigurationError, match=r"'in\.jsonl' may not be read by this user; change its permissions"):
+    with pytest.raises(LLMConfigurationError, match=r"'in\.jsonl' may not be read by this user; change its"):
         await _all(Locked())
 
 
