@@ -6,20 +6,17 @@ Source: https://platform.openai.com/docs/guides/batch#1-prepare-your-batch-file
 from __future__ import annotations
 
 import json
-import zlib
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import orjson
 
-from llm.core.exceptions import LLMConfigurationError
-
 from .apart import apart
-from .source import name_of, opened
+from .source import DAMAGED, head_of, name_of, opened
 from .values import CHAT, EMBEDDINGS, RESPONSES, BadRow, Row
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
     from typing import BinaryIO
 
     from .source import Source
@@ -31,7 +28,6 @@ _BLOCK: Final = 256 * 1024
 _PORTION: Final = 256
 _BLANK: Final = b" \t\r"
 _BOM: Final = b"\xef\xbb\xbf"
-_UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 
 # Azure's own paths have no version.
 _URLS: Final = {path: url for url in (CHAT, EMBEDDINGS, RESPONSES) for path in (url, url.removeprefix("/v1"))}
@@ -87,7 +83,8 @@ def rows_in(
     """
     order = number = 0
     try:
-        for lines in _lines(_blocks(file, name), max_row_bytes):
+        head_of(file, name)
+        for lines in _lines(_blocks(file), max_row_bytes):
             for start in range(0, len(lines), _PORTION):
                 portion: list[Row | BadRow] = []
                 for line in lines[start : start + _PORTION]:
@@ -98,7 +95,7 @@ def rows_in(
                         order += 1
                 if portion:
                     yield portion
-    except (EOFError, zlib.error):
+    except DAMAGED:
         said = f"{name} ends in the middle of its compressed data, or is damaged, after line {number}; make it anew"
         yield [BadRow(order, number + 1, None, "damaged_file", said)]
 
@@ -136,20 +133,11 @@ def write_line(row: Row) -> str:
     return json.dumps(fields, allow_nan=False) + "\n"
 
 
-def _blocks(file: BinaryIO, name: str) -> Iterator[bytes]:
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
     # What a pipe has by now, rather than a whole block when it is there.
-    read = getattr(file, "read1", file.read)
-    try:
-        block = bytes(read(_BLOCK))
-        if block.startswith(_UTF16):
-            raise LLMConfigurationError(f"{name} is text in UTF-16; save it as UTF-8")
-        while block:
-            yield block
-            block = bytes(read(_BLOCK))
-    except OSError as error:
-        if error.errno is None:  # gzip's own, for data that are none
-            raise EOFError from error
-        raise LLMConfigurationError(f"{name} cannot be read on: {error}; check the disk, and run again") from None
+    read: Callable[[int], bytes] = getattr(file, "read1", file.read)
+    while block := read(_BLOCK):
+        yield block
 
 
 def _lines(blocks: Iterable[bytes], most: int) -> Iterator[list[bytes | None]]:
@@ -157,23 +145,21 @@ def _lines(blocks: Iterable[bytes], most: int) -> Iterator[list[bytes | None]]:
     held: list[bytes] = []
     size = 0
     for block in blocks:
-        ended: list[bytes | None]
-        *ended, rest = block.split(b"\n")
-        if ended:
-            ended[0] = _joined(held, size, ended[0], most)
-            size = 0
-            yield ended
-        size += len(rest)
+        first, *others = block.split(b"\n")
+        if others:
+            yield [_joined(held, size + len(first), first, most), *others[:-1]]
+            size, first = 0, others[-1]
+        size += len(first)
         if size <= most:
-            held.append(rest)
+            held.append(first)
         else:
             held.clear()
     if size:
         yield [_joined(held, size, b"", most)]
 
 
-def _joined(held: list[bytes], size: int, last: bytes | None, most: int) -> bytes | None:
-    whole = None if size > most or last is None else b"".join([*held, last])
+def _joined(held: list[bytes], size: int, last: bytes, most: int) -> bytes | None:
+    whole = None if size > most else b"".join([*held, last])
     held.clear()
     return whole
 
@@ -182,14 +168,15 @@ def _counts(source: Source) -> Generator[int, None, None]:
     total, begun = 0, False
     with opened(source) as file:
         try:
-            for block in _blocks(file, name_of(source)):
+            head_of(file, name_of(source))
+            for block in _blocks(file):
                 first, *others = block.split(b"\n")
                 begun = begun or bool(first.strip(_BLANK))
                 if others:
                     total += begun + sum([1 for line in others[:-1] if line.strip(_BLANK)])
                     begun = bool(others[-1].strip(_BLANK))
                 yield total + begun
-        except (EOFError, zlib.error):
+        except DAMAGED:
             yield total + 1
 
 

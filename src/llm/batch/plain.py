@@ -25,7 +25,7 @@ def written_turns(messages: MessagesLike) -> list[Any]:
     Raises:
         LLMInvalidRequestError: One is no message; says which and why.
     """
-    given: object = messages
+    given = cast("object", messages)
     if isinstance(given, (str, Message, Mapping)) or not isinstance(given, Iterable):
         return _written(messages)
     turns = list(cast("Iterable[object]", given))
@@ -79,6 +79,6 @@ def _plain(value: object) -> object:
         return body_of(request, _FLAVOR, stream=False)["tools"][0]
     if isinstance(value, Mapping):
         return dict(cast("Mapping[str, object]", value))
-    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
         return list(cast("Sequence[object]", value))
     raise TypeError(f"a {type(value).__name__} is no JSON")

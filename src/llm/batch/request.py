@@ -92,8 +92,7 @@ class RequestBatch:
             raise LLMInvalidRequestError(f"custom_id {name!r} is taken in this batch; give each request its own")
         row = Row(len(self._rows), name, url, plain)
         request_of(row)
-        self._rows.append(row)
-        self._ids.add(name)
+        self._put(row)
         return name
 
     def _made(self, url: str, text: str) -> str:
@@ -119,8 +118,7 @@ class RequestBatch:
                 f"custom_id occurs twice: {_listed(list(map(repr, twice)))}; give each request its own, and merge again"
             )
         for row in [row for other in others for row in other]:
-            self._rows.append(replace(row, order=len(self._rows)))
-        self._ids = ids
+            self._put(row)
         return self
 
     def chunks(self, size: int) -> Iterator[RequestBatch]:
@@ -132,7 +130,18 @@ class RequestBatch:
         if type(size) is not int or size < 1:
             raise LLMInvalidRequestError("size is no whole number of 1 or more; pass how many requests a chunk has")
         rows = self.rows()
-        return (_batch_of(rows[start : start + size]) for start in range(0, len(rows), size))
+        return (self._of(rows[start : start + size]) for start in range(0, len(rows), size))
+
+    @classmethod
+    def _of(cls, rows: Iterable[Row]) -> RequestBatch:
+        batch = cls()
+        for row in rows:
+            batch._put(row)
+        return batch
+
+    def _put(self, row: Row) -> None:
+        self._rows.append(replace(row, order=len(self._rows), line=None))
+        self._ids.add(row.custom_id)
 
     @overload
     def to_jsonl(self, target: None = None) -> str: ...
@@ -154,7 +163,7 @@ class RequestBatch:
             with gzip.open(path, "wb") if path.suffix == ".gz" else path.open("wb") as file:
                 file.writelines(write_line(row).encode() for row in self._rows)
         elif isinstance(target, io.TextIOBase):
-            target.writelines(map(write_line, self._rows))
+            cast("IO[str]", target).writelines(map(write_line, self._rows))
         else:
             cast("IO[bytes]", target).writelines(write_line(row).encode() for row in self._rows)
         return None
@@ -177,19 +186,11 @@ class RequestBatch:
             elif row.custom_id in batch._ids:
                 wrong.append(f"line {row.line} repeats the custom_id {row.custom_id!r}; give each row its own")
             else:
-                batch._rows.append(replace(row, order=len(batch), line=None))
-                batch._ids.add(row.custom_id)
+                batch._put(row)
         if wrong:
             between = "\n  "
             raise LLMInvalidRequestError(f"these lines are no requests:\n  {_listed(wrong, between)}")
         return batch
-
-
-def _batch_of(rows: Sequence[Row]) -> RequestBatch:
-    batch = RequestBatch()
-    batch._rows = [replace(row, order=order) for order, row in enumerate(rows)]
-    batch._ids = {row.custom_id for row in rows}
-    return batch
 
 
 def _read(source: Lines) -> Iterator[Row | BadRow]:
