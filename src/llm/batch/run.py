@@ -14,7 +14,7 @@ from llm.progress import ProgressTracker
 
 from .dialect import answer_line, error_line, may_pass
 from .engine import Workers, kind_of
-from .journal import Journal, Standing
+from .journal import Journal, Standing, errors_beside
 from .jsonl import count_rows, read_rows
 from .ordering import sort_output
 from .saturation import saturation_of
@@ -120,7 +120,7 @@ async def run_file(  # noqa: PLR0913 - all that a run can be told
                 await workers.run(fresh)
         if ordered:
             async with aclosing(rows(source)) as portions:
-                await sort_output(output, errorsbeside(output) if errors is None else errors, portions)
+                await sort_output(output, errors_beside(output) if errors is None else errors, portions)
     finally:
         counts.tick(clock.now())
         hears.finish()
