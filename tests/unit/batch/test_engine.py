@@ -405,6 +405,28 @@ async def test_cancelling_ends_all_calls_at_once_and_leaves_nothing(manager_of: 
     assert keep.ids == []
 
 
+async def test_a_worker_ends_also_where_the_provider_swallows_its_cancellation(manager_of: Opened) -> None:
+    class Stubborn(FakeProvider):
+        async def complete(self, request: LLMRequest) -> LLMResponse:
+            self.requests.append(request)
+            try:
+                await SystemClock().sleep(60.0)
+            except asyncio.CancelledError:
+                if request.messages[0].content == "question 0":
+                    return LLMResponse(content="paid")
+                raise RuntimeError("on the way out") from None
+            raise AssertionError
+
+    provider, keep = Stubborn(), Kept()
+    async with manager_of(provider) as manager:
+        task = asyncio.create_task(workers(manager, keep, concurrency=2).run(portions(*map(chat, range(9)))))
+        await SystemClock().sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert (keep.ids, provider.calls) == (["r0"], 2)
+
+
 async def test_a_reload_in_the_middle_loses_no_row(manager_of: Opened) -> None:
     provider, keep = FakeProvider("yes", latency=0.002), Kept()
     async with manager_of(provider) as manager:
