@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import json
@@ -138,9 +139,7 @@ def test_tool_definitions_are_written_as_openai_has_them() -> None:
     ]
 
 
-_DEEP: list[Any] = []
-for _ in range(5000):
-    _DEEP = [_DEEP]
+_DEEP: list[Any] = functools.reduce(lambda inner, _: [inner], range(5000), [])
 _ROUND: dict[str, Any] = {}
 _ROUND["x"] = _ROUND
 
@@ -174,8 +173,9 @@ _ROUND["x"] = _ROUND
 def test_a_wrong_argument_fails_at_once_by_its_name_and_adds_nothing(body: dict[str, Any], said: str) -> None:
     batch = RequestBatch()
     batch.chat.completions.create(messages="Why?", custom_id="taken")
+    create: Callable[..., str] = batch.chat.completions.create
     with pytest.raises(LLMInvalidRequestError, match=said):
-        batch.chat.completions.create(**{"messages": [_USER], **body})
+        create(**{"messages": [_USER], **body})
     assert [row.custom_id for row in batch] == ["taken"]
 
 
