@@ -31,9 +31,13 @@ class IdIndex:
     name stays the same, and nobody waits for more than one split, about a millisecond.
     """
 
-    def __init__(self) -> None:
-        """Begin empty, in 150 KB."""
-        self._digest = digester(_DIGEST)
+    def __init__(self, digest: Callable[[str | int], bytes] | None = None) -> None:
+        """Begin empty, in 150 KB.
+
+        Args:
+            digest: What makes 11 bytes of a name; a keyed hash of its own by default.
+        """
+        self._digest = digest or digester(_DIGEST)
         self._count = 0
         self._mask = _SHARDS - 1  # so many shards but one are in the list, some of them several times
         depth = self._mask.bit_length()

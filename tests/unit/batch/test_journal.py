@@ -17,6 +17,7 @@ import sys
 import threading
 import tracemalloc
 from collections import Counter
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -410,7 +411,7 @@ async def test_what_a_killed_run_was_making_goes(out: Path) -> None:
 
 
 async def test_opening_does_not_block_the_loop_and_can_be_cancelled(out: Path, errors: Path) -> None:
-    out.write_bytes(b"".join(answer(f"{n}") for n in range(20_000)))
+    out.write_bytes(b"".join(answer(f"{n}") for n in range(5000)))
     opening = asyncio.create_task(Journal(out, may_pass=may_pass).__aenter__())
     for _ in range(20):
         await SystemClock().sleep(0)
@@ -419,7 +420,7 @@ async def test_opening_does_not_block_the_loop_and_can_be_cancelled(out: Path, e
     with pytest.raises(asyncio.CancelledError):
         await opening
     assert not errors.exists()
-    assert (await found_in(out)).answers == 20_000  # the lock is given back
+    assert (await found_in(out)).answers == 5000  # the lock is given back
 
 
 async def test_leaving_writes_what_waits_also_when_it_is_cancelled(out: Path) -> None:
@@ -445,26 +446,32 @@ async def test_leaving_writes_what_waits_also_when_it_is_cancelled(out: Path) ->
     assert "llm-batch-journal" not in {thread.name for thread in threading.enumerate()}
 
 
-async def test_a_loss_that_nobody_waited_for_is_told_at_the_end(out: Path) -> None:
-    journal = Journal(out, may_pass=may_pass)
-
-    def fail(_: int) -> None:
-        raise OSError(errno.EIO, "the disk is gone")
+@pytest.mark.parametrize("minded", [True, False])
+async def test_a_full_disk_is_told_to_the_caller_or_at_the_end_and_costs_no_line_before(
+    out: Path, minded: bool
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     async def run() -> None:
-        async with journal:
-            journal._answers._sync = fail
+        async with Journal(out, may_pass=may_pass) as journal:
             await journal.answer(answer("a"))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (out.stat().st_size + 10, hard))
+            with suppress(*() if minded else (OSError,)):
+                await journal.answer(answer("b"))
 
-    with pytest.raises(OSError, match=r"out\.jsonl cannot be written: the disk is gone"):
-        await run()
+    try:
+        with pytest.raises(OSError, match=r"out\.jsonl cannot be written: File too large"):
+            await run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert names(out) == ["a"]
 
 
 def test_reading_back_takes_the_memory_of_one_line(out: Path) -> None:
     with out.open("wb") as file:
         for n in range(60):
-            file.write(answer(f"{n}", "x" * 400_000))
-        file.write(b"noise\n" * 20_000)
+            file.write(answer(f"{n}", "x" * 300_000))
+        file.write(b"noise\n" * 2000)
         file.write(answer("last"))
     claimed = claim(out)
     tracemalloc.start()
