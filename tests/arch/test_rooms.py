@@ -25,7 +25,6 @@ MOST_LINES = 400
 PLANNED = {
     "llm.gateway",
     "llm.progress",
-    "llm.sync",
     "llm.core.structured",
 }
 

@@ -68,7 +68,7 @@ class Portal:
         try:
             return errand.result()
         finally:
-            del errand  # an exception holds this frame, and this would hold the exception
+            del errand  # an exception holds the frames it came through, and they would hold it by its task
 
     def end(self) -> None:
         """End the loop and what runs there; who waits for that waits on, for its thread ends with the interpreter."""
@@ -134,7 +134,10 @@ class _Errand(Generic[_T]):
     def result(self) -> _T:
         """Return what came of it, once it has ended."""
         assert self._task is not None  # noqa: S101 - only what was started ends by itself
-        return self._task.result()
+        try:
+            return self._task.result()
+        finally:
+            del self  # as in `run`
 
     def _done(self, _: object) -> None:
         if not self._portal.over:
