@@ -9,7 +9,7 @@ import asyncio
 import atexit
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -85,7 +85,7 @@ class Portal:
 
     def _there(self) -> asyncio.AbstractEventLoop:
         if self._over is not None:
-            raise RuntimeError(self._over)
+            _refuse(self._over)
         if self._loop is None or self._thread is None:
             return self._begun()
         if self._thread.ident == threading.get_ident():
@@ -142,6 +142,12 @@ class _Errand(Generic[_T]):
     def _done(self, _: object) -> None:
         if not self._portal.over:
             self.ended.release()
+
+
+def _refuse(why: str) -> NoReturn:
+    if why is _ENDING and threading.current_thread().daemon:
+        threading.Event().wait()  # as those who wait already: it ends with the interpreter, and has nothing to say
+    raise RuntimeError(why)
 
 
 def _give_up(errand: _Errand[Any], loop: asyncio.AbstractEventLoop) -> None:

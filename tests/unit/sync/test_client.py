@@ -189,7 +189,7 @@ def test_many_threads_share_a_client_and_each_gets_its_own_answer(client: LLMCli
 
 def test_a_cell_of_a_notebook_may_block_where_a_loop_runs(client: LLMClient) -> None:
     async def cell() -> list[str]:
-        return [client.chat("Hello").content, *map(str, client.stream_complete("Bye"))]
+        return [client.chat("Hello").content, client.stream_complete("Bye").response().content]
 
     assert asyncio.run(cell()) == ["Hello", "Bye"]
 

@@ -251,9 +251,12 @@ def test_who_waits_at_the_end_is_told_nothing_for_its_thread_ends_with_the_inter
     thread.start()
     assert begun.wait(1.0)
     own.end()
-    thread.join(0.1)
+    late = threading.Thread(target=wait, daemon=True)
+    late.start()
+    late.join(0.1)
     assert said == []
     assert thread.is_alive()
+    assert late.is_alive()
 
 
 def test_an_end_before_the_beginning_is_an_end() -> None:
