@@ -66,9 +66,10 @@ class RequestManager:
             LLMInvalidRequestError: A number is out of range, or `progress` is something else.
         """
         check_range(concurrency, patience)
-        given: object = progress
-        if not isinstance(given, (bool, ProgressTracker)):
-            raise LLMInvalidRequestError(f"progress is a {type(given).__name__}; pass True, False or a ProgressTracker")
+        if not _is_progress(progress):
+            raise LLMInvalidRequestError(
+                f"progress is a {type(progress).__name__}; pass True, False or a ProgressTracker"
+            )
         self._manager = manager
         self._concurrency = concurrency
         self._progress = progress
@@ -201,6 +202,10 @@ class RequestManager:
 
     def _shown(self, tracker: ProgressTracker) -> Show:
         return show(tracker, quiet=self._progress is not True)
+
+
+def _is_progress(value: object) -> bool:
+    return isinstance(value, (bool, ProgressTracker))
 
 
 async def _portions(batch: RequestBatch | Source) -> Portions:

@@ -308,14 +308,15 @@ async def test_where_no_key_is_left_the_run_stops_at_once_and_calls_in_flight_ma
         async def complete(self, request: LLMRequest) -> LLMResponse:
             seconds = {"question 0": 5.0, "question 1": 60.0}.get(str(request.messages[0].content))
             if seconds is None:
+                await clock.sleep(1.0)
                 raise LLMAuthenticationError("this key is refused")
             await clock.sleep(seconds)
             return LLMResponse(content="paid")
 
     async with manager_of(Slow(), clock=clock) as manager:
         with pytest.raises(LLMAuthenticationError, match="refused"):
-            await workers(manager, keep, clock=clock, concurrency=3).run(portions(*map(chat, range(9))))
-        assert clock.now() == pytest.approx(10.0)
+            await workers(manager, keep, clock=clock, concurrency=4).run(portions(*map(chat, range(9))))
+        assert clock.now() == pytest.approx(11.0)
     assert keep.ids == ["r0"]
 
 

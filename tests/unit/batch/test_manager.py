@@ -261,7 +261,8 @@ async def test_batches_of_several_threads_go_side_by_side(manager_of: Opened) ->
         threads = [threading.Thread(target=lambda: counts.append(len(_blocking(rm, batch_of(20))))) for _ in range(3)]
         for thread in threads:
             thread.start()
-        await asyncio.to_thread(lambda: [thread.join() for thread in threads])
+        for thread in threads:
+            await asyncio.to_thread(thread.join)
     assert counts == [20, 20, 20]
     assert rm.stats.requests == 60
 
