@@ -57,7 +57,7 @@ class Answering:
     async def initialize(self) -> None:
         """Do nothing."""
 
-    async def complete(self, _: LLMRequest) -> LLMResponse:
+    async def complete(self, request: LLMRequest) -> LLMResponse:  # noqa: ARG002 - a provider's signature
         """Answer once others have had their turn."""
         turn = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().call_soon(turn.set_result, None)
