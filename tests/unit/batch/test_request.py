@@ -160,7 +160,7 @@ _ROUND["x"] = _ROUND
         ({"custom_id": 5}, "custom_id is no text"),
         ({"custom_id": "\ud800"}, "custom_id is no text, or empty; pass a text of whole characters"),
         ({"custom_id": "taken"}, "custom_id 'taken' is taken in this batch"),
-        ({"seed": float("nan")}, "seed: cannot be written as JSON"),
+        ({"seed": float("nan")}, "seed: cannot be written as JSON: Out of range float values"),
         ({"logit_bias": {(1, 2): 3}}, "logit_bias: cannot be written as JSON"),
         ({"response_format": LLMConfigurationError}, "response_format: cannot be written as JSON: a type is no JSON"),
         ({"stop": {"a"}}, "stop: cannot be written as JSON: a set is no JSON"),
