@@ -16,7 +16,7 @@ from llm.core.exceptions import LLMConfigurationError
 from llm.utils.clock import SystemClock
 
 from .appending import Appender, Tail
-from .claim import Claim, claim
+from .claim import Claim, claim, telling
 from .finished import record_of
 from .index import IdIndex
 from .outlast import outlast
@@ -155,6 +155,7 @@ class Journal:
             OSError: Something could not be written.
         """
         await self._end()
+        self._index = IdIndex()  # who sorts now has its memory
         if exc_val is None:
             for tail in (self._answers, self._failures):
                 if tail.failure is not None:
@@ -230,8 +231,10 @@ class Journal:
         if self._restart:
             errors.put_back()  # first: were only the output gone, these rows would count as finished
             output.put_back()
-        answers = sift(output, self._judge_answer, self._stopped.is_set)
-        failures = sift(errors, self._judge_error, self._stopped.is_set)
+        with telling(output.path):
+            answers = sift(output, self._judge_answer, self._stopped.is_set)
+        with telling(errors.path):
+            failures = sift(errors, self._judge_error, self._stopped.is_set)
         self._finished = len(self._index)
         self.found = _sum(answers, failures, self._again)
         self._answers, self._failures = Tail(output), Tail(errors)

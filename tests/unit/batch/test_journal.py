@@ -391,7 +391,7 @@ async def test_a_file_that_cannot_be_put_right_stays_as_it_was(out: Path, errors
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(OSError, match=r"out\.errors\.jsonl: File too large; what it holds stays"):
             await found_in(out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -401,7 +401,7 @@ async def test_a_file_that_cannot_be_put_right_stays_as_it_was(out: Path, errors
 
 
 async def test_what_a_killed_run_was_making_goes(out: Path) -> None:
-    left = out.with_name("out.jsonl.new")
+    left = out.with_name("out.jsonl.manifold-new")
     left.write_bytes(answer("a"))
     await found_in(out)
     assert not left.exists()
@@ -412,7 +412,8 @@ async def test_what_a_killed_run_was_making_goes(out: Path) -> None:
 
 async def test_opening_does_not_block_the_loop_and_can_be_cancelled(out: Path, errors: Path) -> None:
     out.write_bytes(b"".join(answer(f"{n}") for n in range(5000)))
-    opening = asyncio.create_task(Journal(out, may_pass=may_pass).__aenter__())
+    journal = Journal(out, may_pass=may_pass)
+    opening = asyncio.create_task(journal.__aenter__())
     for _ in range(20):
         await SystemClock().sleep(0)
     assert not opening.done()
@@ -420,6 +421,7 @@ async def test_opening_does_not_block_the_loop_and_can_be_cancelled(out: Path, e
     with pytest.raises(asyncio.CancelledError):
         await opening
     assert not errors.exists()
+    assert journal.found == Found()  # reading was given up
     assert (await found_in(out)).answers == 5000  # the lock is given back
 
 
@@ -460,7 +462,7 @@ async def test_a_full_disk_is_told_to_the_caller_or_at_the_end_and_costs_no_line
                 await journal.answer(answer("b"))
 
     try:
-        with pytest.raises(OSError, match=r"out\.jsonl cannot be written: File too large"):
+        with pytest.raises(OSError, match=r"out\.jsonl: File too large; what it holds stays, and a rerun goes on"):
             await run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
