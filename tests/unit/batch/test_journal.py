@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llm.batch.claim import claim
-from llm.batch.journal import Found, Journal, Standing, errors_beside
+from llm.batch.earlier import Found
+from llm.batch.journal import Journal, Standing, errors_beside
 from llm.batch.sifting import Verdict, sift
 from llm.core.exceptions import LLMConfigurationError
 from llm.utils.clock import SystemClock
@@ -221,7 +222,7 @@ async def test_an_output_that_is_its_errors_file_is_refused_before_it_is_there(o
 async def test_what_is_no_plain_file_is_refused(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    for path in (pipe, tmp_path, Path(os.devnull)):
+    for path in (pipe, tmp_path, Path(os.devnull), Path("-")):
         said = await refusal(Journal(path, may_pass=may_pass))
         assert said == f"{path} is no plain file; a rerun reads back what was written, so name a file that stays"
 
@@ -375,13 +376,13 @@ def test_a_line_that_is_too_long_is_moved_in_pieces_none_of_which_is_a_result(ou
         seen.append(line)
         return Verdict.KEEP if line.startswith(b"{") and line.endswith(b"}\n") else Verdict.FOREIGN
 
-    out.write_bytes(b"{1}\n" + b"{" + b"x" * 18 + b"{2}\n" + b"{3}\n" + b"{" + b"y" * 30)
+    out.write_bytes(b"{1}\n" + b"{" + b"x" * 19 + b"{2}\n" + b"{3}\n" + b"{" + b"y" * 30)
     claimed = claim(out)
     found = sift(claimed, judge, lambda: False, most=10)
     claimed.close()
     assert (found.kept, found.torn) == (2, False)
     assert out.read_bytes() == b"{1}\n{3}\n"
-    assert Path(f"{out}.damaged").read_bytes() == b"{" + b"x" * 18 + b"{2}\n{" + b"y" * 30 + b"\n"
+    assert Path(f"{out}.damaged").read_bytes() == b"{" + b"x" * 19 + b"{2}\n{" + b"y" * 30 + b"\n"
     assert max(map(len, seen)) == 10
 
 
