@@ -123,6 +123,16 @@ def test_a_call_in_the_loop_itself_is_an_error_that_names_the_remedy(own: Portal
         own.run(called_back())
 
 
+def test_where_no_thread_can_start_nothing_is_left_and_the_next_call_tries_again(own: Portal) -> None:
+    before = threading.stack_size(2**46)  # more than any machine has
+    try:
+        with pytest.raises(RuntimeError, match="start new thread"):
+            own.run(echo(1))
+    finally:
+        threading.stack_size(before)
+    assert own.run(echo(2)) == 2
+
+
 class _Timer:
     """Raises in the main thread, wherever that is, after some seconds."""
 
