@@ -37,11 +37,13 @@ SIGNATURES = {
     "llm.cache:compute_request_hash": "(request, *, scope='shared', user=None)",
     "llm.testing:FakeClock.advance": "(seconds)",
 }
-SIGNATURES |= {  # the same, blocking; tests/unit/sync holds every member to its twin
-    path.replace("llm:", "llm.sync:"): signature
-    for path, signature in SIGNATURES.items()
-    if path.startswith(("llm:get_", "llm:close_", "llm:LLMManager.", "llm:LLMClient."))
-}
+SIGNATURES.update(  # the same, blocking; tests/unit/sync holds every member to its twin
+    {
+        path.replace("llm:", "llm.sync:"): signature
+        for path, signature in SIGNATURES.items()
+        if path.startswith(("llm:get_", "llm:close_", "llm:LLMManager.", "llm:LLMClient."))
+    }
+)
 PLANNED = {
     "llm:LLMManager.http_transport": ("()", 12),
     "llm.batch:RequestBatch": ("()", 8),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import os
 import signal
 import threading
@@ -208,7 +209,9 @@ def test_what_is_given_up_before_it_began_never_begins(own: Portal) -> None:
         coroutine.send(None)
 
 
-def test_the_end_cancels_what_runs_closes_generators_and_takes_no_time() -> None:
+def test_the_end_cancels_what_runs_closes_generators_says_nothing_and_takes_no_time(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     own, events = Portal(), list[str]()
     begun = threading.Event()
 
@@ -224,6 +227,7 @@ def test_the_end_cancels_what_runs_closes_generators_and_takes_no_time() -> None
             await CLOCK.sleep(60)
         finally:
             events.append("cancelled")
+            raise KeyError("what nobody hears")
 
     async def start() -> object:
         generator = open_one()
@@ -238,6 +242,9 @@ def test_the_end_cancels_what_runs_closes_generators_and_takes_no_time() -> None
     own.end()
     own.end()
     assert kept is not None
+    tasks.clear()
+    gc.collect()
+    assert caplog.records == []
     assert events == ["cancelled", "closed"]
     assert CLOCK.now() - began < 0.5
     with pytest.raises(RuntimeError, match="interpreter is ending"):
