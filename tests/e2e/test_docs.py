@@ -100,6 +100,13 @@ async def test_the_examples_on_the_cache_run_in_their_order(root: Path, capsys: 
     assert capsys.readouterr().out.splitlines() == said != []
 
 
+def test_the_examples_on_blocking_run_in_their_order(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where no loop runs."""
+    page = (root / "docs" / "blocking.md").read_text(encoding="utf-8")
+    exec("".join(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)), {})  # noqa: S102 - our own page
+    assert capsys.readouterr().out.splitlines() == re.findall(r"print\(.*\) +# (.+)", page) != []
+
+
 def test_the_commands_on_the_cache_are_the_programs(root: Path) -> None:
     page = (root / "docs" / "cache.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
