@@ -208,7 +208,7 @@ def test_rows_counted_in_several_threads_are_all_there() -> None:
     threads = [threading.Thread(target=count) for _ in range(4)]
     for thread in threads:
         thread.start()
-    torn = []
+    torn: list[Progress] = []
     while any(thread.is_alive() for thread in threads):
         told = tracker.snapshot()
         torn += [told] if told.usage.input_tokens != 100 * told.answered else []
