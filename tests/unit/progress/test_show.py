@@ -115,8 +115,7 @@ def test_a_terminal_that_went_away_ends_the_display_and_not_the_run(
     with caplog.at_level(logging.WARNING, "llm.progress"), drawing(painter):
         if fails == "paint":
             assert painter.painted.wait(10)
-    assert [step for step in painter.steps if step in steps] == painter.steps
-    assert painter.steps[-1] == "end"
+    assert [step for step in painter.steps if step != "paint" or fails == "paint"] == steps
     (record,) = caplog.records
     assert "Broken pipe" in record.getMessage()
 

@@ -110,7 +110,9 @@ async def test_during_a_pause_the_end_is_unknown_and_after_it_what_it_was(clock:
     await seconds_of(tracker, clock, 20)
     before = tracker.snapshot().seconds_left
     tracker.waiting("the provider is overloaded")
-    await clock.advance(300.0)
+    await clock.advance(60.0)
+    assert tracker.snapshot().seconds_left is None
+    await clock.advance(240.0)
     tracker.waiting("the provider is still overloaded")
     await clock.advance(300.0)
     told = tracker.snapshot()
