@@ -95,6 +95,14 @@ async def test_the_examples_on_operations_run_in_their_order(root: Path, capsys:
     assert capsys.readouterr().out.splitlines() == said != []
 
 
+async def test_the_examples_on_batches_run_in_their_order(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # they write files
+    _, said = await run(root / "docs" / "batch.md")
+    assert capsys.readouterr().out.splitlines() == said != []
+
+
 async def test_the_examples_on_progress_run_in_their_order(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, said = await run(root / "docs" / "progress.md")
     shown = capsys.readouterr()
