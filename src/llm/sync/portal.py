@@ -139,7 +139,9 @@ class _Errand(Generic[_T]):
         finally:
             del self  # as in `run`
 
-    def _done(self, _: object) -> None:
+    def _done(self, task: asyncio.Task[_T]) -> None:
+        if not task.cancelled():
+            task.exception()  # of what was given up nobody asks for it, and asyncio would complain
         if not self._portal.over:
             self.ended.release()
 

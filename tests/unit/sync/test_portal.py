@@ -180,8 +180,10 @@ def test_ctrl_c_cancels_what_is_waited_for_and_waits_until_it_has_let_go(
     assert own.run(echo(2)) == 2
 
 
-def test_ctrl_c_waits_a_second_for_what_does_not_let_go(own: Portal, interrupt: Callable[[float], None]) -> None:
-    let_go = threading.Event()
+def test_ctrl_c_waits_a_second_for_what_does_not_let_go_and_hears_no_more_of_it(
+    own: Portal, interrupt: Callable[[float], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    let_go, gone = threading.Event(), threading.Event()
 
     async def stubborn() -> None:
         interrupt(0.02)
@@ -190,12 +192,18 @@ def test_ctrl_c_waits_a_second_for_what_does_not_let_go(own: Portal, interrupt: 
                 await CLOCK.sleep(0.05)
             except asyncio.CancelledError:
                 continue
+        gone.set()
+        raise KeyError("what nobody hears")
 
     began = CLOCK.now()
     with pytest.raises(KeyboardInterrupt):
         own.run(stubborn())
     assert 0.9 < CLOCK.now() - began < 3.0
     let_go.set()
+    assert gone.wait(10.0)
+    own.run(echo(1))
+    gc.collect()
+    assert caplog.records == []
 
 
 def test_what_is_given_up_before_it_began_never_begins(own: Portal) -> None:
