@@ -210,9 +210,22 @@ def test_what_is_given_up_before_it_began_never_begins(own: Portal) -> None:
     own.run(echo(1))
     coroutine = echo(2)
     errand = portal._Errand(own, coroutine)  # pyright: ignore[reportPrivateUsage] - a moment that no signal can hit
-    portal._give_up(errand, own._there())  # pyright: ignore[reportPrivateUsage] - likewise
+    own._give_up(errand, own._there())  # pyright: ignore[reportPrivateUsage] - likewise
     with pytest.raises(RuntimeError, match="cannot reuse"):
         coroutine.send(None)
+
+
+def test_what_comes_as_the_loop_ends_never_begins_and_nobody_is_warned_of_it() -> None:
+    own = Portal()
+    own.run(echo(1))
+    loop = own._there()  # pyright: ignore[reportPrivateUsage] - a moment that no thread can hit
+    own.end()
+    on_its_way, too_late = (portal._Errand(own, echo(2)) for _ in range(2))  # pyright: ignore[reportPrivateUsage] - likewise
+    on_its_way.start(loop)
+    with pytest.raises(RuntimeError, match="interpreter is ending"):
+        own._give_up(too_late, loop)  # pyright: ignore[reportPrivateUsage] - likewise
+    del on_its_way, too_late
+    gc.collect()
 
 
 def test_the_end_cancels_what_runs_closes_generators_says_nothing_and_takes_no_time(
