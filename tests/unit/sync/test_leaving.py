@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 CLOCK = SystemClock()
 
 _BEFORE = """
-import atexit, os, sys, tempfile, threading, time
+import atexit, logging, os, sys, tempfile, threading, time
 from llm.sync import LLMManager, close_llm_manager, get_llm_manager
 
 FAST, SLOW = sys.argv[1:]
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # in debug mode it tells of a busy machine, too
 def at(url, **more):
     section = {"base_url": url, "api_keys": ["k1"], "models": ["gpt-4o-mini"]}
     return {"providers": {"openai": section}, **more}
