@@ -168,7 +168,7 @@ def batch_of(root: Path, tmp_path: Path, upstream: Upstream) -> Callable[[str, i
 
 @pytest.mark.parametrize(
     ("rows", "kills"),
-    [pytest.param(400, 3, id="small"), pytest.param(10_000, 20, id="whole", marks=pytest.mark.soak)],
+    [pytest.param(300, 2, id="small"), pytest.param(10_000, 20, id="whole", marks=pytest.mark.soak)],
 )
 def test_killed_at_random_moments_and_run_again_every_row_is_answered_once_and_no_more_asked_than_were_in_flight(
     batch_of: Callable[[str, int], Batch], upstream: Upstream, rows: int, kills: int
