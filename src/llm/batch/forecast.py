@@ -1,20 +1,19 @@
-"""The dry run: what a batch would take, before a cent is spent. Nothing is sent, and nothing is taken from the limits."""
+"""The dry run: what a batch would take, before a cent is spent; it sends nothing and takes nothing from the limits."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llm.core.exceptions import LLMException, LLMInvalidRequestError, LLMRateLimitError
-from llm.limits.rehearsal import Brake, Rehearsal
+from llm.limits.rehearsal import Rehearsal
 from llm.limits.rotation import Rotation
 
 from .dialect import request_of
+from .foretold import Forecast, ModelForecast, Saved
 from .index import IdIndex
-from .planning import ASSUMED_ANSWER, Planner
+from .planning import Planner
 from .values import BadRow, Row
 
 if TYPE_CHECKING:
@@ -25,157 +24,7 @@ if TYPE_CHECKING:
 
     from .planning import Basis, Plan
 
-
-@dataclass(frozen=True, slots=True)
-class ModelForecast:
-    """What would be sent to one model.
-
-    Attributes:
-        rows: Rows that it would be asked.
-        input_tokens: Of their prompts.
-        output_tokens: Of the answers, as in `Forecast`.
-        cost: US dollars; None where the price is unknown.
-    """
-
-    rows: int
-    input_tokens: int
-    output_tokens: int
-    cost: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """What the cache would save.
-
-    Attributes:
-        calls: Rows that it would answer.
-        input_tokens: Of their prompts.
-        output_tokens: Of their answers, as in `Forecast`.
-        cost: US dollars; what has no known price counts as nothing.
-    """
-
-    calls: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """What a batch would take.
-
-    Of every row that is still to do one of three things holds: it is invalid, the cache answers it, or it is sent; tokens
-    and cost are of what is sent.
-
-    Attributes:
-        rows: Rows that are still to do.
-        invalid_rows: Those that cannot be sent: they hold no request, or one that no key ever takes.
-        cache_hits: Those that the cache would answer, rows of the same question in this file included.
-        input_tokens: Of the prompts.
-        output_tokens: Of the answers: as many as those of the model had so far, else as many as `max_tokens` allows, else
-            an assumption; `bases` counts which.
-        cost: US dollars of these tokens; what has no known price counts as nothing, and is in `unpriced`.
-        seconds: How long the limits make it take at best: with answers as short as may be expected, and with limits
-            counted in buckets where it is not known how; 0 where nothing limits it.
-        models: What is sent to each model, by its name; `provider/model` where several providers have it.
-        seconds_at_most: The same with answers as long as `output_tokens` reckons with, and in windows.
-        finished_rows: Rows that an earlier run has done; in none of the other numbers.
-        invalid: How many rows are invalid, by the code of what is wrong.
-        saved: What the cache would save.
-        brakes: What would keep calls waiting, that which does for longest first.
-        refused_after: Rows after which a limit per day or in dollars is used up, so that this is not done in one run;
-            `seconds` reaches to when it is renewed. None where all can be sent.
-        bases: For how many of the rows that are sent the length of the answer was known from where.
-        unpriced: Models whose price is unknown.
-        latency_known: Whether the time of an answer is known from earlier answers; it counts as none where not.
-        semantic_cache: Whether a semantic cache is on, whose hits cannot be foretold.
-    """
-
-    rows: int
-    invalid_rows: int
-    cache_hits: int
-    input_tokens: int
-    output_tokens: int
-    cost: float
-    seconds: float
-    models: Mapping[str, ModelForecast]
-    seconds_at_most: float = 0.0
-    finished_rows: int = 0
-    invalid: Mapping[str, int] = field(default_factory=dict[str, int])
-    saved: Saved = Saved()
-    brakes: tuple[Brake, ...] = ()
-    refused_after: int | None = None
-    bases: Mapping[Basis, int] = field(default_factory=dict["Basis", int])
-    unpriced: tuple[str, ...] = ()
-    latency_known: bool = False
-    semantic_cache: bool = False
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the eight numbers of `--json`."""
-        return {
-            "rows": self.rows,
-            "invalid_rows": self.invalid_rows,
-            "cache_hits": self.cache_hits,
-            "input_tokens": self.input_tokens,
-            "output_tokens": self.output_tokens,
-            "cost": self.cost,
-            "seconds": round(self.seconds, 3),
-            "models": {
-                name: {
-                    "rows": model.rows,
-                    "input_tokens": model.input_tokens,
-                    "output_tokens": model.output_tokens,
-                    "cost": model.cost,
-                }
-                for name, model in self.models.items()
-            },
-        }
-
-    def notes(self) -> list[str]:
-        """Return what to know beside the numbers, a sentence each."""
-        return [note for note in (*self._notes_on_time(), *self._notes_on_tokens()) if note]
-
-    def _notes_on_time(self) -> list[str]:
-        first = self.brakes[0] if self.brakes else None
-        refusing = next((brake for brake in self.brakes if brake.refuses), None)
-        sent = self.rows - self.invalid_rows - self.cache_hits
-        return [
-            f"The time is bounded by {_named(first)}." if first is not None else "",
-            f"{_named(refusing)} is used up after {self.refused_after} of the {sent} rows that are sent: this cannot be "
-            "done in one run. The time reaches to when it is renewed."
-            if refusing is not None
-            else "",
-            "Nothing limits it, and how long an answer takes is not known, so neither is the time."
-            if sent and first is None and not self.latency_known
-            else "",
-        ]
-
-    def _notes_on_tokens(self) -> list[str]:
-        bounded, assumed = self.bases.get("max_tokens", 0), self.bases.get("assumed", 0)
-        return [
-            f"{bounded} rows are reckoned with as many tokens of answer as max_tokens allows; shorter answers cost less."
-            if bounded
-            else "",
-            f"{assumed} rows have no max_tokens, and no answers of their model were seen: {ASSUMED_ANSWER} tokens of "
-            "answer are assumed, or as many as the message that it answers."
-            if assumed
-            else "",
-            f"The price of {', '.join(self.unpriced)} is unknown and counts as nothing; state it under `prices:`."
-            if self.unpriced
-            else "",
-            "What the semantic cache would answer cannot be foretold, and is not counted."
-            if self.semantic_cache
-            else "",
-        ]
-
-
-def _named(brake: Brake | None) -> str:
-    if brake is None:
-        return ""
-    if brake.level is None:
-        return {"concurrency": "the number of calls at once (--concurrency)"}.get(brake.limit, "a provider's pause")
-    keys = f" of {', '.join(sorted(brake.keys))}" if brake.keys else f" (level {brake.level})"
-    return f"{brake.limit}{keys}"
+__all__ = ["Forecast", "forecast"]
 
 
 async def forecast(  # noqa: PLR0913 - what a dry run is of

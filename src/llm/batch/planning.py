@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from llm.core.protocols import Charging
 from llm.core.tokens import CHARACTERS_PER_TOKEN, OutputEstimate, count_text
-from llm.core.types import TokenUsage
+from llm.core.types import TokenUsage, request_with
 from llm.limits.rehearsal import Planned
 from llm.limits.rotation import Rotation
 from llm.providers.openai.body import choices_of
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from llm.core.client import LLMClient
     from llm.core.keys import Client
     from llm.core.manager import LLMManager
-    from llm.core.parts import Chain
+    from llm.core.parts import Chain, Route
     from llm.core.types import LLMRequest
 
 Basis: TypeAlias = Literal["learned", "max_tokens", "assumed", "none"]
@@ -29,6 +29,9 @@ ASSUMED_ANSWER: Final = OutputEstimate().expected("")
 
 _ENOUGH: Final = 20
 """Answers of a model from which on their mean tells more than an assumption."""
+
+_MOST_NAMES: Final = 1024
+"""Names of models that are remembered; a file may hold any."""
 
 _OPENAI: Final = "api.openai.com"
 
@@ -74,6 +77,7 @@ class Planner:
         self._client: LLMClient = manager.get_client()
         self._known = _known(manager)
         self._exact: dict[str, bool] = {}
+        self._routes: dict[str, tuple[Route, str]] = {}
         self._answers = OutputEstimate()
 
     def plans(self, request: LLMRequest) -> list[Plan]:
@@ -90,7 +94,7 @@ class Planner:
         return [self._plan(replace(request, model=f"{provider}/{model}")) for model in models] or [self._plan(request)]
 
     def _plan(self, request: LLMRequest) -> Plan:
-        route, prepared, _ = self._client.prepare(request)
+        route, prepared = self._prepared(request)
         chain, provider, model = route.chain, route.provider, prepared.model or ""
         charge = chain.ticket(prepared, model).charge
         known = self._known.get((provider, model))
@@ -102,7 +106,7 @@ class Planner:
         reserved = self._reserved(prepared, model, chain, charge) if basis == "assumed" else charge
 
         def planned(taken: Charge, output: int) -> Planned:
-            of = replace(usage, output_tokens=output)
+            of = TokenUsage(usage.input_tokens, output)
             dollars = self._parts.cost(provider, model, of) if charge.cost else None
             return Planned(provider, model, taken, _used(client, of, taken, dollars), seconds)
 
@@ -114,6 +118,17 @@ class Planner:
             planned(reserved, soon),
             planned(charge, late),
         )
+
+    def _prepared(self, request: LLMRequest) -> tuple[Route, LLMRequest]:
+        """Return the way of a request, and it as it is sent there; a name that has one target is looked up once."""
+        name = request.model or ""
+        known = self._routes.get(name)
+        if known is not None:
+            return known[0], request_with(request, model=known[1])
+        route, prepared, others = self._client.prepare(request)
+        if not others and len(self._routes) < _MOST_NAMES:
+            self._routes[name] = route, prepared.model or ""
+        return route, prepared
 
     def _answer(self, request: LLMRequest, model: str, known: Known | None) -> tuple[Basis, int, int]:
         """Return where the length of the answer comes from, how long it may be at best, and what to reckon with."""

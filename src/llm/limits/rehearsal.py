@@ -12,7 +12,7 @@ import math
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from llm.core.call import Ticket
 from llm.core.exceptions import LimitScope
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from .auto import Kind
     from .base import Holds
-    from .flow import Order
+    from .flow import Order, Size
     from .memory import Account
 
 
@@ -72,6 +72,8 @@ class Brake:
     keys: set[str] = field(default_factory=set[str])
 
 
+_MOST_SIZES: Final = 4096  # that are remembered: many requests are alike, and each is asked about twice
+
 _Lane: TypeAlias = "list[tuple[Order, Planned]]"
 
 
@@ -87,6 +89,7 @@ class _Copy(Rotation):
             levels = Levels(tuple(map(copied, original._levels.shared)))
         super().__init__(original.provider, slots, clock=original._clock, book=AccountBook(), levels=levels)
         self.lanes: dict[tuple[str, frozenset[int]], _Lane] = {}
+        self._sizes: dict[tuple[str, Charge], Size] = {}
         self.due: float = math.inf
         self.brakes: list[tuple[Binding, str]] = []
 
@@ -105,7 +108,7 @@ class _Copy(Rotation):
         over = never_fits(self._shared(), planned.charge)
         if over is not None:
             return self._too_large(ticket, over)
-        if self._size(ticket).fits:
+        if self._size_of(planned).fits:
             return None
         entries = self._ring(planned.model).entries
         overs = [never_fits(account.limits, planned.charge) for slot, account in entries if slot.serves(planned.model)]
@@ -118,7 +121,7 @@ class _Copy(Rotation):
 
     def enter(self, now: float, number: int, planned: Planned) -> bool:
         """Let a request wait; return whether it is the first in its lane."""
-        size = self._size(Ticket(planned.charge, planned.model))
+        size = self._size_of(planned)
         lane = self.lanes.setdefault((planned.model, size.fits), [])
         heapq.heappush(lane, ((now - seniority(size.tokens), number), planned))
         return lane[0][1] is planned
@@ -147,6 +150,15 @@ class _Copy(Rotation):
                 break
             kept.add(self._accounts[slot])
         return None
+
+    def _size_of(self, planned: Planned) -> Size:
+        name = (planned.model, planned.charge)
+        size = self._sizes.get(name)
+        if size is None:
+            if len(self._sizes) >= _MOST_SIZES:
+                self._sizes.clear()
+            size = self._sizes[name] = self._size(Ticket(planned.charge, planned.model))
+        return size
 
 
 def _first_of(entry: tuple[object, _Lane]) -> Order:
