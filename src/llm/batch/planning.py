@@ -30,6 +30,10 @@ ASSUMED_ANSWER: Final = OutputEstimate().expected("")
 _ENOUGH: Final = 20
 """Answers of a model from which on their mean tells more than an assumption."""
 
+ASSUMED_SECONDS: Final = 0.01
+"""Until an answer of a model of which none was seen: the least that a network takes. Without any, what calls reserve
+until they are answered would never be held by several at once, as it is in a run."""
+
 _MOST_NAMES: Final = 1024
 """Names of models that are remembered; a file may hold any."""
 
@@ -58,6 +62,7 @@ class Plan(NamedTuple):
         key: Key of its answer in the cache; None where none is kept.
         soon: How the limits see it where the answer is as short as may be expected.
         late: The same where the answer is as long as is reckoned with.
+        timed: Whether it is known how long an answer takes.
     """
 
     usage: TokenUsage
@@ -66,6 +71,7 @@ class Plan(NamedTuple):
     key: str | None
     soon: Planned
     late: Planned
+    timed: bool
 
 
 class Planner:
@@ -102,7 +108,7 @@ class Planner:
         client = chain.pool.queue.slots[0].key.client
         usage = TokenUsage(self._prompt_tokens(prepared, provider, charge), late)
         cost = self._parts.cost(provider, model, usage)
-        seconds = 0.0 if known is None else known.seconds
+        seconds = ASSUMED_SECONDS if known is None else known.seconds
         reserved = self._reserved(prepared, model, chain, charge) if basis == "assumed" else charge
 
         def planned(taken: Charge, output: int) -> Planned:
@@ -117,6 +123,7 @@ class Planner:
             None if chain.key is None else chain.key(prepared),
             planned(reserved, soon),
             planned(charge, late),
+            timed=known is not None,
         )
 
     def _prepared(self, request: LLMRequest) -> tuple[Route, LLMRequest]:
