@@ -1,6 +1,6 @@
 """The time that a dry run foretells is the time that the run takes: limits of all kinds, on a clock that tests move."""
 
-# ruff: noqa: S311 - a test's dice
+# ruff: noqa: ANN401, S311 - what a row may hold; a test's dice
 from __future__ import annotations
 
 import asyncio
@@ -13,7 +13,7 @@ import pytest
 
 from llm import LLMManager
 from llm.batch.dialect import request_of
-from llm.batch.forecast import Forecast, forecast
+from llm.batch.forecast import forecast
 from llm.batch.values import CHAT, BadRow, Row
 from llm.testing import FakeClock, MockUpstream
 from llm.utils.clock import SystemClock
@@ -26,26 +26,7 @@ PROMISED = 0.10
 
 MINI = "gpt-4o-mini"
 HAIKU = "claude-3-5-haiku-20241022"
-WORDS = [
-    "the",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "a",
-    "lazy",
-    "dog",
-    "while",
-    "seven",
-    "wizards",
-    "brew",
-    "strong",
-    "potions",
-    "near",
-    "quiet",
-    "rivers",
-]
+WORDS = ("quick", "brown", "fox", "jumps", "over", "lazy", "dogs", "while", "seven", "wizards", "brew", "potions")
 
 
 def row(number: int, text: str, **body: Any) -> Row:
@@ -85,7 +66,7 @@ async def run(manager: LLMManager, rows: Sequence[Row], clock: Clock, workers: i
 
 @dataclass(frozen=True)
 class Case:
-    """A configuration, and a server that keeps the same limits; of rows whose model is not said all are of the first."""
+    """A configuration, and a server that keeps the same limits."""
 
     rows: list[Row]
     limits: Mapping[str, Mapping[str, Any]]
@@ -123,9 +104,6 @@ CASES = {
         rows(250, model=MINI, max_tokens=400), {"k": {"requests_per_minute": 300, "tokens_per_minute": 5000}}
     ),
     "tokens, and no max_tokens": Case(rows(250, model=MINI), {"k": {"tokens_per_minute": 5000}}),
-    "tokens, at the vendor's own address": Case(
-        rows(250, model=MINI, max_tokens=100, words=(20, 40)), {"k": {"tokens_per_minute": 5000}}
-    ),
     "unequal keys": Case(rows(500, model=MINI, max_tokens=100), UNEQUAL),
     "requests that only the large keys fit": Case(
         rows(500, model=MINI, max_tokens=[100, 200, 1500, 5000], words=(3, 6)), UNEQUAL
@@ -168,16 +146,13 @@ CASES = {
 async def test_the_time_that_is_foretold_is_the_time_that_it_takes(name: str) -> None:
     case, clock = CASES[name], FakeClock(auto=True)
     up = case.upstream(clock)
-    config = case.config()
-    if "vendor" in name:
-        del config["providers"][case.kind]["base_url"]
-    async with LLMManager.open(config, transport=up.transport(), clock=clock) as manager:
+    async with LLMManager.open(case.config(), transport=up.transport(), clock=clock) as manager:
         foretold = await forecast(manager, portions_of(case.rows), concurrency=case.workers, clock=clock)
         assert up.requests == []
         seconds = await run(manager, case.rows, clock, case.workers)
         metrics = manager.get_status()["metrics"]
     assert seconds > 10.0
-    assert foretold.seconds == pytest.approx(seconds, rel=PROMISED / 2)
+    assert foretold.seconds == pytest.approx(seconds, rel=PROMISED)
     assert foretold.seconds_at_most >= foretold.seconds
     assert (foretold.rows, foretold.invalid_rows) == (len(case.rows), 0)
     assert foretold.cache_hits == metrics["cache"]["hits"]
@@ -202,23 +177,22 @@ async def test_where_answers_are_known_to_take_time_that_is_what_bounds_a_run_wi
 
 
 async def test_what_is_taken_of_the_limits_already_counts() -> None:
-    clock = FakeClock(auto=True)
-    case = Case(rows(150, model=MINI), {"k": {"requests_per_minute": 100}})
+    clock = FakeClock()
+    case = Case(rows(150, model=MINI), {"k": {"requests_per_minute": 100}}, server={"network": (0.0, 0.0)})
     async with LLMManager.open(case.config(), transport=case.upstream(clock).transport(), clock=clock) as manager:
         await run(manager, rows(60, model=MINI, seed=8), clock)
         foretold = await forecast(manager, portions_of(case.rows), concurrency=64, clock=clock)
         assert foretold.seconds == pytest.approx(66.0, abs=1.0)
-        assert foretold.seconds == pytest.approx(await run(manager, case.rows, clock), rel=0.02)
+        running = asyncio.create_task(run(manager, case.rows, clock))
+        while not running.done():
+            await clock.advance(1.0)
+        assert foretold.seconds == pytest.approx(await running, rel=0.02)
 
 
 async def test_on_real_sockets_the_time_is_the_same() -> None:
     clock = SystemClock()
-    case = Case(
-        rows(134, model=MINI, max_tokens=20), {"k": {"requests_per_minute": 240}, "l": {"requests_per_minute": 240}}
-    )
-    case = Case(case.rows, {"k": {"requests_per_minute": 120}}, server={"network": (0.0, 0.0)})
+    case = Case(rows(105, model=MINI, max_tokens=20), {"k": {"requests_per_minute": 100}}, server={"network": (0, 0)})
     async with case.upstream(clock) as up, LLMManager.open(case.config(up.base_url)) as manager:
-        foretold: Forecast = await forecast(manager, portions_of(case.rows), concurrency=64, clock=clock)
+        foretold = await forecast(manager, portions_of(case.rows), concurrency=64, clock=clock)
         assert up.requests == []
-        # a moment more than foretold, for the loop and what else the machine does: of seven seconds that is a tenth
         assert await run(manager, case.rows, clock) == pytest.approx(foretold.seconds, rel=PROMISED)

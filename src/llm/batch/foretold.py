@@ -75,7 +75,7 @@ class Forecast:
             `seconds` reaches to when it is renewed. None where all can be sent.
         bases: For how many of the rows that are sent the length of the answer was known from where.
         unpriced: Models whose price is unknown.
-        latency_known: Whether it is known from earlier answers how long one takes; next to nothing is assumed where not.
+        latency_known: Whether earlier answers tell how long one takes; next to nothing is assumed where not.
         semantic_cache: Whether a semantic cache is on, whose hits cannot be foretold.
     """
 
