@@ -34,12 +34,12 @@ def row(number: int, text: str, **body: Any) -> Row:
 
 
 def rows(count: int, *, words: tuple[int, int] = (5, 40), seed: int = 7, **body: Any) -> list[Row]:
-    """Rows of random texts; of an option that is a list each has one of its values."""
+    """Rows of random texts; of an option that is a tuple each has one of its values."""
     dice = Random(seed)
 
     def one(number: int) -> Row:
         text = " ".join(dice.choices(WORDS, k=dice.randint(*words)))
-        chosen = {name: dice.choice(value) if isinstance(value, list) else value for name, value in body.items()}
+        chosen = {name: dice.choice(value) if isinstance(value, tuple) else value for name, value in body.items()}
         return row(number, f"{number} {text}", **chosen)
 
     return [one(number) for number in range(count)]
@@ -106,7 +106,7 @@ CASES = {
     "tokens, and no max_tokens": Case(rows(250, model=MINI), {"k": {"tokens_per_minute": 5000}}),
     "unequal keys": Case(rows(500, model=MINI, max_tokens=100), UNEQUAL),
     "requests that only the large keys fit": Case(
-        rows(500, model=MINI, max_tokens=[100, 200, 1500, 5000], words=(3, 6)), UNEQUAL
+        rows(500, model=MINI, max_tokens=(100, 200, 1500, 5000), words=(3, 6)), UNEQUAL
     ),
     "a sliding window": Case(
         rows(250, model=MINI),
@@ -114,7 +114,7 @@ CASES = {
         server={"mode": "sliding"},
     ),
     "two models": Case(
-        rows(250, model=[MINI, "gpt-4o"], max_tokens=16),
+        rows(250, model=(MINI, "gpt-4o"), max_tokens=16),
         {"k": {"requests_per_minute": 50}, "l": {"requests_per_minute": 100}},
         models=(MINI, "gpt-4o"),
     ),

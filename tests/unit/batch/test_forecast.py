@@ -236,7 +236,7 @@ async def test_that_no_key_is_left_is_an_error(desk: Desk) -> None:
 
 
 async def test_a_semantic_cache_is_said_to_be_left_out(desk: Desk) -> None:
-    more = {
+    more: dict[str, Any] = {
         "cache": {"backend": "memory"},
         "features": {"semantic_cache": True},
         "semantic_cache": {"model": "openai/text-embedding-3-small"},
