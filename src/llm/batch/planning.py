@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from llm.core.client import LLMClient
     from llm.core.keys import Client
     from llm.core.manager import LLMManager
-    from llm.core.parts import Chain, Route
+    from llm.core.parts import Chain, Parts, Route
     from llm.core.types import LLMRequest
 
 Basis: TypeAlias = Literal["learned", "max_tokens", "assumed", "none"]
@@ -77,14 +77,20 @@ class Plan(NamedTuple):
 class Planner:
     """Plans rows for one manager, as its calls would be made now; nothing is sent and nothing taken."""
 
-    def __init__(self, manager: LLMManager) -> None:
-        """Take what is known of the models' answers."""
+    def __init__(self, manager: LLMManager, provider: str | None = None) -> None:
+        """Take what is known of the models' answers; `provider` is asked, or the default one."""
         self._parts = manager.parts
-        self._client: LLMClient = manager.get_client()
+        self._provider = provider or manager.parts.default_provider
+        self._client: LLMClient = manager.get_client(provider)
         self._known = _known(manager)
         self._exact: dict[str, bool] = {}
         self._routes: dict[str, tuple[Route, str]] = {}
         self._answers = OutputEstimate()
+
+    @property
+    def parts(self) -> Parts:
+        """What the manager's configuration was built into."""
+        return self._parts
 
     def plans(self, request: LLMRequest) -> list[Plan]:
         """Return what a request takes, for each of the models that it may be given.
@@ -94,7 +100,7 @@ class Planner:
         """
         if request.model is not None:
             return [self._plan(request)]
-        provider = self._parts.default_provider
+        provider = self._provider
         queue = self._parts.chains[provider].pool.queue
         models = queue.models_for(vectors=request.embed is not None) if isinstance(queue, Rotation) else ()
         return [self._plan(replace(request, model=f"{provider}/{model}")) for model in models] or [self._plan(request)]

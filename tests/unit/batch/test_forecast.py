@@ -3,7 +3,7 @@
 # ruff: noqa: ANN401 - what a row may hold
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -55,12 +55,14 @@ class Desk:
         manager: LLMManager,
         *rows: Row | BadRow,
         default_model: str | None = None,
-        finished: Callable[[str], bool] | None = None,
+        finished: Callable[[str | int], bool] | None = None,
+        provider: str | None = None,
     ) -> Forecast:
         return await forecast(
             manager,
             portions_of(rows),
             concurrency=8,
+            provider=provider,
             default_model=default_model,
             finished=finished,
             clock=self.clock,
@@ -116,12 +118,12 @@ async def test_rows_that_cannot_be_sent_are_invalid_each_for_its_reason(desk: De
 
 async def test_rows_that_an_earlier_run_has_done_are_in_no_other_number(desk: Desk) -> None:
     async with desk.open() as manager:
-        done = {"row-0", "row-2", "bad"}
+        done: set[str | int] = {"row-0", "row-2", 5, 7}  # a bad row's name is its line, or its place from 1
         bad = BadRow(4, 5, "bad", "invalid_url", "no such path")
-        told = await desk.tell(
-            manager, *[row(number, model=MINI) for number in range(4)], bad, finished=done.__contains__
-        )
-    assert (told.rows, told.finished_rows, told.invalid_rows, told.models[MINI].rows) == (2, 3, 0, 2)
+        made = replace(bad, order=6, line=None)
+        rows = [row(number, model=MINI) for number in range(4)]
+        told = await desk.tell(manager, *rows, bad, made, finished=done.__contains__)
+    assert (told.rows, told.finished_rows, told.invalid_rows, told.models[MINI].rows) == (2, 4, 0, 2)
 
 
 async def test_rows_that_the_cache_answers_cost_nothing_and_looking_is_no_use_of_it(desk: Desk) -> None:
@@ -186,7 +188,10 @@ async def test_models_of_one_name_at_two_providers_are_told_apart(desk: Desk) ->
     }
     async with LLMManager.open(config, transport=desk.up.transport(), clock=desk.clock) as manager:
         told = await desk.tell(manager, row(0, model=MINI), row(1, model=f"other/{MINI}"))
-    assert list(told.models) == [f"one/{MINI}", f"other/{MINI}"]
+        assert list(told.models) == [f"one/{MINI}", f"other/{MINI}"]
+        # who is asked by default may be said, as for a run
+        told = await desk.tell(manager, row(0), row(1, model=MINI), row(2, model=f"one/{MINI}"), provider="other")
+    assert {name: model.rows for name, model in told.models.items()} == {f"other/{MINI}": 2, f"one/{MINI}": 1}
 
 
 async def test_embeddings_have_no_answer_in_words(desk: Desk) -> None:
