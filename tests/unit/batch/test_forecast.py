@@ -13,9 +13,12 @@ from llm.batch.forecast import Forecast, forecast
 from llm.batch.values import CHAT, EMBEDDINGS, BadRow, Row
 from llm.core.keys import KeyState
 from llm.testing import FakeClock, MockUpstream
+from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+
+    from llm.utils.clock import Clock
 
 MINI, LARGE = "gpt-4o-mini", "gpt-4o"
 TEXT = "what is the answer to this question?"  # nine tokens, by four characters
@@ -34,8 +37,8 @@ async def portions_of(rows: Sequence[Row | BadRow], size: int = 3) -> AsyncItera
 class Desk:
     """A server, and a manager that knows it."""
 
-    def __init__(self) -> None:
-        self.clock = FakeClock()
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock: Any = clock or FakeClock()
         self.up = MockUpstream(clock=self.clock)
 
     def open(
@@ -256,3 +259,15 @@ async def test_a_file_without_rows_takes_nothing(desk: Desk) -> None:
         told = await desk.tell(manager)
     assert [getattr(told, each.name) for each in fields(Forecast)[:7]] == [0, 0, 0, 0, 0, 0, 0.0]
     assert told.notes() == []
+
+
+async def test_limits_that_processes_share_are_rehearsed_as_this_one_knows_them(redis_server: Any) -> None:
+    desk = Desk(SystemClock())
+    with redis_server("valkey") as server:
+        async with desk.open(
+            of_keys=[{"requests_per_minute": 60, "algorithm": "token_bucket"}],
+            limits={"store": "redis", "url": server.url},
+        ) as manager:
+            await manager.get_client().complete(TEXT, model=MINI)
+            told = await desk.tell(manager, *[row(number, model=MINI) for number in range(79)])
+    assert told.seconds == pytest.approx(20.0, abs=1.0)
