@@ -3,6 +3,8 @@
 .NOTPARALLEL:
 
 export PYTHON
+# each of hundreds of programs that tests start would compile the package anew
+unexport PYTHONDONTWRITEBYTECODE
 # no look-up of newer versions
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 PY := .venv/bin/python

@@ -119,10 +119,10 @@ class MemoryLedger:
         entries, now = self.store.log(account).entries, self.store.clock.now()
         known = int(after.partition("-")[0])
         afresh = known > len(entries)
+        start = 0 if afresh else known  # what is known may be thousands of entries, and is read as often
         news = [
             Entry(f"{number}-0", now - at, process, event)
-            for number, (at, process, event) in enumerate(entries, 1)
-            if afresh or number > known
+            for number, (at, process, event) in enumerate(entries[start:], start + 1)
         ]
         return Read(taken, news, f"{len(entries)}-0", afresh, wait=1.0 if afresh else 0.0)
 
