@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -192,7 +191,9 @@ def clear(
 
     number = with_store(shell, _entries)
     if not yes:
-        _ask(shell, f"Remove {_answers(number)}?")
+        shell.ask(
+            f"Remove {_answers(number)}?", otherwise="clearing asks first, and nobody is there to answer; pass --yes"
+        )
     with_store(shell, lambda store: store.clear())
     _tell(shell, "removed", number)
 
@@ -238,16 +239,6 @@ def export(  # noqa: PLR0913 - the command's options
 
 async def _entries(store: Store) -> int:
     return (await store.usage()).entries
-
-
-def _ask(shell: Shell, question: str) -> None:
-    if not sys.stdin.isatty():
-        shell.error("clearing asks first, and nobody is there to answer; pass --yes")
-        raise typer.Exit(ExitStatus.USAGE)
-    print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
-        shell.remark("nothing was removed")
-        raise typer.Exit(ExitStatus.FAILED)
 
 
 def _no_such(shell: Shell, key: str) -> NoReturn:
