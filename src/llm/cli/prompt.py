@@ -79,15 +79,17 @@ class Prompt:
 
     def _ask(self) -> str | None:
         """Return what the user types, a block of several lines as one text; None at the end of it."""
-        text = self._line("> ")
-        if text is None or not text.startswith(_BLOCK):
-            return None if text is None or text == "/exit" else text
-        lines = [text.removeprefix(_BLOCK)]
+        line = self._line("> ")
+        if line is None or line.strip() == "/exit":
+            return None
+        if not line.startswith(_BLOCK):
+            return line.strip()
+        lines = [line.removeprefix(_BLOCK)]
         while not lines[-1].endswith(_BLOCK):
             line = self._line("… ")
             if line is None:
                 return None
-            lines.append(line)
+            lines.append(line.rstrip())
         return "\n".join(lines).removesuffix(_BLOCK).strip()
 
     def _line(self, prompt: str) -> str | None:
@@ -98,7 +100,7 @@ class Prompt:
             return None
         if line.strip():
             self._memory.add_line(line)
-        return line.strip() if prompt == "> " else line.rstrip()
+        return line
 
     def _command(self, text: str) -> bool:
         """Do what a command says; tell whether it was one."""
