@@ -1,0 +1,65 @@
+"""The first Ctrl-C or SIGTERM ends a command in good order, the second at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+
+_HEARD: Final = (signal.SIGINT, signal.SIGTERM)
+_SHELLS: Final = 128  # a shell's status of a command that a signal ended is so much more than its number
+_PATIENCE: Final = 0.3  # seconds that are left to the process once its work is in order
+
+
+class Signals:
+    """Cancels the current task at the first signal; a context manager, for the main thread.
+
+    Attributes:
+        received: The signal that came.
+    """
+
+    def __init__(self) -> None:
+        """Take the task."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("Signals is made in a task, which it can cancel")
+        self._task = task
+        self._loop = asyncio.get_running_loop()
+        self.received: signal.Signals | None = None
+
+    @property
+    def status(self) -> int:
+        """Exit status of a command that the signal ended: 130 or 143."""
+        return 0 if self.received is None else _SHELLS + self.received
+
+    def __enter__(self) -> Self:
+        """Hear signals; one that is ignored (as by `nohup`) stays so."""
+        self._before = {number: signal.getsignal(number) for number in _HEARD}
+        for number, handler in self._before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, self._hear)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Give them back; after a signal the process ends soon, whatever a thread still waits for."""
+        if self.received is None:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+            return
+        last = threading.Timer(_PATIENCE, os._exit, [self.status])
+        last.daemon = True
+        last.start()
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self.received is not None:
+            os._exit(_SHELLS + number)
+        self.received = signal.Signals(number)
+        self._loop.call_soon_threadsafe(self._task.cancel)
