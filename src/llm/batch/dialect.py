@@ -1,0 +1,162 @@
+"""A row's body → our request, and what became of it → a line of OpenAI's output and error files.
+
+Source: https://platform.openai.com/docs/api-reference/batch/request-output
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, overload
+
+import orjson
+
+from llm.core.exceptions import LLMInvalidRequestError
+from llm.core.types import LLMResponse, request_with
+from llm.providers.errors import wire_for
+from llm.providers.serving import openai_embeddings, openai_read, openai_write, responses_read, responses_write
+
+from .values import CHAT, EMBEDDINGS, BadRow, Row
+
+if TYPE_CHECKING:
+    from llm.core.exceptions import LLMException
+    from llm.core.types import EmbeddingResponse, LLMRequest
+
+_OK: Final = 200
+_FAILURES: Final = 400
+_SERVERS: Final = 500
+
+
+def request_of(row: Row, default_model: str | None = None) -> LLMRequest:
+    """Return the request of a row; without a model of its own it has `default_model`, and None is the provider's.
+
+    Raises:
+        LLMInvalidRequestError: A field of the body is missing or wrong; names it and what is expected.
+    """
+    body = row.body
+    if body.get("stream") not in (None, False):
+        raise LLMInvalidRequestError("stream: a row of a batch is answered whole; leave it out", status=_FAILURES)
+    if body.get("model") is None and default_model is not None:
+        body = {**body, "model": default_model}
+    if row.url == CHAT:
+        return openai_read.read_request(body)
+    if row.url == EMBEDDINGS:
+        return _embeddings(body)
+    return responses_read.read_request(body)
+
+
+def _embeddings(body: Mapping[str, Any]) -> LLMRequest:
+    if body.get("model") is not None:
+        return openai_embeddings.read_embeddings(body)
+    return request_with(openai_embeddings.read_embeddings({**body, "model": "any"}), model=None)
+
+
+def answer_line(row: Row, response: LLMResponse | EmbeddingResponse, *, created: int) -> bytes:
+    """Return the line of an answered row, with its newline; `created` in seconds since 1970."""
+    name = _name(row)
+    told = response.id if isinstance(response, LLMResponse) else ""
+    answer = {"status_code": _OK, "request_id": told or name, "body": _body(row, response, created)}
+    return _line({"id": name, "custom_id": row.custom_id, "response": answer, "error": None})
+
+
+def _body(row: Row, response: LLMResponse | EmbeddingResponse, created: int) -> dict[str, Any]:
+    if row.url == EMBEDDINGS or not isinstance(response, LLMResponse):
+        return openai_embeddings.write_embeddings(response, row.body)
+    if row.url == CHAT:
+        return openai_write.write_response(response, created=created)
+    return responses_write.write_response(response, row.body, created=created)
+
+
+@overload
+def error_line(row: BadRow) -> bytes: ...
+@overload
+def error_line(row: Row, error: LLMException) -> bytes: ...
+def error_line(row: Row | BadRow, error: LLMException | None = None) -> bytes:
+    """Return the line of a row that has no answer, with its newline.
+
+    What a provider refused has a `response` with its status and an error's body; any other failure has an `error`
+    instead, a bad row's with its `line` in the input, or None.
+    """
+    response = told = None
+    if isinstance(row, BadRow):
+        told = {"code": row.code, "message": row.message, "line": row.line}
+    elif error is not None:
+        wire = wire_for(error)
+        if error.attempts and error.status is not None:
+            status = error.status if error.status >= _FAILURES else wire.status
+            body = openai_write.write_error(str(error), wire.type, wire.code)
+            response = {"status_code": status, "request_id": error.request_id or _name(row), "body": body}
+        else:
+            told = {"code": wire.code or wire.type, "message": str(error)}
+    return _line({"id": _name(row), "custom_id": row.custom_id, "response": response, "error": told})
+
+
+def _name(row: Row | BadRow) -> str:
+    """Return the id of a row's line: the same in every run."""
+    known = f"line {row.line}" if row.custom_id is None else row.custom_id
+    return "batch_req_" + blake2b(known.encode(errors="replace"), digest_size=16).hexdigest()
+
+
+def _line(fields: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(fields) + b"\n"
+    except TypeError:  # half a character, or a number of more than 64 bits; an answer that was paid is not lost for it
+        return json.dumps(fields).encode() + b"\n"
+
+
+_MAY_PASS: Final = frozenset({401, 402, 408, 409, 425, 429})
+"""Statuses below 500 that tell of the key, the credit or the moment, and not of the request."""
+
+_PASSING: Final = frozenset({
+    "server_error", "overloaded", "timeout", "connection_error", "stream_interrupted", "rate_limit_exceeded",
+    "rate_limit_error", "insufficient_quota", "batch_expired", "batch_cancelled",
+})  # fmt: skip
+
+
+def may_pass(line: Mapping[str, Any]) -> bool:
+    """Return whether the failure that a line tells may be gone when the row is asked again.
+
+    Failures of servers and networks, time-outs, and limits may; a wrong request, a refused content or an answer of the
+    wrong form stays, as does a failure that this does not know. An answer is none.
+    """
+    response, error = _object(line.get("response")), _object(line.get("error"))
+    status: object = response.get("status_code")
+    if isinstance(status, int) and status >= _FAILURES:
+        return status >= _SERVERS or status in _MAY_PASS
+    code: object = error.get("code")
+    return isinstance(code, str) and code in _PASSING
+
+
+class Told(NamedTuple):
+    """What a line of an output or errors file tells of its row.
+
+    Attributes:
+        custom_id: The row's name; None where the line has none.
+        line: The row's line in the input, of a bad row; None for others.
+        may_pass: Whether it is a failure that may be gone by now.
+    """
+
+    custom_id: str | None
+    line: int | None
+    may_pass: bool
+
+
+def read_back(line: bytes) -> Told:
+    """Return what a line of an output or errors file tells, whoever wrote it; nothing of a line that is none."""
+    try:
+        given = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return Told(None, None, may_pass=False)
+    fields = _object(given)
+    custom_id: object = fields.get("custom_id")
+    number: object = _object(fields.get("error")).get("line")
+    return Told(
+        custom_id if isinstance(custom_id, str) and custom_id else None,
+        number if type(number) is int else None,
+        may_pass(fields),
+    )
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
