@@ -82,6 +82,11 @@ class LLMManager:
         """The configuration of today."""
         return self._routes.parts.config
 
+    @property
+    def parts(self) -> Parts:
+        """What the configuration of today was built into, for who plans with it; a reload builds anew."""
+        return self._routes.parts
+
     def is_of(self, source: SealedSource) -> bool:
         """Return whether `source` is this manager's configuration, or the file that it watches; does I/O."""
         if self.config.watch and (file := source.file()) is not None and file.absolute() == self._source.file():

@@ -42,6 +42,7 @@ class Chain:
         ticket: Returns what a request for a model would ask of the limits.
         observers: Those of its layers that hear of every call.
         glance: Returns the answer that is at hand without asking the layers; None where nothing ever is.
+        key: Returns the key under which the answer to a request is kept, None where it is not; None where none ever is.
     """
 
     call: CallNext
@@ -49,6 +50,7 @@ class Chain:
     ticket: Callable[[LLMRequest, str], Ticket]
     observers: tuple[CallObserver, ...]
     glance: Callable[[LLMRequest], LLMResponse | None] | None = None
+    key: Callable[[LLMRequest], str | None] | None = None
 
 
 class Hop(NamedTuple):
@@ -107,6 +109,10 @@ class Answers(Protocol):
         Raises:
             LLMInvalidRequestError: It has no JSON form, and so no key.
         """
+        ...
+
+    async def has(self, key: str) -> bool:
+        """Return whether an answer is kept under the key, which does not count as its use; False where that fails."""
         ...
 
     async def remove(self, keys: Iterable[str]) -> int:

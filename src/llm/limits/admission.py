@@ -21,7 +21,7 @@ from llm.core.standing import Admission
 
 from . import circuits, refusals
 from .backlog import behind, behind_keys
-from .base import FREE, binding
+from .base import FREE
 from .flow import Waiter
 from .grant import Grant
 from .lanes import Lanes
@@ -200,22 +200,6 @@ class AdmissionQueue(Rotation):
     def _look(self, ticket: Ticket, user: Account | None, now: float) -> Choice:
         with self._lock:
             return self._choose(ticket, self._shared(user), now)
-
-    def _choose(
-        self,
-        ticket: Ticket,
-        shared: Sequence[Limit],
-        now: float,
-        *,
-        fits: frozenset[int] | None = None,
-        kept: Container[Account] = (),
-    ) -> Choice:
-        """Return the next slot in turn that can pay now, else the one that will first, and what binds it."""
-        choice = self._first(ticket.model, ticket.charge, now, fits, kept)
-        outer = binding(shared, ticket.charge, now)
-        if outer.seconds <= choice.bound.seconds:
-            return choice
-        return Choice(choice.slot, outer, outer.seconds if outer.timed else math.inf)
 
     def _behind(self, ticket: Ticket, user: Account | None, now: float) -> list[Binding]:
         """Return what those before the ticket in the queue still have to take from each level, and it after them."""

@@ -97,6 +97,10 @@ class Rotation:
         """Return the models that the slots name, in their order."""
         return self._models
 
+    def models_for(self, *, vectors: bool) -> tuple[str, ...]:
+        """Return the models that a call that names none may be given: those for embeddings, or the others."""
+        return self._for_vectors if vectors else self._for_words
+
     def choose_model(self, *, vectors: bool = False) -> str:
         """Return a model for a call that names none: by turns over those that can pay now, else over all.
 
@@ -106,7 +110,7 @@ class Rotation:
         Raises:
             LLMInvalidRequestError: The slots take any model, so the call must name one.
         """
-        models = self._for_vectors if vectors else self._for_words
+        models = self.models_for(vectors=vectors)
         if len(models) == 1:
             return models[0]
         if not models:
@@ -114,7 +118,9 @@ class Rotation:
                 f"provider {self.provider!r} takes any model, so a call must name one; pass model=…",
                 provider=self.provider,
             )
-        now = self._clock.now()
+        return self._next_model(models, self._clock.now())
+
+    def _next_model(self, models: tuple[str, ...], now: float) -> str:
         turn = self._model_turn % len(models)
         ordered = models[turn:] + models[:turn]
         if self._circuits is not None:
@@ -224,6 +230,22 @@ class Rotation:
             share = min(share, max([part for _, part in parts], default=0.0))
             tokens = min(tokens, max([part for unit, part in parts if unit != "requests"], default=0.0))
         return Size(frozenset(fits), tokens, share) if fits else Size(frozenset(), 0.0, 0.0)
+
+    def _choose(
+        self,
+        ticket: Ticket,
+        shared: Sequence[Limit],
+        now: float,
+        *,
+        fits: frozenset[int] | None = None,
+        kept: Container[Account] = (),
+    ) -> Choice:
+        """Return the next slot in turn that can pay now, else the one that will first, and what binds it."""
+        choice = self._first(ticket.model, ticket.charge, now, fits, kept)
+        outer = binding(shared, ticket.charge, now)
+        if outer.seconds <= choice.bound.seconds:
+            return choice
+        return Choice(choice.slot, outer, outer.seconds if outer.timed else math.inf)
 
     def _first(
         self, model: str, charge: Charge, now: float, fits: frozenset[int] | None = None, kept: Container[Account] = ()

@@ -155,6 +155,11 @@ class CacheMiddleware:
         self.stats.hits += 1
         return answer.response
 
+    def key(self, request: LLMRequest) -> str | None:
+        """Return the key under which the answer to this request is looked for; None where none is."""
+        use = self._use(request)
+        return None if use is None or use.refresh else use.key
+
     async def forget(self, request: LLMRequest) -> None:
         """Remove the answer to this request, such as one that does not fit the caller's `response_model`."""
         use = self._use(request)

@@ -76,6 +76,13 @@ class Answers:
         scope = (None if policy is None else policy.scope) or self._stated.scope
         return cache_key(request, provider=provider, scope=scope, user=request.user)
 
+    async def has(self, key: str) -> bool:
+        """Return whether an answer is kept under the key, which does not count as its use; False where that fails."""
+        try:
+            return await self.backend.exists(key)
+        except Exception:  # noqa: BLE001 - whatever it is, calls go on without the cache, too
+            return False
+
     async def remove(self, keys: Iterable[str]) -> int:
         """Remove the answers under these keys; returns how many there were.
 

@@ -152,7 +152,8 @@ class Composition:
         layers = [layer for layer in made if layer is not None]
         observers = [layer for layer in layers if isinstance(layer, CallObserver)]
         hearing: tuple[CallObserver, ...] = (*observers, self._journal.observer(provider))
-        return Chain(compose(layers, pool), pool, opener.ticket, hearing, _glance(layers))
+        key = next((layer.key for layer in layers if isinstance(layer, CacheMiddleware)), None)
+        return Chain(compose(layers, pool), pool, opener.ticket, hearing, _glance(layers), key)
 
     def fall_back(self, call: Call, hops: Sequence[Hop], moved: Moved) -> Falling:
         """Return the way of a call over these targets; where it falls back, `moved` is told."""

@@ -1,0 +1,168 @@
+"""What a dry run tells of a batch: the numbers, and beside them what bounds it and what is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from llm.limits.rehearsal import Brake
+
+from .planning import ASSUMED_ANSWER, Basis
+
+_MOST_KEYS: Final = 3  # that a sentence names
+_MUCH: Final = 1.05
+
+
+@dataclass(frozen=True, slots=True)
+class ModelForecast:
+    """What would be sent to one model.
+
+    Attributes:
+        rows: Rows that it would be asked.
+        input_tokens: Of their prompts.
+        output_tokens: Of the answers, as in `Forecast`.
+        cost: US dollars; None where the price is unknown.
+    """
+
+    rows: int
+    input_tokens: int
+    output_tokens: int
+    cost: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What the cache would save.
+
+    Attributes:
+        calls: Rows that it would answer.
+        input_tokens: Of their prompts.
+        output_tokens: Of their answers, as in `Forecast`.
+        cost: US dollars; what has no known price counts as nothing.
+    """
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a batch would take.
+
+    Of every row that is still to do one of three things holds: it is invalid, the cache answers it, or it is sent.
+    Tokens and cost are of what is sent.
+
+    Attributes:
+        rows: Rows that are still to do.
+        invalid_rows: Those that cannot be sent: they hold no request, or one that no key ever takes.
+        cache_hits: Those that the cache would answer, rows of the same question in this file included.
+        input_tokens: Of the prompts.
+        output_tokens: Of the answers: as many as those of the model had so far, else as many as `max_tokens` allows,
+            else an assumption; `bases` counts which.
+        cost: US dollars of these tokens; what has no known price counts as nothing, and is in `unpriced`.
+        seconds: How long the limits make it take at best: with answers as short as may be expected, and with limits
+            counted in buckets where it is not known how; 0 where nothing limits it.
+        models: What is sent to each model, by its name; `provider/model` where several providers have it.
+        seconds_at_most: The same with answers as long as `output_tokens` reckons with, and in windows.
+        finished_rows: Rows that an earlier run has done; in none of the other numbers.
+        invalid: How many rows are invalid, by the code of what is wrong.
+        saved: What the cache would save.
+        brakes: What would keep calls waiting, that which does for longest first.
+        refused_after: Rows after which a limit per day or in dollars is used up, so that this is not done in one run;
+            `seconds` reaches to when it is renewed. None where all can be sent.
+        bases: For how many of the rows that are sent the length of the answer was known from where.
+        unpriced: Models whose price is unknown.
+        latency_known: Whether the time of an answer is known from earlier answers; it counts as none where not.
+        semantic_cache: Whether a semantic cache is on, whose hits cannot be foretold.
+    """
+
+    rows: int
+    invalid_rows: int
+    cache_hits: int
+    input_tokens: int
+    output_tokens: int
+    cost: float
+    seconds: float
+    models: Mapping[str, ModelForecast]
+    seconds_at_most: float = 0.0
+    finished_rows: int = 0
+    invalid: Mapping[str, int] = field(default_factory=dict[str, int])
+    saved: Saved = Saved()
+    brakes: tuple[Brake, ...] = ()
+    refused_after: int | None = None
+    bases: Mapping[Basis, int] = field(default_factory=dict["Basis", int])
+    unpriced: tuple[str, ...] = ()
+    latency_known: bool = False
+    semantic_cache: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the eight numbers of `--json`."""
+        return {
+            "rows": self.rows,
+            "invalid_rows": self.invalid_rows,
+            "cache_hits": self.cache_hits,
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "cost": self.cost,
+            "seconds": round(self.seconds, 3),
+            "models": {
+                name: {
+                    "rows": model.rows,
+                    "input_tokens": model.input_tokens,
+                    "output_tokens": model.output_tokens,
+                    "cost": model.cost,
+                }
+                for name, model in self.models.items()
+            },
+        }
+
+    def notes(self) -> list[str]:
+        """Return what to know beside the numbers, a sentence each."""
+        notes = [*self._notes_on_time(), *self._notes_on_tokens()]
+        if self.semantic_cache:
+            notes.append("What the semantic cache would answer cannot be foretold, and is not counted.")
+        return notes
+
+    def _notes_on_time(self) -> Iterator[str]:
+        sent = self.rows - self.invalid_rows - self.cache_hits
+        for brake in self.brakes:
+            if brake.refuses:
+                yield (
+                    f"{_named(brake)} is used up after {self.refused_after} of the {sent} rows to send, so one run "
+                    "cannot do it all; the time reaches to when it is renewed."
+                )
+        if self.brakes:
+            yield f"The time is bounded by {_named(self.brakes[0])}."
+        elif sent and not self.latency_known:
+            yield "Nothing limits it, and how long an answer takes is not known, so neither is the time."
+        if self.seconds_at_most > _MUCH * self.seconds:
+            yield (
+                f"It may take up to {self.seconds_at_most:.0f} seconds: where answers are as long as is reckoned with, and "
+                "the provider counts its limits in windows."
+            )
+
+    def _notes_on_tokens(self) -> Iterator[str]:
+        bounded, assumed = self.bases.get("max_tokens", 0), self.bases.get("assumed", 0)
+        if bounded:
+            yield f"{bounded} rows are reckoned with answers as long as max_tokens allows; shorter ones cost less."
+        if assumed:
+            yield (
+                f"{assumed} rows have no max_tokens, and no answers of their model were seen: {ASSUMED_ANSWER} tokens "
+                "are assumed, or as many as the message has that is answered."
+            )
+        if self.unpriced:
+            names = ", ".join(self.unpriced)
+            yield f"The price of {names} is unknown and counts as nothing; state it under `prices:`."
+
+
+def _named(brake: Brake) -> str:
+    if brake.level is None:
+        return "the number of calls at once (concurrency)" if brake.limit == "concurrency" else "a provider's pause"
+    if not brake.keys:
+        return f"{brake.limit} (level {brake.level})"
+    keys = sorted(brake.keys)
+    more = f" and {len(keys) - _MOST_KEYS} more keys" if len(keys) > _MOST_KEYS else ""
+    return f"{brake.limit} of {', '.join(keys[:_MOST_KEYS])}{more}"

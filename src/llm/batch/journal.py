@@ -1,0 +1,293 @@
+"""The output file as the journal of a batch: what a rerun finds finished, and lines that are there or not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from llm.core.exceptions import LLMConfigurationError
+from llm.utils.clock import SystemClock
+
+from .appending import Appender, Tail
+from .claim import Claim, claim
+from .index import IdIndex
+from .finished import record_of
+from .sifting import Verdict, sift
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from llm.utils.clock import Clock
+
+    from .sifting import Sifted
+
+_logger = logging.getLogger("llm.batch")
+
+_FINISHED: Final = 1  # before this run
+_MET: Final = 2  # in this run's input
+
+
+class Standing(Enum):
+    """What is known of a row as the input brings it.
+
+    Attributes:
+        NEW: It is to be asked.
+        FINISHED: An earlier run has its answer, or a failure that is its own.
+        REPEATED: The input had a row of this name before.
+    """
+
+    NEW = auto()
+    FINISHED = auto()
+    REPEATED = auto()
+
+
+_STANDINGS: Final = (Standing.NEW, Standing.FINISHED, Standing.REPEATED, Standing.REPEATED)  # by a name's marks
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What earlier runs left.
+
+    Attributes:
+        answers: Lines of the output file.
+        errors: Lines of the errors file; rows that are finished, too.
+        again: Rows taken out of the errors file, to be asked again.
+        torn: Lines that were cut short at the end of a file, and are gone; their rows are asked again.
+        damaged: Lines that were no results.
+        aside: Files to which those lines were moved.
+    """
+
+    answers: int = 0
+    errors: int = 0
+    again: int = 0
+    torn: int = 0
+    damaged: int = 0
+    aside: tuple[str, ...] = ()
+
+
+def errors_beside(output: str | os.PathLike[str]) -> Path:
+    """Return the errors file of an output file that names none: `x.errors.jsonl` for `x.jsonl`."""
+    path = Path(output)
+    return path.with_name(path.name.removesuffix(".jsonl") + ".errors.jsonl")
+
+
+class Journal:
+    """An output file and its errors file, which nobody else writes meanwhile: an async context manager.
+
+    Opening it reads back what earlier runs left, in a thread and with the memory of one line and of the index (about 21
+    bytes a row). A last line that was cut short goes, as its row is asked again; one that lacks only its newline gets
+    it. Lines that are no results are moved to a file of the same name with `.damaged`, and logged; a file with lines
+    and no result among them is refused. Failures that may have passed are taken out of the errors file. Each of these
+    happens at once or not at all, wherever the process ends.
+
+    A line is whole in its file or absent from it. It is handed to the system when `answer` or `error` returns, so that
+    a kill of the process loses none, and on the disk about a second later, so that a loss of power loses that second.
+    """
+
+    def __init__(  # noqa: PLR0913 - named, most of them seldom given
+        self,
+        output: str | os.PathLike[str],
+        *,
+        may_pass: Callable[[Mapping[str, Any]], bool],
+        errors: str | os.PathLike[str] | None = None,
+        source: str | os.PathLike[str] | None = None,
+        restart: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        """Open nothing yet.
+
+        Args:
+            output: The file of answers.
+            may_pass: Whether the row of a line of the errors file is worth asking again.
+            errors: The file of errors; beside the output by default.
+            source: The input, where that is a file: it must be none of these two.
+            restart: Skip nothing. What the files hold is kept under their names with `.bak`, `.bak2`, …
+            clock: Its time.
+        """
+        self._output = os.fspath(output)
+        self._errors = os.fspath(errors_beside(output) if errors is None else errors)
+        self._source = source
+        self._may_pass = may_pass
+        self._restart = restart
+        self._index = IdIndex()
+        self._appender = Appender(clock or SystemClock())
+        self._stopped = threading.Event()
+        self._again = 0
+        self._finished = 0
+        self._met = 0
+        self.found: Found = Found()
+
+    async def __aenter__(self) -> Self:
+        """Open and lock both files, make those that are missing, and read them back.
+
+        Raises:
+            LLMConfigurationError: A file cannot be used: its folder is missing, it is no plain file or somebody else's,
+                another run writes it, or two of the three are one.
+            OSError: Reading or writing failed.
+        """
+        self._loop = asyncio.get_running_loop()
+        opened: asyncio.Future[None] = self._loop.create_future()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        threading.Thread(target=self._run, args=(opened,), name="llm-batch-journal", daemon=True).start()
+        try:
+            await opened
+        except asyncio.CancelledError:
+            self._stopped.set()
+            await self._end()
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None, /
+    ) -> None:
+        """Write what waits, have it on the disk and give the files back; a cancellation does not cut that short.
+
+        Raises:
+            OSError: Something could not be written.
+        """
+        await self._end()
+        if exc_val is None:
+            for tail in (self._answers, self._failures):
+                if tail.failure is not None:
+                    raise tail.failure
+
+    def met(self, custom_id: str) -> Standing:
+        """Say what is known of a row, and note that the input brought it."""
+        return _STANDINGS[self._meet(custom_id)]
+
+    def told(self, line: int) -> bool:
+        """Return whether the errors file already tells of the bad row at this line of the input, from 1."""
+        return self._meet(line) & _FINISHED != 0
+
+    @property
+    def unmet(self) -> int:
+        """How many finished rows the input has not brought so far."""
+        return self._finished - self._met
+
+    async def answer(self, line: bytes) -> None:
+        """Add a line, with its newline, to the output.
+
+        Returns once the system has it. A caller that is cancelled meanwhile leaves it to be written.
+
+        Raises:
+            OSError: It could not be written, and nothing of it is there; no later one will be.
+            RuntimeError: The journal is closed.
+        """
+        await self._appender.add(self._answers, line)
+
+    async def error(self, line: bytes) -> None:
+        """Add a line to the errors file, as `answer` does to the output."""
+        await self._appender.add(self._failures, line)
+
+    def _meet(self, name: str | int) -> int:
+        before = self._index.mark(name, _MET)
+        self._met += before == _FINISHED
+        return before
+
+    async def _end(self) -> None:
+        self._appender.end()
+        cancelled: asyncio.CancelledError | None = None
+        while not self._ended.done():
+            try:
+                await asyncio.wait([self._ended])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+
+    # From here on: the thread.
+
+    def _run(self, opened: asyncio.Future[None]) -> None:
+        claims: list[Claim] = []
+        try:
+            self._open(claims)
+        except BaseException as error:  # noqa: BLE001 - who waits hears of it
+            for claimed in claims:
+                claimed.close(keep=not claimed.made)
+            self._tell(opened, error)
+        else:
+            self._tell(opened)
+            self._appender.run()
+            claims[0].close()
+            claims[1].close(keep=not (claims[1].made or self._again))
+        finally:
+            self._tell(self._ended)
+
+    def _tell(self, future: asyncio.Future[None], error: BaseException | None = None) -> None:
+        def settle() -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(settle)
+
+    def _open(self, claims: list[Claim]) -> None:
+        claims.append(claim(self._output))
+        self._refuse_twins((self._output, "output"), (self._errors, "errors file"), (self._source, "input"))
+        claims.append(claim(self._errors))
+        output, errors = claims
+        if self._restart:
+            errors.put_back()  # first: were only the output gone, these rows would count as finished
+            output.put_back()
+        answers = sift(output, self._judge_answer, self._stopped.is_set)
+        failures = sift(errors, self._judge_error, self._stopped.is_set)
+        self._finished = len(self._index)
+        self.found = _sum(answers, failures, self._again)
+        self._answers, self._failures = Tail(output), Tail(errors)
+
+    def _refuse_twins(self, *files: tuple[str | os.PathLike[str] | None, str]) -> None:
+        for n, (one, its_word) in enumerate(files):
+            for other, other_word in files[n + 1 :]:
+                if one is not None and other is not None and _are_one(one, other):
+                    raise LLMConfigurationError(f"{one} is the {its_word} and the {other_word}; name a file for each")
+
+    def _judge_answer(self, line: bytes) -> Verdict:
+        if (record := record_of(line)) is None:
+            return Verdict.FOREIGN
+        self._index.mark(record[0], _FINISHED)
+        return Verdict.KEEP
+
+    def _judge_error(self, line: bytes) -> Verdict:
+        if (record := record_of(line)) is None:
+            return Verdict.FOREIGN
+        name, content = record
+        if name in self._index:
+            return Verdict.DROP
+        if self._may_pass(content):
+            self._again += 1
+            return Verdict.DROP
+        self._index.mark(name, _FINISHED)
+        return Verdict.KEEP
+
+
+def _are_one(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    with suppress(OSError):
+        return Path(one).samefile(other)
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _sum(answers: Sifted, errors: Sifted, again: int) -> Found:
+    for one in (answers, errors):
+        if one.aside is not None:
+            _logger.warning("%d damaged lines were moved to %s", one.damaged, one.aside)
+    return Found(
+        answers=answers.kept,
+        errors=errors.kept,
+        again=again,
+        torn=answers.torn + errors.torn,
+        damaged=answers.damaged + errors.damaged,
+        aside=tuple(one.aside for one in (answers, errors) if one.aside is not None),
+    )
