@@ -23,6 +23,7 @@ DOORS = [
         "llm.middleware",
         "llm.batch",
         "llm.testing",
+        "llm.progress",
         "llm.sync",
         "llm.providers",
         "llm.providers.local",

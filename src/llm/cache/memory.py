@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from cachetools import Cache, TLRUCache
@@ -27,7 +28,7 @@ class InMemoryCache:
     """A `CacheBackend` in this process: the least recently used entries go first when it is full.
 
     It is bounded by entries and by the bytes of their values; a value larger than the whole cache is not kept. No
-    method waits for anything, and none is safe to call from another thread.
+    method waits for anything, and managers of several event loops may share it, each in its thread.
     """
 
     def __init__(self, *, max_entries: int = 10_000, max_bytes: int = 268_435_456, clock: Clock | None = None) -> None:
@@ -46,6 +47,7 @@ class InMemoryCache:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._now = (clock or SystemClock()).now
+        self._lock = threading.RLock()  # reentrant: the collector may end a stream, and so come here, at any place
         self._kept: TLRUCache[str, _Kept] = TLRUCache(max_bytes, _over_at, timer=self._now, getsizeof=_size)
 
     async def get(self, key: str) -> CacheEntry | None:
@@ -55,7 +57,8 @@ class InMemoryCache:
     def peek(self, key: str) -> CacheEntry | None:
         """Do what `get` does, without a coroutine."""
         try:  # cheaper than `get`, which looks twice
-            kept = self._kept[key]
+            with self._lock:
+                kept = self._kept[key]
         except KeyError:
             return None
         return CacheEntry(kept.value, max(0.0, self._now() - kept.put_at), kept.ttl, kept.tags)
@@ -71,13 +74,14 @@ class InMemoryCache:
 
     def hold(self, key: str, entry: CacheEntry) -> None:
         """Do what `put` does, without a coroutine, with an entry that may have an age already."""
-        self._kept.pop(key, None)
-        if entry.age >= entry.ttl or len(entry.value) > self._max_bytes:
-            return
-        self._kept.expire()
-        while len(self._kept) >= self._max_entries:
-            self._kept.popitem()
-        self._kept[key] = _Kept(entry.value, self._now() - entry.age, entry.ttl, entry.tags)
+        with self._lock:
+            self._kept.pop(key, None)
+            if entry.age >= entry.ttl or len(entry.value) > self._max_bytes:
+                return
+            self._kept.expire()
+            while len(self._kept) >= self._max_entries:
+                self._kept.popitem()
+            self._kept[key] = _Kept(entry.value, self._now() - entry.age, entry.ttl, entry.tags)
 
     async def exists(self, key: str) -> bool:
         """Return whether something is under the key; does not count as a use."""
@@ -85,24 +89,27 @@ class InMemoryCache:
 
     async def delete(self, key: str) -> bool:
         """Remove what is under the key; returns whether something was."""
-        return self._kept.pop(key, None) is not None
+        with self._lock:
+            return self._kept.pop(key, None) is not None
 
     def forget(self, key: str | None) -> None:
         """Remove what is under the key, or everything for None, without a coroutine."""
-        if key is None:
-            self._kept.clear()
-        else:
-            self._kept.pop(key, None)
+        with self._lock:
+            if key is None:
+                self._kept.clear()
+            else:
+                self._kept.pop(key, None)
 
     async def clear(self) -> None:
         """Remove everything."""
-        self._kept.clear()
+        self.forget(None)
 
     async def remove(self, *, tags: Iterable[str] = (), older_than: float = 0.0) -> int:
         """Remove the entries that carry all of these tags and are at least so many seconds old; returns how many."""
-        found = [key for key, _ in self._found(tags, older_than)]
-        for key in found:
-            self._kept.pop(key, None)
+        with self._lock:
+            found = [key for key, _ in self._found(tags, older_than)]
+            for key in found:
+                self._kept.pop(key, None)
         return len(found)
 
     async def scan(self, *, tags: Iterable[str] = (), older_than: float = 0.0) -> AsyncIterator[tuple[str, CacheEntry]]:
@@ -113,8 +120,9 @@ class InMemoryCache:
 
     async def usage(self) -> CacheUsage:
         """Return how full it is."""
-        self._kept.expire()
-        return CacheUsage(len(self._kept), int(self._kept.currsize))
+        with self._lock:
+            self._kept.expire()
+            return CacheUsage(len(self._kept), int(self._kept.currsize))
 
     def held(self) -> CacheUsage:
         """Return how full it is, at once and in any thread; what is over and not swept yet is among it."""
@@ -123,13 +131,14 @@ class InMemoryCache:
 
     async def close(self) -> None:
         """Remove everything; it is empty afterwards, and still works."""
-        self._kept.clear()
+        self.forget(None)
 
     def _found(self, tags: Iterable[str], older_than: float) -> list[tuple[str, CacheEntry]]:
         now, wanted = self._now(), frozenset(tags)
-        self._kept.expire()
-        unused = super(TLRUCache, self._kept).__getitem__  # which does not count as a use
-        kept = [(key, unused(key)) for key in self._kept]
+        with self._lock:
+            self._kept.expire()
+            unused = super(TLRUCache, self._kept).__getitem__  # which does not count as a use
+            kept = [(key, unused(key)) for key in self._kept]
         return [
             (key, CacheEntry(each.value, max(0.0, now - each.put_at), each.ttl, each.tags))
             for key, each in kept

@@ -10,6 +10,7 @@ from llm.utils.clock import SystemClock
 
 from .client import LLMClient
 from .exceptions import LLMConfigurationError, LLMException, LLMPoolExhaustedError
+from .fixed import check_unchanged
 from .inflight import InFlight, Outbox
 from .invalidation import invalidate
 from .options import check_client
@@ -56,6 +57,7 @@ class LLMManager:
         """Take over what `open` built from `source`."""
         self._routes = routes
         self._source = source
+        self._loop = asyncio.get_running_loop()
         self._changing = asyncio.Lock()
         self._closed = False
         self._watch = Watch(lambda: self.config, self.reload, clock=routes.parts.clock)
@@ -76,6 +78,21 @@ class LLMManager:
             LLMConfigurationError: When awaited: the configuration is wrong; all mistakes in one message.
         """
         return Opening(SealedSource(config), transport, clock)
+
+    async def here(self) -> LLMManager:
+        """Return a manager for the loop that runs now: itself in its own loop, else one beside it, to be closed.
+
+        That one has the same configuration, transport and clock, and queues, keys and connections of its own. They
+        share metrics, the journal of calls, what answers taught, the cache, and limits as all managers of a process do.
+
+        Raises:
+            LLMPoolExhaustedError: This one is closed.
+        """
+        self._refuse_if_closed()
+        if self._loop is asyncio.get_running_loop():
+            return self
+        outbox = Outbox()
+        return _begun(await asyncio.to_thread(self._routes.parts.beside, outbox), outbox, self._source)
 
     @property
     def config(self) -> LLMConfig:
@@ -228,7 +245,7 @@ class LLMManager:
         async with self._changing:
             source = await asyncio.to_thread(source.fixed)
             new = await asyncio.to_thread(source.load)
-            _check_unchanged(self.config, new)
+            check_unchanged(self.config, new)
             parts = await asyncio.to_thread(self._routes.parts.renew, new)
             self._refuse_if_closed()
             old = self._routes.swap(parts)
@@ -361,31 +378,17 @@ class Opening:
             return parts, self._source.fixed()
 
         parts, source = await asyncio.to_thread(build)
-        routes = Routes(parts, InFlight(clock), outbox)
-        parts.lend(lambda request: LLMClient(routes, routes.configured(routes.parts.default_provider)).request(request))
-        parts.begin()
-        return LLMManager(routes, source=source)
+        return _begun(parts, outbox, source)
+
+
+def _begun(parts: Parts, outbox: Outbox, source: SealedSource) -> LLMManager:
+    routes = Routes(parts, InFlight(parts.clock), outbox)
+    parts.lend(lambda request: LLMClient(routes, routes.configured(routes.parts.default_provider)).request(request))
+    parts.begin()
+    return LLMManager(routes, source=source)
 
 
 def _composer() -> Composer:
     if not _composers:
         raise LLMConfigurationError("no composition root is installed; import llm, not its parts by path")
     return _composers[0]
-
-
-_FIXED = ("limits.store", "limits.url", "cache.backend", "cache.url", "cache.path", "gateway.host", "gateway.port")
-
-
-def _check_unchanged(old: LLMConfig, new: LLMConfig) -> None:
-    changed = [path for path in _FIXED if _at(old, path) != _at(new, path)]
-    if changed:
-        raise LLMConfigurationError(
-            f"a reload cannot change {' and '.join(changed)}; restart the program, or set back what was there"
-        )
-
-
-def _at(config: LLMConfig, path: str) -> object:
-    value: object = config
-    for name in path.split("."):
-        value = getattr(value, name, None)
-    return value

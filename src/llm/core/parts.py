@@ -201,6 +201,13 @@ class Parts(Protocol):
         """
         ...
 
+    def beside(self, outbox: Outbox) -> Parts:
+        """Return the parts of the same configuration for another loop, which count, learn and keep in the same places.
+
+        May run in a thread.
+        """
+        ...
+
     def lend(self, ask: Callable[[LLMRequest], Awaitable[LLMResponse]]) -> None:
         """Let layers make calls of their own, for a vector for one; once, also for the parts that follow."""
 

@@ -41,6 +41,7 @@ class Answers:
         clock: Clock,
         spawn: Callable[[Coroutine[object, object, None]], None],
         before: Answers | None = None,
+        beside: Answers | None = None,
     ) -> None:
         """Open the store; what was kept `before` stays, and so does what is on its way there.
 
@@ -49,13 +50,16 @@ class Answers:
             clock: Its time.
             spawn: Runs what must not delay a call.
             before: Those of the configuration before this one.
+            beside: Those of another loop; a store in memory is one for both, and theirs to close.
 
         Raises:
             LLMConfigurationError: There is no such store.
         """
         self._stated = stated
-        same = before is not None and is_same_store(stated, before._stated)
-        self.backend: CacheBackend = before.backend if before is not None and same else open_cache(stated, clock)
+        kin = before if beside is None or stated.backend != "memory" else beside
+        same = kin is not None and is_same_store(stated, kin._stated)
+        self.backend: CacheBackend = kin.backend if kin is not None and same else open_cache(stated, clock)
+        self._borrowed = same and kin is not None and (kin is beside or kin._borrowed)
         self._clock = clock
         self._spawn = spawn
         self._writing: set[asyncio.Future[None]] = set() if before is None else before._writing
@@ -115,6 +119,11 @@ class Answers:
         held = self.backend.held() if isinstance(self.backend, InMemoryCache) else None
         entries, size = (None, None) if held is None else (held.entries, held.bytes)
         return {"backend": self._stated.backend, "entries": entries, "bytes": size}
+
+    async def close(self) -> None:
+        """Close the store, where nobody else uses it."""
+        if not self._borrowed:
+            await self.backend.close()
 
     async def _counted(self, work: Coroutine[object, object, None], done: asyncio.Future[None]) -> None:
         try:

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 class Composition:
     """The parts of one configuration; the manager's `Parts`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what parts are made of, once
         self,
         config: LLMConfig,
         *,
@@ -57,10 +57,12 @@ class Composition:
         outbox: Outbox,
         transport: Transport | None,
         before: Composition | None = None,
+        beside: Composition | None = None,
     ) -> None:
         """Build all of it; nothing is opened before the first call, and nothing that is shared changes before `begin`.
 
-        What was counted, cached and learned `before` goes on.
+        What was counted, cached and learned `before` goes on. `beside` is that of another loop, which goes on itself:
+        what any loop may use, both use.
 
         Raises:
             LLMConfigurationError: It names a provider, a layer or a backend that there is not.
@@ -79,7 +81,7 @@ class Composition:
             config, clock=clock, lock=self._accounts.book.lock, before=None if before is None else before._guards
         )
         self._prices = PriceBook(config.prices)
-        self.answers: Answers | None = self._kept(before)
+        self.answers: Answers | None = self._kept(before, beside)
         self._layers: Layers = Layers(
             config,
             clock=clock,
@@ -88,10 +90,12 @@ class Composition:
             guards=self._guards,
             address=self._address,
             before=None if before is None else before._layers,
+            beside=None if beside is None else beside._layers,
         )
-        self._journal: Journal = Journal(clock) if before is None else before._journal
-        self._output: OutputEstimate = OutputEstimate() if before is None else before._output
-        self._prompts: PromptCalibration = PromptCalibration() if before is None else before._prompts
+        kin = before or beside
+        self._journal: Journal = Journal(clock) if kin is None else kin._journal
+        self._output: OutputEstimate = OutputEstimate() if kin is None else kin._output
+        self._prompts: PromptCalibration = PromptCalibration() if kin is None else kin._prompts
         pools = Pools(
             config,
             clock=clock,
@@ -122,6 +126,13 @@ class Composition:
             LLMConfigurationError: As for a new one.
         """
         return Composition(config, clock=self.clock, outbox=self._outbox, transport=self._given_transport, before=self)
+
+    def beside(self, outbox: Outbox) -> Composition:
+        """Return the parts of the same configuration for another loop, which count, learn and keep in the same places.
+
+        Each loop has its own keys, queues, breakers and connections.
+        """
+        return Composition(self.config, clock=self.clock, outbox=outbox, transport=self._given_transport, beside=self)
 
     def lend(self, ask: Callable[[LLMRequest], Awaitable[LLMResponse]]) -> None:
         """Let layers make calls of their own, for a vector for one; once, also for the parts that follow."""
@@ -238,7 +249,7 @@ class Composition:
             await pool.close()
         await self._vendors.close()
         if self.answers is not None:
-            await self.answers.backend.close()
+            await self.answers.close()
         if self._sharing is not None:
             await self._sharing.close()
         if self._own_transport is not None:
@@ -296,12 +307,13 @@ class Composition:
             return before._own_transport
         return DirectTransport(connect_timeout=bound)
 
-    def _kept(self, before: Composition | None) -> Answers | None:
+    def _kept(self, before: Composition | None, beside: Composition | None) -> Answers | None:
         stated = self.config.cache
         if stated is None or stated.backend == "none":
             return None
         was = None if before is None else before.answers
-        return Answers(stated, clock=self.clock, spawn=self._outbox.spawn, before=was)
+        near = None if beside is None else beside.answers
+        return Answers(stated, clock=self.clock, spawn=self._outbox.spawn, before=was, beside=near)
 
     def _store(self, before: Composition | None) -> Sharing | None:
         """Return the store of the limits; None where they are this process's own."""

@@ -47,6 +47,7 @@ class Layers:
         guards: Guards,
         address: Callable[[str], str | None],
         before: Layers | None = None,
+        beside: Layers | None = None,
     ) -> None:
         """Make no layer yet.
 
@@ -58,6 +59,7 @@ class Layers:
             guards: Their budgets of retries.
             address: Returns where a provider's calls go; None where that is unknown.
             before: Those of the configuration before this one, which hand on their counts.
+            beside: Those of another loop, which count in the same place.
         """
         self._config = config
         self._clock = clock
@@ -67,12 +69,13 @@ class Layers:
         self._address = address
         self._cache_layers: dict[str, CacheMiddleware] = {}
         self._semantic_layers: dict[str, SemanticMiddleware] = {}
-        self.cache_stats: dict[str, CacheStats] = {} if before is None else before.cache_stats
+        kin = before or beside
+        self.cache_stats: dict[str, CacheStats] = {} if kin is None else kin.cache_stats
         """What the cache did for each provider, also before a reload."""
-        self.semantic_stats: dict[str, SemanticStats] = {} if before is None else before.semantic_stats
+        self.semantic_stats: dict[str, SemanticStats] = {} if kin is None else kin.semantic_stats
         """What the semantic cache did for each provider, also before a reload."""
         misses = partial(_misses, self.cache_stats, self.semantic_stats)
-        self.metrics: Metrics = Metrics(misses) if before is None else before.metrics
+        self.metrics: Metrics = Metrics(misses) if kin is None else kin.metrics
         self.ask: Callable[[LLMRequest], Awaitable[LLMResponse]] | None = None if before is None else before.ask
         """Makes a call of a layer's own; None until somebody lends it."""
         self._questions: VectorIndex | None = None if before is None else before._questions

@@ -1,0 +1,7 @@
+"""How far a run of many rows is: `ProgressTracker` counts, `show` draws."""
+
+from __future__ import annotations
+
+from .tracker import Progress, ProgressTracker
+
+__all__ = ["Progress", "ProgressTracker"]

@@ -1,0 +1,117 @@
+"""Whose failure it is, how long to pause, and when to give up."""
+
+from __future__ import annotations
+
+import pytest
+
+from llm import (
+    LLMAuthenticationError,
+    LLMCircuitOpenError,
+    LLMConfigurationError,
+    LLMConnectionError,
+    LLMContentFilterError,
+    LLMContextLengthError,
+    LLMException,
+    LLMInvalidRequestError,
+    LLMOverloadedError,
+    LLMPoolExhaustedError,
+    LLMQuotaExceededError,
+    LLMRateLimitError,
+    LLMServerError,
+    LLMStreamInterruptedError,
+    LLMTimeoutError,
+    LLMValidationError,
+)
+from llm.batch.trouble import Trouble, is_trouble, shows_service
+
+DOWN = LLMConnectionError("nobody is there")
+TROUBLE = [
+    LLMCircuitOpenError("x"),
+    LLMConnectionError("x"),
+    LLMOverloadedError("x"),
+    LLMPoolExhaustedError("x"),
+    LLMRateLimitError("x"),
+    LLMRateLimitError("used up for today", retryable=False, retry_after=3_000.0),
+    LLMTimeoutError("waited for a key", phase="pool"),
+    LLMAuthenticationError("x"),
+    LLMQuotaExceededError("x"),
+    LLMConfigurationError("x"),
+]
+OWN = [
+    LLMInvalidRequestError("x"),
+    LLMContextLengthError("x"),
+    LLMContentFilterError("x"),
+    LLMServerError("x"),
+    LLMValidationError("x"),
+    LLMStreamInterruptedError("x"),
+    LLMTimeoutError("x", phase="total"),
+    LLMRateLimitError("it can never fit", retryable=False),
+    LLMException("x"),
+]
+
+
+@pytest.mark.parametrize("error", TROUBLE, ids=lambda error: type(error).__name__)
+def test_what_the_provider_cannot_do_for_anybody_is_not_the_rows_failure(error: LLMException) -> None:
+    assert is_trouble(error)
+
+
+@pytest.mark.parametrize("error", OWN, ids=lambda error: type(error).__name__)
+def test_what_is_wrong_with_one_request_or_its_answer_is_the_rows_failure(error: LLMException) -> None:
+    assert not is_trouble(error)
+
+
+def test_pauses_have_full_jitter_and_grow_from_one_second_to_sixty() -> None:
+    trouble = Trouble(600.0)
+    assert [trouble.pause(0.0, DOWN, attempt, 0.0) for attempt in (1, 2, 9, 999)] == [1.0, 1.0, 1.0, 1.0]
+    assert [trouble.pause(0.0, DOWN, attempt, 1.0) for attempt in (1, 2, 3, 9, 999)] == [2.0, 3.0, 5.0, 60.0, 60.0]
+
+
+def test_a_time_that_was_told_is_waited_for_and_not_by_all_to_the_same_moment() -> None:
+    trouble = Trouble(600.0)
+    told = LLMRateLimitError("later", retry_after=42.0)
+    assert [trouble.pause(0.0, told, 1, dice) for dice in (0.0, 0.5)] == [42.0, 42.5]
+    assert trouble.pause(0.0, LLMRateLimitError("now", retry_after=0.0), 1, 0.0) == 1.0
+
+
+def test_after_its_patience_without_one_answer_it_gives_up_and_the_last_pause_ends_there() -> None:
+    trouble = Trouble(100.0)
+    assert trouble.pause(50.0, DOWN, 1, 0.0) == 1.0
+    assert trouble.pause(145.0, DOWN, 9, 1.0) == 5.0
+    assert trouble.pause(150.0, DOWN, 10, 1.0) is None
+
+
+def test_an_answer_ends_the_trouble_and_patience_begins_anew_with_the_next() -> None:
+    trouble = Trouble(100.0)
+    trouble.pause(0.0, DOWN, 1, 0.0)
+    trouble.since = None
+    assert trouble.pause(500.0, DOWN, 1, 0.0) == 1.0
+    assert trouble.since == 500.0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LLMAuthenticationError("x"),
+        LLMQuotaExceededError("x"),
+        LLMConfigurationError("x"),
+        LLMRateLimitError("used up for today", retryable=False, retry_after=100.1),
+    ],
+    ids=["refused", "credit", "configuration", "told-more-than-patience"],
+)
+def test_what_does_not_pass_in_time_is_given_up_at_once(error: LLMException) -> None:
+    assert Trouble(100.0).pause(0.0, error, 1, 0.0) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts", "served"),
+    [
+        (LLMInvalidRequestError("no", status=400), 1, True),
+        (LLMInvalidRequestError("no", status=400), 0, False),  # nobody was asked
+        (LLMInvalidRequestError("no"), 1, False),
+        (LLMServerError("no", status=500), 1, False),
+        (LLMTimeoutError("no", phase="total", status=400), 1, False),
+    ],
+)
+def test_a_provider_that_refuses_a_request_serves(error: LLMException, attempts: int, *, served: bool) -> None:
+    error.attempts = attempts
+    assert shows_service(error) is served
