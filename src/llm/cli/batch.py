@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .errors import ExitStatus
-from .job import Job, Table
+from .job import Job
 from .shell import ConfigOption, JsonOption, ModelOption, ProviderOption, QuietOption, Shell
 
-_EPILOG = """
+EPILOG = """
 \b
 Examples:
   manifold batch questions.jsonl -o answers.jsonl --dry-run
@@ -86,8 +83,13 @@ def batch(  # noqa: PLR0913 - the command's options
         concurrency=concurrency,
         restart=not resume,
         ordered=ordered,
-        table=_table(shell, source, prompt, id_column, system),
+        prompt=prompt,
+        system=system,
+        id_column=id_column,
     )
-    _check(job, dry_run=dry_run)
-    status = asyncio.run(job.foretell() if dry_run else job.run())
-    raise typer.Exit(status)
+    job.check(dry_run=dry_run)
+    if dry_run:
+        from .foretelling import foretell as work
+    else:
+        from .running import run as work
+    raise typer.Exit(asyncio.run(work(job)))

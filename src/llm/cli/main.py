@@ -12,6 +12,8 @@ import typer
 
 from llm.core.exceptions import LLMException
 
+from .batch import EPILOG as BATCH_EPILOG
+from .batch import batch
 from .cache import app as cache_app
 from .chat import chat
 from .config import app as config_app
@@ -65,6 +67,7 @@ app: typer.Typer = typer.Typer(
     rich_markup_mode=None,
 )
 app.command(short_help="Ask once, or hold a conversation.")(chat)
+app.command(short_help="Answer a file of requests.", epilog=BATCH_EPILOG)(batch)
 app.command(short_help="Ask every provider how it is.")(status)
 app.command(short_help="Tell what calls came to, over all runs.")(stats)
 app.add_typer(models_app, name="models")

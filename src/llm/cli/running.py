@@ -1,0 +1,186 @@
+"""A batch run by `manifold batch`: begun, watched, ended in good order, and told of."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from llm.batch.journal import errors_beside
+from llm.batch.run import run_file
+from llm.batch.summary import Tally
+from llm.core.exceptions import LLMException
+from llm.core.manager import LLMManager
+from llm.progress import ProgressTracker, show
+
+from .counting import Counting
+from .errors import ExitStatus, exit_status
+from .idle import Idle
+from .signals import Signals
+from .units import dollars_of, span_of
+
+if TYPE_CHECKING:
+    from llm.batch.summary import Summary
+
+    from .job import Job
+    from .shell import Shell
+
+_WRONG: Final = frozenset({"LLMInvalidRequestError", "LLMContextLengthError", "LLMContentFilterError"})
+_AGAIN: Final = "run the same command again to go on"
+
+
+async def run(job: Job) -> int:
+    """Run a batch, or go on with it, and tell what came of it; returns the exit status.
+
+    Raises:
+        LLMException: It could not begin.
+        OSError: It could not begin.
+    """
+    output = Path(job.output or "")
+    errors = errors_beside(output) if job.errors is None else Path(job.errors)
+    tally = Tally()
+    hears = _Hears(job)
+    idle = Idle(hears, job.concurrency)
+    status, why = int(ExitStatus.DONE), ""
+    with Signals() as signals:
+        try:
+            await _run(job, errors, tally, hears, idle)
+        except asyncio.CancelledError:
+            if signals.received is None:
+                raise
+            status, why = signals.status, "interrupted"
+        except LLMException as error:
+            if not tally.rows:
+                raise
+            status, why = exit_status(error), str(error)
+        except OSError as error:
+            if not tally.rows:
+                raise
+            status, why = ExitStatus.FAILED, f"{error.filename or output} cannot be written: {error.strerror or error}"
+        unanswered = await asyncio.to_thread(_lines, errors)
+        ended = _Ended(tally.summary(), output, errors, unanswered, why)
+        ended.tell(job.shell)
+        if not why and (said := idle.said()):
+            job.shell.remark(said)
+        return status or (ExitStatus.FAILED if unanswered else ExitStatus.DONE)
+
+
+async def _run(job: Job, errors: Path, tally: Tally, hears: ProgressTracker, idle: Idle) -> None:
+    async with (
+        LLMManager.open(job.shell.config) as manager,
+        Counting(job.shell, "batch", manager.get_status),
+        idle,
+    ):
+        with show(hears, quiet=job.shell.quiet):
+            await run_file(
+                manager,
+                job.rows(),
+                job.output or "",
+                errors=errors,
+                client=manager.get_client(job.provider, model=job.model),
+                concurrency=job.concurrency,
+                restart=job.restart,
+                ordered=job.ordered,
+                tracker=hears,
+                tally=tally,
+            )
+
+
+class _Hears(ProgressTracker):
+    """Says, once, how much earlier runs have done."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self._job = job
+        self._said = False
+
+    def begin(self, total: int | None, skipped: int = 0) -> None:
+        """Say it as soon as all is known that will be."""
+        super().begin(total, skipped)
+        if self._said or not skipped or (total is None and self._job.is_file and not self._job.is_table):
+            return
+        self._said = True
+        of = "" if total is None else f" of {total:,}"
+        self._job.shell.remark(f"{skipped:,}{of} rows are done already")
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """What came of a run.
+
+    Attributes:
+        summary: Its counts.
+        output: The file of answers.
+        errors: The file of errors.
+        unanswered: Rows in that, those of earlier runs included.
+        why: What ended it early; empty where nothing did.
+    """
+
+    summary: Summary
+    output: Path
+    errors: Path
+    unanswered: int
+    why: str
+
+    def tell(self, shell: Shell) -> None:
+        """Say it: one document, or a few lines."""
+        if self.why:
+            shell.error(f"{self.why}; everything finished is kept, {_AGAIN}")
+        if shell.json:
+            shell.put_json(self.document())
+        else:
+            for line in self.lines():
+                shell.remark(line)
+
+    def document(self) -> dict[str, Any]:
+        """Return what `--json` prints; tokens, US dollars, seconds."""
+        summary = self.summary
+        return {
+            "complete": not self.why,
+            "rows": summary.rows,
+            "answered": summary.answered,
+            "failed": summary.failed,
+            "skipped": summary.skipped,
+            "cache_hits": summary.cache_hits,
+            "input_tokens": summary.usage.input_tokens,
+            "output_tokens": summary.usage.output_tokens,
+            "cached_input_tokens": summary.usage.cached_input_tokens,
+            "cost": summary.cost,
+            "seconds": round(summary.seconds, 3),
+            "errors": dict(summary.errors),
+            "output": str(self.output),
+            "errors_file": str(self.errors) if self.unanswered else None,
+        }
+
+    def lines(self) -> list[str]:
+        """Return what people read."""
+        summary, usage = self.summary, self.summary.usage
+        rows = [f"{summary.answered:,} answered"]
+        if summary.failed:
+            rows.append(f"{summary.failed:,} failed{_wrong(summary)}")
+        if summary.skipped:
+            rows.append(f"{summary.skipped:,} done before")
+        spent = [
+            f"{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out",
+            "cost unknown" if summary.cost is None else dollars_of(summary.cost),
+            *([f"{summary.cache_hits:,} from the cache"] if summary.cache_hits else []),
+            span_of(summary.seconds),
+        ]
+        files = f"answers in {self.output}"
+        if self.unanswered:
+            files += f"; {self.unanswered:,} rows without one in {self.errors}"
+        return [f"rows: {', '.join(rows)}", "; ".join(spent), files]
+
+
+def _wrong(summary: Summary) -> str:
+    """Return how many of those that failed are wrong in themselves, so that no later run helps."""
+    wrong = sum(number for kind, number in summary.errors.items() if kind in _WRONG or not kind.startswith("LLM"))
+    return f" ({wrong:,} of them wrong requests)" if wrong else ""
+
+
+def _lines(path: Path) -> int:
+    with suppress(OSError), path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+    return 0
