@@ -1,7 +1,8 @@
-"""Lines of outputs and errors files, as a rerun knows them again."""
+"""Lines of output and errors files, as a rerun knows their rows again."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -9,32 +10,31 @@ import orjson
 
 
 def record_of(line: bytes) -> tuple[str | int, Mapping[str, Any]] | None:
-    """Return the row that a line is about, and what the line holds; None where it is no result of a batch."""
-    try:
-        record: Any = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return None
-    if not isinstance(record, dict):
-        return None
-    content = cast("Mapping[str, Any]", record)
-    name = name_of(content)
-    return None if name is None else (name, content)
-
-
-def name_of(record: Mapping[str, Any]) -> str | int | None:
-    """Return the name of the row that a line of an output or errors file is about; None where it names none.
+    """Return the row that a line is about, and what the line holds; None where it is no result of a batch.
 
     A row is known by its `custom_id`; one that was none, as its id was missing or another row's, by its line's number
     in the input (`error.line`).
 
-    Source: https://platform.openai.com/docs/guides/batch
+    Source: https://platform.openai.com/docs/api-reference/batch/request-output
     """
-    error = record.get("error")
+    content = _content(line)
+    error = content.get("error")
     if isinstance(error, Mapping):
-        line = cast("Mapping[str, Any]", error).get("line")
-        if isinstance(line, int):
-            return line
-    elif not isinstance(record.get("response"), Mapping):
+        number = cast("Mapping[str, Any]", error).get("line")
+        if type(number) is int:
+            return number, content
+    elif not isinstance(content.get("response"), Mapping):
         return None
-    custom_id = record.get("custom_id")
-    return custom_id if isinstance(custom_id, str) else None
+    custom_id = content.get("custom_id")
+    return (custom_id, content) if isinstance(custom_id, str) else None
+
+
+def _content(line: bytes) -> Mapping[str, Any]:
+    try:
+        content: Any = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        try:
+            content = json.loads(line)  # half of a surrogate pair is JSON, too, and so is a byte-order mark before it
+        except (ValueError, RecursionError):
+            return {}
+    return cast("Mapping[str, Any]", content) if isinstance(content, dict) else {}

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
-from secrets import token_bytes
 from struct import Struct
 from typing import TYPE_CHECKING, Final
+
+from .slots import Slots, digester
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _DIGEST: Final = 11  # bytes
 _SLOT: Final = _DIGEST + 1  # the digest, then the marks
-_FREE: Final = bytes(_SLOT)
-_parts: Callable[[bytes], tuple[int, int]] = Struct(">II").unpack_from  # of a digest: where in its shard; which shard
 _SLOTS: Final = 512  # of the smallest shard
 _SHARDS: Final = 16  # to begin with
-_SLACK: Final = 24  # slots behind the last home, so that nothing wraps around
+
+_parts: Callable[[bytes], tuple[int, int]] = Struct(">II").unpack_from  # of a digest: where in its shard; which shard
 
 
 class IdIndex:
@@ -31,10 +30,10 @@ class IdIndex:
     """
 
     def __init__(self) -> None:
-        """Begin empty, in 140 KB."""
-        self._blank = blake2b(digest_size=_DIGEST, key=token_bytes(16))  # nobody can choose names that collide
+        """Begin empty, in 150 KB."""
+        self._digest = digester(_DIGEST)
         self._count = 0
-        self._mask = _SHARDS - 1  # as many shards are in the list, some of them several times
+        self._mask = _SHARDS - 1  # so many shards but one are in the list, some of them several times
         depth = self._mask.bit_length()
         self._shards = [_Shard(round(_SLOTS * 2 ** (n / _SHARDS)), depth) for n in range(_SHARDS)]
 
@@ -76,13 +75,6 @@ class IdIndex:
         """Return how many names are there."""
         return self._count
 
-    def _digest(self, name: str | int) -> bytes:
-        # JSON can name half of a surrogate pair; and no text begins with the byte that numbers begin with.
-        data = name.encode("utf-8", "surrogatepass") if isinstance(name, str) else b"\xff%d" % name
-        hashed = self._blank.copy()  # half the time of a new one
-        hashed.update(data)
-        return hashed.digest()
-
     def _split(self, shard: _Shard, path: int) -> None:
         bit = 1 << shard.depth
         if bit > self._mask:
@@ -96,27 +88,14 @@ class IdIndex:
             self._shards[place] = halves[place & bit != 0]
 
 
-class _Shard:
-    """A table of slots; a free one is all zeros."""
-
-    __slots__ = ("depth", "limit", "slots", "table", "used")
+class _Shard(Slots):
+    __slots__ = ("depth", "limit", "used")
 
     def __init__(self, slots: int, depth: int) -> None:
-        self.slots = slots
+        super().__init__(slots, _SLOT)
         self.limit = slots * 7 // 8
         self.used = 0
         self.depth = depth  # how many bits of a path lead here
-        self.table = bytearray((slots + _SLACK) * _SLOT)
-
-    def find(self, digest: bytes, head: int) -> int:
-        """Return where the digest's slot begins, or where the free slot does that it would get."""
-        home = (head * self.slots >> 32) * _SLOT
-        # As marks are never 0, so many zeros in a row are one free slot.
-        free = self.table.find(_FREE, home)
-        if free < 0:
-            free = self._extend()
-        found = self.table.find(digest, home, free)
-        return free if found < 0 else found
 
     def entries(self) -> list[bytes]:
         """Return what the slots hold, in the order of their homes."""
@@ -129,12 +108,7 @@ class _Shard:
         for entry in entries:
             at = max(at, (_parts(entry)[0] * self.slots >> 32) * _SLOT)
             if at == len(self.table):
-                self._extend()
+                self.extend()
             self.table[at : at + _SLOT] = entry
             at += _SLOT
         self.used = len(entries)
-
-    def _extend(self) -> int:
-        free = len(self.table)
-        self.table.extend(bytes(_SLACK * _SLOT))
-        return free

@@ -17,8 +17,9 @@ from llm.utils.clock import SystemClock
 
 from .appending import Appender, Tail
 from .claim import Claim, claim
-from .index import IdIndex
 from .finished import record_of
+from .index import IdIndex
+from .outlast import outlast
 from .sifting import Verdict, sift
 
 if TYPE_CHECKING:
@@ -139,9 +140,8 @@ class Journal:
         self._ended: asyncio.Future[None] = self._loop.create_future()
         threading.Thread(target=self._run, args=(opened,), name="llm-batch-journal", daemon=True).start()
         try:
-            await opened
+            await outlast(opened, self._stopped.set)
         except asyncio.CancelledError:
-            self._stopped.set()
             await self._end()
             raise
         return self
@@ -195,14 +195,7 @@ class Journal:
 
     async def _end(self) -> None:
         self._appender.end()
-        cancelled: asyncio.CancelledError | None = None
-        while not self._ended.done():
-            try:
-                await asyncio.wait([self._ended])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
+        await outlast(self._ended, self._stopped.set)
 
     # From here on: the thread.
 
