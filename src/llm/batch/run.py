@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeGuard
 
-from llm.core.exceptions import LLMConfigurationError
+from llm.core.exceptions import LLMConfigurationError, LLMInvalidRequestError
 from llm.progress import ProgressTracker
 
 from .dialect import answer_line, error_line, may_pass
@@ -18,6 +18,7 @@ from .journal import Journal, Standing
 from .jsonl import count_rows, read_rows
 from .ordering import sort_output
 from .saturation import saturation_of
+from .source import Source
 from .summary import Summary, Tally
 from .trouble import PATIENCE
 from .values import BadRow, Row
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
     from llm.core.manager import LLMManager
     from llm.utils.clock import Clock
 
-    from .source import Source
     from .values import ResponseWrapper
 
 Portions: TypeAlias = AsyncGenerator[Sequence[Row | BadRow], None]
-"""Rows in portions, as `read_rows` yields them."""
+Rows: TypeAlias = Callable[[Source], Portions]
+"""Reads a source's rows in portions; closes it when it is left."""
+Count: TypeAlias = Callable[[Source], Awaitable[int]]
+"""Counts a source's rows."""
 
 CONCURRENCY: Final = 64
 """Rows in flight, where nobody says how many."""
@@ -39,10 +42,12 @@ CONCURRENCY: Final = 64
 
 async def run_file(  # noqa: PLR0913 - all that a run can be told
     manager: LLMManager,
-    source: Source | Portions,
+    source: Source,
     output: str | os.PathLike[str],
     *,
     errors: str | os.PathLike[str] | None = None,
+    rows: Rows = read_rows,
+    count: Count = count_rows,
     client: LLMClient | None = None,
     concurrency: int = CONCURRENCY,
     patience: float = PATIENCE,
@@ -61,14 +66,16 @@ async def run_file(  # noqa: PLR0913 - all that a run can be told
 
     Args:
         manager: Whose limits, cache and keys the calls go through.
-        source: A file in JSON Lines, by path or open for bytes; or rows of another kind, in portions.
+        source: The input, by path or open for bytes.
         output: The file of answers, in order of completion.
         errors: The file of errors; by default beside the output, `x.errors.jsonl` for `x.jsonl`.
+        rows: Reads the input; JSON Lines by default. `partial(read_table, prompt=…)` reads CSV and Parquet.
+        count: Counts its rows, beside the run; `count_records` for a table.
         client: Whose provider, model, user and priority the calls have; None: the manager's default one.
         concurrency: Rows in flight at once, at most.
         patience: Seconds without one answer after which a provider in trouble is given up.
         restart: Answer every row anew; what the files hold is kept beside them.
-        ordered: Sort the output into the order of the input, once all rows are finished.
+        ordered: Sort the output into the order of the input, once all rows are finished; the input must be a path then.
         tracker: Hears how it goes.
         tally: Counts; for who wants to know what was done by a run that was cancelled or stopped.
 
@@ -82,13 +89,15 @@ async def run_file(  # noqa: PLR0913 - all that a run can be told
         OSError: A line cannot be written, as where the disk is full. What was written stays, and the next run goes on.
     """
     clock = manager.parts.clock
-    count = Tally() if tally is None else tally
+    counts = Tally() if tally is None else tally
     hears = ProgressTracker(clock=clock) if tracker is None else tracker
     if hears.saturation is None:
         hears.saturation = partial(saturation_of, manager)
-    path = source if isinstance(source, (str, os.PathLike)) else None
+    path = source if is_path(source) else None
+    if ordered and path is None:
+        raise LLMInvalidRequestError("ordered: the input is read twice for that; name a file, or leave it out")
     journal = Journal(output, errors=errors, source=path, may_pass=may_pass, restart=restart, clock=clock)
-    keep = _Keeping(journal, count, clock)
+    keep = _Keeping(journal, counts, clock)
     workers = Workers(
         manager.get_client() if client is None else client,
         deliver=keep,
@@ -98,19 +107,24 @@ async def run_file(  # noqa: PLR0913 - all that a run can be told
         patience=patience,
         lasting=lambda: manager.closed,
     )
-    count.start(clock.now())
+    counts.start(clock.now())
     try:
         async with journal:
-            hears.begin(None, journal.found.answers + journal.found.errors)
-            async with _counted(path, hears, journal), aclosing(_portions(source)) as portions:
-                async with aclosing(keep.fresh(portions)) as fresh:  # ends before what it reads from
-                    await workers.run(fresh)
-        if ordered and path is not None:
-            await sort_output(output, path)
+            finished = journal.found.answers + journal.found.errors
+            hears.begin(None, finished)
+            async with (
+                beside(None if path is None else count(path), lambda total: hears.begin(total, finished)),
+                aclosing(rows(source)) as portions,
+                aclosing(keep.fresh(portions)) as fresh,  # ends before what it reads from
+            ):
+                await workers.run(fresh)
+        if ordered:
+            async with aclosing(rows(source)) as portions:
+                await sort_output(output, errorsbeside(output) if errors is None else errors, portions)
     finally:
-        count.tick(clock.now())
+        counts.tick(clock.now())
         hears.finish()
-    return count.summary()
+    return counts.summary()
 
 
 class _Keeping:
@@ -133,7 +147,7 @@ class _Keeping:
             if standing is Standing.NEW:
                 return row
             if standing is Standing.REPEATED:
-                return self._bad(_repeated(row))
+                return self._bad(repeated(row))
         else:
             return self._bad(row)
         self._tally.skipped += 1
@@ -161,7 +175,8 @@ class _Keeping:
         self._tally.finished(wrapper, kind_of(row, wrapper), self._clock.now())
 
 
-def _repeated(row: Row) -> BadRow:
+def repeated(row: Row) -> BadRow:
+    """Return the bad row that a row is whose id was there before."""
     said = f"line {row.line or row.order + 1} repeats the custom_id of a line before it; give each row its own"
     return BadRow(row.order, row.line or row.order + 1, row.custom_id, "duplicate_custom_id", said)
 
@@ -170,27 +185,25 @@ def _number(row: BadRow) -> int:
     return row.order + 1 if row.line is None else row.line
 
 
-def _portions(source: Source | Portions) -> Portions:
-    return source if isinstance(source, AsyncGenerator) else read_rows(source)
+def is_path(source: Source) -> TypeGuard[str | os.PathLike[str]]:
+    """Return whether an input is a file that can be read more than once."""
+    return isinstance(source, (str, os.PathLike))
 
 
 @asynccontextmanager
-async def _counted(
-    path: str | os.PathLike[str] | None, tracker: ProgressTracker, journal: Journal
-) -> AsyncGenerator[None]:
-    """Count the rows of a file beside what is done, and tell the tracker."""
-
-    async def count(path: str | os.PathLike[str]) -> None:
-        with suppress(LLMConfigurationError):  # who reads the rows meets it, too
-            total = await count_rows(path)
-            tracker.begin(total, journal.found.answers + journal.found.errors)
-
-    if path is None:
+async def beside(counting: Awaitable[int] | None, told: Callable[[int], None]) -> AsyncGenerator[None]:
+    """Count beside what is done in the block, and tell; None counts nothing."""
+    if counting is None:
         yield
         return
-    counting = asyncio.create_task(count(path))
+
+    async def count() -> None:
+        with suppress(LLMConfigurationError):  # who reads the rows meets it, too
+            told(await counting)
+
+    task = asyncio.create_task(count())
     try:
         yield
     finally:
-        counting.cancel()
-        await asyncio.wait([counting])
+        task.cancel()
+        await asyncio.wait([task])
