@@ -32,6 +32,7 @@ async def forecast(  # noqa: PLR0913 - what a dry run is of
     portions: AsyncIterator[Sequence[Row | BadRow]],
     *,
     concurrency: int,
+    provider: str | None = None,
     default_model: str | None = None,
     finished: Callable[[str], bool] | None = None,
     clock: Clock,
@@ -44,6 +45,7 @@ async def forecast(  # noqa: PLR0913 - what a dry run is of
         manager: Whose keys, limits, prices and cache.
         portions: The rows.
         concurrency: How many calls the run makes at the same time.
+        provider: Who is asked; None: the default one.
         default_model: Model of rows that name none; None: the provider's.
         finished: Returns whether an earlier run has done the row of this id.
         clock: Its time.
@@ -52,7 +54,7 @@ async def forecast(  # noqa: PLR0913 - what a dry run is of
         LLMException: The run could not begin: no key is left.
         Exception: What the reader raised.
     """
-    reckoning = await asyncio.to_thread(_Reckoning, manager, clock.now(), concurrency, default_model, finished)
+    reckoning = await asyncio.to_thread(_Reckoning, manager, clock.now(), concurrency, provider, default_model, finished)
     async for portion in portions:
         asked = await asyncio.to_thread(reckoning.read, portion)
         kept = await reckoning.look_up(asked)
@@ -89,11 +91,12 @@ class _Reckoning:
         manager: LLMManager,
         now: float,
         concurrency: int,
+        provider: str | None,
         default_model: str | None,
         finished: Callable[[str], bool] | None,
     ) -> None:
         self._parts = manager.parts
-        self._planner = Planner(manager)
+        self._planner = Planner(manager, provider)
         self._default_model = default_model
         self._finished = finished
         queues = [chain.pool.queue for chain in self._parts.chains.values()]

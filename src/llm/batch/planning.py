@@ -71,10 +71,11 @@ class Plan(NamedTuple):
 class Planner:
     """Plans rows for one manager, as its calls would be made now; nothing is sent and nothing taken."""
 
-    def __init__(self, manager: LLMManager) -> None:
-        """Take what is known of the models' answers."""
+    def __init__(self, manager: LLMManager, provider: str | None = None) -> None:
+        """Take what is known of the models' answers; `provider` is asked, or the default one."""
         self._parts = manager.parts
-        self._client: LLMClient = manager.get_client()
+        self._provider = provider or manager.parts.default_provider
+        self._client: LLMClient = manager.get_client(provider)
         self._known = _known(manager)
         self._exact: dict[str, bool] = {}
         self._routes: dict[str, tuple[Route, str]] = {}
@@ -88,7 +89,7 @@ class Planner:
         """
         if request.model is not None:
             return [self._plan(request)]
-        provider = self._parts.default_provider
+        provider = self._provider
         queue = self._parts.chains[provider].pool.queue
         models = queue.models_for(vectors=request.embed is not None) if isinstance(queue, Rotation) else ()
         return [self._plan(replace(request, model=f"{provider}/{model}")) for model in models] or [self._plan(request)]

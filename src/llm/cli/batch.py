@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from .job import Job
 from .shell import ConfigOption, JsonOption, ModelOption, ProviderOption, QuietOption, Shell
 
-EPILOG = """
+EPILOG: Final = """
 \b
 Examples:
   manifold batch questions.jsonl -o answers.jsonl --dry-run
@@ -19,6 +19,7 @@ Examples:
   manifold batch reviews.csv -o answers.jsonl --id number --prompt "Summarise: {text}"
   produce | manifold batch - -o answers.jsonl
 
+\b
 A line of IN is a request as OpenAI's Batch API takes it:
   {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions",
    "body": {"messages": [{"role": "user", "content": "Hi"}]}}

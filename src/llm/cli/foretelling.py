@@ -13,6 +13,7 @@ from llm.batch.forecast import forecast
 from llm.batch.index import IdIndex
 from llm.batch.journal import errors_beside
 from llm.core.manager import LLMManager
+from llm.utils.clock import SystemClock
 
 from .units import dollars_of, span_of
 
@@ -44,11 +45,72 @@ async def foretell(job: Job) -> int:
                 manager,
                 portions,
                 concurrency=job.concurrency,
-                client=manager.get_client(job.provider, model=job.model),
+                provider=job.provider,
+                default_model=job.model,
                 finished=done.__contains__,
+                clock=SystemClock(),
             )
     if job.shell.json:
         job.shell.put_json(told.as_json())
     else:
         _tell(job.shell, told)
     return 0
+
+
+def _looking(shell: Shell) -> AbstractContextManager[object]:
+    """Show on a terminal that something goes on; a large file takes a while to be read."""
+    if not shell.drawing:
+        return nullcontext()
+    from rich.console import Console
+
+    return Console(stderr=True).status("reading the rows")
+
+
+def _read_back(done: IdIndex, output: Path, errors: Path) -> None:
+    """Note what earlier runs have finished; nothing is changed, and nothing locked."""
+    for path in (output, errors):
+        with suppress(FileNotFoundError), path.open("rb") as file:
+            for line in file:
+                record = record_of(line)
+                if record is not None and (path is output or not may_pass(record[1])):
+                    done.add(record[0])
+
+
+def _tell(shell: Shell, told: Forecast) -> None:
+    if told.finished_rows:
+        shell.remark(f"{told.finished_rows:,} rows are done already")
+    if told.models:
+        _put_models(shell, told)
+    for line in _beside(told):
+        shell.remark(line)
+
+
+def _put_models(shell: Shell, told: Forecast) -> None:
+    sent = (told.rows - told.invalid_rows - told.cache_hits, told.input_tokens, told.output_tokens)
+    shell.put_rows(
+        ("model", "rows", "input", "output", "cost"),
+        [
+            (name, f"{model.rows:,}", f"{model.input_tokens:,}", f"{model.output_tokens:,}", dollars_of(model.cost))
+            for name, model in told.models.items()
+        ],
+        numbers={"rows", "input", "output", "cost"},
+        total=("to send", *[f"{number:,}" for number in sent], dollars_of(told.cost)),
+    )
+
+
+def _beside(told: Forecast) -> Iterator[str]:
+    if not told.rows:
+        yield "there is nothing left to do" if told.finished_rows else "there are no rows"
+    if told.invalid_rows:
+        yield f"{told.invalid_rows:,} rows cannot be sent: {_counted(told.invalid)}"
+    if told.cache_hits:
+        saved = told.saved
+        tokens = saved.input_tokens + saved.output_tokens
+        yield f"the cache answers {told.cache_hits:,} rows, which saves {tokens:,} tokens and {dollars_of(saved.cost)}"
+    if told.seconds:
+        yield f"it takes {span_of(told.seconds)} at best"
+    yield from told.notes()
+
+
+def _counted(numbers: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {number:,}" for name, number in numbers.items())

@@ -43,7 +43,7 @@ class Idle:
             return None
         more = round(self._concurrency * _WELL_USED / max(used, 0.01))
         return (
-            f"the keys were used to {used:.0%} of their limits, for --concurrency let {self._concurrency:,} calls go at "
+            f"the keys were used to {used:.0%} of their limits, since no more than {self._concurrency:,} calls went at "
             f"once; --concurrency {more:,} may be faster"
         )
 

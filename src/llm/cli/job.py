@@ -77,7 +77,9 @@ class Job:
         if self.output is None and not dry_run:
             raise LLMInvalidRequestError("nothing says where the answers go; name a file: -o answers.jsonl")
         if self.output == _STDIN:
-            raise LLMInvalidRequestError("the answers go to a file, by which the next run goes on; name one: -o answers.jsonl")
+            raise LLMInvalidRequestError(
+                "the answers go to a file, by which the next run goes on; name one: -o answers.jsonl"
+            )
         if self.ordered and not self.is_file:
             raise LLMInvalidRequestError("--ordered reads IN again at the end, which stdin does not allow; name a file")
         if self.is_table and self.prompt is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llm.batch.journal import errors_beside
 from llm.batch.run import run_file
-from llm.batch.summary import Tally
+from llm.batch.summary import Summary, Tally
 from llm.core.exceptions import LLMException
 from llm.core.manager import LLMManager
 from llm.progress import ProgressTracker, show
@@ -22,8 +22,6 @@ from .signals import Signals
 from .units import dollars_of, span_of
 
 if TYPE_CHECKING:
-    from llm.batch.summary import Summary
-
     from .job import Job
     from .shell import Shell
 
@@ -157,27 +155,28 @@ class _Ended:
     def lines(self) -> list[str]:
         """Return what people read."""
         summary, usage = self.summary, self.summary.usage
-        rows = [f"{summary.answered:,} answered"]
-        if summary.failed:
-            rows.append(f"{summary.failed:,} failed{_wrong(summary)}")
-        if summary.skipped:
-            rows.append(f"{summary.skipped:,} done before")
+        files = f"answers in {self.output}"
+        if self.unanswered:
+            files += f"; {self.unanswered:,} rows without one in {self.errors}"
+        before = [f"{summary.skipped:,} done before"] if summary.skipped else []
+        if not summary.answered + summary.failed:
+            return [f"rows: {', '.join(before or ['none'])}", files]
+        rows = [f"{summary.answered:,} answered", *_failed(summary), *before]
         spent = [
             f"{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out",
             "cost unknown" if summary.cost is None else dollars_of(summary.cost),
             *([f"{summary.cache_hits:,} from the cache"] if summary.cache_hits else []),
             span_of(summary.seconds),
         ]
-        files = f"answers in {self.output}"
-        if self.unanswered:
-            files += f"; {self.unanswered:,} rows without one in {self.errors}"
         return [f"rows: {', '.join(rows)}", "; ".join(spent), files]
 
 
-def _wrong(summary: Summary) -> str:
-    """Return how many of those that failed are wrong in themselves, so that no later run helps."""
+def _failed(summary: Summary) -> list[str]:
+    """Tell how many failed, and how many of them are wrong in themselves, so that no later run helps."""
+    if not summary.failed:
+        return []
     wrong = sum(number for kind, number in summary.errors.items() if kind in _WRONG or not kind.startswith("LLM"))
-    return f" ({wrong:,} of them wrong requests)" if wrong else ""
+    return [f"{summary.failed:,} failed ({wrong:,} of them wrong requests)" if wrong else f"{summary.failed:,} failed"]
 
 
 def _lines(path: Path) -> int:
