@@ -14,7 +14,7 @@ from llm.progress import ProgressTracker
 
 from .dialect import answer_line, error_line, may_pass
 from .engine import Workers, kind_of
-from .journal import Journal, Standing
+from .journal import Journal, Standing, errors_beside
 from .jsonl import count_rows, read_rows
 from .ordering import sort_output
 from .saturation import saturation_of
@@ -109,18 +109,19 @@ async def run_file(  # noqa: PLR0913 - all that a run can be told
     )
     counts.start(clock.now())
     try:
-        async with journal:
-            finished = journal.found.answers + journal.found.errors
-            hears.begin(None, finished)
-            async with (
-                beside(None if path is None else count(path), lambda total: hears.begin(total, finished)),
-                aclosing(rows(source)) as portions,
-                aclosing(keep.fresh(portions)) as fresh,  # ends before what it reads from
-            ):
-                await workers.run(fresh)
+        async with aclosing(rows(source)) as portions:
+            first = await anext(portions, None)  # for an input that is none nothing is made, and nothing put aside
+            async with journal:
+                finished = journal.found.answers + journal.found.errors
+                hears.begin(None, finished)
+                async with (
+                    beside(None if path is None else count(path), lambda total: hears.begin(total, finished)),
+                    aclosing(keep.fresh(first or (), portions)) as fresh,  # ends before what it reads from
+                ):
+                    await workers.run(fresh)
         if ordered:
             async with aclosing(rows(source)) as portions:
-                await sort_output(output, errorsbeside(output) if errors is None else errors, portions)
+                await sort_output(output, errors_beside(output) if errors is None else errors, portions)
     finally:
         counts.tick(clock.now())
         hears.finish()
@@ -135,10 +136,14 @@ class _Keeping:
         self._tally = tally
         self._clock = clock
 
-    async def fresh(self, portions: Portions) -> Portions:
+    async def fresh(self, first: Sequence[Row | BadRow], others: Portions) -> Portions:
         """Yield the rows that are not finished; of a repeated id all but the first are bad rows."""
-        async for portion in portions:
-            yield [row for given in portion if (row := self._new(given)) is not None]
+        yield self._unfinished(first)
+        async for portion in others:
+            yield self._unfinished(portion)
+
+    def _unfinished(self, portion: Sequence[Row | BadRow]) -> Sequence[Row | BadRow]:
+        return [row for given in portion if (row := self._new(given)) is not None]
 
     def _new(self, row: Row | BadRow) -> Row | BadRow | None:
         self._tally.rows += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .show import show
 from .tracker import Progress, ProgressTracker
 
-__all__ = ["Progress", "ProgressTracker"]
+__all__ = ["Progress", "ProgressTracker", "show"]

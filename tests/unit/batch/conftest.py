@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+import signal
+from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +13,31 @@ import pytest
 from llm import LLMManager, register_provider
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import Callable, Generator
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     from llm.testing import FakeProvider
     from llm.utils.clock import Clock
 
 _numbers = count()
+
+
+@pytest.fixture
+def small_disk() -> Callable[[int], AbstractContextManager[None]]:
+    """Lets no file of this process grow beyond so many bytes, as on a disk that is full."""
+
+    @contextmanager
+    def shrunk(size: int) -> Generator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, before)
+
+    return shrunk
 
 
 @pytest.fixture
