@@ -8,12 +8,14 @@ from typing import Any, Final
 
 from llm.core.exceptions import LLMException
 from llm.core.types import EmbeddingResponse, LLMResponse
+from llm.utils.frozen import quick
 
 CHAT: Final = "/v1/chat/completions"
 EMBEDDINGS: Final = "/v1/embeddings"
 RESPONSES: Final = "/v1/responses"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Row:
     """One request of a batch, in the OpenAI Batch format.

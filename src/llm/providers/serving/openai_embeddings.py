@@ -34,7 +34,7 @@ def read_embeddings(body: Mapping[str, Any]) -> LLMRequest:
         LLMInvalidRequestError: A field is missing or wrong; says which and what was expected. Tokens in place of texts
             are not taken.
     """
-    if body.get("encoding_format") not in {None, "float", "base64"}:
+    if body.get("encoding_format") not in (None, "float", "base64"):
         raise wrong("encoding_format", "float or base64")
     dimensions: object = body.get("dimensions")
     if dimensions is not None and not (type(dimensions) is int and dimensions > 0):

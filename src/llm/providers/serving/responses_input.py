@@ -45,7 +45,7 @@ def read_input(body: Mapping[str, Any]) -> Iterator[Message]:
 
 
 def _is_the_models(item: Mapping[str, Any]) -> bool:
-    return item.get("type") in {"reasoning", "function_call"} or item.get("role") == "assistant"
+    return item.get("type") in ("reasoning", "function_call") or item.get("role") == "assistant"
 
 
 class _Turn:
