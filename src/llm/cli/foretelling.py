@@ -35,12 +35,13 @@ async def foretell(job: Job) -> int:
         LLMException: The input, the configuration or an earlier run's output cannot be read.
     """
     done = IdIndex()
+    rows, _ = job.reader()
     with _looking(job.shell):
         if job.output is not None and not job.restart:
             output = Path(job.output)
             errors = errors_beside(output) if job.errors is None else Path(job.errors)
             await asyncio.to_thread(_read_back, done, output, errors)
-        async with LLMManager.open(job.shell.config) as manager, aclosing(job.portions()) as portions:
+        async with LLMManager.open(job.shell.config) as manager, aclosing(rows(job.input)) as portions:
             told = await forecast(
                 manager,
                 portions,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,10 +13,8 @@ from llm.core.exceptions import LLMInvalidRequestError
 from .shell import Shell
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
-
+    from llm.batch.run import Count, Rows
     from llm.batch.source import Source
-    from llm.batch.values import BadRow, Row
 
 _TABLES: Final = frozenset({".csv", ".tsv", ".parquet"})
 _STDIN: Final = "-"
@@ -92,26 +91,21 @@ class Job:
                 f"{' and '.join(named)}: only for tables, and {self.named} is none (.csv, .tsv, .parquet); leave out"
             )
 
-    def rows(self) -> Source | AsyncGenerator[Sequence[Row | BadRow]]:
-        """Return what a run reads: a file of JSON Lines, or the rows of a table.
+    @property
+    def input(self) -> Source:
+        """What is read."""
+        return self.source if self.is_file else sys.stdin.buffer
 
-        Raises:
-            LLMConfigurationError: A template of the table is none.
-        """
-        if not self.is_file:
-            return sys.stdin.buffer
-        return self.portions() if self.is_table else self.source
-
-    def portions(self) -> AsyncGenerator[Sequence[Row | BadRow]]:
-        """Return the rows themselves.
+    def reader(self) -> tuple[Rows, Count]:
+        """Return what reads the rows of the input, and what counts them.
 
         Raises:
             LLMConfigurationError: A template of the table is none.
         """
         if self.prompt is None:
-            from llm.batch.jsonl import read_rows
+            from llm.batch.jsonl import count_rows, read_rows
 
-            return read_rows(self.source if self.is_file else sys.stdin.buffer)
-        from llm.batch.tables import read_table
+            return read_rows, count_rows
+        from llm.batch.tables import count_records, read_table
 
-        return read_table(self.source, prompt=self.prompt, system=self.system, id_column=self.id_column)
+        return partial(read_table, prompt=self.prompt, system=self.system, id_column=self.id_column), count_records

@@ -190,4 +190,5 @@ def _there(base: sqlite3.Connection) -> bool:
 
 def _usage(sums: Sequence[float]) -> Usage:
     told = zip(_COLUMNS, sums, strict=True)
-    return Usage(**{name: total if name.startswith("cost") else int(total) for name, total in told})
+    numbers: list[Any] = [total if name.startswith("cost") else int(total) for name, total in told]
+    return Usage(*numbers)

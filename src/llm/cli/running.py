@@ -66,24 +66,27 @@ async def run(job: Job) -> int:
 
 
 async def _run(job: Job, errors: Path, tally: Tally, hears: ProgressTracker, idle: Idle) -> None:
+    rows, count = job.reader()
     async with (
         LLMManager.open(job.shell.config) as manager,
         Counting(job.shell, "batch", manager.get_status),
         idle,
+        show(hears, quiet=job.shell.quiet),
     ):
-        with show(hears, quiet=job.shell.quiet):
-            await run_file(
-                manager,
-                job.rows(),
-                job.output or "",
-                errors=errors,
-                client=manager.get_client(job.provider, model=job.model),
-                concurrency=job.concurrency,
-                restart=job.restart,
-                ordered=job.ordered,
-                tracker=hears,
-                tally=tally,
-            )
+        await run_file(
+            manager,
+            job.input,
+            job.output or "",
+            errors=errors,
+            rows=rows,
+            count=count,
+            client=manager.get_client(job.provider, model=job.model),
+            concurrency=job.concurrency,
+            restart=job.restart,
+            ordered=job.ordered,
+            tracker=hears,
+            tally=tally,
+        )
 
 
 class _Hears(ProgressTracker):
@@ -97,7 +100,7 @@ class _Hears(ProgressTracker):
     def begin(self, total: int | None, skipped: int = 0) -> None:
         """Say it as soon as all is known that will be."""
         super().begin(total, skipped)
-        if self._said or not skipped or (total is None and self._job.is_file and not self._job.is_table):
+        if self._said or not skipped or (total is None and self._job.is_file):
             return
         self._said = True
         of = "" if total is None else f" of {total:,}"
