@@ -34,7 +34,7 @@ async def forecast(  # noqa: PLR0913 - what a dry run is of
     concurrency: int,
     provider: str | None = None,
     default_model: str | None = None,
-    finished: Callable[[str], bool] | None = None,
+    finished: Callable[[str | int], bool] | None = None,
     clock: Clock,
 ) -> Forecast:
     """Return what a batch would take if it ran now; sends nothing, and takes nothing from the limits.
@@ -47,14 +47,15 @@ async def forecast(  # noqa: PLR0913 - what a dry run is of
         concurrency: How many calls the run makes at the same time.
         provider: Who is asked; None: the default one.
         default_model: Model of rows that name none; None: the provider's.
-        finished: Returns whether an earlier run has done the row of this id.
+        finished: Returns whether an earlier run has done the row of this id; a bad row's is its line.
         clock: Its time.
 
     Raises:
         LLMException: The run could not begin: no key is left.
         Exception: What the reader raised.
     """
-    reckoning = await asyncio.to_thread(_Reckoning, manager, clock.now(), concurrency, provider, default_model, finished)
+    planner = await asyncio.to_thread(Planner, manager, provider)
+    reckoning = await asyncio.to_thread(_Reckoning, planner, clock.now(), concurrency, default_model, finished)
     async for portion in portions:
         asked = await asyncio.to_thread(reckoning.read, portion)
         kept = await reckoning.look_up(asked)
@@ -88,15 +89,14 @@ class _Reckoning:
 
     def __init__(
         self,
-        manager: LLMManager,
+        planner: Planner,
         now: float,
         concurrency: int,
-        provider: str | None,
         default_model: str | None,
-        finished: Callable[[str], bool] | None,
+        finished: Callable[[str | int], bool] | None,
     ) -> None:
-        self._parts = manager.parts
-        self._planner = Planner(manager, provider)
+        self._parts = planner.parts
+        self._planner = planner
         self._default_model = default_model
         self._finished = finished
         queues = [chain.pool.queue for chain in self._parts.chains.values()]
@@ -116,7 +116,7 @@ class _Reckoning:
         """Return what the rows would take that could be sent."""
         asked: list[list[Plan]] = []
         for row in portion:
-            if self._finished is not None and row.custom_id is not None and self._finished(row.custom_id):
+            if self._finished is not None and self._finished(_name(row)):
                 self._done += 1
                 continue
             self._rows += 1
@@ -208,3 +208,9 @@ class _Reckoning:
             latency_known=self._slow,
             semantic_cache=features.semantic_cache and self._parts.answers is not None,
         )
+
+
+def _name(row: Row | BadRow) -> str | int:
+    if isinstance(row, Row):
+        return row.custom_id
+    return row.order + 1 if row.line is None else row.line

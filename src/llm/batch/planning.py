@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from llm.core.client import LLMClient
     from llm.core.keys import Client
     from llm.core.manager import LLMManager
-    from llm.core.parts import Chain, Route
+    from llm.core.parts import Chain, Parts, Route
     from llm.core.types import LLMRequest
 
 Basis: TypeAlias = Literal["learned", "max_tokens", "assumed", "none"]
@@ -69,11 +69,15 @@ class Plan(NamedTuple):
 
 
 class Planner:
-    """Plans rows for one manager, as its calls would be made now; nothing is sent and nothing taken."""
+    """Plans rows for one manager, as its calls would be made now; nothing is sent and nothing taken.
+
+    Attributes:
+        parts: What the manager's configuration was built into.
+    """
 
     def __init__(self, manager: LLMManager, provider: str | None = None) -> None:
         """Take what is known of the models' answers; `provider` is asked, or the default one."""
-        self._parts = manager.parts
+        self.parts: Parts = manager.parts
         self._provider = provider or manager.parts.default_provider
         self._client: LLMClient = manager.get_client(provider)
         self._known = _known(manager)
@@ -90,7 +94,7 @@ class Planner:
         if request.model is not None:
             return [self._plan(request)]
         provider = self._provider
-        queue = self._parts.chains[provider].pool.queue
+        queue = self.parts.chains[provider].pool.queue
         models = queue.models_for(vectors=request.embed is not None) if isinstance(queue, Rotation) else ()
         return [self._plan(replace(request, model=f"{provider}/{model}")) for model in models] or [self._plan(request)]
 
@@ -102,13 +106,13 @@ class Planner:
         basis, soon, late = self._answer(prepared, model, known)
         client = chain.pool.queue.slots[0].key.client
         usage = TokenUsage(self._prompt_tokens(prepared, provider, charge), late)
-        cost = self._parts.cost(provider, model, usage)
+        cost = self.parts.cost(provider, model, usage)
         seconds = 0.0 if known is None else known.seconds
         reserved = self._reserved(prepared, model, chain, charge) if basis == "assumed" else charge
 
         def planned(taken: Charge, output: int) -> Planned:
             of = TokenUsage(usage.input_tokens, output)
-            dollars = self._parts.cost(provider, model, of) if charge.cost else None
+            dollars = self.parts.cost(provider, model, of) if charge.cost else None
             return Planned(provider, model, taken, _used(client, of, taken, dollars), seconds)
 
         return Plan(
@@ -163,14 +167,14 @@ class Planner:
         if not exact:
             return charge.input_tokens
         if request.embed is None:
-            return self._parts.estimate_tokens(provider, request)
+            return self.parts.estimate_tokens(provider, request)
         counts = [count_text(text, request.model or "") for text in request.embed.texts]
         known = [tokens for tokens in counts if tokens is not None]
         return sum(known) if len(known) == len(counts) else charge.input_tokens
 
     def _is_openai(self, provider: str) -> bool:
         """Return whether OpenAI's own tokenizers count there; what another server counts by nobody knows."""
-        section = self._parts.config.providers[provider]
+        section = self.parts.config.providers[provider]
         if section.type != "openai":
             return False
         azure = section.sdk is not None and section.sdk.client == "azure"

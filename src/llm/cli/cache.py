@@ -14,7 +14,7 @@ from .errors import ExitStatus
 from .kept import with_store
 from .listing import Listing, newest
 from .shell import ConfigOption, JsonOption, QuietOption, Shell
-from .units import seconds_of, size_of
+from .units import count_of, seconds_of, size_of
 from .writing import written
 
 if TYPE_CHECKING:
@@ -192,7 +192,8 @@ def clear(
     number = with_store(shell, _entries)
     if not yes:
         shell.ask(
-            f"Remove {_answers(number)}?", otherwise="clearing asks first, and nobody is there to answer; pass --yes"
+            f"Remove {count_of(number, 'answer')}?",
+            otherwise="clearing asks first, and nobody is there to answer; pass --yes",
         )
     with_store(shell, lambda store: store.clear())
     _tell(shell, "removed", number)
@@ -234,7 +235,7 @@ def export(  # noqa: PLR0913 - the command's options
     if shell.json:
         shell.put_json({"file": file, "exported": number})
     else:
-        shell.remark(f"{_answers(number)} written to {file}")
+        shell.remark(f"{count_of(number, 'answer')} written to {file}")
 
 
 async def _entries(store: Store) -> int:
@@ -250,8 +251,4 @@ def _tell(shell: Shell, what: str, number: int) -> None:
     if shell.json:
         shell.put_json({what: number})
     else:
-        shell.put(f"{_answers(number)} {what.replace('_', ' ')}")
-
-
-def _answers(number: int) -> str:
-    return f"{number:,} answer" if number == 1 else f"{number:,} answers"
+        shell.put(f"{count_of(number, 'answer')} {what.replace('_', ' ')}")

@@ -15,7 +15,7 @@ from llm.batch.journal import errors_beside
 from llm.core.manager import LLMManager
 from llm.utils.clock import SystemClock
 
-from .units import dollars_of, span_of
+from .units import count_of, dollars_of, span_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -79,7 +79,7 @@ def _read_back(done: IdIndex, output: Path, errors: Path) -> None:
 
 def _tell(shell: Shell, told: Forecast) -> None:
     if told.finished_rows:
-        shell.remark(f"{told.finished_rows:,} rows are done already")
+        shell.remark(f"done already: {count_of(told.finished_rows, 'row')}")
     if told.models:
         _put_models(shell, told)
     for line in _beside(told):
@@ -103,11 +103,12 @@ def _beside(told: Forecast) -> Iterator[str]:
     if not told.rows:
         yield "there is nothing left to do" if told.finished_rows else "there are no rows"
     if told.invalid_rows:
-        yield f"{told.invalid_rows:,} rows cannot be sent: {_counted(told.invalid)}"
+        yield f"{count_of(told.invalid_rows, 'row')} cannot be sent: {_counted(told.invalid)}"
     if told.cache_hits:
         saved = told.saved
         tokens = saved.input_tokens + saved.output_tokens
-        yield f"the cache answers {told.cache_hits:,} rows, which saves {tokens:,} tokens and {dollars_of(saved.cost)}"
+        rows, saving = count_of(told.cache_hits, "row"), f"{count_of(tokens, 'token')} and {dollars_of(saved.cost)}"
+        yield f"the cache answers {rows} and saves {saving}"
     if told.seconds:
         yield f"it takes {span_of(told.seconds)} at best"
     yield from told.notes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -63,6 +64,11 @@ class Job:
         return self.source != _STDIN
 
     @property
+    def goes_on(self) -> bool:
+        """Whether a run before has left answers."""
+        return self.is_file and not self.restart and is_there(self.output)
+
+    @property
     def named(self) -> str:
         """What to call the input."""
         return self.source if self.is_file else "stdin"
@@ -109,3 +115,10 @@ class Job:
         from llm.batch.tables import count_records, read_table
 
         return partial(read_table, prompt=self.prompt, system=self.system, id_column=self.id_column), count_records
+
+
+def is_there(name: str | None) -> bool:
+    """Tell whether a file of that name has anything in it."""
+    with suppress(OSError):
+        return name is not None and Path(name).stat().st_size > 0
+    return False

@@ -19,7 +19,7 @@ from .counting import Counting
 from .errors import ExitStatus, exit_status
 from .idle import Idle
 from .signals import Signals
-from .units import dollars_of, span_of
+from .units import count_of, dollars_of, span_of
 
 if TYPE_CHECKING:
     from .job import Job
@@ -39,7 +39,7 @@ async def run(job: Job) -> int:
     output = Path(job.output or "")
     errors = errors_beside(output) if job.errors is None else Path(job.errors)
     tally = Tally()
-    hears = _Hears(job)
+    hears = _Hears(job.shell)
     idle = Idle(hears, job.concurrency)
     status, why = int(ExitStatus.DONE), ""
     with Signals() as signals:
@@ -65,8 +65,10 @@ async def run(job: Job) -> int:
         return status or (ExitStatus.FAILED if unanswered else ExitStatus.DONE)
 
 
-async def _run(job: Job, errors: Path, tally: Tally, hears: ProgressTracker, idle: Idle) -> None:
+async def _run(job: Job, errors: Path, tally: Tally, hears: _Hears, idle: Idle) -> None:
     rows, count = job.reader()
+    if job.goes_on:
+        hears.rows = await count(job.input)
     async with (
         LLMManager.open(job.shell.config) as manager,
         Counting(job.shell, "batch", manager.get_status),
@@ -90,21 +92,25 @@ async def _run(job: Job, errors: Path, tally: Tally, hears: ProgressTracker, idl
 
 
 class _Hears(ProgressTracker):
-    """Says, once, how much earlier runs have done."""
+    """Says, once, how much earlier runs have done.
 
-    def __init__(self, job: Job) -> None:
+    Attributes:
+        rows: Rows of the input, where they were counted before.
+    """
+
+    def __init__(self, shell: Shell) -> None:
         super().__init__()
-        self._job = job
+        self.rows: int | None = None
+        self._shell = shell
         self._said = False
 
     def begin(self, total: int | None, skipped: int = 0) -> None:
-        """Say it as soon as all is known that will be."""
-        super().begin(total, skipped)
-        if self._said or not skipped or (total is None and self._job.is_file):
-            return
-        self._said = True
-        of = "" if total is None else f" of {total:,}"
-        self._job.shell.remark(f"{skipped:,}{of} rows are done already")
+        """Say it."""
+        super().begin(self.rows if total is None else total, skipped)
+        if skipped and not self._said:
+            self._said = True
+            of = f"{skipped:,} rows" if self.rows is None else f"{skipped:,} of {count_of(self.rows, 'row')}"
+            self._shell.remark(f"{of} done already")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +166,7 @@ class _Ended:
         summary, usage = self.summary, self.summary.usage
         files = f"answers in {self.output}"
         if self.unanswered:
-            files += f"; {self.unanswered:,} rows without one in {self.errors}"
+            files += f"; {count_of(self.unanswered, 'row')} without one in {self.errors}"
         before = [f"{summary.skipped:,} done before"] if summary.skipped else []
         if not summary.answered + summary.failed:
             return [f"rows: {', '.join(before or ['none'])}", files]

@@ -133,14 +133,14 @@ class Shell:
             table.add_row(*(Text(cell.translate(_CONTROLS)) for cell in row))
         _console().print(table)
 
-    def ask(self, question: str, *, otherwise: str) -> None:
+    def ask(self, question: str) -> None:
         """Go on only where the person at the terminal says yes.
 
         Raises:
-            typer.Exit: No (1), or nobody is there (2), of which `otherwise` tells.
+            typer.Exit: The answer was no (1), or nobody is there (2).
         """
         if not sys.stdin.isatty():
-            self.error(otherwise)
+            self.error("clearing asks first, and nobody is there to answer; pass --yes")
             raise typer.Exit(ExitStatus.USAGE)
         print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
         if sys.stdin.readline().strip().lower() not in {"y", "yes"}:

@@ -90,10 +90,7 @@ def stats(  # noqa: PLR0913 - the command's options
 
 def _clear(shell: Shell, ledger: Ledger, *, yes: bool) -> None:
     if not yes:
-        shell.ask(
-            f"Forget all that {ledger.path} has?",
-            otherwise="clearing asks first, and nobody is there to answer; pass --yes",
-        )
+        shell.ask(f"Forget all that {ledger.path} has?")
     ledger.clear()
     if shell.json:
         shell.put_json({"cleared": str(ledger.path)})

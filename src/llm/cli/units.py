@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final
 
@@ -49,7 +50,13 @@ def dollars_of(number: float | None) -> str:
         return "-"
     if not number or number >= 1:
         return f"${number:,.2f}"
-    return f"${number:.4f}" if number >= 0.001 else f"${number:.2g}"  # noqa: PLR2004 - a tenth of a cent
+    digits = max(4, 1 - math.floor(math.log10(number)))
+    return f"${number:.{digits}f}"
+
+
+def count_of(number: int, noun: str) -> str:
+    """Return a number with its noun, such as `1 row` and `2,000 rows`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def span_of(seconds: float) -> str:
