@@ -293,10 +293,17 @@ class Ended:
 
 
 _FORKING = """
-import json, os, sys, traceback
-import aiohttp, pydantic, rich.live, rich.table, sqlite3
-import llm.__main__, llm.cli.main, llm.cli.running, llm.cli.foretelling, llm.core.config, llm.runtime, llm.providers
+import asyncio, encodings.idna, gc, json, os, sqlite3, sys, traceback
+import llm.__main__, llm.cli.main, llm.cli.running, llm.cli.foretelling
 
+async def warm():
+    provider = {"base_url": "http://127.0.0.1:9/v1", "api_keys": ["k"], "models": ["gpt-4o-mini"]}
+    async with llm.LLMManager.open({"providers": {"openai": provider}}) as manager:
+        await manager.get_client().count_tokens("Hi")
+        await manager.health_check()
+
+asyncio.run(warm())  # what is loaded late is loaded once; no thread is left that a child would lack
+gc.freeze()
 for line in open(0, "rb", buffering=0, closefd=False):
     asked = json.loads(line)
     child = os.fork()
@@ -333,7 +340,7 @@ class Forking:
         """Load the modules once."""
         kept = {name: value for name, value in os.environ.items() if name.startswith("PATH")}
         self.environ = kept | {"PYTHONPATH": str(root / "src"), "PYTHONUTF8": "1", "COLUMNS": "200"}
-        command = [sys.executable, "-W", "error", "-c", _FORKING]
+        command = [sys.executable, "-c", _FORKING]
         self._parent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self.environ)  # noqa: S603 - our own program
 
     def __call__(

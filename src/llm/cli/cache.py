@@ -191,10 +191,7 @@ def clear(
 
     number = with_store(shell, _entries)
     if not yes:
-        shell.ask(
-            f"Remove {count_of(number, 'answer')}?",
-            otherwise="clearing asks first, and nobody is there to answer; pass --yes",
-        )
+        shell.ask(f"Remove {count_of(number, 'answer')}?")
     with_store(shell, lambda store: store.clear())
     _tell(shell, "removed", number)
 

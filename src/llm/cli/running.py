@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from llm.batch.journal import errors_beside
 from llm.batch.run import run_file
@@ -22,6 +22,8 @@ from .signals import Signals
 from .units import count_of, dollars_of, span_of
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from .job import Job
     from .shell import Shell
 
@@ -56,7 +58,8 @@ async def run(job: Job) -> int:
         except OSError as error:
             if not tally.rows:
                 raise
-            status, why = ExitStatus.FAILED, f"{error.filename or output} cannot be written: {error.strerror or error}"
+            said, _, _ = (error.strerror or str(error)).partition("; ")  # what follows is said below
+            status, why = ExitStatus.FAILED, said if error.filename is None else f"{error.filename}: {said}"
         unanswered = await asyncio.to_thread(_lines, errors)
         ended = _Ended(tally.summary(), output, errors, unanswered, why)
         ended.tell(job.shell)
@@ -73,7 +76,7 @@ async def _run(job: Job, errors: Path, tally: Tally, hears: _Hears, idle: Idle) 
         LLMManager.open(job.shell.config) as manager,
         Counting(job.shell, "batch", manager.get_status),
         idle,
-        show(hears, quiet=job.shell.quiet),
+        hears,
     ):
         await run_file(
             manager,
@@ -92,7 +95,7 @@ async def _run(job: Job, errors: Path, tally: Tally, hears: _Hears, idle: Idle) 
 
 
 class _Hears(ProgressTracker):
-    """Says, once, how much earlier runs have done.
+    """Says, once, how much earlier runs have done, and is shown from then on.
 
     Attributes:
         rows: Rows of the input, where they were counted before.
@@ -102,15 +105,29 @@ class _Hears(ProgressTracker):
         super().__init__()
         self.rows: int | None = None
         self._shell = shell
-        self._said = False
+        self._shown = AsyncExitStack()
+        self._begun = False
 
     def begin(self, total: int | None, skipped: int = 0) -> None:
-        """Say it."""
+        """Say it, and begin to show; a run that could not begin is told of by its error alone."""
         super().begin(self.rows if total is None else total, skipped)
-        if skipped and not self._said:
-            self._said = True
+        if self._begun:
+            return
+        self._begun = True
+        if skipped:
             of = f"{skipped:,} rows" if self.rows is None else f"{skipped:,} of {count_of(self.rows, 'row')}"
             self._shell.remark(f"{of} done already")
+        self._shown.push_async_exit(show(self, quiet=self._shell.quiet).__enter__())
+
+    async def __aenter__(self) -> Self:
+        """Have what it shows end with the block."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Show the last state."""
+        await self._shown.aclose()
 
 
 @dataclass(frozen=True, slots=True)
