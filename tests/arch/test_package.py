@@ -36,6 +36,7 @@ EXTRAS = {
     "middleware/tracing": "otel",
     "telemetry/prometheus": "prometheus",
     "batch/ray": "ray",
+    "batch/parquet": "parquet",
 }
 BY_THE_CALLER = {"testing/plugin.py": {"pytest"}}  # pytest itself loads that module
 

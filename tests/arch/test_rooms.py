@@ -24,7 +24,6 @@ MOST_LINES = 400
 # The contracts name these modules before they are written; what stands here and exists by now can go.
 PLANNED = {
     "llm.gateway",
-    "llm.sync",
     "llm.core.structured",
 }
 

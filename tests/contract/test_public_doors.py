@@ -80,6 +80,16 @@ OF_OUR_OWN = [
 
 DOORS = {
     "llm": sorted([*FRONT_DOOR, *OF_OUR_OWN]),
+    "llm.batch": [
+        "RequestBatch",
+        "RequestManager",
+        "ResponseWrapper",
+        "Summary",
+        "Tally",
+        "count_records",
+        "read_table",
+        "run_file",
+    ],
     "llm.middleware": [
         "CacheMiddleware",
         "LoggingMiddleware",
@@ -90,11 +100,8 @@ DOORS = {
     "llm.cache": ["CacheBackend", "DiskCache", "InMemoryCache", "RedisCache", "compute_request_hash"],
     "llm.providers": ["Flavor", "OpenAICompatible", "SERVERS", "Server", "Way", "shaped"],
     "llm.progress": ["Progress", "ProgressTracker", "show"],
+    "llm.sync": ["LLMClient", "LLMManager", "close_llm_manager", "get_llm_manager"],
     "llm.testing": ["FakeClock", "FakeProvider", "Fault", "MockUpstream", "RecordingMiddleware"],
-}
-NOT_YET = {
-    "llm.batch": {"RequestBatch": 8, "RequestManager": 8, "ResponseWrapper": 8},
-    "llm.sync": {"get_llm_manager": 8, "close_llm_manager": 8, "LLMManager": 8, "LLMClient": 8},
 }
 
 
@@ -122,26 +129,6 @@ def test_each_public_name_has_a_docstring(door: str) -> None:
 
 def test_the_local_provider_has_its_engine(named: Callable[[str], Any]) -> None:
     assert isinstance(named("llm.providers.local:InferenceEngine"), type)
-
-
-@pytest.mark.parametrize(
-    ("door", "name"),
-    [
-        pytest.param(door, name, marks=pytest.mark.planned(f"issue {issue}"))
-        for door, names in NOT_YET.items()
-        for name, issue in names.items()
-    ],
-)
-def test_a_planned_name_of_a_door(door: str, name: str) -> None:
-    module = import_module(door)
-    assert name in module.__all__
-    assert getattr(module, name).__doc__
-
-
-@pytest.mark.planned("issue 8")
-@pytest.mark.parametrize("door", ["llm.batch", "llm.sync"])
-def test_a_planned_door_is_exact(door: str) -> None:
-    assert sorted(import_module(door).__all__) == sorted(NOT_YET[door])
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error_that_says_so() -> None:

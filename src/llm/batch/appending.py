@@ -28,15 +28,23 @@ class Tail:
         failure: Why nothing more can be added; None while it can.
     """
 
-    def __init__(self, claimed: Claim, sync: Callable[[int], None] = os.fsync) -> None:
+    def __init__(
+        self,
+        claimed: Claim,
+        *,
+        write: Callable[[int, Sequence[bytes | memoryview]], int] = os.writev,
+        sync: Callable[[int], None] = os.fsync,
+    ) -> None:
         """Add nothing yet.
 
         Args:
             claimed: The file.
+            write: Hands a descriptor's system bytes, and returns how many it took.
             sync: What has a descriptor's file on the disk.
         """
         self.failure: OSError | None = None
         self._claimed = claimed
+        self._write = write
         self._sync = sync
         self._written = False
 
@@ -51,7 +59,7 @@ class Tail:
         end, rest, whole = self._claimed.size, deque[bytes | memoryview](lines), 0
         try:
             while rest:
-                sent = os.writev(self._claimed.descriptor, list(islice(rest, _MOST)))
+                sent = self._write(self._claimed.descriptor, list(islice(rest, _MOST)))
                 while rest and sent >= len(rest[0]):
                     sent -= len(rest.popleft())
                     end += len(lines[whole])

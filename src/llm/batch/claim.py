@@ -116,6 +116,7 @@ class Replacement:
             OSError: The folder cannot be written to, or the disk is full.
         """
         self._old = old
+        self._committed = False
         self._name = _new(old.path)
         self._descriptor = os.open(self._name, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
         self._file = os.fdopen(self._descriptor, "ab", buffering=_PIECE, closefd=False)
@@ -140,12 +141,15 @@ class Replacement:
         with suppress(OSError):  # where there are no locks, the claim has told so
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.replace(self._name, self._old.path)  # noqa: PTH105 - a text
+        self._committed = True
         os.close(self._old.descriptor)
         self._old.descriptor = self._descriptor
-        sync_folder(self._old.path)
+        _sync_folder(self._old.path)
 
     def discard(self) -> None:
-        """Remove it; the old one stays as it is."""
+        """Remove it, unless it took the old one's place, which else stays as it is."""
+        if self._committed:
+            return
         with suppress(OSError):
             self._file.close()
         os.close(self._descriptor)
@@ -153,7 +157,7 @@ class Replacement:
             os.unlink(self._name)  # noqa: PTH108 - a text
 
 
-def sync_folder(path: str) -> None:
+def _sync_folder(path: str) -> None:
     """Have the folder of a file on the disk, where its system can do that."""
     with suppress(OSError):
         folder = os.open(os.path.dirname(path), os.O_RDONLY)  # noqa: PTH120 - a text

@@ -78,18 +78,22 @@ def error_line(row: Row | BadRow, error: LLMException | None = None) -> bytes:
     What a provider refused has a `response` with its status and an error's body; any other failure has an `error`
     instead, a bad row's with its `line` in the input, or None.
     """
-    response = told = None
+    name = _name(row)
     if isinstance(row, BadRow):
-        told = {"code": row.code, "message": row.message, "line": row.line}
-    elif error is not None:
-        wire = wire_for(error)
-        if error.attempts and error.status is not None:
-            status = error.status if error.status >= _FAILURES else wire.status
-            body = openai_write.write_error(str(error), wire.type, wire.code)
-            response = {"status_code": status, "request_id": error.request_id or _name(row), "body": body}
-        else:
-            told = {"code": wire.code or wire.type, "message": str(error)}
-    return _line({"id": _name(row), "custom_id": row.custom_id, "response": response, "error": told})
+        said = {"response": None, "error": {"code": row.code, "message": row.message, "line": row.line}}
+    else:
+        said = _failure(name, cast("LLMException", error))
+    return _line({"id": name, "custom_id": row.custom_id, **said})
+
+
+def _failure(name: str, error: LLMException) -> dict[str, Any]:
+    wire = wire_for(error)
+    if not error.attempts or error.status is None:
+        return {"response": None, "error": {"code": wire.code or wire.type, "message": str(error)}}
+    status = error.status if error.status >= _FAILURES else wire.status
+    body = openai_write.write_error(str(error), wire.type, wire.code)
+    answer = {"status_code": status, "request_id": error.request_id or name, "body": body}
+    return {"response": answer, "error": None}
 
 
 def _name(row: Row | BadRow) -> str:

@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 
 from llm.core.embedding import joined
 from llm.core.exceptions import LLMException, LLMInvalidRequestError
@@ -131,9 +131,11 @@ class Workers:
         self._tracker.running(self._running)
 
     async def _take(self, rows: _Rows) -> None:
-        while self._reason is None and (row := await rows.next()) is not None:
+        # A provider, or a layer, may have swallowed the cancellation.
+        cancelled = cast("asyncio.Task[None]", asyncio.current_task()).cancelling
+        while self._reason is None and not cancelled() and (row := await rows.next()) is not None:
             wrapper = _refused(row) if isinstance(row, BadRow) else await self._answered(row)
-            if wrapper is None:
+            if wrapper is None or (wrapper.response is None and cancelled()):
                 return
             await self._deliver(row, wrapper)
             response = wrapper.response

@@ -14,6 +14,8 @@ _DIGEST: Final = 11  # bytes
 _SLOT: Final = _DIGEST + 1  # the digest, then the marks
 _SLOTS: Final = 512  # of the smallest shard
 _SHARDS: Final = 16  # to begin with
+_PATH_END: Final = 7  # where its last byte is in a digest
+_HEADS: Final = Struct(f">I{_SLOT - 4}x")
 
 _parts: Callable[[bytes], tuple[int, int]] = Struct(">II").unpack_from  # of a digest: where in its shard; which shard
 
@@ -29,9 +31,13 @@ class IdIndex:
     name stays the same, and nobody waits for more than one split, about a millisecond.
     """
 
-    def __init__(self) -> None:
-        """Begin empty, in 150 KB."""
-        self._digest = digester(_DIGEST)
+    def __init__(self, digest: Callable[[str | int], bytes] | None = None) -> None:
+        """Begin empty, in 150 KB.
+
+        Args:
+            digest: What makes 11 bytes of a name; a keyed hash of its own by default.
+        """
+        self._digest = digest or digester(_DIGEST)
         self._count = 0
         self._mask = _SHARDS - 1  # so many shards but one are in the list, some of them several times
         depth = self._mask.bit_length()
@@ -48,14 +54,15 @@ class IdIndex:
         head, path = _parts(digest)
         while True:
             shard = self._shards[path & self._mask]
-            at = shard.find(digest, head)
-            if before := shard.table[at + _DIGEST]:
-                shard.table[at + _DIGEST] = before | marks
+            at, table = shard.find(digest, head), shard.table
+            if before := table[at + _DIGEST]:
+                table[at + _DIGEST] = before | marks
                 return before
             if shard.used < shard.limit:
                 break
             self._split(shard, path)
-        shard.table[at : at + _SLOT] = b"%b%c" % (digest, marks)
+        table[at : at + _DIGEST] = digest
+        table[at + _DIGEST] = marks
         shard.used += 1
         self._count += 1
         return 0
@@ -80,10 +87,12 @@ class IdIndex:
         if bit > self._mask:
             self._shards *= 2
             self._mask = self._mask * 2 + 1
-        halves = (_Shard(shard.slots, shard.depth + 1), _Shard(shard.slots, shard.depth + 1))
+        byte, its_bit = _PATH_END - shard.depth // 8, 1 << shard.depth % 8
         entries = shard.entries()
-        for number, half in enumerate(halves):
-            half.fill([entry for entry in entries if (_parts(entry)[1] & bit != 0) == number])
+        halves = (
+            _Shard(shard.slots, shard.depth + 1, [entry for entry in entries if not entry[byte] & its_bit]),
+            _Shard(shard.slots, shard.depth + 1, [entry for entry in entries if entry[byte] & its_bit]),
+        )
         for place in range(path & (bit - 1), len(self._shards), bit):
             self._shards[place] = halves[place & bit != 0]
 
@@ -91,24 +100,23 @@ class IdIndex:
 class _Shard(Slots):
     __slots__ = ("depth", "limit", "used")
 
-    def __init__(self, slots: int, depth: int) -> None:
+    def __init__(self, slots: int, depth: int, entries: Sequence[bytes] = ()) -> None:
+        """Take entries in the order of their homes."""
         super().__init__(slots, _SLOT)
         self.limit = slots * 7 // 8
-        self.used = 0
+        self.used = len(entries)
         self.depth = depth  # how many bits of a path lead here
+        at = 0
+        for entry, (head,) in zip(entries, _HEADS.iter_unpack(b"".join(entries)), strict=True):
+            home = (head * slots >> 32) * _SLOT
+            if home > at:
+                at = home
+            elif at == len(self.table):
+                self.extend()
+            self.table[at : at + _SLOT] = entry
+            at += _SLOT
 
     def entries(self) -> list[bytes]:
         """Return what the slots hold, in the order of their homes."""
         table = bytes(self.table)
-        return sorted(table[at : at + _SLOT] for at in range(0, len(table), _SLOT) if table[at + _DIGEST])
-
-    def fill(self, entries: Sequence[bytes]) -> None:
-        """Take entries, in the order of their homes, into an empty table."""
-        at = 0
-        for entry in entries:
-            at = max(at, (_parts(entry)[0] * self.slots >> 32) * _SLOT)
-            if at == len(self.table):
-                self.extend()
-            self.table[at : at + _SLOT] = entry
-            at += _SLOT
-        self.used = len(entries)
+        return sorted([table[at : at + _SLOT] for at in range(0, len(table), _SLOT) if table[at + _DIGEST]])

@@ -216,16 +216,11 @@ class Journal:
             self._tell(self._ended)
 
     def _tell(self, future: asyncio.Future[None], error: BaseException | None = None) -> None:
-        def settle() -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
-
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(settle)
+            if error is None:
+                self._loop.call_soon_threadsafe(future.set_result, None)
+            else:
+                self._loop.call_soon_threadsafe(future.set_exception, error)
 
     def _open(self, claims: list[Claim]) -> None:
         claims.append(claim(self._output))

@@ -5,32 +5,28 @@ Source: https://platform.openai.com/docs/guides/batch#1-prepare-your-batch-file
 
 from __future__ import annotations
 
-import json
+import io
+import os
+from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
-
-import orjson
+from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias, cast
 
 from .apart import apart
+from .lines import BLANK, MAX_ROW_BYTES, read_line
 from .source import DAMAGED, head_of, name_of, opened
-from .values import CHAT, EMBEDDINGS, RESPONSES, BadRow, Row
+from .values import BadRow
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
-    from typing import BinaryIO
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 
     from .source import Source
-
-MAX_ROW_BYTES: Final = 64 * 1024 * 1024
-"""A longer line is a bad row, and is not held in memory."""
+    from .values import Row
 
 _BLOCK: Final = 256 * 1024
 _PORTION: Final = 256
-_BLANK: Final = b" \t\r"
-_BOM: Final = b"\xef\xbb\xbf"
 
-# Azure's own paths have no version.
-_URLS: Final = {path: url for url in (CHAT, EMBEDDINGS, RESPONSES) for path in (url, url.removeprefix("/v1"))}
+Lines: TypeAlias = "str | os.PathLike[str] | BinaryIO | bytes | Iterable[str | bytes]"
+"""A path, a file opened for bytes, what such a file holds, or its lines."""
 
 
 async def read_rows(
@@ -100,37 +96,24 @@ def rows_in(
         yield [BadRow(order, number + 1, None, "damaged_file", said)]
 
 
-def read_line(line: bytes | None, order: int, number: int, max_row_bytes: int = MAX_ROW_BYTES) -> Row | BadRow | None:
-    """Return what a line holds, None for a blank one.
+def each_row(source: Lines) -> Iterator[Row | BadRow]:
+    """Yield the rows of a file, of what one holds, or of lines; blocks.
 
-    Args:
-        line: The line, with or without its end; None for one that was too long to be held.
-        order: The row's place, from 0.
-        number: The line's number, from 1.
-        max_row_bytes: A longer line is a bad row.
+    Raises:
+        LLMConfigurationError: The file cannot be read.
     """
-    if line is None or len(line) > max_row_bytes:
-        said = f"is longer than {max_row_bytes} bytes; make it shorter, or allow more (max_row_bytes)"
-        return _bad(order, number, "row_too_large", said)
-    try:
-        fields = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
-        return _unread(line, order, number, error)
-    if type(fields) is not dict:
-        return _bad(order, number, "invalid_json", "is JSON but no object; write one JSON object on each line")
-    given = cast("dict[str, Any]", fields)
-    custom_id, url, body = given.get("custom_id"), given.get("url"), given.get("body")
-    if type(custom_id) is str and custom_id and given.get("method") == "POST" and type(url) is str:
-        known = _URLS.get(url)
-        if known is not None and type(body) is dict:
-            return Row(order, custom_id, known, cast("dict[str, Any]", body), number)
-    return _refused(given, order, number)
-
-
-def write_line(row: Row) -> str:
-    """Return the line of a row with its newline, byte for byte as `json.dumps` writes it, and so in ASCII."""
-    fields = {"custom_id": row.custom_id, "method": "POST", "url": row.url, "body": row.body}
-    return json.dumps(fields, allow_nan=False) + "\n"
+    given: object = source
+    if isinstance(given, Iterable) and not isinstance(given, (str, bytes, os.PathLike, io.IOBase)):
+        for order, line in enumerate(cast("Iterable[str | bytes]", given)):
+            held = line.encode(errors="replace") if isinstance(line, str) else line
+            read = read_line(held.removesuffix(b"\n"), order, order + 1)
+            if read is not None:
+                yield read
+        return
+    file = io.BytesIO(given) if isinstance(given, bytes) else cast("str | os.PathLike[str] | BinaryIO", given)
+    with opened(file) as open_file:
+        for portion in rows_in(open_file, name_of(file)):
+            yield from portion
 
 
 def _blocks(file: BinaryIO) -> Iterator[bytes]:
@@ -171,47 +154,10 @@ def _counts(source: Source) -> Generator[int, None, None]:
             head_of(file, name_of(source))
             for block in _blocks(file):
                 first, *others = block.split(b"\n")
-                begun = begun or bool(first.strip(_BLANK))
+                begun = begun or bool(first.strip(BLANK))
                 if others:
-                    total += begun + sum([1 for line in others[:-1] if line.strip(_BLANK)])
-                    begun = bool(others[-1].strip(_BLANK))
+                    total += begun + sum([1 for line in others[:-1] if line.strip(BLANK)])
+                    begun = bool(others[-1].strip(BLANK))
                 yield total + begun
         except DAMAGED:
             yield total + 1
-
-
-def _unread(line: bytes, order: int, number: int, error: orjson.JSONDecodeError) -> Row | BadRow | None:
-    if not line.strip(_BLANK):
-        return None
-    if line.startswith(_BOM):  # files were put one behind the other
-        return read_line(line.removeprefix(_BOM), order, number)
-    try:
-        line.decode()
-    except UnicodeDecodeError as fault:
-        return _bad(
-            order, number, "invalid_utf8", f"is not UTF-8 at its byte {fault.start + 1}; save the file as UTF-8"
-        )
-    said = f"is no JSON: {error.msg}, at its character {error.pos + 1}; write one JSON object on each line"
-    return _bad(order, number, "invalid_json", said)
-
-
-def _refused(fields: dict[str, Any], order: int, number: int) -> BadRow:
-    """Return what is wrong with a line that is an object; its values stay out, for they may be content."""
-    custom_id: object = fields.get("custom_id")
-    known = custom_id if isinstance(custom_id, str) and custom_id else None
-    if known is None:
-        absent = custom_id is None or custom_id == ""
-        code = "missing_custom_id" if absent else "invalid_custom_id"
-        said = "has no custom_id" if absent else "has a custom_id that is no text"
-        return _bad(order, number, code, f"{said}; give each row a text of its own")
-    if fields.get("method") != "POST":
-        return _bad(order, number, "invalid_method", 'has another method than "POST"; write that', known)
-    url: object = fields.get("url")
-    if not isinstance(url, str) or url not in _URLS:
-        said = f"has a url that is none of {CHAT}, {EMBEDDINGS} and {RESPONSES}; write one of these"
-        return _bad(order, number, "invalid_url", said, known)
-    return _bad(order, number, "invalid_body", "has no body that is an object; put the request there", known)
-
-
-def _bad(order: int, number: int, code: str, said: str, custom_id: str | None = None) -> BadRow:
-    return BadRow(order, number, custom_id, code, f"line {number} {said}")

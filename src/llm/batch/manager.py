@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing, suppress
 from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
+from llm.core.exceptions import LLMInvalidRequestError
 from llm.core.stats import TokenStats
 from llm.progress import ProgressTracker, show
 from llm.sync import portal
@@ -25,9 +26,9 @@ from .values import BadRow, ResponseWrapper, Row
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
-    from contextlib import AbstractContextManager
 
     from llm.core.manager import LLMManager
+    from llm.progress.show import Show
     from llm.sync import LLMManager as BlockingManager
 
     from .run import Portions
@@ -62,9 +63,13 @@ class RequestManager:
             patience: Seconds without one answer after which a provider in trouble is given up.
 
         Raises:
-            LLMInvalidRequestError: A number is out of range.
+            LLMInvalidRequestError: A number is out of range, or `progress` is something else.
         """
         check_range(concurrency, patience)
+        if not _is_progress(progress):
+            raise LLMInvalidRequestError(
+                f"progress is a {type(progress).__name__}; pass True, False or a ProgressTracker"
+            )
         self._manager = manager
         self._concurrency = concurrency
         self._progress = progress
@@ -110,7 +115,7 @@ class RequestManager:
             LLMPoolExhaustedError: The manager is closed.
         """
         tracker = self._tracker()
-        with self._shown(tracker):
+        async with self._shown(tracker):
             return await self._all(batch, tracker)
 
     async def stream(self, batch: RequestBatch | Source) -> AsyncGenerator[ResponseWrapper, None]:
@@ -134,7 +139,7 @@ class RequestManager:
             await room.acquire()
             ended.put_nowait(wrapper)
 
-        with self._shown(tracker):
+        async with self._shown(tracker):
             task = asyncio.create_task(self._take(batch, tracker, deliver))
             task.add_done_callback(lambda _: ended.put_nowait(None))
             try:
@@ -145,6 +150,8 @@ class RequestManager:
             finally:
                 task.cancel()
                 await asyncio.wait([task])
+                with suppress(asyncio.CancelledError):
+                    task.exception()  # which nobody waits for any more
 
     async def _all(self, batch: RequestBatch | Source, tracker: ProgressTracker) -> list[ResponseWrapper]:
         found: list[ResponseWrapper] = []
@@ -193,8 +200,12 @@ class RequestManager:
     def _tracker(self) -> ProgressTracker:
         return ProgressTracker() if isinstance(self._progress, bool) else self._progress
 
-    def _shown(self, tracker: ProgressTracker) -> AbstractContextManager[object]:
-        return show(tracker) if self._progress is True else nullcontext()
+    def _shown(self, tracker: ProgressTracker) -> Show:
+        return show(tracker, quiet=self._progress is not True)
+
+
+def _is_progress(value: object) -> bool:
+    return isinstance(value, (bool, ProgressTracker))
 
 
 async def _portions(batch: RequestBatch | Source) -> Portions:

@@ -144,8 +144,7 @@ class _File:
                 if self._slots.table[at + _SLOT - 1] != _TAKEN or self._start(at) != start:
                     self._copy(start)
         self._old.close()
-        new, self._new = self._new, None
-        new.commit()
+        self._new.commit()
 
     def close(self) -> None:
         self._old.close()

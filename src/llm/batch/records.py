@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from llm.core.exceptions import LLMConfigurationError
 
-from .jsonl import MAX_ROW_BYTES
 from .source import DAMAGED
 
 if TYPE_CHECKING:
@@ -35,18 +34,23 @@ class Record(NamedTuple):
 _DELIMITERS: Final = ",;\t"
 
 
-def csv_records(file: BinaryIO, name: str) -> tuple[Sequence[str], Iterator[Record]]:
+def csv_records(file: BinaryIO, name: str, max_line_bytes: int) -> tuple[Sequence[str], Iterator[Record]]:
     """Return the columns of the first line, and the records after it.
+
+    Args:
+        file: Where to read.
+        name: What to call it in messages.
+        max_line_bytes: A longer line is a fault, and is not held in memory.
 
     Raises:
         LLMConfigurationError: There is no first line. Reading the records raises it where the disk fails.
     """
-    lines = _Lines(file)
+    lines = _Lines(file, max_line_bytes)
     try:
         first = next(lines, "")
         delimiter = max(_DELIMITERS, key=lambda one: sum(map(len, csv.reader([first], delimiter=one))))
         # The limit is the process's: never set lower.
-        csv.field_size_limit(max(csv.field_size_limit(), MAX_ROW_BYTES))
+        csv.field_size_limit(max(csv.field_size_limit(), max_line_bytes))
         reader = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
         columns = next(reader, None)
     except (csv.Error, _TooLongError, *DAMAGED) as error:
@@ -86,20 +90,21 @@ class _TooLongError(Exception):
 class _Lines:
     """The lines of a file as text, each with its end; what is no UTF-8 stays in it as halves of characters."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, most: int) -> None:
         self._file = file
+        self._most = most
         self.number = 0
 
     def __iter__(self) -> _Lines:
         return self
 
     def __next__(self) -> str:
-        line = self._file.readline(MAX_ROW_BYTES)
+        line = self._file.readline(self._most)
         if not line:
             raise StopIteration
         self.number += 1
-        if len(line) == MAX_ROW_BYTES and not line.endswith(b"\n"):
+        if len(line) == self._most and not line.endswith(b"\n"):
             while line and not line.endswith(b"\n"):
-                line = self._file.readline(MAX_ROW_BYTES)
-            raise _TooLongError(f"it is longer than {MAX_ROW_BYTES} bytes")
+                line = self._file.readline(self._most)
+            raise _TooLongError(f"it is longer than {self._most} bytes")
         return line.decode("utf-8-sig" if self.number == 1 else "utf-8", "surrogateescape")

@@ -6,26 +6,24 @@ import gzip
 import io
 import itertools
 import os
-from collections.abc import Iterable
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, BinaryIO, Final, TypeAlias, cast, overload
+from typing import IO, TYPE_CHECKING, Final, cast, overload
 
 from llm.core.exceptions import LLMInvalidRequestError
 
 from .creating import Chat, Embeddings, Responses
 from .dialect import request_of
-from .jsonl import read_line, rows_in, write_line
+from .jsonl import each_row
+from .lines import write_line
 from .plain import as_json
-from .source import name_of, opened
 from .values import BadRow, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-Lines: TypeAlias = "str | os.PathLike[str] | BinaryIO | bytes | Iterable[str | bytes]"
-"""A path, a file opened for bytes, what such a file holds, or its lines."""
+    from .jsonl import Lines
 
 _SHOWN: Final = 10
 _batches: Final = itertools.count(1)
@@ -180,7 +178,7 @@ class RequestBatch:
         """
         batch = cls()
         wrong: list[str] = []
-        for row in _read(source):
+        for row in each_row(source):
             if isinstance(row, BadRow):
                 wrong.append(row.message)
             elif row.custom_id in batch._ids:
@@ -191,21 +189,6 @@ class RequestBatch:
             between = "\n  "
             raise LLMInvalidRequestError(f"these lines are no requests:\n  {_listed(wrong, between)}")
         return batch
-
-
-def _read(source: Lines) -> Iterator[Row | BadRow]:
-    given: object = source
-    if isinstance(given, Iterable) and not isinstance(given, (str, bytes, os.PathLike, io.IOBase)):
-        for order, line in enumerate(cast("Iterable[str | bytes]", given)):
-            held = line.encode(errors="replace") if isinstance(line, str) else line
-            read = read_line(held.removesuffix(b"\n"), order, order + 1)
-            if read is not None:
-                yield read
-        return
-    file = io.BytesIO(given) if isinstance(given, bytes) else cast("str | os.PathLike[str] | BinaryIO", given)
-    with opened(file) as open_file:
-        for portion in rows_in(open_file, name_of(file)):
-            yield from portion
 
 
 def _listed(told: Sequence[str], between: str = ", ") -> str:

@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeGuard, cast
 
 from llm.core.exceptions import LLMConfigurationError, LLMInvalidRequestError
 from llm.progress import ProgressTracker
@@ -26,6 +26,7 @@ from .values import BadRow, Row
 if TYPE_CHECKING:
     from llm.core.client import LLMClient
     from llm.core.manager import LLMManager
+    from llm.core.types import EmbeddingResponse, LLMResponse
     from llm.utils.clock import Clock
 
     from .values import ResponseWrapper
@@ -166,14 +167,15 @@ class _Keeping:
 
     async def __call__(self, row: Row | BadRow, wrapper: ResponseWrapper) -> None:
         """Write the row's line, and count the row."""
-        journal, response = self._journal, wrapper.response
+        journal, error = self._journal, wrapper.error
         try:
             if isinstance(row, BadRow):
                 await journal.error(error_line(row))
-            elif response is not None:
+            elif error is not None:
+                await journal.error(error_line(row, error))
+            else:
+                response = cast("LLMResponse | EmbeddingResponse", wrapper.response)
                 await journal.answer(answer_line(row, response, created=int(self._clock.wall())))
-            elif wrapper.error is not None:
-                await journal.error(error_line(row, wrapper.error))
         except asyncio.CancelledError:  # the journal writes it all the same
             self._tally.finished(wrapper, kind_of(row, wrapper), self._clock.now())
             raise

@@ -15,7 +15,7 @@ from .claim import Claim, Replacement
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-_MOST: Final = 1 << 28  # bytes of a line; what is longer is no result
+_MOST: Final = 1 << 28  # bytes
 _BUFFER: Final = 1 << 20  # bytes
 _NOTHING: Final = b"\0 \t\r\n"  # a file system may leave blocks of zeros where power was lost
 
@@ -51,7 +51,9 @@ class Sifted:
     aside: str | None = None
 
 
-def sift(claimed: Claim, judge: Callable[[bytes], Verdict], stopped: Callable[[], bool]) -> Sifted:
+def sift(
+    claimed: Claim, judge: Callable[[bytes], Verdict], stopped: Callable[[], bool], *, most: int = _MOST
+) -> Sifted:
     """Read a file's lines and let it hold those alone that are to stay, each with its newline.
 
     At any moment the file is as it was or as it is to be. Lines that are no results are moved to a file beside it,
@@ -61,6 +63,7 @@ def sift(claimed: Claim, judge: Callable[[bytes], Verdict], stopped: Callable[[]
         claimed: The file.
         judge: Says of a line what becomes of it; asked once, in the order of the file.
         stopped: Whether to give up; asked at each line.
+        most: Bytes of a line; what is longer is no result.
 
     Raises:
         InterruptedError: It was to give up; the file is as it was.
@@ -69,9 +72,9 @@ def sift(claimed: Claim, judge: Callable[[bytes], Verdict], stopped: Callable[[]
     """
     work = _Work(claimed)
     try:
-        for start, line, whole in _lines(claimed):
+        for start, line, whole in _lines(claimed, most):
             _go_on(stopped)
-            work.take(start, line, _verdict(line, judge if whole else _foreign, work.found))
+            work.take(start, line, _verdict(line, judge if whole else _foreign, work.found, most))
         work.finish()
     except BaseException:
         work.give_up()
@@ -84,12 +87,12 @@ def _go_on(stopped: Callable[[], bool]) -> None:
         raise InterruptedError("reading back was given up")
 
 
-def _verdict(line: bytes, judge: Callable[[bytes], Verdict], found: Sifted) -> Verdict:
+def _verdict(line: bytes, judge: Callable[[bytes], Verdict], found: Sifted, most: int) -> Verdict:
     if not line.strip(_NOTHING):
         found.damaged += b"\0" in line
         return Verdict.DROP
     verdict = judge(line)
-    if verdict is Verdict.FOREIGN and not line.endswith(b"\n") and line.startswith(b"{") and len(line) < _MOST:
+    if verdict is Verdict.FOREIGN and not line.endswith(b"\n") and line.startswith(b"{") and len(line) < most:
         found.torn = True
         return Verdict.DROP
     return verdict
@@ -99,12 +102,12 @@ def _foreign(_: bytes) -> Verdict:
     return Verdict.FOREIGN
 
 
-def _lines(claimed: Claim) -> Generator[tuple[int, bytes, bool]]:
+def _lines(claimed: Claim, most: int) -> Generator[tuple[int, bytes, bool]]:
     """Where each line begins, the line, and whether it is one: of what is too long, only the first piece passes."""
     start, whole = 0, True
     with open(claimed.descriptor, "rb", buffering=_BUFFER, closefd=False) as file:
         file.seek(0)
-        while line := file.readline(_MOST):
+        while line := file.readline(most):
             yield start, line, whole
             start += len(line)
             whole = line.endswith(b"\n")

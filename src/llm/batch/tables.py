@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from llm.core.exceptions import LLMConfigurationError
 
 from .apart import apart
+from .lines import MAX_ROW_BYTES
 from .parquet import MAGIC, parquet_records
 from .records import csv_records
 from .source import DAMAGED, head_of, name_of, opened
@@ -36,6 +37,7 @@ def read_table(  # noqa: PLR0913 - what a request is made of
     model: str | None = None,
     url: str = CHAT,
     options: Mapping[str, Any] | None = None,
+    max_row_bytes: int = MAX_ROW_BYTES,
 ) -> AsyncGenerator[Sequence[Row | BadRow], None]:
     """Return the rows of a table, in portions of at most 256, read in a thread; memory stays flat.
 
@@ -50,13 +52,14 @@ def read_table(  # noqa: PLR0913 - what a request is made of
         model: The model; None: the one that the batch is run with.
         url: How to ask; the prompt is the text of an embedding's row.
         options: More fields for each body, such as `{"max_tokens": 100}`.
+        max_row_bytes: A longer line of CSV is a `BadRow`.
 
     Raises:
         LLMConfigurationError: A template is none. Reading raises it where the table cannot be read, or has not the
             columns; lists those it has.
     """
     maker = RowMaker(prompt=prompt, system=system, id_column=id_column, model=model, url=url, options=options)
-    return apart(partial(_portions, source, maker))
+    return apart(partial(_portions, source, maker, max_row_bytes))
 
 
 async def count_records(source: Source) -> int:
@@ -71,12 +74,12 @@ async def count_records(source: Source) -> int:
     return total
 
 
-def _portions(source: Source, maker: RowMaker) -> Generator[list[Row | BadRow], None, None]:
+def _portions(source: Source, maker: RowMaker, max_row_bytes: int) -> Generator[list[Row | BadRow], None, None]:
     name = name_of(source)
     portion: list[Row | BadRow] = []
     size = 0
     with opened(source) as file:
-        columns, records = _records(file, name, maker.columns)
+        columns, records = _records(file, name, maker.columns, max_row_bytes)
         maker.check(name, columns)
         for order, record in enumerate(records):
             portion.append(maker.row(order, record))
@@ -91,15 +94,15 @@ def _portions(source: Source, maker: RowMaker) -> Generator[list[Row | BadRow], 
 def _counts(source: Source) -> Generator[int, None, None]:
     counted = 0
     with opened(source) as file:
-        for counted, _ in enumerate(_records(file, name_of(source), ())[1], start=1):
+        for counted, _ in enumerate(_records(file, name_of(source), (), MAX_ROW_BYTES)[1], start=1):
             if not counted % _PORTION:
                 yield counted
     yield counted
 
 
-def _records(file: BinaryIO, name: str, columns: Collection[str]) -> tuple[Sequence[str], Iterator[Record]]:
+def _records(file: BinaryIO, name: str, columns: Collection[str], most: int) -> tuple[Sequence[str], Iterator[Record]]:
     try:
         packed = head_of(file, name).startswith(MAGIC)
     except DAMAGED as error:
         raise LLMConfigurationError(f"{name} is damaged from its start: {error}; make it anew") from None
-    return parquet_records(file, name, columns) if packed else csv_records(file, name)
+    return parquet_records(file, name, columns) if packed else csv_records(file, name, most)

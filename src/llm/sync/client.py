@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import wraps
-from typing import TYPE_CHECKING, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec
 
 from llm.core.client import LLMClient as AsyncClient
 
@@ -36,12 +36,12 @@ class LLMClient(Facade[AsyncClient]):
 
     __slots__ = ()
 
-    chat = blocking(AsyncClient.chat)
-    complete = blocking(AsyncClient.complete)
-    stream_complete = _streaming(AsyncClient.stream_complete)
-    request = blocking(AsyncClient.request)
-    embed = blocking(AsyncClient.embed)
-    count_tokens = blocking(AsyncClient.count_tokens)
+    chat: Final = blocking(AsyncClient.chat)
+    complete: Final = blocking(AsyncClient.complete)
+    stream_complete: Final = _streaming(AsyncClient.stream_complete)
+    request: Final = blocking(AsyncClient.request)
+    embed: Final = blocking(AsyncClient.embed)
+    count_tokens: Final = blocking(AsyncClient.count_tokens)
 
     def __repr__(self) -> str:
         """Return what it calls."""

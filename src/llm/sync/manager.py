@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import wraps
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, Self, TypeVar
 
 from llm.core.manager import LLMManager as AsyncManager
 
@@ -29,7 +29,7 @@ def _client(
     method: Callable[Concatenate[AsyncManager, _P], AsyncClient],
 ) -> Callable[Concatenate[Facade[AsyncManager], _P], LLMClient]:
     """Return the method that makes a blocking client."""
-    made = at_home(method)
+    made: Final = at_home(method)
 
     @wraps(method)
     def call(self: Facade[AsyncManager], /, *args: _P.args, **kwargs: _P.kwargs) -> LLMClient:
@@ -46,15 +46,15 @@ class LLMManager(Facade[AsyncManager]):
 
     __slots__ = ()
 
-    get_client = _client(AsyncManager.get_client)
-    get_status = at_home(AsyncManager.get_status)
-    explain = at_home(AsyncManager.explain)
-    measured = at_home(AsyncManager.measured)
-    health_check = blocking(AsyncManager.health_check)
-    reload = blocking(AsyncManager.reload)
-    invalidate_cache = blocking(AsyncManager.invalidate_cache)
-    clear_cache = blocking(AsyncManager.clear_cache)
-    close = blocking(AsyncManager.close)
+    get_client: Final = _client(AsyncManager.get_client)
+    get_status: Final = at_home(AsyncManager.get_status)
+    explain: Final = at_home(AsyncManager.explain)
+    measured: Final = at_home(AsyncManager.measured)
+    health_check: Final = blocking(AsyncManager.health_check)
+    reload: Final = blocking(AsyncManager.reload)
+    invalidate_cache: Final = blocking(AsyncManager.invalidate_cache)
+    clear_cache: Final = blocking(AsyncManager.clear_cache)
+    close: Final = blocking(AsyncManager.close)
 
     @classmethod
     def open(

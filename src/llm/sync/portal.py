@@ -9,7 +9,7 @@ import asyncio
 import atexit
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -68,7 +68,7 @@ class Portal:
         try:
             return errand.result()
         finally:
-            del errand  # an exception holds this frame, and this would hold the exception
+            del errand  # an exception holds the frames it came through, and they would hold it by its task
 
     def end(self) -> None:
         """End the loop and what runs there; who waits for that waits on, for its thread ends with the interpreter."""
@@ -85,7 +85,7 @@ class Portal:
 
     def _there(self) -> asyncio.AbstractEventLoop:
         if self._over is not None:
-            raise RuntimeError(self._over)
+            _refuse(self._over)
         if self._loop is None or self._thread is None:
             return self._begun()
         if self._thread.ident == threading.get_ident():
@@ -134,11 +134,20 @@ class _Errand(Generic[_T]):
     def result(self) -> _T:
         """Return what came of it, once it has ended."""
         assert self._task is not None  # noqa: S101 - only what was started ends by itself
-        return self._task.result()
+        try:
+            return self._task.result()
+        finally:
+            del self  # as in `run`
 
     def _done(self, _: object) -> None:
         if not self._portal.over:
             self.ended.release()
+
+
+def _refuse(why: str) -> NoReturn:
+    if why is _ENDING and threading.current_thread().daemon:
+        threading.Event().wait()  # as those who wait already: it ends with the interpreter, and has nothing to say
+    raise RuntimeError(why)
 
 
 def _give_up(errand: _Errand[Any], loop: asyncio.AbstractEventLoop) -> None:

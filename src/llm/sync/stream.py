@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from llm.core.stream import LLMStream as AsyncStream
 
@@ -26,8 +26,8 @@ class LLMStream(Facade[AsyncStream]):
 
     __slots__ = ()
 
-    response = blocking(AsyncStream.response)
-    close = blocking(AsyncStream.aclose)
+    response: Final = blocking(AsyncStream.response)
+    close: Final = blocking(AsyncStream.aclose)
 
     @property
     def provider(self) -> str:

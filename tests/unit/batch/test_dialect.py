@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llm.batch.dialect import Told, answer_line, error_line, may_pass, read_back, request_of
@@ -280,7 +280,6 @@ _PIECES = st.fixed_dictionaries(
 _VALUES = _JSON | st.lists(_PIECES, max_size=2) | _PIECES | st.just(_ASK["messages"])
 
 
-@settings(max_examples=settings().max_examples * 4)
 @given(st.sampled_from([CHAT, EMBEDDINGS, RESPONSES]), st.dictionaries(_NAMES, _VALUES, max_size=5))
 def test_any_body_is_a_request_or_is_refused_by_name(url: str, body: dict[str, Any]) -> None:
     with suppress(LLMInvalidRequestError):

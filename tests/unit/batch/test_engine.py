@@ -308,14 +308,15 @@ async def test_where_no_key_is_left_the_run_stops_at_once_and_calls_in_flight_ma
         async def complete(self, request: LLMRequest) -> LLMResponse:
             seconds = {"question 0": 5.0, "question 1": 60.0}.get(str(request.messages[0].content))
             if seconds is None:
+                await clock.sleep(1.0)
                 raise LLMAuthenticationError("this key is refused")
             await clock.sleep(seconds)
             return LLMResponse(content="paid")
 
     async with manager_of(Slow(), clock=clock) as manager:
         with pytest.raises(LLMAuthenticationError, match="refused"):
-            await workers(manager, keep, clock=clock, concurrency=3).run(portions(*map(chat, range(9))))
-        assert clock.now() == pytest.approx(10.0)
+            await workers(manager, keep, clock=clock, concurrency=4).run(portions(*map(chat, range(9))))
+        assert clock.now() == pytest.approx(11.0)
     assert keep.ids == ["r0"]
 
 
@@ -403,6 +404,28 @@ async def test_cancelling_ends_all_calls_at_once_and_leaves_nothing(manager_of: 
         assert provider.in_flight == 0
         assert manager.get_status()["pool"]["calls"] == 0
     assert keep.ids == []
+
+
+async def test_a_worker_ends_also_where_the_provider_swallows_its_cancellation(manager_of: Opened) -> None:
+    class Stubborn(FakeProvider):
+        async def complete(self, request: LLMRequest) -> LLMResponse:
+            self.requests.append(request)
+            try:
+                await SystemClock().sleep(60.0)
+            except asyncio.CancelledError:
+                if request.messages[0].content == "question 0":
+                    return LLMResponse(content="paid")
+                raise RuntimeError("on the way out") from None
+            raise AssertionError
+
+    provider, keep = Stubborn(), Kept()
+    async with manager_of(provider) as manager:
+        task = asyncio.create_task(workers(manager, keep, concurrency=2).run(portions(*map(chat, range(9)))))
+        await SystemClock().sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert (keep.ids, provider.calls) == (["r0"], 2)
 
 
 async def test_a_reload_in_the_middle_loses_no_row(manager_of: Opened) -> None:

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm.batch.jsonl import MAX_ROW_BYTES, count_rows, read_line, read_rows, rows_in, write_line
+from llm.batch.jsonl import count_rows, read_rows, rows_in
+from llm.batch.lines import MAX_ROW_BYTES, read_line, write_line
 from llm.batch.values import CHAT, EMBEDDINGS, RESPONSES, BadRow, Row
 from llm.core.exceptions import LLMConfigurationError
 from llm.utils.clock import SystemClock

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import sys
+import threading
+
 import pytest
 
 from llm.cache import InMemoryCache
-from llm.cache.base import CacheUsage
+from llm.cache.base import CacheEntry, CacheUsage
 from llm.testing import FakeClock
 
 
@@ -34,3 +37,30 @@ async def test_replacing_an_entry_drops_no_other() -> None:
 
 async def test_an_empty_cache_is_a_cache() -> None:
     assert bool(InMemoryCache(clock=FakeClock())) is True
+
+
+def test_threads_that_share_one_never_tear_it() -> None:
+    cache = InMemoryCache(max_entries=20, max_bytes=200)
+    torn: list[Exception] = []
+
+    def work(seed: int) -> None:
+        try:
+            for turn in range(1500):
+                key = str((turn * seed) % 50)
+                cache.hold(key, CacheEntry(b"0123456789", 0.0, 0.001 * (turn % 7)))
+                cache.peek(str(turn % 50))
+                cache.forget(key if turn % 100 else None)
+        except Exception as error:  # noqa: BLE001 - whatever a torn list raises
+            torn.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in (3, 7, 11, 13)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    sys.setswitchinterval(before)
+    assert torn == []
+    assert cache.held().entries <= 20
+    assert cache.held().bytes == 10 * cache.held().entries
