@@ -110,7 +110,7 @@ class _Reckoning:
         self._models: dict[tuple[str, str], _Model] = {}
         self._saved = _Model()
         self._bases = Counter["Basis"]()
-        self._slow = False
+        self._timed = True
 
     def read(self, portion: Sequence[Row | BadRow]) -> list[list[Plan]]:
         """Return what the rows would take that could be sent."""
@@ -169,7 +169,7 @@ class _Reckoning:
             counted = self._models.get((provider, model)) or self._models.setdefault((provider, model), _Model())
             counted.add(plan)
             self._bases[plan.basis] += 1
-            self._slow = self._slow or plan.soon.seconds > 0.0
+            self._timed = self._timed and plan.timed
             self._soon.send(plan.soon)
             self._late.send(plan.late)
 
@@ -205,7 +205,7 @@ class _Reckoning:
             refused_after=self._soon.refused_after,
             bases=dict(self._bases),
             unpriced=tuple(name for name, model in models.items() if model.cost is None),
-            latency_known=self._slow,
+            latency_known=self._timed,
             semantic_cache=features.semantic_cache and self._parts.answers is not None,
         )
 

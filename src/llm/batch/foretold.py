@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from llm.limits.rehearsal import Brake
 
-from .planning import ASSUMED_ANSWER, Basis
+from .planning import ASSUMED_ANSWER, ASSUMED_SECONDS, Basis
 
 _MOST_KEYS: Final = 3  # that a sentence names
 _MUCH: Final = 1.05
@@ -64,7 +64,7 @@ class Forecast:
             else an assumption; `bases` counts which.
         cost: US dollars of these tokens; what has no known price counts as nothing, and is in `unpriced`.
         seconds: How long the limits make it take at best: with answers as short as may be expected, and with limits
-            counted in buckets where it is not known how; 0 where nothing limits it.
+            counted in buckets where it is not known how.
         models: What is sent to each model, by its name; `provider/model` where several providers have it.
         seconds_at_most: The same with answers as long as `output_tokens` reckons with, and in windows.
         finished_rows: Rows that an earlier run has done; in none of the other numbers.
@@ -75,7 +75,7 @@ class Forecast:
             `seconds` reaches to when it is renewed. None where all can be sent.
         bases: For how many of the rows that are sent the length of the answer was known from where.
         unpriced: Models whose price is unknown.
-        latency_known: Whether the time of an answer is known from earlier answers; it counts as none where not.
+        latency_known: Whether earlier answers tell how long one takes; next to nothing is assumed where not.
         semantic_cache: Whether a semantic cache is on, whose hits cannot be foretold.
     """
 
@@ -136,13 +136,14 @@ class Forecast:
                 )
         if self.brakes:
             yield f"The time is bounded by {_named(self.brakes[0])}."
-        elif sent and not self.latency_known:
-            yield "Nothing limits it, and how long an answer takes is not known, so neither is the time."
-        if self.seconds_at_most > _MUCH * self.seconds:
+        if sent and not self.latency_known and (not self.brakes or self.brakes[0].level is None):
             yield (
-                f"It may take up to {self.seconds_at_most:.0f} seconds: where answers are as long as is reckoned with, and "
-                "the provider counts its limits in windows."
+                f"No limit bounds it, and how long an answer takes is not known: {ASSUMED_SECONDS:g} seconds are "
+                "assumed, so expect it to take longer."
             )
+        if self.seconds_at_most > _MUCH * self.seconds:
+            most = f"{self.seconds_at_most:.0f} seconds"
+            yield f"It may take up to {most}: with answers as long as is reckoned with, and limits counted in windows."
 
     def _notes_on_tokens(self) -> Iterator[str]:
         bounded, assumed = self.bases.get("max_tokens", 0), self.bases.get("assumed", 0)
@@ -160,7 +161,7 @@ class Forecast:
 
 def _named(brake: Brake) -> str:
     if brake.level is None:
-        return "the number of calls at once (concurrency)" if brake.limit == "concurrency" else "a provider's pause"
+        return "the number of calls at once (concurrency)"
     if not brake.keys:
         return f"{brake.limit} (level {brake.level})"
     keys = sorted(brake.keys)

@@ -30,6 +30,10 @@ ASSUMED_ANSWER: Final = OutputEstimate().expected("")
 _ENOUGH: Final = 20
 """Answers of a model from which on their mean tells more than an assumption."""
 
+ASSUMED_SECONDS: Final = 0.01
+"""Until an answer of a model of which none was seen: the least that a network takes. Without any, what calls reserve
+until they are answered would never be held by several at once, as it is in a run."""
+
 _MOST_NAMES: Final = 1024
 """Names of models that are remembered; a file may hold any."""
 
@@ -58,6 +62,7 @@ class Plan(NamedTuple):
         key: Key of its answer in the cache; None where none is kept.
         soon: How the limits see it where the answer is as short as may be expected.
         late: The same where the answer is as long as is reckoned with.
+        timed: Whether it is known how long an answer takes.
     """
 
     usage: TokenUsage
@@ -66,24 +71,26 @@ class Plan(NamedTuple):
     key: str | None
     soon: Planned
     late: Planned
+    timed: bool
 
 
 class Planner:
-    """Plans rows for one manager, as its calls would be made now; nothing is sent and nothing taken.
-
-    Attributes:
-        parts: What the manager's configuration was built into.
-    """
+    """Plans rows for one manager, as its calls would be made now; nothing is sent and nothing taken."""
 
     def __init__(self, manager: LLMManager, provider: str | None = None) -> None:
         """Take what is known of the models' answers; `provider` is asked, or the default one."""
-        self.parts: Parts = manager.parts
+        self._parts = manager.parts
         self._provider = provider or manager.parts.default_provider
         self._client: LLMClient = manager.get_client(provider)
         self._known = _known(manager)
         self._exact: dict[str, bool] = {}
         self._routes: dict[str, tuple[Route, str]] = {}
         self._answers = OutputEstimate()
+
+    @property
+    def parts(self) -> Parts:
+        """What the manager's configuration was built into."""
+        return self._parts
 
     def plans(self, request: LLMRequest) -> list[Plan]:
         """Return what a request takes, for each of the models that it may be given.
@@ -94,7 +101,7 @@ class Planner:
         if request.model is not None:
             return [self._plan(request)]
         provider = self._provider
-        queue = self.parts.chains[provider].pool.queue
+        queue = self._parts.chains[provider].pool.queue
         models = queue.models_for(vectors=request.embed is not None) if isinstance(queue, Rotation) else ()
         return [self._plan(replace(request, model=f"{provider}/{model}")) for model in models] or [self._plan(request)]
 
@@ -106,13 +113,13 @@ class Planner:
         basis, soon, late = self._answer(prepared, model, known)
         client = chain.pool.queue.slots[0].key.client
         usage = TokenUsage(self._prompt_tokens(prepared, provider, charge), late)
-        cost = self.parts.cost(provider, model, usage)
-        seconds = 0.0 if known is None else known.seconds
+        cost = self._parts.cost(provider, model, usage)
+        seconds = ASSUMED_SECONDS if known is None else known.seconds
         reserved = self._reserved(prepared, model, chain, charge) if basis == "assumed" else charge
 
         def planned(taken: Charge, output: int) -> Planned:
             of = TokenUsage(usage.input_tokens, output)
-            dollars = self.parts.cost(provider, model, of) if charge.cost else None
+            dollars = self._parts.cost(provider, model, of) if charge.cost else None
             return Planned(provider, model, taken, _used(client, of, taken, dollars), seconds)
 
         return Plan(
@@ -122,6 +129,7 @@ class Planner:
             None if chain.key is None else chain.key(prepared),
             planned(reserved, soon),
             planned(charge, late),
+            timed=known is not None,
         )
 
     def _prepared(self, request: LLMRequest) -> tuple[Route, LLMRequest]:
@@ -167,14 +175,14 @@ class Planner:
         if not exact:
             return charge.input_tokens
         if request.embed is None:
-            return self.parts.estimate_tokens(provider, request)
+            return self._parts.estimate_tokens(provider, request)
         counts = [count_text(text, request.model or "") for text in request.embed.texts]
         known = [tokens for tokens in counts if tokens is not None]
         return sum(known) if len(known) == len(counts) else charge.input_tokens
 
     def _is_openai(self, provider: str) -> bool:
         """Return whether OpenAI's own tokenizers count there; what another server counts by nobody knows."""
-        section = self.parts.config.providers[provider]
+        section = self._parts.config.providers[provider]
         if section.type != "openai":
             return False
         azure = section.sdk is not None and section.sdk.client == "azure"

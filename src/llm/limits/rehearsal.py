@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from .memory import Account
 
 
+PAUSE: Final = "pause"
+CONCURRENCY: Final = "concurrency"
+
+
 class Planned(NamedTuple):
     """A request as the limits will see it.
 
@@ -57,9 +61,9 @@ class Brake:
     """What kept requests waiting.
 
     Attributes:
-        limit: The limit's field in the configuration; `pause` for a rest that a provider asked for, `concurrency` where
+        limit: The limit's field in the configuration; `PAUSE` for a rest that a provider asked for, `CONCURRENCY` where
             all workers were waiting for answers.
-        level: Whose limit it is; None for what is no limit.
+        level: Whose limit it is; None for `CONCURRENCY`.
         refuses: Whether it does not make calls wait, but fail.
         seconds: For how long.
         keys: Fingerprints of the keys that were waited for; empty where the limit is not a key's.
@@ -91,7 +95,7 @@ class _Copy(Rotation):
         self.lanes: dict[tuple[str, frozenset[int]], _Lane] = {}
         self._sizes: dict[tuple[str, Charge], Size] = {}
         self.due: float = math.inf
-        self.brakes: list[tuple[Binding, str]] = []
+        self.brakes: list[tuple[Binding, frozenset[int]]] = []
 
     def settle_doubts(self, now: float, kind: Kind) -> None:
         """Let running calls of others end, and count as `kind` what is not known to be a bucket or a window."""
@@ -145,7 +149,7 @@ class _Copy(Rotation):
                 limits = (*shared, *self._accounts[slot].limits)
                 return planned, [(limit, limit.take(now, getattr(planned.charge, limit.unit))) for limit in limits]
             self.due = min(self.due, now + look)
-            self.brakes.append((bound, slot.key.fingerprint))
+            self.brakes.append((bound, fits if bound.limit is not None else frozenset({slot.index})))
             if bound.limit is not None and bound.limit.level != "key":
                 break
             kept.add(self._accounts[slot])
@@ -159,6 +163,14 @@ class _Copy(Rotation):
                 self._sizes.clear()
             size = self._sizes[name] = self._size(Ticket(planned.charge, planned.model))
         return size
+
+    def keys(self, limit: str, slots: frozenset[int]) -> set[str]:
+        """Return the keys of those of the slots that have such a limit, or pause."""
+        return {
+            slot.key.fingerprint
+            for slot, account in self._accounts.items()
+            if slot.index in slots and (limit == PAUSE or limit in [each.name for each in account.limits])
+        }
 
 
 def _first_of(entry: tuple[object, _Lane]) -> Order:
@@ -192,12 +204,15 @@ class Rehearsal:
         self._waiting = 0
         self._running: list[tuple[float, int, Planned, Holds]] = []
         self._brakes: dict[tuple[str, LimitScope | None], Brake] = {}
+        self._waited_for: dict[tuple[str, str], set[frozenset[int]]] = {}
         self.sent: int = 0
         self.refused_after: int | None = None
 
     @property
     def brakes(self) -> list[Brake]:
         """What kept requests waiting, that which did for longest first."""
+        for (limit, provider), seen in self._waited_for.items():
+            self._brake(limit, "key").keys |= self._copies[provider].keys(limit, frozenset().union(*seen))
         return sorted(self._brakes.values(), key=lambda brake: -brake.seconds)
 
     def why_never(self, planned: Planned) -> Exception | None:
@@ -248,7 +263,7 @@ class Rehearsal:
         end = self._running[0][0] if self._running else math.inf
         self._spend(max(0.0, min(due, end) - self._now), blocked)
         self._now = max(self._now, min(due, end))
-        while self._running and self._running[0][0] <= self._now:
+        if end <= due:
             _, _, planned, holds = heapq.heappop(self._running)
             self._settle(planned, holds)
         for copied in blocked:
@@ -256,14 +271,14 @@ class Rehearsal:
 
     def _spend(self, seconds: float, blocked: list[_Copy]) -> None:
         if not blocked:
-            self._brake("concurrency", None).seconds += seconds
+            self._brake(CONCURRENCY, None).seconds += seconds
         for copied in blocked:
-            for bound, key in copied.brakes:
+            for bound, slots in copied.brakes:
                 limit = bound.limit
-                brake = self._brake("pause", None) if limit is None else self._brake(limit.name, limit.level)
+                brake = self._brake(PAUSE, "key") if limit is None else self._brake(limit.name, limit.level)
                 brake.seconds += seconds
-                if limit is None or limit.level == "key":
-                    brake.keys.add(key)
+                if brake.level == "key":
+                    self._waited_for.setdefault((brake.limit, copied.provider), set()).add(slots)
                 if limit is not None and limit.refuses:
                     self._refused(brake)
 
