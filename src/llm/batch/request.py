@@ -18,13 +18,14 @@ from .dialect import request_of
 from .jsonl import each_row
 from .lines import write_line
 from .plain import as_json
-from .values import BadRow, Row
+from .values import CHAT, EMBEDDINGS, RESPONSES, BadRow, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from .jsonl import Lines
 
+_KINDS: Final = (CHAT, EMBEDDINGS, RESPONSES)
 _SHOWN: Final = 10
 _batches: Final = itertools.count(1)
 
@@ -79,6 +80,8 @@ class RequestBatch:
         Raises:
             LLMInvalidRequestError: A field is missing or wrong, or the id is taken; names it. Nothing is added.
         """
+        if url not in _KINDS:
+            raise LLMInvalidRequestError(f"url is none of {', '.join(_KINDS)}; pass one of these")
         text, plain = as_json(body)
         if custom_id is None:
             name = self._made(url, text)
@@ -103,8 +106,11 @@ class RequestBatch:
         """Add the requests of others behind those there are; return this batch.
 
         Raises:
-            LLMInvalidRequestError: Ids occur twice; names them. Nothing is added.
+            LLMInvalidRequestError: Ids occur twice, and it names them; or one is no batch. Nothing is added.
         """
+        for other in cast("tuple[object, ...]", others):
+            if not isinstance(other, RequestBatch):
+                raise LLMInvalidRequestError(f"cannot merge a {type(other).__name__}; pass each batch by itself")
         ids = set(self._ids)
         twice: list[str] = []
         for row in itertools.chain.from_iterable(others):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.batch.dialect import Told, answer_line, error_line, may_pass, read_back, request_of
@@ -263,34 +263,42 @@ def test_of_a_line_that_is_none_nothing_is_read_back(line: bytes) -> None:
     assert read_back(line) == Told(None, None, may_pass=False)
 
 
-_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-    max_leaves=6,
-)
-_NAMES = st.sampled_from([
+_ODD: list[Any] = [None, True, 0, 2**60, -1.5, "", "a", "auto", [], {}, [[]], [{}], [None], ["a"], {"a": []}, {"": 1}]
+_NAMES = (
     "model", "messages", "temperature", "stop", "tools", "tool_choice", "response_format", "stream_options", "extra",
     "input", "instructions", "text", "reasoning", "encoding_format", "dimensions", "max_tokens", "seed", "n", "user",
-])  # fmt: skip
-_FIELDS = ("role", "content", "name", "type", "text", "function", "tool_calls", "call_id", "image_url", "id")
-_PIECES = st.fixed_dictionaries(
-    {},
-    optional=dict.fromkeys(_FIELDS, _JSON),
+)  # fmt: skip
+_FIELDS = (
+    "role", "content", "name", "type", "text", "function", "custom", "tool_calls", "call_id", "image_url", "id", "file",
+)  # fmt: skip
+_WORDS = ("user", "assistant", "message", "text", "function", "function_call", "reasoning", "image_url", "json_schema")
+_VALUES = st.sampled_from([*_ODD, *_WORDS])
+_PIECES = st.dictionaries(
+    st.sampled_from(_FIELDS), _VALUES | st.dictionaries(st.sampled_from(_FIELDS), _VALUES, max_size=3), max_size=5
 )
-_VALUES = _JSON | st.lists(_PIECES, max_size=2) | _PIECES | st.just(_ASK["messages"])
+_BODIES = st.dictionaries(
+    st.sampled_from(_NAMES), _VALUES | _PIECES | st.lists(_PIECES, max_size=2) | st.just(_ASK["messages"]), max_size=5
+)
 
 
-@given(st.sampled_from([CHAT, EMBEDDINGS, RESPONSES]), st.dictionaries(_NAMES, _VALUES, max_size=5))
+@settings(deadline=None)
+@given(st.sampled_from([CHAT, EMBEDDINGS, RESPONSES]), _BODIES)
 def test_any_body_is_a_request_or_is_refused_by_name(url: str, body: dict[str, Any]) -> None:
     with suppress(LLMInvalidRequestError):
         assert isinstance(request_of(_row(url, body), "d"), LLMRequest)
 
 
-@given(st.binary(max_size=60) | _JSON.map(lambda value: json.dumps(value).encode()))
+_INNER = st.dictionaries(st.sampled_from(("status_code", "body", "code", "line")), _VALUES, max_size=4)
+_LINES = st.dictionaries(st.sampled_from(("custom_id", "response", "error")), _VALUES | _INNER, max_size=3)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=60) | _LINES.map(orjson.dumps))
 def test_reading_back_takes_any_line(line: bytes) -> None:
     assert isinstance(read_back(line), Told)
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1), st.text(), st.text())
 def test_whatever_is_written_is_one_line_that_is_read_back(custom_id: str, content: str, code: str) -> None:
     row = _row(custom_id=custom_id)

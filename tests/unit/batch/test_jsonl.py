@@ -11,7 +11,7 @@ import tracemalloc
 from typing import TYPE_CHECKING, BinaryIO
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.batch.jsonl import count_rows, read_rows, rows_in
@@ -340,6 +340,7 @@ _ANY_LINE = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(_ANY_LINE, max_size=20), st.integers(1, 60), st.booleans())
 def test_any_bytes_give_one_row_or_bad_row_for_each_line_that_is_not_blank(
     lines: list[bytes], block: int, ended: bool
@@ -368,6 +369,7 @@ _JSON = st.recursive(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1), st.sampled_from([CHAT, EMBEDDINGS, RESPONSES]), st.dictionaries(st.text(), _JSON))
 def test_a_row_that_is_written_is_read_the_same(custom_id: str, url: str, body: dict[str, object]) -> None:
     row = Row(4, custom_id, url, body, 9)

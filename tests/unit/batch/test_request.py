@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.batch.jsonl import read_rows
@@ -185,6 +185,10 @@ def test_wrong_arguments_of_the_other_kinds_fail_too() -> None:
         batch.embeddings.create(model="e", input=[])
     with pytest.raises(LLMInvalidRequestError, match="input"):
         batch.responses.create(input=[])
+    with pytest.raises(LLMInvalidRequestError, match="url is none of /v1/chat/completions, "):
+        batch.add("/v1/completions", {"prompt": "x"})
+    with pytest.raises(LLMInvalidRequestError, match="cannot merge a list; pass each batch by itself"):
+        batch.merge([_two()])  # type: ignore[arg-type]  # as others' merge takes them
     assert not len(batch)
 
 
@@ -275,6 +279,7 @@ def test_what_cannot_be_read_is_said(source: Any) -> None:  # noqa: ANN401 - the
 _TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(_TEXT, _TEXT, st.floats(0, 2)), max_size=5, unique_by=lambda request: request[0]))
 async def test_what_is_written_is_read_the_same(requests: list[tuple[str, str, float]]) -> None:
     batch = RequestBatch()

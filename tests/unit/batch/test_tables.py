@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -197,6 +197,7 @@ async def test_what_a_cell_holds_is_no_template() -> None:
     assert _asked(row) == '{"json": {b} {{x}}}'
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["{", "}", "a", " ", "c"]), st.booleans()), max_size=12))
 def test_a_template_says_what_python_would(pieces: list[tuple[str, bool]]) -> None:
     text = "".join("{c}" if cell else piece * (2 if piece in "{}" else 1) for piece, cell in pieces)
