@@ -9,20 +9,17 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import pytest
 
-from llm.testing import MockUpstream
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
 CLOCK: Final = SystemClock()
 WIRE: Final = Path(__file__).parents[1] / "wire"
@@ -248,34 +245,6 @@ async def peer() -> AsyncIterator[Peer]:
     async with CLOCK.timeout(5.0):
         while peer.open:
             await CLOCK.sleep(0.002)
-
-
-@contextmanager
-def _served(**options: Any) -> Generator[MockUpstream]:  # noqa: ANN401 - what a MockUpstream takes
-    """Serve from a thread, for tests that are no coroutines."""
-    loop = asyncio.new_event_loop()
-    up, ended, began = MockUpstream(**options), asyncio.Event(), threading.Event()
-
-    async def serve() -> None:
-        async with up:
-            began.set()
-            await ended.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    began.wait()
-    try:
-        yield up
-    finally:
-        loop.call_soon_threadsafe(ended.set)
-        thread.join()
-        loop.close()
-
-
-@pytest.fixture
-def served() -> Callable[..., AbstractContextManager[MockUpstream]]:
-    """Starts a `MockUpstream` in a thread, with its arguments, that ends with the `with` block."""
-    return _served
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,8 @@ async def run(job: Job) -> int:
         unanswered = await asyncio.to_thread(_lines, errors)
         ended = _Ended(tally.summary(), output, errors, unanswered, why)
         ended.tell(job.shell)
-        if not why and (said := idle.said()):
-            job.shell.remark(said)
+        if not why and (slow := idle.said()):
+            job.shell.remark(slow)
         return status or (ExitStatus.FAILED if unanswered else ExitStatus.DONE)
 
 

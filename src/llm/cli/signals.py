@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType, TracebackType
 
 _HEARD: Final = (signal.SIGINT, signal.SIGTERM)
@@ -23,13 +24,11 @@ class Signals:
         received: The signal that came.
     """
 
-    def __init__(self) -> None:
-        """Take the task."""
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("Signals is made in a task, which it can cancel")
-        self._task = task
+    def __init__(self, *, end: Callable[[int], object] = os._exit) -> None:
+        """Take the task; `end` ends the process at once, with a status."""
         self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._end = end
         self.received: signal.Signals | None = None
 
     @property
@@ -53,13 +52,15 @@ class Signals:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
             return
-        last = threading.Timer(_PATIENCE, os._exit, [self.status])
+        last = threading.Timer(_PATIENCE, self._end, [self.status])
         last.daemon = True
         last.start()
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         del frame
         if self.received is not None:
-            os._exit(_SHELLS + number)
+            self._end(_SHELLS + number)
+            return
         self.received = signal.Signals(number)
-        self._loop.call_soon_threadsafe(self._task.cancel)
+        if self._task is not None:
+            self._loop.call_soon_threadsafe(self._task.cancel)
