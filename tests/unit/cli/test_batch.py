@@ -6,6 +6,8 @@ import gzip
 import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from llm.testing import Fault, MockUpstream
 
 if TYPE_CHECKING:
@@ -72,3 +74,20 @@ def test_a_provider_that_gives_up_and_a_file_that_is_not_there(
     assert refused.err.endswith("; everything finished is kept, run the same command again to go on\n")
     nowhere = manifold("batch", "nowhere.jsonl", "-o", "out.jsonl")
     assert (nowhere.status, nowhere.err.startswith("error: there is no file 'nowhere.jsonl'")) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("in.jsonl", "nothing says where the answers go"),
+        ("in.jsonl -o -", "answers go to a file"),
+        ("- -o out.jsonl --ordered", "--ordered reads IN again"),
+        ("in.csv -o out.jsonl", "in.csv is a table; say what to ask"),
+        ("in.jsonl -o out.jsonl --id a --system b", "--system and --id: only for tables"),
+        ("- -o out.jsonl --prompt a", "--prompt: only for tables, and stdin is none"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(manifold: Program, words: str, said: str) -> None:
+    refused = manifold("batch", *words.split())
+    assert (refused.status, refused.out, refused.err.count("\n")) == (2, "", 1)
+    assert said in refused.err
