@@ -19,7 +19,7 @@ import pytest
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
 CLOCK: Final = SystemClock()
 WIRE: Final = Path(__file__).parents[1] / "wire"
@@ -318,13 +318,13 @@ class Forking:
         *words: str,
         stdin: str = "",
         during: Callable[[int], object] | None = None,
-        **variables: str,
+        variables: Mapping[str, str] | None = None,
     ) -> Ended:
         """Run it to its end; `during` is called with the process's number while it runs."""
         streams = [str(folder / f".{name}") for name in ("stdin", "stdout", "stderr")]
         for name, text in zip(streams, (stdin, "", ""), strict=True):
             Path(name).write_text(text, encoding="utf-8")
-        environ = self.environ | {"HOME": str(folder)} | variables
+        environ = self.environ | {"HOME": str(folder)} | dict(variables or {})
         asked = {"words": words, "folder": str(folder), "environ": environ, "streams": streams}
         assert self._parent.stdin is not None
         assert self._parent.stdout is not None

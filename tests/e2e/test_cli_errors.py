@@ -150,7 +150,7 @@ def prepare(folder: Path, base_url: str) -> None:
 
 def wrong_with(case: Case, folder: Path, forking: Forking) -> str | None:
     """Run it; return what is not as it should be."""
-    done = forking(folder, *case.words.split(), stdin=case.stdin, **case.variables)
+    done = forking(folder, *case.words.split(), stdin=case.stdin, variables=case.variables)
     right = (
         done.status == case.status
         and case.out in done.out
@@ -196,17 +196,16 @@ def test_a_provider_that_refuses_every_key_is_3(words: str, served: Served, fork
 def test_a_disk_that_is_full_is_1_and_what_was_written_is_kept(
     served: Served, forking: Forking, tmp_path: Path
 ) -> None:
-    prepare(tmp_path, "")
     rows = "".join(ROW.replace('"a"', f'"{name}"') for name in "abcd")
-    (tmp_path / "in.jsonl").write_text(rows, encoding="utf-8")
     with served(faults=[Fault("slow", at=3, seconds=0.5)]) as up:
-        prepare_again = (tmp_path / "llm.yaml").read_text(encoding="utf-8").replace("''", f"'{up.base_url}'")
-        (tmp_path / "llm.yaml").write_text(prepare_again, encoding="utf-8")
+        prepare(tmp_path, up.base_url)
+        (tmp_path / "in.jsonl").write_text(rows, encoding="utf-8")
 
         def fill(process: int) -> None:
             while len(up.requests) < 3:
                 WAIT.wait(0.01)
-            resource.prlimit(process, resource.RLIMIT_FSIZE, ((tmp_path / "out.jsonl").stat().st_size,) * 2)
+            size = (tmp_path / "out.jsonl").stat().st_size
+            resource.prlimit(process, resource.RLIMIT_FSIZE, (size, size))
 
         words = ("batch", "in.jsonl", "-o", "out.jsonl", "--concurrency", "1")
         full = forking(tmp_path, *words, during=fill)
@@ -226,22 +225,22 @@ def test_a_broken_or_locked_file_of_usage_fails_no_command(served: Served, forki
     state = {"LLM_STATE_DIR": str(usage.parent)}
     with served() as up:
         prepare(tmp_path, up.base_url)
-        assert forking(tmp_path, "chat", "Hi", **state).err == ""
+        assert forking(tmp_path, "chat", "Hi", variables=state).err == ""
         with closing(sqlite3.connect(usage, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            locked = forking(tmp_path, "chat", "Hi", **state)
+            locked = forking(tmp_path, "chat", "Hi", variables=state)
         usage.write_bytes(b"no database" * 1000)
-        broken = forking(tmp_path, "batch", "in.jsonl", "-o", "out.jsonl", **state)
+        broken = forking(tmp_path, "batch", "in.jsonl", "-o", "out.jsonl", variables=state)
     assert (locked.status, locked.out) == (0, "Hi\n")
     assert locked.err.count("\n") == 1
     assert "is not in `manifold stats`: " in locked.err
     assert "cannot be used: database is locked" in locked.err
     assert broken.status == 0
     assert "is damaged (file is not a database); `manifold stats --clear` removes it\n" in broken.err
-    told = forking(tmp_path, "stats", **state)
+    told = forking(tmp_path, "stats", variables=state)
     assert (told.status, told.out) == (1, "")
     assert told.err.startswith(f"error: {usage} is damaged")
-    assert forking(tmp_path, "stats", "--clear", "--yes", **state).status == 0
+    assert forking(tmp_path, "stats", "--clear", "--yes", variables=state).status == 0
     assert not usage.exists()
 
 
