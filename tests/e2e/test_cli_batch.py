@@ -158,7 +158,7 @@ def test_a_dry_run_sends_nothing_and_tells_what_is_left(bench: Bench, served: Se
         as_json = bench.batch("--dry-run", "--json")
         alone = bench("batch", "in.jsonl", "--dry-run", "--json")
         assert len(up.requests) == before
-    assert (told.status, told.err.splitlines()[0]) == (0, "done already: 4 rows")
+    assert (told.status, told.err.splitlines()[0]) == (0, "Done already: 4 rows.")
     model, total = told.out.splitlines()
     assert (model.split("\t")[:2], total.split("\t")[:2]) == (["gpt-4o-mini", "6"], ["to send", "6"])
     assert set(as_json.json) == set(FIELDS.split())
@@ -173,9 +173,9 @@ def test_a_dry_run_tells_invalid_rows_the_cache_and_that_nothing_is_left(bench: 
         told = bench.batch("--dry-run")
         bench.batch()
         done = bench.batch("--dry-run")
-    assert "1 row cannot be sent: invalid_json 1\n" in told.err
-    assert "the cache answers 1 row and saves " in told.err
-    assert (done.out, done.err.splitlines()[1]) == ("", "there is nothing left to do")
+    assert "1 row cannot be sent: invalid_json 1.\n" in told.err
+    assert "The cache answers 1 row and saves " in told.err
+    assert (done.out, done.err.splitlines()[1]) == ("", "There is nothing left to do.")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -79,7 +79,7 @@ def _read_back(done: IdIndex, output: Path, errors: Path) -> None:
 
 def _tell(shell: Shell, told: Forecast) -> None:
     if told.finished_rows:
-        shell.remark(f"done already: {count_of(told.finished_rows, 'row')}")
+        shell.remark(f"Done already: {count_of(told.finished_rows, 'row')}.")
     if told.models:
         _put_models(shell, told)
     for line in _beside(told):
@@ -101,16 +101,16 @@ def _put_models(shell: Shell, told: Forecast) -> None:
 
 def _beside(told: Forecast) -> Iterator[str]:
     if not told.rows:
-        yield "there is nothing left to do" if told.finished_rows else "there are no rows"
+        yield "There is nothing left to do." if told.finished_rows else "There are no rows."
     if told.invalid_rows:
-        yield f"{count_of(told.invalid_rows, 'row')} cannot be sent: {_counted(told.invalid)}"
+        yield f"{count_of(told.invalid_rows, 'row')} cannot be sent: {_counted(told.invalid)}."
     if told.cache_hits:
         saved = told.saved
         tokens = saved.input_tokens + saved.output_tokens
         rows, saving = count_of(told.cache_hits, "row"), f"{count_of(tokens, 'token')} and {dollars_of(saved.cost)}"
-        yield f"the cache answers {rows} and saves {saving}"
+        yield f"The cache answers {rows} and saves {saving}."
     if told.seconds:
-        yield f"it takes {span_of(told.seconds)} at best"
+        yield f"It takes {span_of(told.seconds)} at best."
     yield from told.notes()
 
 

@@ -48,12 +48,13 @@ _EPILOG = """
 Examples:
   manifold chat "Why is the sky blue?"
   git diff | manifold chat "Write a commit message:" -m openai/gpt-4o-mini
-  manifold status --json
+  manifold batch questions.jsonl -o answers.jsonl
+  manifold stats --since 7d --by day
   manifold cache invalidate --model gpt-4o-mini --older-than 1h
 
-Results go to stdout, progress and remarks to stderr. Exit status: 0 done, 1 output could not be
-written or what was named is not there, 2 wrong usage or configuration, 3 a provider or the cache's
-store did not serve, 130 interrupted.
+Results go to stdout, progress and remarks to stderr. Exit status: 0 done, 1 some rows of a batch
+have no answer, output could not be written or what was named is not there, 2 wrong usage or
+configuration, 3 a provider or the cache's store did not serve, 130 Ctrl-C, 143 SIGTERM.
 """
 
 app: typer.Typer = typer.Typer(

@@ -8,12 +8,13 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Final, Self
 
+from .errors import ExitStatus
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType, TracebackType
 
-_HEARD: Final = (signal.SIGINT, signal.SIGTERM)
-_SHELLS: Final = 128  # a shell's status of a command that a signal ended is so much more than its number
+_STATUS: Final = {signal.SIGINT: ExitStatus.INTERRUPTED, signal.SIGTERM: ExitStatus.TERMINATED}
 _PATIENCE: Final = 0.3  # seconds that are left to the process once its work is in order
 
 
@@ -32,13 +33,13 @@ class Signals:
         self.received: signal.Signals | None = None
 
     @property
-    def status(self) -> int:
-        """Exit status of a command that the signal ended: 130 or 143."""
-        return 0 if self.received is None else _SHELLS + self.received
+    def status(self) -> ExitStatus:
+        """Exit status of a command that the signal ended."""
+        return ExitStatus.DONE if self.received is None else _STATUS[self.received]
 
     def __enter__(self) -> Self:
         """Hear signals; one that is ignored (as by `nohup`) stays so."""
-        self._before = {number: signal.getsignal(number) for number in _HEARD}
+        self._before = {number: signal.getsignal(number) for number in _STATUS}
         for number, handler in self._before.items():
             if handler is not signal.SIG_IGN:
                 signal.signal(number, self._hear)
@@ -59,7 +60,7 @@ class Signals:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         del frame
         if self.received is not None:
-            self._end(_SHELLS + number)
+            self._end(_STATUS[signal.Signals(number)])
             return
         self.received = signal.Signals(number)
         if self._task is not None:

@@ -37,7 +37,7 @@ def test_a_run_a_rerun_and_their_stats(
     assert "rows: 10 answered\n" in first.err
     assert again.err.startswith("10 of 10 rows done already\n")
     assert (again.json["skipped"], again.json["complete"]) == (10, True)
-    assert nothing.err.startswith("done already: 10 rows\nthere is nothing left to do\n")
+    assert nothing.err.startswith("Done already: 10 rows.\nThere is nothing left to do.\n")
     assert "; 10 from the cache; " in anew.err
     lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["custom_id"] for line in lines] == [f"r{number}" for number in range(10)]
@@ -55,8 +55,8 @@ def test_rows_that_fail_a_table_and_what_the_dry_run_says_of_them(
         foretold = manifold(*words, "--dry-run")
         done = manifold(*words, "--concurrency", "1")
         again = manifold(*words, "--dry-run", "--json")
-    assert "1 row cannot be sent: empty_cell 1\n" in foretold.err
-    assert "the cache answers 1 row and saves " in foretold.err
+    assert "1 row cannot be sent: empty_cell 1.\n" in foretold.err
+    assert "The cache answers 1 row and saves " in foretold.err
     assert done.status == 1
     assert "rows: 1 answered, 3 failed (2 of them wrong requests)\n" in done.err
     assert "; 3 rows without one in out.errors.jsonl\n" in done.err
