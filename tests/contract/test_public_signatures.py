@@ -43,11 +43,13 @@ SIGNATURES = {
     "llm.batch:RequestManager.stream": "(batch)",
     "llm.batch:ResponseWrapper": "(request_id, order, response=None, error=None)",
 }
-SIGNATURES |= {  # the same, blocking; tests/unit/sync holds every member to its twin
-    path.replace("llm:", "llm.sync:"): signature
-    for path, signature in SIGNATURES.items()
-    if path.startswith(("llm:get_", "llm:close_", "llm:LLMManager.", "llm:LLMClient."))
-}
+SIGNATURES.update(  # the same, blocking; tests/unit/sync holds every member to its twin
+    {
+        path.replace("llm:", "llm.sync:"): signature
+        for path, signature in SIGNATURES.items()
+        if path.startswith(("llm:get_", "llm:close_", "llm:LLMManager.", "llm:LLMClient."))
+    }
+)
 PLANNED = {
     "llm:LLMManager.http_transport": ("()", 12),
 }

@@ -95,9 +95,31 @@ async def test_the_examples_on_operations_run_in_their_order(root: Path, capsys:
     assert capsys.readouterr().out.splitlines() == said != []
 
 
+async def test_the_examples_on_batches_run_in_their_order(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # they write files
+    _, said = await run(root / "docs" / "batch.md")
+    assert capsys.readouterr().out.splitlines() == said != []
+
+
+async def test_the_examples_on_progress_run_in_their_order(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, said = await run(root / "docs" / "progress.md")
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == said != []
+    assert shown.err.startswith("4 of 4 rows (100 %) in ")
+
+
 async def test_the_examples_on_the_cache_run_in_their_order(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, said = await run(root / "docs" / "cache.md")
     assert capsys.readouterr().out.splitlines() == said != []
+
+
+def test_the_examples_on_blocking_run_in_their_order(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where no loop runs."""
+    page = (root / "docs" / "blocking.md").read_text(encoding="utf-8")
+    exec("".join(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)), {})  # noqa: S102 - our own page
+    assert capsys.readouterr().out.splitlines() == re.findall(r"print\(.*\) +# (.+)", page) != []
 
 
 def test_the_commands_on_the_cache_are_the_programs(root: Path) -> None:

@@ -10,6 +10,8 @@ from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
+from .claim import trouble
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -82,9 +84,7 @@ class Tail:
                 self._fail(error)
 
     def _fail(self, error: OSError) -> None:
-        said = f"{self._claimed.path} cannot be written: {error.strerror}; what stands in it stays, and a rerun goes on"
-        self.failure = OSError(error.errno, said)
-        self.failure.__cause__ = error
+        self.failure = trouble(self._claimed.path, error)
 
 
 class _Line:

@@ -7,7 +7,7 @@ import fcntl
 import logging
 import os
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Final
@@ -157,6 +157,26 @@ class Replacement:
             os.unlink(self._name)  # noqa: PTH108 - a text
 
 
+def trouble(path: str, error: OSError) -> OSError:
+    """Return the system's error with the file's name, and what becomes of what it holds."""
+    said = OSError(error.errno, f"{path}: {error.strerror}; what it holds stays, and a rerun goes on")
+    said.__cause__ = error
+    return said
+
+
+@contextmanager
+def telling(path: str) -> Generator[None]:
+    """Let what fails in its body say so by the file's name.
+
+    Raises:
+        OSError: The system's error, told.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise trouble(path, error) from error
+
+
 def _sync_folder(path: str) -> None:
     """Have the folder of a file on the disk, where its system can do that."""
     with suppress(OSError):
@@ -172,7 +192,7 @@ def _free(name: str) -> str:
 
 
 def _new(name: str) -> str:
-    return f"{name}.new"
+    return f"{name}.manifold-new"  # a name that nobody else gives
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
@@ -187,9 +207,9 @@ def _open(name: str) -> tuple[int, bool]:
 
 
 def _refuse_what_is_no_file(path: str | os.PathLike[str]) -> None:
-    # By the name that was given: that of a pipe behind /dev/stdout leads nowhere.
+    # By the name given, as that of a pipe behind /dev/stdout leads nowhere; not opened, as that may do something.
     with suppress(OSError):
-        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - not opened, which may do something
+        if os.fspath(path) == "-" or not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - a text or a path
             raise LLMConfigurationError(
                 f"{os.fspath(path)} is no plain file; a rerun reads back what was written, so name a file that stays"
             )

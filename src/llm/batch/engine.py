@@ -163,7 +163,7 @@ class Workers:
                 if self._reason is not None:
                     return None
                 break
-        return ResponseWrapper(row.custom_id, row.order, None, error.with_traceback(None))
+        return ResponseWrapper(row.custom_id, row.order, None, _light(error))
 
     async def _asked(self, row: Row) -> ResponseWrapper:
         request = request_of(row)
@@ -247,6 +247,15 @@ def check_range(concurrency: int, patience: float) -> None:
 def kind_of(row: Row | BadRow, wrapper: ResponseWrapper) -> str:
     """Return what to call a row's failure: the code of a row that holds no request, else the exception's name."""
     return row.code if isinstance(row, BadRow) else type(wrapper.error).__name__
+
+
+def _light(error: LLMException) -> LLMException:
+    """Return an error that may be kept: without tracebacks, which hold all that the call held."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
 
 
 def _refused(row: BadRow) -> ResponseWrapper:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import threading
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,10 +15,9 @@ from llm.utils.clock import SystemClock
 
 from .appending import Appender, Tail
 from .claim import Claim, claim
-from .finished import record_of
+from .earlier import FINISHED, Found, read_back
 from .index import IdIndex
 from .outlast import outlast
-from .sifting import Verdict, sift
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,12 +26,7 @@ if TYPE_CHECKING:
 
     from llm.utils.clock import Clock
 
-    from .sifting import Sifted
-
-_logger = logging.getLogger("llm.batch")
-
-_FINISHED: Final = 1  # before this run
-_MET: Final = 2  # in this run's input
+_MET: Final = FINISHED << 1  # in this run's input
 
 
 class Standing(Enum):
@@ -52,27 +44,6 @@ class Standing(Enum):
 
 
 _STANDINGS: Final = (Standing.NEW, Standing.FINISHED, Standing.REPEATED, Standing.REPEATED)  # by a name's marks
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What earlier runs left.
-
-    Attributes:
-        answers: Lines of the output file.
-        errors: Lines of the errors file; rows that are finished, too.
-        again: Rows taken out of the errors file, to be asked again.
-        torn: Lines that were cut short at the end of a file, and are gone; their rows are asked again.
-        damaged: Lines that were no results.
-        aside: Files to which those lines were moved.
-    """
-
-    answers: int = 0
-    errors: int = 0
-    again: int = 0
-    torn: int = 0
-    damaged: int = 0
-    aside: tuple[str, ...] = ()
 
 
 def errors_beside(output: str | os.PathLike[str]) -> Path:
@@ -122,7 +93,6 @@ class Journal:
         self._index = IdIndex()
         self._appender = Appender(clock or SystemClock())
         self._stopped = threading.Event()
-        self._again = 0
         self._finished = 0
         self._met = 0
         self.found: Found = Found()
@@ -155,6 +125,7 @@ class Journal:
             OSError: Something could not be written.
         """
         await self._end()
+        self._index = IdIndex()  # who sorts now has its memory
         if exc_val is None:
             for tail in (self._answers, self._failures):
                 if tail.failure is not None:
@@ -166,7 +137,7 @@ class Journal:
 
     def told(self, line: int) -> bool:
         """Return whether the errors file already tells of the bad row at this line of the input, from 1."""
-        return self._meet(line) & _FINISHED != 0
+        return self._meet(line) & FINISHED != 0
 
     @property
     def unmet(self) -> int:
@@ -190,7 +161,7 @@ class Journal:
 
     def _meet(self, name: str | int) -> int:
         before = self._index.mark(name, _MET)
-        self._met += before == _FINISHED
+        self._met += before == FINISHED
         return before
 
     async def _end(self) -> None:
@@ -211,7 +182,7 @@ class Journal:
             self._tell(opened)
             self._appender.run()
             claims[0].close()
-            claims[1].close(keep=not (claims[1].made or self._again))
+            claims[1].close(keep=not (claims[1].made or self.found.again))
         finally:
             self._tell(self._ended)
 
@@ -230,10 +201,8 @@ class Journal:
         if self._restart:
             errors.put_back()  # first: were only the output gone, these rows would count as finished
             output.put_back()
-        answers = sift(output, self._judge_answer, self._stopped.is_set)
-        failures = sift(errors, self._judge_error, self._stopped.is_set)
+        self.found = read_back(output, errors, self._index, self._may_pass, self._stopped.is_set)
         self._finished = len(self._index)
-        self.found = _sum(answers, failures, self._again)
         self._answers, self._failures = Tail(output), Tail(errors)
 
     def _refuse_twins(self, *files: tuple[str | os.PathLike[str] | None, str]) -> None:
@@ -242,40 +211,8 @@ class Journal:
                 if one is not None and other is not None and _are_one(one, other):
                     raise LLMConfigurationError(f"{one} is the {its_word} and the {other_word}; name a file for each")
 
-    def _judge_answer(self, line: bytes) -> Verdict:
-        if (record := record_of(line)) is None:
-            return Verdict.FOREIGN
-        self._index.mark(record[0], _FINISHED)
-        return Verdict.KEEP
-
-    def _judge_error(self, line: bytes) -> Verdict:
-        if (record := record_of(line)) is None:
-            return Verdict.FOREIGN
-        name, content = record
-        if name in self._index:
-            return Verdict.DROP
-        if self._may_pass(content):
-            self._again += 1
-            return Verdict.DROP
-        self._index.mark(name, _FINISHED)
-        return Verdict.KEEP
-
 
 def _are_one(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
     with suppress(OSError):
         return Path(one).samefile(other)
     return os.path.realpath(one) == os.path.realpath(other)
-
-
-def _sum(answers: Sifted, errors: Sifted, again: int) -> Found:
-    for one in (answers, errors):
-        if one.aside is not None:
-            _logger.warning("%d damaged lines were moved to %s", one.damaged, one.aside)
-    return Found(
-        answers=answers.kept,
-        errors=errors.kept,
-        again=again,
-        torn=answers.torn + errors.torn,
-        damaged=answers.damaged + errors.damaged,
-        aside=tuple(one.aside for one in (answers, errors) if one.aside is not None),
-    )

@@ -9,9 +9,9 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from .claim import Replacement, claim
+from .claim import Replacement, claim, telling, trouble
 from .finished import record_of
-from .outlast import outlast
+from .outlast import GivenUpError, outlast
 from .slots import Slots, digester
 from .values import Row
 
@@ -82,7 +82,8 @@ class _Sorting:
             if os.path.exists(path):  # noqa: PTH110 - a text or a path
                 self._files.append(_File(claim(path), self._stopped))
         for file in self._files:
-            file.read()
+            with telling(file.path):
+                file.read()
 
     def take(self, rows: Sequence[Row | BadRow]) -> None:
         for row in rows:
@@ -95,7 +96,8 @@ class _Sorting:
 
     def finish(self) -> None:
         for file in self._files:
-            file.finish()
+            with telling(file.path):
+                file.finish()
 
     def close(self) -> None:
         for file in self._files:
@@ -106,6 +108,7 @@ class _File:
     """A file, where its lines begin, and the new one."""
 
     def __init__(self, claimed: Claim, stopped: Callable[[], bool]) -> None:
+        self.path = claimed.path
         self._claim = claimed
         self._stopped = stopped
         self._old: BinaryIO = open(claimed.descriptor, "rb", buffering=_BUFFER, closefd=False)  # noqa: SIM115 - see close
@@ -132,7 +135,10 @@ class _File:
         if self._slots.table[at + _SLOT - 1] != _WAITING:
             return False
         self._slots.table[at + _SLOT - 1] = _TAKEN
-        self._copy(self._start(at))
+        try:
+            self._copy(self._start(at))
+        except OSError as error:
+            raise trouble(self.path, error) from error
         return True
 
     def finish(self) -> None:
@@ -187,7 +193,7 @@ class _File:
     def _pieces(self, start: int) -> Generator[bytes]:
         """The line that begins there."""
         if self._stopped():
-            raise InterruptedError("sorting was given up")
+            raise GivenUpError
         self._old.seek(start)
         piece = b""
         while not piece.endswith(b"\n") and (piece := self._old.readline(_PIECE)):

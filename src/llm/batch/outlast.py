@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+class GivenUpError(Exception):
+    """What a thread did was given up, for nobody waits for it any more."""
+
+
 async def outlast(ended: asyncio.Future[None], hurry: Callable[[], object]) -> None:
     """Return when it is done; a cancellation calls `hurry` and is raised only then.
 

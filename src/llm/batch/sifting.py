@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from llm.core.exceptions import LLMConfigurationError
 
 from .claim import Claim, Replacement
+from .outlast import GivenUpError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -66,7 +67,7 @@ def sift(
         most: Bytes of a line; what is longer is no result.
 
     Raises:
-        InterruptedError: It was to give up; the file is as it was.
+        GivenUpError: It was to give up; the file is as it was.
         LLMConfigurationError: It holds lines, none of which is a result: it is somebody's other file.
         OSError: It cannot be read or written.
     """
@@ -84,7 +85,7 @@ def sift(
 
 def _go_on(stopped: Callable[[], bool]) -> None:
     if stopped():
-        raise InterruptedError("reading back was given up")
+        raise GivenUpError
 
 
 def _verdict(line: bytes, judge: Callable[[bytes], Verdict], found: Sifted, most: int) -> Verdict:

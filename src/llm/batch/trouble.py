@@ -84,7 +84,8 @@ class Trouble:
             self.since = now
         left = self.since + self._patience - now
         told = error.retry_after
-        if isinstance(error, _LASTING) or left <= 0.0 or (told is not None and told > self._patience):
+        lasting = isinstance(error, _LASTING) and not error.retryable  # else another key is left
+        if lasting or left <= 0.0 or (told is not None and told > self._patience):
             return None
         if told is not None:
             return min(left, max(_LEAST, told) + dice * _SPREAD)

@@ -52,7 +52,7 @@ class Terminal:
         """Take the bottom of the terminal."""
         before = (sys.stdout, sys.stderr)
         self._live.start()
-        self._moved = _moved(dict(zip(before, (sys.stdout, sys.stderr), strict=True)))
+        self._moved = moved_to(dict(zip(before, (sys.stdout, sys.stderr), strict=True)))
         self.paint(progress, now)
 
     def paint(self, progress: Progress, now: float) -> None:  # noqa: ARG002 - a terminal shows every state
@@ -111,7 +111,7 @@ def _keys(progress: Progress, most: int, width: int) -> RenderableType:
     return Group(table, Text(f"and {more:,} more", style=_LABEL)) if more else table
 
 
-def _moved(instead: Mapping[TextIO, TextIO]) -> list[tuple[logging.StreamHandler[TextIO], TextIO]]:
+def moved_to(instead: Mapping[TextIO, TextIO]) -> list[tuple[logging.StreamHandler[TextIO], TextIO]]:
     """Have the handlers of logs that hold a stream write to the other, so above the display; return what they held."""
     moved: list[tuple[logging.StreamHandler[TextIO], TextIO]] = []
     for name in ("", "llm"):

@@ -185,8 +185,7 @@ class ProgressTracker:
         """Stop the run's time, and tell `on_update` the last state."""
         with self._lock:
             self._ended = self._clock.now()
-        if self._on_update is not None:
-            self._tell(self._ended)
+        self._tell(self._ended)
 
     def snapshot(self) -> Progress:
         """Return the state now."""
@@ -257,9 +256,9 @@ class ProgressTracker:
             return {}
 
     def _tell(self, now: float) -> None:
-        self._due = now + self._every
         if self._on_update is None:
             return
+        self._due = now + self._every
         try:
             self._on_update(self.snapshot())
         except Exception:  # noqa: BLE001 - whatever it is, a row is worth more

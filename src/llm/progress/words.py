@@ -108,7 +108,7 @@ def line(progress: Progress, *, ended: bool = False) -> str:
         tokens = f"{progress.input_tokens_per_second:,.0f} tokens/s in, {progress.output_tokens_per_second:,.0f} out"
     parts = [
         f"{rows(progress)} in {pace}" if ended else f"{rows(progress)}, {pace}",
-        tokens,
+        tokens if usage.total_tokens else "",
         f"{percent(progress.cache_ratio)} cached" if progress.cache_hits else "",
         cost(progress, ended=ended),
         _failed(progress, ended=ended),

@@ -59,7 +59,7 @@ class Answers:
         kin = before if beside is None or stated.backend != "memory" else beside
         same = kin is not None and is_same_store(stated, kin._stated)
         self.backend: CacheBackend = kin.backend if kin is not None and same else open_cache(stated, clock)
-        self._borrowed = same and kin is not None and (kin is beside or kin._borrowed)
+        self._borrowed: bool = same and kin is not None and (kin is beside or kin._borrowed)
         self._clock = clock
         self._spawn = spawn
         self._writing: set[asyncio.Future[None]] = set() if before is None else before._writing

@@ -182,12 +182,22 @@ async def test_bad_rows_and_bodies_are_delivered_as_errors_and_nobody_is_asked(m
 
 
 async def test_a_rows_own_failure_is_its_end_and_the_others_go_on(manager_of: Opened) -> None:
-    provider, keep, heard = FakeProvider(["yes", LLMServerError("broken"), "yes"]), Kept(), Heard()
+    def answer(request: LLMRequest) -> str:
+        if request.messages[0].content == "question 1":
+            try:
+                raise OSError("behind it")
+            except OSError as error:
+                raise LLMServerError("broken") from error
+        return "yes"
+
+    provider, keep, heard = FakeProvider(answer), Kept(), Heard()
     async with manager_of(provider) as manager:
         await workers(manager, keep, heard, concurrency=1).run(portions(*map(chat, range(3))))
     assert [type(w.error).__name__ for w in keep.wrappers] == ["NoneType", "LLMServerError", "NoneType"]
-    assert keep.wrappers[1].error is not None
-    assert keep.wrappers[1].error.__traceback__ is None  # which would hold all that the call held
+    error = keep.wrappers[1].error
+    assert error is not None
+    assert error.__cause__ is not None
+    assert error.__traceback__ is error.__cause__.__traceback__ is None  # which would hold all that the call held
     assert [event[0] for event in heard.events] == ["answered", "failed", "answered"]
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm.batch.index import IdIndex
-from llm.batch.slots import Slots
+from llm.batch.slots import Slots, digester
 
 MANY = 12_000
 MOST_BYTES = 32  # a name
@@ -69,6 +69,10 @@ def test_numbers_and_texts_that_look_alike_are_different_names() -> None:
     assert index.add("17")
     assert index.add(17)
     assert index.add("ÿ17")
+
+
+def test_nobody_can_choose_names_that_collide() -> None:
+    assert digester(11)("a") != digester(11)("a")
 
 
 def test_a_table_whose_last_slots_are_taken_gets_more() -> None:

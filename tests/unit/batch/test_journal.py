@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llm.batch.claim import claim
-from llm.batch.journal import Found, Journal, Standing, errors_beside
+from llm.batch.earlier import Found
+from llm.batch.journal import Journal, Standing, errors_beside
 from llm.batch.sifting import Verdict, sift
 from llm.core.exceptions import LLMConfigurationError
 from llm.utils.clock import SystemClock
@@ -221,7 +222,7 @@ async def test_an_output_that_is_its_errors_file_is_refused_before_it_is_there(o
 async def test_what_is_no_plain_file_is_refused(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    for path in (pipe, tmp_path, Path(os.devnull)):
+    for path in (pipe, tmp_path, Path(os.devnull), Path("-")):
         said = await refusal(Journal(path, may_pass=may_pass))
         assert said == f"{path} is no plain file; a rerun reads back what was written, so name a file that stays"
 
@@ -375,13 +376,13 @@ def test_a_line_that_is_too_long_is_moved_in_pieces_none_of_which_is_a_result(ou
         seen.append(line)
         return Verdict.KEEP if line.startswith(b"{") and line.endswith(b"}\n") else Verdict.FOREIGN
 
-    out.write_bytes(b"{1}\n" + b"{" + b"x" * 18 + b"{2}\n" + b"{3}\n" + b"{" + b"y" * 30)
+    out.write_bytes(b"{1}\n" + b"{" + b"x" * 19 + b"{2}\n" + b"{3}\n" + b"{" + b"y" * 30)
     claimed = claim(out)
     found = sift(claimed, judge, lambda: False, most=10)
     claimed.close()
     assert (found.kept, found.torn) == (2, False)
     assert out.read_bytes() == b"{1}\n{3}\n"
-    assert Path(f"{out}.damaged").read_bytes() == b"{" + b"x" * 18 + b"{2}\n{" + b"y" * 30 + b"\n"
+    assert Path(f"{out}.damaged").read_bytes() == b"{" + b"x" * 19 + b"{2}\n{" + b"y" * 30 + b"\n"
     assert max(map(len, seen)) == 10
 
 
@@ -391,7 +392,7 @@ async def test_a_file_that_cannot_be_put_right_stays_as_it_was(out: Path, errors
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(OSError, match=r"out\.errors\.jsonl: File too large; what it holds stays"):
             await found_in(out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -401,7 +402,7 @@ async def test_a_file_that_cannot_be_put_right_stays_as_it_was(out: Path, errors
 
 
 async def test_what_a_killed_run_was_making_goes(out: Path) -> None:
-    left = out.with_name("out.jsonl.new")
+    left = out.with_name("out.jsonl.manifold-new")
     left.write_bytes(answer("a"))
     await found_in(out)
     assert not left.exists()
@@ -412,7 +413,8 @@ async def test_what_a_killed_run_was_making_goes(out: Path) -> None:
 
 async def test_opening_does_not_block_the_loop_and_can_be_cancelled(out: Path, errors: Path) -> None:
     out.write_bytes(b"".join(answer(f"{n}") for n in range(5000)))
-    opening = asyncio.create_task(Journal(out, may_pass=may_pass).__aenter__())
+    journal = Journal(out, may_pass=may_pass)
+    opening = asyncio.create_task(journal.__aenter__())
     for _ in range(20):
         await SystemClock().sleep(0)
     assert not opening.done()
@@ -420,6 +422,7 @@ async def test_opening_does_not_block_the_loop_and_can_be_cancelled(out: Path, e
     with pytest.raises(asyncio.CancelledError):
         await opening
     assert not errors.exists()
+    assert journal.found == Found()  # reading was given up
     assert (await found_in(out)).answers == 5000  # the lock is given back
 
 
@@ -460,7 +463,7 @@ async def test_a_full_disk_is_told_to_the_caller_or_at_the_end_and_costs_no_line
                 await journal.answer(answer("b"))
 
     try:
-        with pytest.raises(OSError, match=r"out\.jsonl cannot be written: File too large"):
+        with pytest.raises(OSError, match=r"out\.jsonl: File too large; what it holds stays, and a rerun goes on"):
             await run()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

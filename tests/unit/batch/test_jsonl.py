@@ -255,6 +255,8 @@ async def test_rows_of_a_pipe_come_as_they_are_written_and_nobody_waits_for_thos
             async with clock.timeout(0.05):
                 await anext(rows)
         await rows.aclose()
+        (thread,) = [thread for thread in threading.enumerate() if thread.name == "llm-batch-reader"]
+        assert thread.daemon  # or the interpreter would wait for the pipe
         os.close(write)
 
 

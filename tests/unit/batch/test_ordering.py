@@ -106,6 +106,12 @@ async def test_what_the_input_does_not_have_comes_last_and_nothing_is_lost(out: 
     ]  # fmt: skip
 
 
+async def test_a_last_line_without_its_newline_is_a_line(out: Path) -> None:
+    out.write_bytes(answer("a") + answer("b")[:-1])
+    await sort_output(out, None, portions([row("a")]))
+    assert out.read_bytes() == answer("a") + answer("b")
+
+
 @pytest.mark.parametrize("name", ['quo"te', "back\\slash", "ünï", "\u2028", "", '","response":{'])
 async def test_every_name_is_found(out: Path, name: str) -> None:
     out.write_bytes(answer("z") + answer(name) + b'{"response": {}, "custom_id": "other form"}\n')
@@ -132,13 +138,14 @@ async def test_a_file_that_another_run_writes_is_refused(out: Path, errors: Path
     assert out.read_bytes() == answer("b") + answer("a")
 
 
-async def test_a_full_disk_leaves_the_file_as_it_was(out: Path) -> None:
-    before = b"".join(answer(f"{n}", "x" * 100) for n in range(50))
+@pytest.mark.parametrize("size", [100, 50_000])  # one fails at the end, the other on the way
+async def test_a_full_disk_leaves_the_file_as_it_was(out: Path, size: int) -> None:
+    before = b"".join(answer(f"{n}", "x" * size) for n in range(50))
     out.write_bytes(before)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(OSError, match=r"out\.jsonl: File too large; what it holds stays"):
             await sort_output(out, None, portions(row(f"{n}") for n in reversed(range(50))))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -312,7 +312,7 @@ async def test_a_full_disk_stops_the_run_and_loses_nothing_that_was_finished(
 ) -> None:
     source, out = written(tmp_path, *(line(f"r{n}", str(n)) for n in range(40))), tmp_path / "out.jsonl"
     async with manager_of(FakeProvider("yes")) as manager:
-        with small_disk(4_000), pytest.raises(OSError, match="cannot be written") as raised:
+        with small_disk(4_000), pytest.raises(OSError, match="File too large") as raised:
             await run_file(manager, source, out, concurrency=4)
         assert raised.value.errno == errno.EFBIG
         before = names(out)

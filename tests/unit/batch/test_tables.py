@@ -114,8 +114,8 @@ async def test_what_a_column_that_is_not_asked_holds_is_no_matter() -> None:
 
 
 async def test_cells_and_records_of_megabytes_are_read() -> None:
-    rows = await _rows("text\n" + "x" * 3_000_000 + '\n"' + "y\n" * 300_000 + '"\n')
-    assert [len(str(_asked(row))) for row in rows] == [3_000_005, 600_005]
+    rows = await _rows("text\n" + "x" * 3_000_000 + '\n"' + "y\n" * 100_000 + '"\n')
+    assert [len(str(_asked(row))) for row in rows] == [3_000_005, 200_005]
 
 
 async def test_a_line_above_the_bound_is_a_bad_row_and_not_held() -> None:
@@ -135,7 +135,7 @@ async def test_portions_are_bounded_by_rows_and_by_size() -> None:
 
 
 async def test_memory_does_not_grow_with_the_table() -> None:
-    file = io.BytesIO(b"text\n" + (b"a" * 1000 + b"\n") * 10_000)
+    file = io.BytesIO(b"text\n" + (b"a" * 5000 + b"\n") * 3000)
     tracemalloc.start()
     try:
         async for _ in read_table(file, prompt="{text}"):

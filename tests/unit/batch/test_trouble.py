@@ -115,3 +115,8 @@ def test_what_does_not_pass_in_time_is_given_up_at_once(error: LLMException) -> 
 def test_a_provider_that_refuses_a_request_serves(error: LLMException, attempts: int, *, served: bool) -> None:
     error.attempts = attempts
     assert shows_service(error) is served
+
+
+@pytest.mark.parametrize("kind", [LLMAuthenticationError, LLMQuotaExceededError])
+def test_a_key_that_is_refused_is_no_end_while_another_is_left(kind: type[LLMException]) -> None:
+    assert Trouble(100.0).pause(0.0, kind("x", retryable=True), 1, 0.0) == 1.0

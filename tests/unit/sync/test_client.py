@@ -21,6 +21,7 @@ from llm import (
     LLMStream,
     LLMStreamInterruptedError,
     Message,
+    MessageRole,
     StreamChunk,
 )
 from llm.sync import LLMClient, LLMManager
@@ -48,7 +49,8 @@ def client(up: MockUpstream, of: Callable[..., dict[str, Any]]) -> Iterator[LLMC
 
 @pytest.mark.parametrize("kind", ["LLMClient", "LLMManager"])
 def test_every_public_method_is_there_with_the_same_parameters_and_says_what_it_does(kind: str) -> None:
-    blocking, awaited = getattr(llm.sync, kind), getattr(llm, kind)
+    blocking: type[Any] = getattr(llm.sync, kind)
+    awaited: type[Any] = getattr(llm, kind)
     inner = {"prepare", "is_of", "here"}  # for the package itself
     names = {name for name in vars(awaited) if not name.startswith("_")} - inner
     assert names <= {name for name in dir(blocking) if not name.startswith("_")}
@@ -73,7 +75,7 @@ def test_a_stream_has_every_public_member_but_those_for_layers() -> None:
 def test_every_kind_of_call_is_answered(client: LLMClient, up: MockUpstream) -> None:
     said = client.chat("Hello", system="Be brief", history=[{"role": "user", "content": "Hi"}], max_tokens=50)
     assert (said.content, said.provider) == ("Hello", "openai")
-    assert client.complete([Message("user", "again")], temperature=0.5).content == "again"
+    assert client.complete([Message(MessageRole.USER, "again")], temperature=0.5).content == "again"
     assert client.request(LLMRequest("asked")).content == "asked"
     assert len(client.embed(["one", "two"]).embeddings) == 2
     assert client.count_tokens("How many?") > 1
@@ -105,10 +107,14 @@ class Fact(BaseModel):
     about: str
 
 
+def ada(_: LLMRequest) -> str:
+    return Fact(name="Ada", about=LONG).model_dump_json()
+
+
 def test_a_growing_answer_is_read_by_partials(
     upstream: Callable[..., MockUpstream], of: Callable[..., dict[str, Any]]
 ) -> None:
-    up = upstream(answer=lambda _: Fact(name="Ada", about=LONG).model_dump_json())
+    up = upstream(answer=ada)
     with LLMManager.open(of(up)) as manager:
         stream = manager.get_client().stream_complete("Who?", response_model=Fact)
         seen = list(stream.partials())

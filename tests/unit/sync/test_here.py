@@ -93,7 +93,8 @@ def test_an_asynchronous_manager_of_the_loop_that_runs_in_this_very_thread(upstr
             assert (await manager.get_client().chat("new")).cached
             assert counted(manager) == 4
             assert manager.get_status()["metrics"]["cache"]["hits"] == 2
-            assert manager.get_status()["cache"]["entries"] == 2
+            cache = manager.get_status()["cache"]
+            assert (cache["entries"], cache["hits"], cache["misses"], cache["stored"]) == (2, 2, 2, 2)
 
     asyncio.run(cell())
 
@@ -176,7 +177,8 @@ def test_transport_and_clock_and_doubles_go_along(upstream: Upstream, of: Of) ->
 
 def test_a_semantic_cache_asks_in_the_loop_where_it_is_asked(upstream: Upstream, of: Of) -> None:
     similar = {"features": {"semantic_cache": True}, "semantic_cache": {"model": "openai/text-embedding-3-small"}}
-    config = of(upstream(), cache=CACHED, **similar)
+    up = upstream()
+    config = of(up, cache=CACHED, **similar)
     config["providers"]["openai"]["models"].append("text-embedding-3-small")
 
     async def cell() -> None:
@@ -184,6 +186,7 @@ def test_a_semantic_cache_asks_in_the_loop_where_it_is_asked(upstream: Upstream,
             assert ask(manager, "Hello", model="gpt-4o-mini")[0] == "Hello"
 
     asyncio.run(cell())
+    assert {request.path.rpartition("/")[2] for request in up.requests} == {"embeddings", "completions"}
 
 
 def test_the_ones_beside_may_be_reloaded_and_leave_the_cache_as_it_is(upstream: Upstream, of: Of) -> None:
@@ -215,8 +218,13 @@ def test_the_one_beside_opens_a_store_on_disk_for_itself(upstream: Upstream, of:
     asyncio.run(cell())
 
 
-def test_a_closed_manager_is_refused(upstream: Upstream, of: Of) -> None:
-    manager = LLMManager.open(of(upstream()))
-    manager.close()
+@pytest.mark.parametrize("kind", ["blocking", "asynchronous"])
+def test_a_closed_manager_is_refused(kind: str, upstream: Upstream, of: Of) -> None:
+    async def closed() -> llm.LLMManager:
+        async with llm.LLMManager.open(of(upstream())) as manager:
+            return manager
+
+    with LLMManager.open(of(upstream())) as blocking:
+        pass
     with pytest.raises(LLMPoolExhaustedError, match="closed"):
-        ask(manager, "Hello")
+        ask(blocking if kind == "blocking" else asyncio.run(closed()), "Hello")

@@ -71,7 +71,6 @@ if child == 0:
 assert os.waitpid(child, 0)[1] == 0
 assert client.chat("parent").content == "parent"
 """,
-    "never_called": "",
 }
 
 _AFTER = """

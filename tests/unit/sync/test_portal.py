@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import os
 import signal
 import threading
@@ -123,6 +124,16 @@ def test_a_call_in_the_loop_itself_is_an_error_that_names_the_remedy(own: Portal
         own.run(called_back())
 
 
+def test_where_no_thread_can_start_nothing_is_left_and_the_next_call_tries_again(own: Portal) -> None:
+    before = threading.stack_size(2**46)  # more than any machine has
+    try:
+        with pytest.raises(RuntimeError, match="start new thread"):
+            own.run(echo(1))
+    finally:
+        threading.stack_size(before)
+    assert own.run(echo(2)) == 2
+
+
 class _Timer:
     """Raises in the main thread, wherever that is, after some seconds."""
 
@@ -198,7 +209,9 @@ def test_what_is_given_up_before_it_began_never_begins(own: Portal) -> None:
         coroutine.send(None)
 
 
-def test_the_end_cancels_what_runs_closes_generators_and_takes_no_time() -> None:
+def test_the_end_cancels_what_runs_closes_generators_says_nothing_and_takes_no_time(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     own, events = Portal(), list[str]()
     begun = threading.Event()
 
@@ -214,6 +227,7 @@ def test_the_end_cancels_what_runs_closes_generators_and_takes_no_time() -> None
             await CLOCK.sleep(60)
         finally:
             events.append("cancelled")
+            raise KeyError("what nobody hears")
 
     async def start() -> object:
         generator = open_one()
@@ -228,6 +242,9 @@ def test_the_end_cancels_what_runs_closes_generators_and_takes_no_time() -> None
     own.end()
     own.end()
     assert kept is not None
+    tasks.clear()
+    gc.collect()
+    assert caplog.records == []
     assert events == ["cancelled", "closed"]
     assert CLOCK.now() - began < 0.5
     with pytest.raises(RuntimeError, match="interpreter is ending"):
