@@ -110,6 +110,11 @@ async def test_the_examples_on_progress_run_in_their_order(root: Path, capsys: p
     assert shown.err.startswith("4 of 4 rows (100 %) in ")
 
 
+async def test_the_examples_on_dry_runs_run_in_their_order(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, said = await run(root / "docs" / "dry-run.md")
+    assert capsys.readouterr().out.splitlines() == said != []
+
+
 async def test_the_examples_on_the_cache_run_in_their_order(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, said = await run(root / "docs" / "cache.md")
     assert capsys.readouterr().out.splitlines() == said != []

@@ -190,9 +190,7 @@ class Planner:
 
 
 def _used(client: Client, usage: TokenUsage, reserved: Charge, cost: float | None) -> Charge:
-    used = client.used(usage)
-    if used is None:
-        return reserved
+    used = client.used(usage) or reserved
     return used if cost is None else used._replace(cost=cost)
 
 

@@ -212,7 +212,7 @@ class Rehearsal:
     def brakes(self) -> list[Brake]:
         """What kept requests waiting, that which did for longest first."""
         for (limit, provider), seen in self._waited_for.items():
-            self._brake(limit, "key").keys |= self._copies[provider].keys(limit, frozenset().union(*seen))
+            self._brake(limit, "key").keys |= self._copies[provider].keys(limit, frozenset[int]().union(*seen))
         return sorted(self._brakes.values(), key=lambda brake: -brake.seconds)
 
     def why_never(self, planned: Planned) -> Exception | None:

@@ -3,7 +3,7 @@
 # ruff: noqa: ANN401 - what a row may hold
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,9 +13,12 @@ from llm.batch.forecast import Forecast, forecast
 from llm.batch.values import CHAT, EMBEDDINGS, BadRow, Row
 from llm.core.keys import KeyState
 from llm.testing import FakeClock, MockUpstream
+from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+
+    from llm.utils.clock import Clock
 
 MINI, LARGE = "gpt-4o-mini", "gpt-4o"
 TEXT = "what is the answer to this question?"  # nine tokens, by four characters
@@ -34,8 +37,8 @@ async def portions_of(rows: Sequence[Row | BadRow], size: int = 3) -> AsyncItera
 class Desk:
     """A server, and a manager that knows it."""
 
-    def __init__(self) -> None:
-        self.clock = FakeClock()
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock: Any = clock or FakeClock()
         self.up = MockUpstream(clock=self.clock)
 
     def open(
@@ -55,12 +58,14 @@ class Desk:
         manager: LLMManager,
         *rows: Row | BadRow,
         default_model: str | None = None,
-        finished: Callable[[str], bool] | None = None,
+        finished: Callable[[str | int], bool] | None = None,
+        provider: str | None = None,
     ) -> Forecast:
         return await forecast(
             manager,
             portions_of(rows),
             concurrency=8,
+            provider=provider,
             default_model=default_model,
             finished=finished,
             clock=self.clock,
@@ -116,12 +121,12 @@ async def test_rows_that_cannot_be_sent_are_invalid_each_for_its_reason(desk: De
 
 async def test_rows_that_an_earlier_run_has_done_are_in_no_other_number(desk: Desk) -> None:
     async with desk.open() as manager:
-        done = {"row-0", "row-2", "bad"}
+        done: set[str | int] = {"row-0", "row-2", 5, 7}  # a bad row's name is its line, or its place from 1
         bad = BadRow(4, 5, "bad", "invalid_url", "no such path")
-        told = await desk.tell(
-            manager, *[row(number, model=MINI) for number in range(4)], bad, finished=done.__contains__
-        )
-    assert (told.rows, told.finished_rows, told.invalid_rows, told.models[MINI].rows) == (2, 3, 0, 2)
+        made = replace(bad, order=6, line=None)
+        rows = [row(number, model=MINI) for number in range(4)]
+        told = await desk.tell(manager, *rows, bad, made, finished=done.__contains__)
+    assert (told.rows, told.finished_rows, told.invalid_rows, told.models[MINI].rows) == (2, 4, 0, 2)
 
 
 async def test_rows_that_the_cache_answers_cost_nothing_and_looking_is_no_use_of_it(desk: Desk) -> None:
@@ -186,7 +191,10 @@ async def test_models_of_one_name_at_two_providers_are_told_apart(desk: Desk) ->
     }
     async with LLMManager.open(config, transport=desk.up.transport(), clock=desk.clock) as manager:
         told = await desk.tell(manager, row(0, model=MINI), row(1, model=f"other/{MINI}"))
-    assert list(told.models) == [f"one/{MINI}", f"other/{MINI}"]
+        assert list(told.models) == [f"one/{MINI}", f"other/{MINI}"]
+        # who is asked by default may be said, as for a run
+        told = await desk.tell(manager, row(0), row(1, model=MINI), row(2, model=f"one/{MINI}"), provider="other")
+    assert {name: model.rows for name, model in told.models.items()} == {f"other/{MINI}": 2, f"one/{MINI}": 1}
 
 
 async def test_embeddings_have_no_answer_in_words(desk: Desk) -> None:
@@ -236,7 +244,7 @@ async def test_that_no_key_is_left_is_an_error(desk: Desk) -> None:
 
 
 async def test_a_semantic_cache_is_said_to_be_left_out(desk: Desk) -> None:
-    more = {
+    more: dict[str, Any] = {
         "cache": {"backend": "memory"},
         "features": {"semantic_cache": True},
         "semantic_cache": {"model": "openai/text-embedding-3-small"},
@@ -251,3 +259,15 @@ async def test_a_file_without_rows_takes_nothing(desk: Desk) -> None:
         told = await desk.tell(manager)
     assert [getattr(told, each.name) for each in fields(Forecast)[:7]] == [0, 0, 0, 0, 0, 0, 0.0]
     assert told.notes() == []
+
+
+async def test_limits_that_processes_share_are_rehearsed_as_this_one_knows_them(redis_server: Any) -> None:
+    desk = Desk(SystemClock())
+    with redis_server("valkey") as server:
+        async with desk.open(
+            of_keys=[{"requests_per_minute": 60, "algorithm": "token_bucket"}],
+            limits={"store": "redis", "url": server.url},
+        ) as manager:
+            await manager.get_client().complete(TEXT, model=MINI)
+            told = await desk.tell(manager, *[row(number, model=MINI) for number in range(79)])
+    assert told.seconds == pytest.approx(20.0, abs=1.0)

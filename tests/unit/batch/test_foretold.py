@@ -13,7 +13,8 @@ REQUESTS = Brake("requests_per_minute", "key", seconds=10.0, keys={"key-a"})
 
 def forecast(**more: Any) -> Forecast:
     numbers: dict[str, Any] = dict.fromkeys(["invalid_rows", "cache_hits", "input_tokens", "output_tokens"], 0)
-    return Forecast(**{"rows": 9, **numbers, "cost": 0.0, "seconds": 10.0, "models": {}, "latency_known": True, **more})
+    fields: dict[str, Any] = {"rows": 9, **numbers, "cost": 0.0, "seconds": 10.0, "models": {}, "latency_known": True}
+    return Forecast(**{**fields, **more})
 
 
 def test_where_all_is_known_nothing_is_said() -> None:

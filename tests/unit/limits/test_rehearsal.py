@@ -113,6 +113,12 @@ def test_each_model_has_its_own_keys_and_may_keep_the_workers_from_the_others(be
     assert rehearsal.sent == 80
 
 
+def test_a_key_that_somebody_waits_for_is_kept_from_all_who_come_after(bench: Bench) -> None:
+    queue = bench.queue(("*", bucket(bench, tokens_per_minute=100)))
+    requests = [planned(100, model="a"), planned(90, model="a"), planned(10, model="b")]
+    assert rehearse(queue, *requests)[0] == pytest.approx(60.0 + GUARD)
+
+
 def test_who_names_no_model_is_given_one_that_can_pay_now(bench: Bench) -> None:
     queue = bench.queue(("a", bucket(bench, requests_per_minute=1)), ("b", bucket(bench, requests_per_minute=10)))
     rehearsal = Rehearsal([queue], 0.0, workers=1)
