@@ -10,6 +10,7 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 import tracemalloc
 from hashlib import sha256
 from pathlib import Path
@@ -25,7 +26,7 @@ from llm.core.exceptions import LLMConfigurationError
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 
 ROOT = Path(__file__).parents[3]
 
@@ -167,6 +168,29 @@ async def test_cancelled_at_any_moment_the_file_is_as_it_was_or_sorted(out: Path
     assert out.read_bytes() == before
     assert list(out.parent.iterdir()) == [out]
     (await asyncio.to_thread(claim, out)).close()  # given back
+
+
+async def test_a_cancellation_does_not_wait_for_the_rest_of_a_portion(out: Path) -> None:
+    loop, reached = asyncio.get_running_loop(), list[str]()
+    heard = threading.Event()
+
+    class Portion(list[Row]):
+        def __iter__(self) -> Iterator[Row]:
+            loop.call_soon_threadsafe(sorting.cancel)
+            loop.call_soon_threadsafe(loop.call_later, 0.02, heard.set)
+            heard.wait(5)
+            for one in super().__iter__():
+                reached.append(one.custom_id)
+                yield one
+
+    async def one_portion() -> AsyncGenerator[Sequence[Row]]:
+        yield Portion([row("b"), row("a")])
+
+    out.write_bytes(answer("a") + answer("b"))
+    sorting = asyncio.create_task(sort_output(out, None, one_portion()))
+    with pytest.raises(asyncio.CancelledError):
+        await sorting
+    assert reached == ["b"]
 
 
 async def test_an_input_that_fails_leaves_the_file_as_it_was(out: Path) -> None:
