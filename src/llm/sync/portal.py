@@ -63,7 +63,7 @@ class Portal:
             loop.call_soon_threadsafe(errand.start, loop)
             errand.ended.acquire()
         except BaseException:
-            _give_up(errand, loop)
+            self._give_up(errand, loop)
             raise
         try:
             return errand.result()
@@ -82,6 +82,13 @@ class Portal:
     def lose(self) -> None:
         """Know that the thread is the parent's."""
         self._over = _FORKED
+
+    def _give_up(self, errand: _Errand[Any], loop: asyncio.AbstractEventLoop) -> None:
+        if self._over is not None:  # since this very moment
+            errand.drop()
+            _refuse(self._over)
+        loop.call_soon_threadsafe(errand.cancel)
+        errand.ended.acquire(timeout=_PATIENCE)
 
     def _there(self) -> asyncio.AbstractEventLoop:
         if self._over is not None:
@@ -120,16 +127,24 @@ class _Errand(Generic[_T]):
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start; in the loop, and in a copy of the caller's context."""
+        if self._portal.over:
+            self.drop()
+            return
         self._task = loop.create_task(self._coroutine)
         self._task.add_done_callback(self._done)
 
     def cancel(self) -> None:
         """Have it end; in the loop, after `start` where that comes at all."""
         if self._task is None:
-            self._coroutine.close()
+            self.drop()
             self.ended.release()
         else:
             self._task.cancel()
+
+    def drop(self) -> None:
+        """Have what was not started never start, and nobody warned of that."""
+        if self._task is None:
+            self._coroutine.close()
 
     def result(self) -> _T:
         """Return what came of it, once it has ended."""
@@ -139,7 +154,9 @@ class _Errand(Generic[_T]):
         finally:
             del self  # as in `run`
 
-    def _done(self, _: object) -> None:
+    def _done(self, task: asyncio.Task[_T]) -> None:
+        if not task.cancelled():
+            task.exception()  # of what was given up nobody asks for it, and asyncio would complain
         if not self._portal.over:
             self.ended.release()
 
@@ -148,11 +165,6 @@ def _refuse(why: str) -> NoReturn:
     if why is _ENDING and threading.current_thread().daemon:
         threading.Event().wait()  # as those who wait already: it ends with the interpreter, and has nothing to say
     raise RuntimeError(why)
-
-
-def _give_up(errand: _Errand[Any], loop: asyncio.AbstractEventLoop) -> None:
-    loop.call_soon_threadsafe(errand.cancel)
-    errand.ended.acquire(timeout=_PATIENCE)
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
