@@ -212,7 +212,7 @@ def test_a_disk_that_is_full_is_1_and_what_was_written_is_kept(
         done = forking(tmp_path, *words)
         assert len(up.requests) == 5
     assert full.status == 1
-    assert "out.jsonl cannot be written: File too large; everything finished is kept, run the same command" in full.err
+    assert "out.jsonl: File too large; everything finished is kept, run the same command again" in full.err
     assert done.status == 0
     names = [
         json.loads(line)["custom_id"] for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()

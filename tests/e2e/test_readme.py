@@ -114,11 +114,10 @@ async def test_its_batch_runs_goes_on_and_is_counted(
     await asyncio.to_thread(shutil.copytree, root / "examples", tmp_path / "examples")
     lines = [shlex.split(line, comments=True) for line in block(readme, "sh", "manifold batch").splitlines()]
     async with MockUpstream("openai") as up:
-        for line in lines:
-            done = await run("-m", "llm", *line[1:], up=up, folder=tmp_path, environment=environment)
-            assert (done.returncode, "error" in done.stderr) == (0, False), done.stderr
+        told = [await run("-m", "llm", *line[1:], up=up, folder=tmp_path, environment=environment) for line in lines]
         assert len(up.requests) == 8
-    assert done.stdout.splitlines()[-1].split("\t")[:2] == ["total", "8"]
+    assert [(done.returncode, "error" in done.stderr) for done in told] == [(0, False)] * 3
+    assert told[-1].stdout.splitlines()[-1].split("\t")[:2] == ["total", "8"]
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/testing.md", "docs/cli.md", "CHANGELOG.md"])
