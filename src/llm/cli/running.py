@@ -18,80 +18,17 @@ from llm.progress import ProgressTracker, show
 from .counting import Counting
 from .errors import ExitStatus, exit_status
 from .idle import Idle
+from .job import Job
 from .signals import Signals
 from .units import count_of, dollars_of, span_of
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from .job import Job
     from .shell import Shell
 
 _WRONG: Final = frozenset({"LLMInvalidRequestError", "LLMContextLengthError", "LLMContentFilterError"})
 _AGAIN: Final = "run the same command again to go on"
-
-
-async def run(job: Job) -> int:
-    """Run a batch, or go on with it, and tell what came of it; returns the exit status.
-
-    Raises:
-        LLMException: It could not begin.
-        OSError: It could not begin.
-    """
-    output = Path(job.output or "")
-    errors = errors_beside(output) if job.errors is None else Path(job.errors)
-    tally = Tally()
-    hears = _Hears(job.shell)
-    idle = Idle(hears, job.concurrency)
-    status, why = int(ExitStatus.DONE), ""
-    with Signals() as signals:
-        try:
-            await _run(job, errors, tally, hears, idle)
-        except asyncio.CancelledError:
-            if signals.received is None:
-                raise
-            status, why = signals.status, "interrupted"
-        except LLMException as error:
-            if not tally.rows:
-                raise
-            status, why = exit_status(error), str(error)
-        except OSError as error:
-            if not tally.rows:
-                raise
-            said, _, _ = (error.strerror or str(error)).partition("; ")  # what follows is said below
-            status, why = ExitStatus.FAILED, said if error.filename is None else f"{error.filename}: {said}"
-        unanswered = await asyncio.to_thread(_lines, errors)
-        ended = _Ended(tally.summary(), output, errors, unanswered, why)
-        ended.tell(job.shell)
-        if not why and (slow := idle.said()):
-            job.shell.remark(slow)
-        return status or (ExitStatus.FAILED if unanswered else ExitStatus.DONE)
-
-
-async def _run(job: Job, errors: Path, tally: Tally, hears: _Hears, idle: Idle) -> None:
-    rows, count = job.reader()
-    if job.goes_on:
-        hears.rows = await count(job.input)
-    async with (
-        LLMManager.open(job.shell.config) as manager,
-        Counting(job.shell, "batch", manager.get_status),
-        idle,
-        hears,
-    ):
-        await run_file(
-            manager,
-            job.input,
-            job.output or "",
-            errors=errors,
-            rows=rows,
-            count=count,
-            client=manager.get_client(job.provider, model=job.model),
-            concurrency=job.concurrency,
-            restart=job.restart,
-            ordered=job.ordered,
-            tracker=hears,
-            tally=tally,
-        )
 
 
 class _Hears(ProgressTracker):
@@ -128,6 +65,81 @@ class _Hears(ProgressTracker):
     ) -> None:
         """Show the last state."""
         await self._shown.aclose()
+
+
+async def run(job: Job) -> int:
+    """Run a batch, or go on with it, and tell what came of it; returns the exit status.
+
+    Raises:
+        LLMException: It could not begin.
+        OSError: It could not begin.
+    """
+    output = Path(job.output or "")
+    errors = errors_beside(output) if job.errors is None else Path(job.errors)
+    hears = _Hears(job.shell)
+    run = _Run(job, errors, Tally(), hears, Idle(hears, job.concurrency))
+    async with LLMManager.open(job.shell.config) as manager:
+        with Signals() as signals:
+            status, why = await run.to_its_end(manager, signals)
+            unanswered = await asyncio.to_thread(_lines, errors)
+            _Ended(run.tally.summary(), output, errors, unanswered, why).tell(job.shell)
+            if not why and (slow := run.idle.said()):
+                job.shell.remark(slow)
+        if signals.received is not None:
+            await manager.close(drain=0.0)  # a model on this machine may take its time, which the process does not
+    return status or (ExitStatus.FAILED if unanswered else ExitStatus.DONE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A run, with those who look on."""
+
+    job: Job
+    errors: Path
+    tally: Tally
+    hears: _Hears
+    idle: Idle
+
+    async def to_its_end(self, manager: LLMManager, signals: Signals) -> tuple[int, str]:
+        """Return the exit status, and what ended it early; empty where nothing did."""
+        try:
+            await self._rows(manager)
+        except asyncio.CancelledError:
+            if signals.received is None:
+                raise
+            return signals.status, "interrupted"
+        except LLMException as error:
+            if not self.tally.rows:
+                raise
+            return exit_status(error), str(error)
+        except OSError as error:
+            if not self.tally.rows:
+                raise
+            said, _, _ = (error.strerror or str(error)).partition("; ")  # what follows is said below
+            return ExitStatus.FAILED, said if error.filename is None else f"{error.filename}: {said}"
+        return ExitStatus.DONE, ""
+
+    async def _rows(self, manager: LLMManager) -> None:
+        job = self.job
+        rows, count = job.reader()
+        client = manager.get_client(job.provider, model=job.model)
+        if job.goes_on:
+            self.hears.rows = await count(job.input)
+        async with Counting(job.shell, "batch", manager.get_status), self.idle, self.hears:
+            await run_file(
+                manager,
+                job.input,
+                job.output or "",
+                errors=self.errors,
+                rows=rows,
+                count=count,
+                client=client,
+                concurrency=job.concurrency,
+                restart=job.restart,
+                ordered=job.ordered,
+                tracker=self.hears,
+                tally=self.tally,
+            )
 
 
 @dataclass(frozen=True, slots=True)
