@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
@@ -150,8 +150,6 @@ class RequestManager:
             finally:
                 task.cancel()
                 await asyncio.wait([task])
-                with suppress(asyncio.CancelledError):
-                    task.exception()  # which nobody waits for any more
 
     async def _all(self, batch: RequestBatch | Source, tracker: ProgressTracker) -> list[ResponseWrapper]:
         found: list[ResponseWrapper] = []

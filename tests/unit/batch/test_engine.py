@@ -157,7 +157,7 @@ async def test_the_next_portion_is_read_by_one_and_when_it_is_needed(manager_of:
             yield [] if start == 6 else [chat(start + number) for number in range(3)]
 
     keep = Kept()
-    async with manager_of(FakeProvider("yes")) as manager:
+    async with manager_of(FakeProvider("yes", latency=0.001)) as manager:
         await workers(manager, keep, concurrency=8).run(reader())
     assert (read, most) == ([0, 3, 6, 9], 1)
     assert sorted(keep.ids, key=lambda name: int(name[1:])) == [f"r{n}" for n in (0, 1, 2, 3, 4, 5, 9, 10, 11)]
@@ -183,12 +183,12 @@ async def test_bad_rows_and_bodies_are_delivered_as_errors_and_nobody_is_asked(m
 
 async def test_a_rows_own_failure_is_its_end_and_the_others_go_on(manager_of: Opened) -> None:
     def answer(request: LLMRequest) -> str:
-        if request.messages[0].content == "question 1":
-            try:
-                raise OSError("behind it")
-            except OSError as error:
-                raise LLMServerError("broken") from error
-        return "yes"
+        if request.messages[0].content != "question 1":
+            return "yes"
+        try:
+            return str(int("behind it"))
+        except ValueError as error:
+            raise LLMServerError("broken") from error
 
     provider, keep, heard = FakeProvider(answer), Kept(), Heard()
     async with manager_of(provider) as manager:
@@ -341,9 +341,11 @@ async def test_who_pauses_when_the_run_stops_is_woken(manager_of: Opened) -> Non
             raise LLMAuthenticationError("this key is refused")
 
     async with manager_of(Half(), clock=clock) as manager:
+        timers = clock.timers
         with pytest.raises(LLMAuthenticationError):
             await workers(manager, keep, clock=clock, concurrency=2).run(portions(*map(chat, range(9))))
         assert clock.now() == pytest.approx(1.0)
+        assert clock.timers == timers
     assert keep.ids == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import json
 import threading
 from contextlib import aclosing
@@ -208,24 +209,24 @@ async def test_who_is_cancelled_while_reading_leaves_nothing(manager_of: Opened)
         assert provider.in_flight == 0
 
 
-async def test_a_failure_that_comes_as_the_reader_leaves_is_not_warned_of(manager_of: Opened) -> None:
-    class Stubborn(FakeProvider):
-        async def complete(self, request: LLMRequest) -> LLMResponse:
-            if asked(request) == 0:
-                return LLMResponse(content="yes")
-            try:
-                await SystemClock().sleep(60.0)
-            except asyncio.CancelledError:
-                raise RuntimeError("on the way out") from None
-            raise AssertionError
+async def test_a_failure_that_nobody_stayed_for_is_not_warned_of(manager_of: Opened) -> None:
+    class Broken(io.BytesIO):
+        def read1(self, size: int | None = -1) -> bytes:
+            if self.tell():
+                raise OSError(5, "Input/output error")
+            return super().read1(size)
 
     told: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-    async with manager_of(Stubborn()) as manager:
-        async with aclosing(RequestManager(manager, concurrency=2).stream(batch_of(9))) as stream:
-            await anext(stream)
-            await SystemClock().sleep(0.01)
+    source = Broken(batch_of(5).to_jsonl().encode())
+    async with manager_of(FakeProvider("yes")) as manager:
+        async for _ in RequestManager(manager).stream(source):
+            await SystemClock().sleep(0.05)
+            break
+        await SystemClock().sleep(0.01)
         gc.collect()
+        with pytest.raises(LLMConfigurationError, match="cannot be read on"):
+            await RequestManager(manager).run(Broken(batch_of(5).to_jsonl().encode()))
     assert told == []
 
 

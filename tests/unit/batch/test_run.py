@@ -215,6 +215,20 @@ async def test_a_tracker_knows_all_rows_those_of_earlier_runs_and_how_full_keys_
     told = tracker.snapshot()
     assert (told.total, told.skipped, told.answered, told.failed) == (5, 2, 2, 1)
     assert (told.in_flight, told.waiting) == (0, None)
+    await SystemClock().sleep(0.002)
+    assert tracker.snapshot().elapsed == told.elapsed  # it is over
+
+
+async def test_the_run_does_not_wait_for_who_counts_its_rows(manager_of: Opened, tmp_path: Path) -> None:
+    async def endless(_: object) -> int:
+        await SystemClock().sleep(3600.0)
+        raise AssertionError
+
+    tracker = ProgressTracker()
+    async with manager_of(FakeProvider("yes")) as manager:
+        source, out = written(tmp_path, line("a")), tmp_path / "out.jsonl"
+        assert (await run_file(manager, source, out, count=endless, tracker=tracker)).answered == 1
+    assert tracker.snapshot().total is None
 
 
 async def test_cancelled_it_ends_within_a_second_with_all_that_was_finished_on_disk_and_known(
