@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 VARIABLE: Final = "LLM_STATE_DIR"
 """The variable that names the folder; the null device: nothing is kept."""
 
 
-def state_folder(environ: Mapping[str, str] | None = None) -> Path | None:
+def state_folder(environ: Mapping[str, str] | None = None, *, home: Callable[[], Path] = Path.home) -> Path | None:
     """Return `$LLM_STATE_DIR`, else `llm-manifold` in `$XDG_STATE_HOME` or `~/.local/state`; None: nothing is kept.
 
     Source: https://specifications.freedesktop.org/basedir-spec/latest/
@@ -25,7 +25,7 @@ def state_folder(environ: Mapping[str, str] | None = None) -> Path | None:
     everybody = environ.get("XDG_STATE_HOME", "")
     if not Path(everybody).is_absolute():  # others are to be ignored
         try:
-            everybody = str(Path.home() / ".local" / "state")
+            everybody = str(home() / ".local" / "state")
         except RuntimeError:  # a user without a home folder
             return None
     return Path(everybody) / "llm-manifold"

@@ -29,6 +29,14 @@ def test_the_folder_is_the_one_that_is_named_else_the_users(environ: dict[str, s
     assert state_folder(environ) == folder
 
 
+def test_a_user_without_a_home_folder_keeps_nothing() -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    assert state_folder({}, home=homeless) is None
+    assert state_folder({"LLM_STATE_DIR": "/here"}, home=homeless) == Path("/here")
+
+
 def test_a_file_and_the_folders_made_for_it_are_the_owners_alone(tmp_path: Path) -> None:
     path = private_file(tmp_path / "one" / "two", "file")
     path.write_text("kept", encoding="utf-8")
