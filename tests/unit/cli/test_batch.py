@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from llm.batch.run import CONCURRENCY
+from llm.cli.batch import batch
 from llm.testing import Fault, MockUpstream
 
 if TYPE_CHECKING:
@@ -74,6 +77,10 @@ def test_a_provider_that_gives_up_and_a_file_that_is_not_there(
     assert refused.err.endswith("; everything finished is kept, run the same command again to go on\n")
     nowhere = manifold("batch", "nowhere.jsonl", "-o", "out.jsonl")
     assert (nowhere.status, nowhere.err.startswith("error: there is no file 'nowhere.jsonl'")) == (2, True)
+
+
+def test_as_many_calls_go_at_once_as_in_a_program() -> None:
+    assert signature(batch).parameters["concurrency"].default == CONCURRENCY
 
 
 @pytest.mark.parametrize(
