@@ -14,7 +14,7 @@ import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from blockbuster import BlockBuster
@@ -24,6 +24,8 @@ from pytest_asyncio import is_async_test
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator
     from contextlib import AbstractContextManager
+
+    from llm.testing import MockUpstream
 
 _ROOT = Path(__file__).resolve().parents[1]
 _TICKS_TO_END = 20
@@ -140,6 +142,36 @@ def redis_server() -> Callable[..., AbstractContextManager[RedisServer]]:
                 server.kill()
 
     return serve
+
+
+@contextmanager
+def _served(**options: Any) -> Generator[MockUpstream]:  # noqa: ANN401 - what a MockUpstream takes
+    """Serve from a thread, for tests that are no coroutines."""
+    from llm.testing import MockUpstream  # noqa: PLC0415 - once coverage has begun
+
+    loop = asyncio.new_event_loop()
+    up, ended, began = MockUpstream(**options), asyncio.Event(), threading.Event()
+
+    async def serve() -> None:
+        async with up:
+            began.set()
+            await ended.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    began.wait()
+    try:
+        yield up
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join()
+        loop.close()
+
+
+@pytest.fixture(scope="session")
+def served() -> Callable[..., AbstractContextManager[MockUpstream]]:
+    """Starts a `MockUpstream` in a thread, with its arguments, that ends with the `with` block."""
+    return _served
 
 
 @pytest.fixture

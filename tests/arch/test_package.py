@@ -165,7 +165,10 @@ def test_a_command_of_the_readme_exists(command: str) -> None:
 
 def test_plain_make_lists_the_targets() -> None:
     listed = set(re.findall(r"^([a-z-]+) +\S", run("make"), re.MULTILINE))
-    checks, benchmarks = {"test", "test-all", "test-long", "check"}, {"bench", "bench-limits", "bench-waiters", "chaos"}
+    checks, benchmarks = (
+        {"test", "test-all", "test-long", "check"},
+        {"bench", "bench-limits", "bench-waiters", "picture", "chaos"},
+    )
     assert listed == {"help", "run", "format", "clean"} | checks | benchmarks
     for target in listed:
         run("make", target, "--dry-run")

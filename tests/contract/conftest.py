@@ -69,9 +69,9 @@ def serving() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def shell() -> dict[str, str]:
-    """An environment for the real program: no key, no colour, no line breaks in the help."""
+    """An environment for the real program: no key, no colour, no line breaks in the help, nothing kept."""
     words = {"PYTHONPATH": str(ROOT / "src"), "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "240", "PYTHONUTF8": "1"}
-    return words | {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+    return words | {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LLM_STATE_DIR": os.devnull}
 
 
 @pytest.fixture(scope="session")

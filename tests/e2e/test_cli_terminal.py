@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import pty
 import re
+import stat
 import sys
 import termios
 from contextlib import asynccontextmanager
@@ -20,7 +22,7 @@ from llm.utils.clock import SystemClock
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-CTRL_C, CTRL_D = "\x03", "\x04"
+CTRL_C, CTRL_D, ARROW_UP = "\x03", "\x04", "\x1b[A"
 SETTING = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
@@ -127,6 +129,83 @@ async def test_a_turn_that_fails_is_told_and_the_conversation_goes_on_without_it
             await person.until("attempts 1)\n> ")
             person.type("found\n")
             await person.until("found\n> ")
+            person.type(CTRL_D)
+            assert await person.end() == 0
+        assert [message["content"] for message in up.requests[-1].body["messages"]] == ["found"]
+
+
+async def test_a_conversation_has_commands_and_texts_of_several_lines(root: Path, tmp_path: Path) -> None:
+    async with MockUpstream(answer=lambda request: f"turn {len(request.messages)}") as up:
+        configure(tmp_path, up.base_url)
+        async with terminal(root, tmp_path, "chat", "--system", "Be kind.") as person:
+            for typed, told in (
+                ("/help\n", "/save FILE"),
+                ("/nonsense\n", "error: there is no /nonsense; /help tells"),
+                ('"""one\ntwo"""\n', "turn 2\n> "),
+                ("/save said.md\n", "written to said.md"),
+                ("/save said.md\n", "error: said.md is there already"),
+                ("/save\n", "error: no file is named"),
+                ("/save said.json\n", "written to said.json"),
+                ("/clear\n", "forgotten"),
+                ("/etc/hosts is a file\n", "turn 2\n> "),
+            ):
+                await person.until("> ")
+                person.seen = ""
+                person.type(typed)
+                await person.until(told)
+            person.type("/exit\n")
+            assert await person.end() == 0
+        said = [[message["content"] for message in request.body["messages"]] for request in up.requests]
+    assert said == [["Be kind.", "one\ntwo"], ["Be kind.", "/etc/hosts is a file"]]
+    markdown = "**System**\n\nBe kind.\n\n**User**\n\none\ntwo\n\n**Assistant**\n\nturn 2\n"
+    assert (tmp_path / "said.md").read_text(encoding="utf-8") == markdown
+    saved = json.loads((tmp_path / "said.json").read_text(encoding="utf-8"))
+    assert [turn["role"] for turn in saved] == ["system", "user", "assistant"]
+
+
+async def test_the_last_conversation_goes_on_and_lines_are_remembered(root: Path, tmp_path: Path) -> None:
+    state = tmp_path / ".local" / "state" / "llm-manifold"
+    async with MockUpstream(answer=lambda request: f"turn {len(request.messages)}") as up:
+        configure(tmp_path, up.base_url)
+        async with terminal(root, tmp_path, "chat", "-m", "gpt-4o-mini") as person:
+            await person.until("> ")
+            person.type("a line to come back to\n")
+            await person.until("turn 1\n> ")
+            person.type(CTRL_D)
+            assert await person.end() == 0
+        async with terminal(root, tmp_path, "chat", "-c", "and one word more") as person:
+            assert await person.end() == 0
+        async with terminal(root, tmp_path, "chat", "--continue") as person:
+            await person.until("> ")
+            person.type(f"{ARROW_UP}\n")
+            await person.until("turn 5\n> ")
+            person.type(CTRL_D)
+            assert await person.end() == 0
+        async with terminal(root, tmp_path, "chat", "--no-history", "not to be kept") as person:
+            assert await person.end() == 0
+        said = [[message["content"] for message in request.body["messages"]] for request in up.requests]
+    typed = ["a line to come back to", "turn 1", "and one word more", "turn 3", "a line to come back to"]
+    assert said == [typed[:1], typed[:3], typed, ["not to be kept"]]
+    kept = {path.name: path for path in state.iterdir()}
+    assert [name for name, path in kept.items() if stat.S_IMODE(path.stat().st_mode) != 0o600] == []
+    assert "not to be kept" not in "".join(path.read_text(encoding="utf-8", errors="replace") for path in kept.values())
+    assert kept["chat-history"].read_text(encoding="utf-8") == "a line to come back to\n" * 2
+
+
+async def test_ctrl_c_stops_an_answer_and_the_conversation_goes_on_without_it(root: Path, tmp_path: Path) -> None:
+    slow = [Fault("slow", at=1, seconds=20)]
+    async with MockUpstream(answer=lambda request: f"turn {len(request.messages)}", faults=slow) as up:
+        configure(tmp_path, up.base_url)
+        async with terminal(root, tmp_path, "chat") as person:
+            await person.until("> ")
+            person.type("lost\n")
+            while not up.requests:
+                await SystemClock().sleep(0.01)
+            await person.until("waiting")
+            person.type(CTRL_C)
+            await person.until("conversation\n> ")
+            person.type("found\n")
+            await person.until("turn 1\n> ")
             person.type(CTRL_D)
             assert await person.end() == 0
         assert [message["content"] for message in up.requests[-1].body["messages"]] == ["found"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -25,13 +26,13 @@ SECTIONS = (
 )
 
 
-async def start(root: Path, **variables: str) -> asyncio.subprocess.Process:
-    """Run the example from the root, with no key in its environment but those given."""
+async def start(root: Path, *words: str, **variables: str) -> asyncio.subprocess.Process:
+    """Run the example, or what else is named, from the root, with no key in its environment but those given."""
     kept = {name: value for name, value in os.environ.items() if not name.endswith(("_API_KEY", "_BASE_URL"))}
     kept.pop("LLM_CONFIG", None)
     kept.pop("COVERAGE_PROCESS_CONFIG", None)  # it would measure what others do, and slow torch down
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "examples/llm_usage.py"),
+        *(sys.executable, *(words or ("examples/llm_usage.py",))),
         cwd=root,
         env=kept | {"PYTHONPATH": "src", "PYTHONUTF8": "1", "COLUMNS": "80"} | variables,
         stdin=asyncio.subprocess.DEVNULL,
@@ -73,6 +74,22 @@ async def test_without_a_key_the_model_on_the_box_answers_it(root: Path) -> None
     assert [section for section in SECTIONS if section not in out] == []
     assert "local/smollm2-135m" in out
     assert "20 answers, 20 of them from the cache" in out
+
+
+async def test_the_questions_are_answered_by_the_model_on_the_box_with_nothing_configured(
+    root: Path, tmp_path: Path
+) -> None:
+    questions = (root / "examples" / "questions.jsonl").read_text(encoding="utf-8")
+    words = ("-m", "llm", "batch", "examples/questions.jsonl", "-o", str(tmp_path / "answers.jsonl"))
+    program = await start(root, *words, LLM_STATE_DIR=os.devnull)
+    _, err = await told(program)
+    assert program.returncode == 0, err
+    assert "rows: 8 answered\n" in err
+    lines = (tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()
+    answers = {line["custom_id"]: line["response"]["body"] for line in map(json.loads, lines)}
+    assert set(answers) == {json.loads(line)["custom_id"] for line in questions.splitlines()}
+    assert {body["model"] for body in answers.values()} == {"smollm2-135m"}
+    assert all(body["choices"][0]["message"]["content"].strip() for body in answers.values())
 
 
 async def interrupted(program: asyncio.subprocess.Process, after: bytes) -> tuple[int | None, str]:

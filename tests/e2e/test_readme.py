@@ -9,6 +9,7 @@ import asyncio
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,19 @@ async def test_its_commands_run(readme: str, tmp_path: Path, environment: dict[s
             assert done.stdout
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/testing.md", "CHANGELOG.md"])
+async def test_its_batch_runs_goes_on_and_is_counted(
+    readme: str, root: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    await asyncio.to_thread(shutil.copytree, root / "examples", tmp_path / "examples")
+    lines = [shlex.split(line, comments=True) for line in block(readme, "sh", "manifold batch").splitlines()]
+    async with MockUpstream("openai") as up:
+        told = [await run("-m", "llm", *line[1:], up=up, folder=tmp_path, environment=environment) for line in lines]
+        assert len(up.requests) == 8
+    assert [(done.returncode, "error" in done.stderr) for done in told] == [(0, False)] * 3
+    assert told[-1].stdout.splitlines()[-1].split("\t")[:2] == ["total", "8"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/testing.md", "docs/cli.md", "CHANGELOG.md"])
 def test_what_a_page_links_to_is_there(root: Path, page: str) -> None:
     links = re.findall(r"\]\(([^)#]+)", (root / page).read_text(encoding="utf-8"))
     near = [link for link in links if "://" not in link]

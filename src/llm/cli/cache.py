@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -15,7 +14,7 @@ from .errors import ExitStatus
 from .kept import with_store
 from .listing import Listing, newest
 from .shell import ConfigOption, JsonOption, QuietOption, Shell
-from .units import seconds_of, size_of
+from .units import count_of, seconds_of, size_of
 from .writing import written
 
 if TYPE_CHECKING:
@@ -192,7 +191,7 @@ def clear(
 
     number = with_store(shell, _entries)
     if not yes:
-        _ask(shell, f"Remove {_answers(number)}?")
+        shell.ask(f"Remove {count_of(number, 'answer')}?")
     with_store(shell, lambda store: store.clear())
     _tell(shell, "removed", number)
 
@@ -233,21 +232,11 @@ def export(  # noqa: PLR0913 - the command's options
     if shell.json:
         shell.put_json({"file": file, "exported": number})
     else:
-        shell.remark(f"{_answers(number)} written to {file}")
+        shell.remark(f"{count_of(number, 'answer')} written to {file}")
 
 
 async def _entries(store: Store) -> int:
     return (await store.usage()).entries
-
-
-def _ask(shell: Shell, question: str) -> None:
-    if not sys.stdin.isatty():
-        shell.error("clearing asks first, and nobody is there to answer; pass --yes")
-        raise typer.Exit(ExitStatus.USAGE)
-    print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
-        shell.remark("nothing was removed")
-        raise typer.Exit(ExitStatus.FAILED)
 
 
 def _no_such(shell: Shell, key: str) -> NoReturn:
@@ -259,8 +248,4 @@ def _tell(shell: Shell, what: str, number: int) -> None:
     if shell.json:
         shell.put_json({what: number})
     else:
-        shell.put(f"{_answers(number)} {what.replace('_', ' ')}")
-
-
-def _answers(number: int) -> str:
-    return f"{number:,} answer" if number == 1 else f"{number:,} answers"
+        shell.put(f"{count_of(number, 'answer')} {what.replace('_', ' ')}")

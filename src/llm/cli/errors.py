@@ -20,11 +20,13 @@ class ExitStatus(IntEnum):
 
     Attributes:
         DONE: All of it.
-        FAILED: A stream of the process could not be read or written; what was named is not there.
+        FAILED: Rows of a batch have no answer; a file or a stream could not be read or written; what was named is not
+            there.
         USAGE: Arguments, configuration or request are wrong: the caller has something to change.
         UNREACHABLE: A provider did not serve: no connection, no time, no credit, a refused key, an error of its own. Or
             the cache's store did not.
         INTERRUPTED: Ctrl-C.
+        TERMINATED: SIGTERM.
     """
 
     DONE = 0
@@ -32,6 +34,7 @@ class ExitStatus(IntEnum):
     USAGE = 2
     UNREACHABLE = 3
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 _USAGE: Final = (

@@ -6,19 +6,34 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Final, Protocol, TextIO, cast
 
 import typer
 
 from llm.core.exceptions import LLMException
 
+from .batch import EPILOG as BATCH_EPILOG
+from .batch import batch
 from .cache import app as cache_app
 from .chat import chat
 from .config import app as config_app
 from .errors import ExitStatus, exit_status
 from .models import app as models_app
+from .sections import Sections
 from .shell import ConfigOption, JsonOption, QuietOption, Shell
+from .stats import stats
 from .status import status
+
+_UsageError: Final[type[Exception]] = typer.BadParameter.__bases__[0]  # click's, or of typer's own copy of it
+
+
+class _Refused(Protocol):
+    """What a `_UsageError` has."""
+
+    ctx: typer.Context | None
+
+    def format_message(self) -> str: ...
+
 
 _HELP = """
 Call language models through many keys: pooled, limited, cached, observed.
@@ -33,27 +48,30 @@ _EPILOG = """
 Examples:
   manifold chat "Why is the sky blue?"
   git diff | manifold chat "Write a commit message:" -m openai/gpt-4o-mini
-  manifold status --json
+  manifold batch questions.jsonl -o answers.jsonl
+  manifold stats --since 7d --by day
   manifold cache invalidate --model gpt-4o-mini --older-than 1h
 
-Results go to stdout, progress and remarks to stderr. Exit status: 0 done, 1 output could not be
-written or what was named is not there, 2 wrong usage or configuration, 3 a provider or the cache's
-store did not serve, 130 interrupted.
+Results go to stdout, progress and remarks to stderr. Exit status: 0 done, 1 some rows of a batch
+have no answer, output could not be written or what was named is not there, 2 wrong usage or
+configuration, 3 a provider or the cache's store did not serve, 130 Ctrl-C, 143 SIGTERM.
 """
 
 app: typer.Typer = typer.Typer(
     name="manifold",
+    cls=Sections,
     help=_HELP,
     epilog=_EPILOG,
     no_args_is_help=True,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command()(chat)
-app.add_typer(models_app, name="models")
+app.command(short_help="Ask once, or hold a conversation.")(chat)
+app.command(short_help="Answer a file of requests.", epilog=BATCH_EPILOG)(batch)
 app.command(short_help="Ask every provider how it is.")(status)
+app.command(short_help="Tell what calls came to, over all runs.")(stats)
+app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
 app.add_typer(cache_app, name="cache")
 
@@ -85,7 +103,9 @@ def everywhere(
 def run() -> int:
     """Run the program with the process's arguments and return its exit status."""
     try:
-        app(prog_name="manifold")
+        status: object = app(prog_name="manifold", standalone_mode=False)
+    except _UsageError as error:
+        return _told(error)
     except LLMException as error:
         _tell(str(error))
         return exit_status(error)
@@ -93,7 +113,19 @@ def run() -> int:
         _tell(f"reading or writing failed: {error.strerror or error}")
         _give_up(sys.stdout)
         return ExitStatus.FAILED
-    return 0
+    return status if isinstance(status, int) else ExitStatus.DONE
+
+
+def _told(error: Exception) -> int:
+    """Say in one line what is wrong with the arguments; where there were none, show the help."""
+    refused = cast("_Refused", error)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(refused.format_message(), file=sys.stderr)  # noqa: T201 - the program's voice
+    else:
+        command = "manifold" if refused.ctx is None else refused.ctx.command_path
+        said = " ".join(refused.format_message().split()).rstrip(".")
+        _tell(f"{said[:1].lower()}{said[1:]}; `{command} -h` shows what there is")
+    return ExitStatus.USAGE
 
 
 def _tell(what: str) -> None:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from .completion import models, providers
 from .dotenv import load_dotenv
+from .errors import ExitStatus
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
@@ -26,6 +28,14 @@ ConfigOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.")]
+ProviderOption = Annotated[
+    str | None,
+    typer.Option("--provider", "-p", autocompletion=providers, help="Provider to ask; default: the configured one."),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", "-m", autocompletion=models, help="Model, provider/model or alias; default: any."),
+]
 
 # A model's answer is not to move a terminal's cursor, change its title or read its answers back.
 _CONTROLS: Final = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
@@ -84,25 +94,58 @@ class Shell:
         """Print a value as one JSON document: indented on a terminal, else in one line."""
         self.put(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
 
-    def put_rows(self, columns: Sequence[str], rows: Iterable[Sequence[str]], *, unbroken: Container[str] = ()) -> None:
+    def put_rows(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        *,
+        unbroken: Container[str] = (),
+        numbers: Container[str] = (),
+        total: Sequence[str] | None = None,
+    ) -> None:
         """Print a table: drawn on a terminal, else a line per row, tabs between, for other programs.
 
-        Where a terminal is narrow, the others are broken into lines before those columns that are to be `unbroken`.
+        Args:
+            columns: Their names, which only a terminal shows.
+            rows: A cell for each column.
+            unbroken: Where a terminal is narrow, the other columns are broken into lines before these.
+            numbers: Columns that stand to the right.
+            total: One more row, under a line.
         """
         if not sys.stdout.isatty():
-            for row in rows:
+            for row in (*rows, *([] if total is None else [total])):
                 self.put("\t".join(row))
             return
-        from rich.box import SIMPLE_HEAD
+        from rich.box import SIMPLE, SIMPLE_HEAD
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        for column in columns:
-            table.add_column(column, overflow="fold", no_wrap=column in unbroken)  # a name that is cut is of no use
+        table = Table(box=SIMPLE_HEAD if total is None else SIMPLE, pad_edge=False, show_footer=total is not None)
+        for place, column in enumerate(columns):
+            table.add_column(
+                column,
+                footer="" if total is None else total[place],
+                overflow="fold",  # a name that is cut is of no use
+                no_wrap=column in unbroken,
+                justify="right" if column in numbers else "left",
+            )
         for row in rows:
             table.add_row(*(Text(cell.translate(_CONTROLS)) for cell in row))
         _console().print(table)
+
+    def ask(self, question: str) -> None:
+        """Go on only where the person at the terminal says yes.
+
+        Raises:
+            typer.Exit: The answer was no (1), or nobody is there (2).
+        """
+        if not sys.stdin.isatty():
+            self.error("clearing asks first, and nobody is there to answer; pass --yes")
+            raise typer.Exit(ExitStatus.USAGE)
+        print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
+        if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+            self.remark("nothing was removed")
+            raise typer.Exit(ExitStatus.FAILED)
 
     def load_config(self) -> LLMConfig:
         """Read the configuration that the options name.

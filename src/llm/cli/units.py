@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final
 
@@ -41,3 +42,32 @@ def size_of(number: float) -> str:
             break
         number, unit = number / _THOUSAND, larger
     return f"{number:.0f} {unit}" if unit == "B" or number >= 10 else f"{number:.1f} {unit}"  # noqa: PLR2004 - two digits
+
+
+def dollars_of(number: float | None) -> str:
+    """Return US dollars with cents, or with as many digits as it takes to see them; `-` where they are not known."""
+    if number is None:
+        return "-"
+    if not number or number >= 1:
+        return f"${number:,.2f}"
+    digits = max(4, 1 - math.floor(math.log10(number)))
+    return f"${number:.{digits}f}"
+
+
+def count_of(number: int, noun: str) -> str:
+    """Return a number with its noun, such as `1 row` and `2,000 rows`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def span_of(seconds: float) -> str:
+    """Return seconds in their two largest units: `0.4 s`, `42 s`, `3 min 5 s`, `2 h 10 min`, `3 d 4 h`."""
+    if seconds < 9.95:  # noqa: PLR2004 - a digit after the point
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_beside = divmod(minutes, 60)
+    days, hours_beside = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours_beside} h"
+    if hours:
+        return f"{hours} h {minutes_beside} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -148,8 +148,8 @@ class LLMManager:
 
         - `metrics`: what calls and attempts came to;
         - `models`: the same for each `provider/model`, with `first_token` (from the sending of a stream to its first
-          chunk), `queue_wait` (for a key) and `tokens_per_second` (of streams, from their first chunk on); under the
-          provider's name alone what was refused before it could wait for a key;
+          chunk), `queue_wait` (for a key), `tokens_per_second` (of streams, from their first chunk on) and what the
+          cache has `saved`; under the provider's name alone what was refused before it could wait for a key;
         - `users`: for each user that called `requests`, `tokens`, `cost`, and `resets_in`: seconds until the first of
           the user's budgets (limits per day, and in dollars) is whole again, None where none has anything taken;
         - `providers`: for each `health`, `waiting` calls, and `keys`, by fingerprint: `state` (`available`, `cooling`

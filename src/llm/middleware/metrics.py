@@ -45,9 +45,6 @@ class Metrics:
         self._cache_misses = cache_misses
         # Reentrant: the collector may free a stream, and so end its call, while a count is under way.
         self._lock = threading.RLock()
-        self._tokens_saved = 0
-        self._cost_saved = 0.0
-        self._seconds_saved = 0.0
         self._models: dict[tuple[str, str], ModelTally] = {}
         self._keys: dict[tuple[str, str], KeyTally] = {}
         self._users: dict[str, Tally] = {}
@@ -83,12 +80,7 @@ class Metrics:
             if user is not None:
                 user.requests += 1
             if response.cached:
-                tally.cached += 1
-                tally.hit_seconds.add(response.latency)
-                self._tokens_saved += response.usage.total_tokens
-                self._cost_saved += saved or 0.0
-                if response.original_latency is not None and response.original_latency > response.latency:
-                    self._seconds_saved += response.original_latency - response.latency
+                tally.hit(response, saved or 0.0)
                 return
             tally.answered += 1
             tally.seconds.add(response.latency)
@@ -132,7 +124,7 @@ class Metrics:
                 "errors": dict(everything.errors),
                 "models": {name: tally.shown() for name, tally in models.items()},
                 "keys": {name: tally.shown() for name, tally in keys.items()},
-                "cache": self._cache(everything.cached),
+                "cache": self._cache(everything),
                 "cost": everything.cost,
             }
 
@@ -182,16 +174,16 @@ class Metrics:
             tally = self._users.setdefault(user if len(self._users) < _MOST_NAMES else _OTHERS, Tally())
         return tally
 
-    def _cache(self, hits: int) -> dict[str, float]:
-        misses = self._cache_misses()
+    def _cache(self, everything: ModelTally) -> dict[str, float]:
+        hits, misses = everything.cached, self._cache_misses()
         asked = hits + misses
         return {
             "hits": hits,
             "misses": misses,
             "hit_ratio": hits / asked if asked else 0.0,
-            "tokens_saved": self._tokens_saved,
-            "cost_saved": self._cost_saved,
-            "seconds_saved": self._seconds_saved,
+            "tokens_saved": everything.tokens_saved,
+            "cost_saved": everything.cost_saved,
+            "seconds_saved": everything.seconds_saved,
         }
 
 

@@ -82,8 +82,8 @@ class ModelTally(KeyTally):
     """Calls of a model; `seconds` leaves out those that the cache answered."""
 
     __slots__ = (
-        "answered", "cached", "cancelled", "failed", "first_token", "hit_seconds", "retries", "streamed",
-        "streaming", "unwaited", "waits",
+        "answered", "cached", "cancelled", "cost_saved", "failed", "first_token", "hit_seconds", "retries",
+        "seconds_saved", "streamed", "streaming", "tokens_saved", "unwaited", "waits",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -100,6 +100,9 @@ class ModelTally(KeyTally):
         self.unwaited: int = 0
         self.streamed: int = 0  # tokens of answers that came as streams
         self.streaming: float = 0.0  # seconds of those, from the first chunk to the end
+        self.tokens_saved: int = 0
+        self.cost_saved: float = 0.0
+        self.seconds_saved: float = 0.0
 
     def way(self, call: Call) -> None:
         """Count what a call went through, however it ended."""
@@ -111,6 +114,15 @@ class ModelTally(KeyTally):
             self.unwaited += 1
         if call.answering_at is not None and call.sent_at is not None:
             self.first_token.add(max(0.0, call.answering_at - call.sent_at))
+
+    def hit(self, response: LLMResponse, saved: float) -> None:
+        """Count an answer of the cache, which would have cost so many US dollars without it."""
+        self.cached += 1
+        self.hit_seconds.add(response.latency)
+        self.tokens_saved += response.usage.total_tokens
+        self.cost_saved += saved
+        if response.original_latency is not None and response.original_latency > response.latency:
+            self.seconds_saved += response.original_latency - response.latency
 
     def pace(self, call: Call, response: LLMResponse) -> None:
         """Count how fast an answer came, where it came as a stream of which the tokens are known."""
@@ -135,6 +147,9 @@ class ModelTally(KeyTally):
         self.unwaited += other.unwaited
         self.streamed += other.streamed
         self.streaming += other.streaming
+        self.tokens_saved += other.tokens_saved
+        self.cost_saved += other.cost_saved
+        self.seconds_saved += other.seconds_saved
 
     def outcomes(self) -> dict[Outcome, int]:
         """Return how many calls ended in each way."""
@@ -182,6 +197,7 @@ class ModelTally(KeyTally):
             "first_token": self.first_token.snapshot(),
             "queue_wait": self.queue_wait().snapshot(),
             "tokens_per_second": self.tokens_per_second(),
+            "saved": {"tokens": self.tokens_saved, "cost": self.cost_saved},
         }
 
 

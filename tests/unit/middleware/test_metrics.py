@@ -136,6 +136,8 @@ def test_a_hit_saves_what_it_would_have_cost(clock: Clock) -> None:
     assert shown["cache"] == {"hits": 1, "misses": 3, "hit_ratio": 0.25, **saved}
     assert (shown["cost"], shown["tokens"]["total"], shown["retries"]) == (0.0, 0, 0)
     assert shown["models"]["gpt-4o-mini"]["requests"] == 1
+    (by_model,) = metrics.models().values()
+    assert by_model["saved"] == {"tokens": 15, "cost": pytest.approx(0.15)}
 
 
 def test_a_model_of_unknown_price_has_no_cost() -> None:

@@ -1,0 +1,124 @@
+"""What `manifold batch` is to do: which rows, asked of whom, into which files."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from llm.core.exceptions import LLMInvalidRequestError
+
+from .shell import Shell
+
+if TYPE_CHECKING:
+    from llm.batch.run import Count, Rows
+    from llm.batch.source import Source
+
+_TABLES: Final = frozenset({".csv", ".tsv", ".parquet"})
+_STDIN: Final = "-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A batch as it was asked for on the command line.
+
+    Attributes:
+        shell: Where it is told of.
+        source: A file's name, or `-`.
+        output: The file of answers; None in a dry run that looks at no earlier one.
+        errors: The file of errors; None: beside the output.
+        provider: Who is asked; None: the configured one.
+        model: Model of rows that name none.
+        concurrency: Calls at once.
+        restart: Whether everything is asked anew.
+        ordered: Whether the output is sorted at the end.
+        prompt: Of a table: what is asked of each record.
+        system: Of a table: instructions before that.
+        id_column: Of a table: where a record's id is.
+    """
+
+    shell: Shell
+    source: str
+    output: str | None
+    errors: str | None
+    provider: str | None
+    model: str | None
+    concurrency: int
+    restart: bool
+    ordered: bool
+    prompt: str | None
+    system: str | None
+    id_column: str | None
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the name says that a table is there, packed or not."""
+        return Path(self.source.removesuffix(".gz")).suffix.lower() in _TABLES
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it can be read twice."""
+        return self.source != _STDIN
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a run before has left answers."""
+        return self.is_file and not self.restart and is_there(self.output)
+
+    @property
+    def named(self) -> str:
+        """What to call the input."""
+        return self.source if self.is_file else "stdin"
+
+    def check(self, *, dry_run: bool) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            LLMInvalidRequestError: An option is missing, or is one too many.
+        """
+        if self.output is None and not dry_run:
+            raise LLMInvalidRequestError("nothing says where the answers go; name a file: -o answers.jsonl")
+        if self.output == _STDIN:
+            raise LLMInvalidRequestError(
+                "the answers go to a file, by which the next run goes on; name one: -o answers.jsonl"
+            )
+        if self.ordered and not self.is_file:
+            raise LLMInvalidRequestError("--ordered reads IN again at the end, which stdin does not allow; name a file")
+        if self.is_table and self.prompt is None:
+            raise LLMInvalidRequestError(
+                f"{self.source} is a table; say what to ask of each record, as in --prompt 'Summarise: {{text}}'"
+            )
+        given = {"--prompt": self.prompt, "--system": self.system, "--id": self.id_column}
+        if not self.is_table and (named := [name for name, value in given.items() if value is not None]):
+            raise LLMInvalidRequestError(
+                f"{' and '.join(named)}: only for tables, and {self.named} is none (.csv, .tsv, .parquet); leave out"
+            )
+
+    @property
+    def input(self) -> Source:
+        """What is read."""
+        return self.source if self.is_file else sys.stdin.buffer
+
+    def reader(self) -> tuple[Rows, Count]:
+        """Return what reads the rows of the input, and what counts them.
+
+        Raises:
+            LLMConfigurationError: A template of the table is none.
+        """
+        if self.prompt is None:
+            from llm.batch.jsonl import count_rows, read_rows
+
+            return read_rows, count_rows
+        from llm.batch.tables import count_records, read_table
+
+        return partial(read_table, prompt=self.prompt, system=self.system, id_column=self.id_column), count_records
+
+
+def is_there(name: str | None) -> bool:
+    """Tell whether a file of that name has anything in it."""
+    with suppress(OSError):
+        return name is not None and Path(name).stat().st_size > 0
+    return False

@@ -1,0 +1,44 @@
+"""The help in its sections, and wrong usage in one line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from llm.cli.main import app
+from llm.cli.sections import Sections
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def test_the_help_has_every_command_in_its_section(manifold: Callable[..., Any]) -> None:
+    done = manifold("--help")
+    assert done.status == 0
+    sections = [line for line in done.out.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert sections == ["Options:", "Ask:", "Look:", "Set up:"]
+    assert manifold().err == done.out
+    assert manifold().status == 2
+
+
+def test_a_command_of_no_section_comes_last(manifold: Callable[..., Any]) -> None:
+    app.command("later", short_help="Something new.")(lambda: None)
+    try:
+        told = manifold("-h").out
+    finally:
+        app.registered_commands.pop()
+    assert told.index("More:\n  later   Something new.") > told.index("Set up:")
+    assert app.info.cls is Sections
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("nonsense", "error: no such command 'nonsense'; `manifold -h` shows what there is\n"),
+        ("models fetch", "error: missing argument 'NAME'; `manifold models fetch -h` shows what there is\n"),
+    ],
+)
+def test_wrong_usage_is_one_line(manifold: Callable[..., Any], words: str, said: str) -> None:
+    done = manifold(*words.split())
+    assert (done.status, done.out, done.err) == (2, "", said)
