@@ -17,7 +17,7 @@ from .strategies import Alias, by_price, by_weight
 from .types import LLMRequest, LLMResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from llm.utils.clock import Clock
 
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from .exceptions import LLMException
     from .inflight import InFlight, Outbox
     from .measured import Measured
-    from .protocols import Middleware, Transport
-    from .selection import Selection
+    from .protocols import Answers, Middleware, Transport
     from .stream import LLMResult
     from .types import TokenUsage
 
@@ -98,45 +97,6 @@ class Falling(Protocol):
             LLMException: None could go on; the error itself where it is too late to ask.
         """
         ...
-
-
-class Answers(Protocol):
-    """The answers that are kept."""
-
-    def key(self, provider: str, request: LLMRequest) -> str:
-        """Return the key of the answer that a provider gives to a request.
-
-        Raises:
-            LLMInvalidRequestError: It has no JSON form, and so no key.
-        """
-        ...
-
-    async def has(self, key: str) -> bool:
-        """Return whether an answer is kept under the key, which does not count as its use; False where that fails."""
-        ...
-
-    async def remove(self, keys: Iterable[str]) -> int:
-        """Remove the answers under these keys, those on their way there included; returns how many there were.
-
-        Raises:
-            LLMConnectionError: The store failed.
-        """
-        ...
-
-    async def remove_all(self, chosen: Selection) -> int:
-        """Remove the answers that fit, those on their way there included; returns how many there were.
-
-        Raises:
-            LLMConnectionError: The store failed.
-        """
-        ...
-
-    async def clear(self) -> None:
-        """Remove every answer.
-
-        Raises:
-            LLMConnectionError: The store failed.
-        """
 
 
 class Parts(Protocol):

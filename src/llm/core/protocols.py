@@ -10,9 +10,10 @@ from llm.utils.clock import Clock
 from llm.utils.redact import Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from .call import Call, Charge
+    from .selection import Selection
     from .standing import HealthStatus
     from .stream import LLMResult, LLMStream
     from .types import LLMRequest, LLMResponse, TokenUsage
@@ -221,3 +222,42 @@ class ProviderSettings:
 
 
 ProviderFactory: TypeAlias = "Callable[[ProviderSettings], Provider]"
+
+
+class Answers(Protocol):
+    """The answers that are kept."""
+
+    def key(self, provider: str, request: LLMRequest) -> str:
+        """Return the key of the answer that a provider gives to a request.
+
+        Raises:
+            LLMInvalidRequestError: It has no JSON form, and so no key.
+        """
+        ...
+
+    async def has(self, key: str) -> bool:
+        """Return whether an answer is kept under the key, which does not count as its use; False where that fails."""
+        ...
+
+    async def remove(self, keys: Iterable[str]) -> int:
+        """Remove the answers under these keys, those on their way there included; returns how many there were.
+
+        Raises:
+            LLMConnectionError: The store failed.
+        """
+        ...
+
+    async def remove_all(self, chosen: Selection) -> int:
+        """Remove the answers that fit, those on their way there included; returns how many there were.
+
+        Raises:
+            LLMConnectionError: The store failed.
+        """
+        ...
+
+    async def clear(self) -> None:
+        """Remove every answer.
+
+        Raises:
+            LLMConnectionError: The store failed.
+        """

@@ -78,7 +78,8 @@ def test_its_answers_and_errors_are_those_that_are_written(page: str) -> None:
 
 
 def test_it_names_every_code_and_status(root: Path, page: str) -> None:
-    sources = [path.read_text(encoding="utf-8") for path in (root / "src" / "llm" / "batch").glob("*.py")]
+    modules = [path for path in (root / "src" / "llm" / "batch").glob("*.py") if not path.stem.startswith("fore")]
+    sources = [path.read_text(encoding="utf-8") for path in modules]  # a forecast has words of its own
     kinds = "(?:invalid|missing|wrong|empty|damaged|row_too|duplicate)"
     codes = set(re.findall(rf'"({kinds}_[a-z0-9_]+)"', "\n".join(sources))) | {"duplicate_custom_id"}
     table = page[page.index("| code |") :]

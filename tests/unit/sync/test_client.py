@@ -51,7 +51,7 @@ def client(up: MockUpstream, of: Callable[..., dict[str, Any]]) -> Iterator[LLMC
 def test_every_public_method_is_there_with_the_same_parameters_and_says_what_it_does(kind: str) -> None:
     blocking: type[Any] = getattr(llm.sync, kind)
     awaited: type[Any] = getattr(llm, kind)
-    inner = {"prepare", "is_of", "here"}  # for the package itself
+    inner = {"prepare", "is_of", "here", "parts"}  # for the package itself
     names = {name for name in vars(awaited) if not name.startswith("_")} - inner
     assert names <= {name for name in dir(blocking) if not name.startswith("_")}
     for name in names:
