@@ -14,7 +14,7 @@ from llm.core.exceptions import LLMException, LLMInvalidRequestError
 
 from .dialect import request_of
 from .summary import was_cached
-from .trouble import PATIENCE, Trouble, is_trouble, shows_service
+from .trouble import PATIENCE, Alone, Trouble, is_trouble, shows_service
 from .values import BadRow, ResponseWrapper, Row
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class Workers:
 
     async def _answered(self, row: Row) -> ResponseWrapper | None:
         """Return what became of a row; None where the run stops before that is known."""
-        attempt = 0
+        attempt, alone = 0, Alone(self._trouble)
         while True:
             try:
                 return await self._asked(row)
@@ -155,7 +155,7 @@ class Workers:
             except Exception as raised:  # noqa: BLE001 - one row's end, whatever it is
                 error = self._unforeseen(raised)
             attempt += 1
-            if not is_trouble(error):
+            if not is_trouble(error) or alone.failed(error):
                 if shows_service(error):
                     self._served()
                 break
@@ -188,8 +188,7 @@ class Workers:
         return not self._stopped.is_set()
 
     def _served(self) -> None:
-        if self._trouble.since is not None:
-            self._trouble.since = None
+        if self._trouble.over():
             self._tracker.waiting(None)
 
     def _stop(self, error: LLMException) -> None:

@@ -19,6 +19,7 @@ from llm import (
     TokenUsage,
 )
 from llm.batch.engine import Workers
+from llm.batch.trouble import FIRST_PATIENCE
 from llm.batch.values import CHAT, EMBEDDINGS, RESPONSES, BadRow, ResponseWrapper, Row
 from llm.core.types import EmbeddingResponse
 from llm.testing import FakeClock, FakeProvider
@@ -301,14 +302,45 @@ async def test_an_answer_to_anybody_begins_the_patience_anew(manager_of: Opened)
         return "at last" if clock.now() >= 150.0 else LLMConnectionError("nobody is there")
 
     async def slowly() -> AsyncIterator[Sequence[Row | BadRow]]:
-        for number in range(5):
-            yield [chat(number)]
+        for portion in ((4, 0), (1,), (2,), (3,)):
+            yield [chat(number) for number in portion]
             await clock.sleep(40.0)
 
     async with manager_of(FakeProvider(answer, clock=clock), clock=clock) as manager:
         await workers(manager, keep, clock=clock, patience=60.0, concurrency=2).run(slowly())
     assert sorted(keep.ids) == ["r0", "r1", "r2", "r3", "r4"]
     assert tries > 100
+
+
+async def test_who_never_answered_is_given_up_before_the_patience_is_over(manager_of: Opened) -> None:
+    clock, keep = FakeClock(auto=True), Kept()
+    async with manager_of(FakeProvider(lambda _: LLMConnectionError("nobody is there")), clock=clock) as manager:
+        with pytest.raises(LLMConnectionError, match="nobody"):
+            await workers(manager, keep, clock=clock).run(portions(*map(chat, range(9))))
+        assert clock.now() == pytest.approx(FIRST_PATIENCE)
+    assert keep.ids == []
+
+
+async def test_a_row_that_alone_kills_its_connection_fails_and_the_run_goes_on_to_its_end(manager_of: Opened) -> None:
+    clock, keep, tries = FakeClock(auto=True), Kept(), 0
+
+    def answer(request: LLMRequest) -> str | Exception:
+        nonlocal tries
+        tries += request.messages[0].content == "question 0"
+        poison = request.messages[0].content == "question 0"
+        return LLMConnectionError("cut off", sent=True) if poison else "yes"
+
+    async def slowly() -> AsyncIterator[Sequence[Row | BadRow]]:
+        for number in range(20):
+            yield [chat(number)]
+            await clock.sleep(0.5)
+
+    async with manager_of(FakeProvider(answer, clock=clock), clock=clock) as manager:
+        await workers(manager, keep, clock=clock, concurrency=2).run(slowly())
+    assert len(keep.ids) == 20
+    assert tries == 4  # the first before anybody was answered
+    (failed,) = [wrapper for wrapper in keep.wrappers if wrapper.error is not None]
+    assert (failed.request_id, type(failed.error)) == ("r0", LLMConnectionError)
 
 
 async def test_where_no_key_is_left_the_run_stops_at_once_and_calls_in_flight_may_end(manager_of: Opened) -> None:
@@ -353,9 +385,9 @@ async def test_where_the_run_does_not_stop_trouble_is_the_rows_end_after_patienc
     clock, keep = FakeClock(auto=True), Kept()
     provider = FakeProvider(lambda _: LLMConnectionError("nobody is there"), clock=clock)
     async with manager_of(provider, clock=clock) as manager:
-        run = workers(manager, keep, clock=clock, patience=30.0, stops=False)
+        run = workers(manager, keep, clock=clock, patience=10.0, stops=False)
         await run.run(portions(*map(chat, range(20))))
-        assert clock.now() == pytest.approx(30.0)
+        assert clock.now() == pytest.approx(10.0)
     assert len(keep.ids) == 20
     assert {type(wrapper.error) for wrapper in keep.wrappers} == {LLMConnectionError}
 

@@ -22,7 +22,7 @@ from llm import (
     LLMTimeoutError,
     LLMValidationError,
 )
-from llm.batch.trouble import Trouble, is_trouble, shows_service
+from llm.batch.trouble import FIRST_PATIENCE, Alone, Trouble, is_trouble, shows_service
 
 DOWN = LLMConnectionError("nobody is there")
 TROUBLE = [
@@ -33,6 +33,7 @@ TROUBLE = [
     LLMRateLimitError("x"),
     LLMRateLimitError("used up for today", retryable=False, retry_after=3_000.0),
     LLMTimeoutError("waited for a key", phase="pool"),
+    LLMTimeoutError("waited for a connection", phase="connect"),
     LLMAuthenticationError("x"),
     LLMQuotaExceededError("x"),
     LLMConfigurationError("x"),
@@ -60,8 +61,13 @@ def test_what_is_wrong_with_one_request_or_its_answer_is_the_rows_failure(error:
     assert not is_trouble(error)
 
 
+def served(trouble: Trouble) -> Trouble:
+    trouble.over()
+    return trouble
+
+
 def test_pauses_have_full_jitter_and_grow_from_one_second_to_sixty() -> None:
-    trouble = Trouble(600.0)
+    trouble = served(Trouble(600.0))
     assert [trouble.pause(0.0, DOWN, attempt, 0.0) for attempt in (1, 2, 9, 999)] == [1.0, 1.0, 1.0, 1.0]
     assert [trouble.pause(0.0, DOWN, attempt, 1.0) for attempt in (1, 2, 3, 9, 999)] == [2.0, 3.0, 5.0, 60.0, 60.0]
 
@@ -74,16 +80,16 @@ def test_a_time_that_was_told_is_waited_for_and_not_by_all_to_the_same_moment() 
 
 
 def test_after_its_patience_without_one_answer_it_gives_up_and_the_last_pause_ends_there() -> None:
-    trouble = Trouble(100.0)
+    trouble = served(Trouble(100.0))
     assert trouble.pause(50.0, DOWN, 1, 0.0) == 1.0
     assert trouble.pause(145.0, DOWN, 9, 1.0) == 5.0
     assert trouble.pause(150.0, DOWN, 10, 1.0) is None
 
 
 def test_an_answer_ends_the_trouble_and_patience_begins_anew_with_the_next() -> None:
-    trouble = Trouble(100.0)
+    trouble = served(Trouble(100.0))
     trouble.pause(0.0, DOWN, 1, 0.0)
-    trouble.since = None
+    assert (trouble.over(), trouble.over()) == (True, False)
     assert trouble.pause(500.0, DOWN, 1, 0.0) == 1.0
     assert trouble.since == 500.0
 
@@ -120,3 +126,45 @@ def test_a_provider_that_refuses_a_request_serves(error: LLMException, attempts:
 @pytest.mark.parametrize("kind", [LLMAuthenticationError, LLMQuotaExceededError])
 def test_a_key_that_is_refused_is_no_end_while_another_is_left(kind: type[LLMException]) -> None:
     assert Trouble(100.0).pause(0.0, kind("x", retryable=True), 1, 0.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    "error", [DOWN, LLMCircuitOpenError("x"), LLMTimeoutError("x", phase="connect")], ids=lambda e: type(e).__name__
+)
+def test_who_was_never_reached_is_given_up_sooner_and_who_answered_once_is_not(error: LLMException) -> None:
+    never, once = Trouble(600.0), served(Trouble(600.0))
+    assert [trouble.pause(0.0, error, 1, 0.0) for trouble in (never, once)] == [1.0, 1.0]
+    assert never.pause(FIRST_PATIENCE, error, 2, 0.0) is None
+    assert once.pause(FIRST_PATIENCE, error, 2, 0.0) == 1.0
+
+
+def test_who_says_that_it_is_full_was_reached() -> None:
+    trouble = Trouble(600.0)
+    trouble.pause(0.0, LLMOverloadedError("x"), 1, 0.0)
+    assert trouble.pause(FIRST_PATIENCE, LLMOverloadedError("x"), 2, 0.0) == 1.0
+
+
+@pytest.mark.parametrize("kind", [LLMConnectionError, LLMOverloadedError])
+def test_a_request_that_fails_three_times_while_others_are_answered_failed_by_itself(kind: type[LLMException]) -> None:
+    trouble = Trouble(600.0)
+    alone = Alone(trouble)
+    assert not alone.failed(kind("x"))  # nobody else was answered
+    for expected in (False, False, True):
+        trouble.over()
+        assert alone.failed(kind("x")) is expected
+
+
+def test_while_nobody_is_answered_no_request_failed_by_itself() -> None:
+    trouble = Trouble(600.0)
+    alone = Alone(trouble)
+    trouble.over()
+    told = [alone.failed(DOWN) for _ in range(9)]
+    assert not any(told)
+
+
+def test_a_limit_that_is_used_up_is_never_the_requests_own_failure() -> None:
+    trouble = Trouble(600.0)
+    alone = Alone(trouble)
+    for _ in range(9):
+        trouble.over()
+        assert not alone.failed(LLMRateLimitError("x"))
