@@ -81,6 +81,7 @@ OF_OUR_OWN = [
 DOORS = {
     "llm": sorted([*FRONT_DOOR, *OF_OUR_OWN]),
     "llm.batch": [
+        "Forecast",
         "RequestBatch",
         "RequestManager",
         "ResponseWrapper",

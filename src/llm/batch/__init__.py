@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .foretold import Forecast
 from .manager import RequestManager
 from .request import RequestBatch
 from .run import run_file
@@ -10,6 +11,7 @@ from .tables import count_records, read_table
 from .values import ResponseWrapper
 
 __all__ = [
+    "Forecast",
     "RequestBatch",
     "RequestManager",
     "ResponseWrapper",

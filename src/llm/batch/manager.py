@@ -15,6 +15,7 @@ from llm.sync import portal
 from llm.sync.here import manager_here
 
 from .engine import Workers, check_range, kind_of
+from .forecast import forecast
 from .index import IdIndex
 from .jsonl import count_rows, read_rows
 from .request import RequestBatch
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from llm.progress.show import Show
     from llm.sync import LLMManager as BlockingManager
 
+    from .foretold import Forecast
     from .run import Portions
     from .source import Source
 
@@ -150,6 +152,16 @@ class RequestManager:
             finally:
                 task.cancel()
                 await asyncio.wait([task])
+
+    async def forecast(self, batch: RequestBatch | Source) -> Forecast:
+        """Return what a batch would take if it ran now; sends nothing, and takes nothing from the limits.
+
+        Raises:
+            LLMConfigurationError: A file cannot be read, or there is no manager yet and the configuration is wrong.
+            LLMPoolExhaustedError: The manager is closed.
+        """
+        async with manager_here(self._manager) as manager, aclosing(_portions(batch)) as portions:
+            return await forecast(manager, portions, concurrency=self._concurrency, clock=manager.parts.clock)
 
     async def _all(self, batch: RequestBatch | Source, tracker: ProgressTracker) -> list[ResponseWrapper]:
         found: list[ResponseWrapper] = []

@@ -342,3 +342,14 @@ async def test_what_is_no_batch_and_no_file_is_refused(manager_of: Opened) -> No
     async with manager_of(FakeProvider()) as manager:
         with pytest.raises(LLMConfigurationError, match="list"):
             await RequestManager(manager).run(given)
+
+
+async def test_what_a_batch_would_take_is_told_without_sending_it(manager_of: Opened, tmp_path: Path) -> None:
+    provider, batch = FakeProvider("yes"), RequestBatch()
+    for number in range(3):
+        batch.chat.completions.create(model="m", messages=[{"role": "user", "content": str(number)}], max_tokens=7)
+    await asyncio.to_thread(batch.to_jsonl, tmp_path / "in.jsonl")
+    async with manager_of(provider) as manager:
+        forecasts = [await RequestManager(manager).forecast(given) for given in (batch, tmp_path / "in.jsonl")]
+    assert [(told.rows, told.invalid_rows, told.output_tokens) for told in forecasts] == [(3, 0, 21)] * 2
+    assert provider.calls == 0
