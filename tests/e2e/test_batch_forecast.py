@@ -196,6 +196,7 @@ async def test_what_is_taken_of_the_limits_already_counts() -> None:
         assert foretold.seconds == pytest.approx(await running, rel=0.02)
 
 
+@pytest.mark.soak
 async def test_on_real_sockets_the_time_is_the_same() -> None:
     clock = SystemClock()
     case = Case(rows(105, model=MINI, max_tokens=20), {"k": {"requests_per_minute": 100}}, server={"network": (0, 0)})

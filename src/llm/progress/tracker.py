@@ -86,7 +86,7 @@ OnUpdate: TypeAlias = Callable[[Progress], object]
 class ProgressTracker:
     """Counts what rows come to, and tells it.
 
-    Rows are counted from any thread, in about a microsecond each. `snapshot()` gives the state from any thread.
+    Rows are counted from any thread. `snapshot()` gives the state from any thread.
     """
 
     saturation: Callable[[], Mapping[str, float]] | None = None
