@@ -1,5 +1,5 @@
 # Two commands matter: `make run` and `make test`. Each makes the .venv it needs; only Python 3.11 or newer must be there.
-.PHONY: help run test test-all test-long check format bench bench-limits bench-waiters picture chaos clean
+.PHONY: help run test test-all test-long check format bench bench-limits bench-waiters bench-batch picture chaos clean
 .NOTPARALLEL:
 
 export PYTHON
@@ -54,6 +54,10 @@ bench-limits: $(BENCH_VENV)/.done ## how soon limited keys are filled, beside ot
 bench-waiters: ## CPU time of each of 100,000 calls that wait for a key, beside each of 1,000
 	@.ci/venv run
 	@$(PY) -m benchmarks.waiters
+
+bench-batch: ## CPU of a batch's row beside its call, memory of a million rows: into benchmarks/results (ten minutes)
+	@.ci/venv run
+	@$(PY) -m benchmarks.batch --results benchmarks/results
 
 picture: ## records the terminal picture of the README anew: docs/pictures/batch.svg (half a minute)
 	@.ci/venv test
