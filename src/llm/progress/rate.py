@@ -66,7 +66,8 @@ class Outlook(Window):
         """Return seconds until `left` more rows have ended; None while nobody can know.
 
         The future is judged by as long a past, between 30 seconds and 5 minutes: so a run that the limits let go on in
-        bursts, one a minute, has a steady end, and a burst of cached answers is soon forgotten near the end.
+        bursts, one a minute, has a steady end, and a burst of cached answers is soon forgotten near the end. But never
+        by the first half of the run so far: full limits let a first burst through, and no second one.
         `done` rows ended in this run. While fewer ended than are `in_flight`, the first round of them still runs.
         """
         if left == 0:
@@ -76,5 +77,6 @@ class Outlook(Window):
         long, *_ = self.rates(worked, _LONGEST)
         if not long:
             return None
-        recent, *_ = self.rates(worked, min(max(left / long, RECENT), _LONGEST))
+        past = min(max(left / long, RECENT), _LONGEST, (worked - self._began) / 2)
+        recent, *_ = self.rates(worked, past)
         return left / (recent or long)

@@ -107,3 +107,10 @@ def test_after_five_minutes_without_a_row_nobody_knows() -> None:
     outlook = worked(*steady(0.0, 60.0, a_second=1))
     assert outlook.seconds_left(400.0, done=60, in_flight=8, left=10) is None
     assert outlook.seconds_left(120.0, done=60, in_flight=8, left=10) is not None
+
+
+def test_the_burst_that_full_limits_let_through_at_the_start_is_not_expected_again() -> None:
+    outlook = worked(*[0.5] * 2000, *(1.0 + number / 33 for number in range(660)))
+    left = outlook.seconds_left(21.0, done=2660, in_flight=64, left=900)
+    assert left is not None
+    assert 24 < left < 31
