@@ -103,7 +103,8 @@ def test_rows_that_failed_are_in_the_errors_file_and_the_status_is_1(bench: Benc
     assert (done.status, done.out, done.err) == (1, "", "")
     assert bench.ids("out.jsonl") == ["good"]
     assert sorted(str(name) for name in bench.ids("wrong.jsonl")) == ["None", "bad", "good"]
-    assert (again.status, again.json["skipped"], again.json["errors_file"]) == (1, 4, "wrong.jsonl")
+    assert (again.status, again.json["skipped"], again.json["failed"]) == (1, 1, 3)
+    assert again.json["errors_file"] == "wrong.jsonl"
     assert "rows: 1 answered, 3 failed (3 of them wrong requests)\n" in told.err
     assert "; 3 rows without one in wrong.jsonl\n" in told.err
 
@@ -173,9 +174,12 @@ def test_a_dry_run_tells_invalid_rows_the_cache_and_that_nothing_is_left(bench: 
         told = bench.batch("--dry-run")
         bench.batch()
         done = bench.batch("--dry-run")
+        bench.write("in.jsonl", row("one") + row("two"))
+        good = bench.batch("--dry-run")
     assert "1 row cannot be sent: invalid_json 1.\n" in told.err
     assert "The cache answers 1 row and saves " in told.err
-    assert (done.out, done.err.splitlines()[1]) == ("", "There is nothing left to do.")
+    assert done.err.splitlines() == ["Done already: 2 rows.", "1 row cannot be sent: invalid_json 1."]
+    assert (good.out, good.err.splitlines()[1]) == ("", "There is nothing left to do.")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -33,7 +33,9 @@ TROUBLE = [
     LLMRateLimitError("x"),
     LLMRateLimitError("used up for today", retryable=False, retry_after=3_000.0),
     LLMTimeoutError("waited for a key", phase="pool"),
+    LLMTimeoutError("no connection", phase="connect"),
     LLMAuthenticationError("x"),
+    LLMAuthenticationError("another key may use the model", model_only=True, retryable=True),
     LLMQuotaExceededError("x"),
     LLMConfigurationError("x"),
 ]
@@ -45,6 +47,7 @@ OWN = [
     LLMValidationError("x"),
     LLMStreamInterruptedError("x"),
     LLMTimeoutError("x", phase="total"),
+    LLMAuthenticationError("no key may use the model", model_only=True),
     LLMRateLimitError("it can never fit", retryable=False),
     LLMException("x"),
 ]
