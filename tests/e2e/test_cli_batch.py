@@ -109,6 +109,24 @@ def test_rows_that_failed_are_in_the_errors_file_and_the_status_is_1(bench: Benc
     assert "; 3 rows without one in wrong.jsonl\n" in told.err
 
 
+def test_an_input_that_lost_rows_is_told_without_a_part_that_is_more_than_the_whole(
+    bench: Bench, served: Served
+) -> None:
+    with served() as up:
+        bench.configure(up.base_url)
+        bench.batch()
+        bench.write("in.jsonl", row("r1"))
+        done = bench.batch()
+    assert done.err.startswith("10 rows done already\n1 of 1 rows (100 %)")
+
+
+def test_interrupted_in_a_restart_it_says_to_go_on_without(bench: Bench, served: Served) -> None:
+    with served(faults=[Fault("quota", at=n) for n in range(4, 20)]) as up:
+        bench.configure(up.base_url)
+        done = bench.batch("--concurrency", "1", "--restart")
+    assert "; everything finished is kept, run the same command without --restart to go on\n" in done.err
+
+
 def test_restart_asks_everything_anew_and_keeps_what_was_there(bench: Bench, served: Served) -> None:
     with served() as up:
         bench.configure(up.base_url)

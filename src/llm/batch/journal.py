@@ -142,6 +142,11 @@ class Journal:
         """How many finished rows the input has not brought so far."""
         return self._finished - self._met
 
+    @property
+    def failed(self) -> bool:
+        """Whether a line could not be written; no later one of its file will be."""
+        return self._answers.failure is not None or self._failures.failure is not None
+
     async def answer(self, line: bytes) -> None:
         """Add a line, with its newline, to the output.
 

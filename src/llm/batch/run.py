@@ -118,10 +118,13 @@ async def run_file(  # noqa: PLR0913 - all that a run can be told
                 finished = journal.found.answers + journal.found.errors
                 hears.begin(None, finished)
                 async with (
-                    beside(None if path is None else count(path), lambda total: hears.begin(total, finished)),
+                    beside(
+                        None if path is None else count(path), lambda total: hears.begin(total, min(finished, total))
+                    ),
                     aclosing(keep.fresh(first or (), portions)) as fresh,  # ends before what it reads from
                 ):
                     await workers.run(fresh)
+                hears.begin(counts.rows, counts.skipped)  # the files may hold rows that this input has not
         if ordered:
             async with aclosing(rows(source)) as portions:
                 await sort_output(output, errors_beside(output) if errors is None else errors, portions)
@@ -172,8 +175,9 @@ class _Keeping:
             else:
                 response = cast("LLMResponse | EmbeddingResponse", wrapper.response)
                 await journal.answer(answer_line(row, response, created=int(self._clock.wall())))
-        except asyncio.CancelledError:  # the journal writes it all the same
-            self._tally.finished(wrapper, kind_of(row, wrapper), self._clock.now())
+        except asyncio.CancelledError:  # the journal writes it all the same, as long as it can
+            if not journal.failed:
+                self._tally.finished(wrapper, kind_of(row, wrapper), self._clock.now())
             raise
         self._tally.finished(wrapper, kind_of(row, wrapper), self._clock.now())
 

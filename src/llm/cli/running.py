@@ -53,7 +53,8 @@ class _Hears(ProgressTracker):
             return
         self._begun = True
         if skipped:
-            of = f"{skipped:,} rows" if self.rows is None else f"{skipped:,} of {count_of(self.rows, 'row')}"
+            more = self.rows is None or skipped > self.rows  # than this input has
+            of = f"{skipped:,} rows" if more else f"{skipped:,} of {count_of(self.rows or 0, 'row')}"
             self._shell.remark(f"{of} done already")
         self._shown.push_async_exit(show(self, quiet=self._shell.quiet).__enter__())
 

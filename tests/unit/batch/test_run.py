@@ -263,6 +263,17 @@ async def test_a_tracker_knows_all_rows_those_of_earlier_runs_and_how_full_keys_
     assert tracker.snapshot().elapsed == told.elapsed  # it is over
 
 
+async def test_rows_that_the_input_lost_are_in_the_files_and_not_in_the_progress(
+    manager_of: Opened, tmp_path: Path
+) -> None:
+    out, tracker = tmp_path / "out.jsonl", ProgressTracker()
+    async with manager_of(FakeProvider("yes")) as manager:
+        await run_file(manager, written(tmp_path, *(line(f"r{n}") for n in range(9))), out)
+        await run_file(manager, written(tmp_path, line("r0"), line("r1"), line("new")), out, tracker=tracker)
+    told = tracker.snapshot()
+    assert (told.total, told.skipped, told.answered) == (3, 2, 1)
+
+
 async def test_the_run_does_not_wait_for_who_counts_its_rows(manager_of: Opened, tmp_path: Path) -> None:
     async def endless(_: object) -> int:
         await SystemClock().sleep(3600.0)
@@ -272,7 +283,7 @@ async def test_the_run_does_not_wait_for_who_counts_its_rows(manager_of: Opened,
     async with manager_of(FakeProvider("yes")) as manager:
         source, out = written(tmp_path, line("a")), tmp_path / "out.jsonl"
         assert (await run_file(manager, source, out, count=endless, tracker=tracker)).answered == 1
-    assert tracker.snapshot().total is None
+    assert tracker.snapshot().total == 1  # those that were met
 
 
 async def test_cancelled_it_ends_within_a_second_with_all_that_was_finished_on_disk_and_known(
@@ -370,10 +381,12 @@ async def test_a_full_disk_stops_the_run_and_loses_nothing_that_was_finished(
 ) -> None:
     source, out = written(tmp_path, *(line(f"r{n}", str(n)) for n in range(40))), tmp_path / "out.jsonl"
     async with manager_of(FakeProvider("yes")) as manager:
+        tally = Tally()
         with small_disk(4_000), pytest.raises(OSError, match="File too large") as raised:
-            await run_file(manager, source, out, concurrency=4)
+            await run_file(manager, source, out, concurrency=4, tally=tally)
         assert raised.value.errno == errno.EFBIG
         before = names(out)
+        assert tally.answered == len(before)
         assert 0 < len(before) < 40
         assert (await run_file(manager, source, out)).answered == 40 - len(before)
     assert len(names(out)) == len(set(names(out))) == 40
