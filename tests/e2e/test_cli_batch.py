@@ -103,9 +103,28 @@ def test_rows_that_failed_are_in_the_errors_file_and_the_status_is_1(bench: Benc
     assert (done.status, done.out, done.err) == (1, "", "")
     assert bench.ids("out.jsonl") == ["good"]
     assert sorted(str(name) for name in bench.ids("wrong.jsonl")) == ["None", "bad", "good"]
-    assert (again.status, again.json["skipped"], again.json["errors_file"]) == (1, 4, "wrong.jsonl")
+    assert (again.status, again.json["skipped"], again.json["failed"]) == (1, 1, 3)
+    assert again.json["errors_file"] == "wrong.jsonl"
     assert "rows: 1 answered, 3 failed (3 of them wrong requests)\n" in told.err
     assert "; 3 rows without one in wrong.jsonl\n" in told.err
+
+
+def test_an_input_that_lost_rows_is_told_without_a_part_that_is_more_than_the_whole(
+    bench: Bench, served: Served
+) -> None:
+    with served() as up:
+        bench.configure(up.base_url)
+        bench.batch()
+        bench.write("in.jsonl", row("r1"))
+        done = bench.batch()
+    assert done.err.startswith("10 rows done already\n1 of 1 rows (100 %)")
+
+
+def test_interrupted_in_a_restart_it_says_to_go_on_without(bench: Bench, served: Served) -> None:
+    with served(faults=[Fault("quota", at=n) for n in range(4, 20)]) as up:
+        bench.configure(up.base_url)
+        done = bench.batch("--concurrency", "1", "--restart")
+    assert "; everything finished is kept, run the same command without --restart to go on\n" in done.err
 
 
 def test_restart_asks_everything_anew_and_keeps_what_was_there(bench: Bench, served: Served) -> None:
@@ -173,9 +192,12 @@ def test_a_dry_run_tells_invalid_rows_the_cache_and_that_nothing_is_left(bench: 
         told = bench.batch("--dry-run")
         bench.batch()
         done = bench.batch("--dry-run")
+        bench.write("in.jsonl", row("one") + row("two"))
+        good = bench.batch("--dry-run")
     assert "1 row cannot be sent: invalid_json 1.\n" in told.err
     assert "The cache answers 1 row and saves " in told.err
-    assert (done.out, done.err.splitlines()[1]) == ("", "There is nothing left to do.")
+    assert done.err.splitlines() == ["Done already: 2 rows.", "1 row cannot be sent: invalid_json 1."]
+    assert (good.out, good.err.splitlines()[1]) == ("", "There is nothing left to do.")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -209,7 +209,8 @@ def _open(name: str) -> tuple[int, bool]:
 def _refuse_what_is_no_file(path: str | os.PathLike[str]) -> None:
     # By the name given, as that of a pipe behind /dev/stdout leads nowhere; not opened, as that may do something.
     with suppress(OSError):
-        if os.fspath(path) == "-" or not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - a text or a path
+        name = os.fspath(path)
+        if name == "-" or name.endswith(os.sep) or not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - a text or a path
             raise LLMConfigurationError(
                 f"{os.fspath(path)} is no plain file; a rerun reads back what was written, so name a file that stays"
             )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _OK: Final = 200
 _FAILURES: Final = 400
+_FORBIDDEN: Final = 403
 _SERVERS: Final = 500
 
 
@@ -118,18 +119,29 @@ _PASSING: Final = frozenset({
 })  # fmt: skip
 
 
+_UNSENT: Final = frozenset({"invalid_request_error", "model_not_found"})
+"""Codes of failures before anything was sent: to ask again costs nothing, and the configuration may be another now."""
+
+
 def may_pass(line: Mapping[str, Any]) -> bool:
     """Return whether the failure that a line tells may be gone when the row is asked again.
 
-    Failures of servers and networks, time-outs, and limits may; a wrong request, a refused content or an answer of the
-    wrong form stays, as does a failure that this does not know. An answer is none.
+    Failures of servers and networks, time-outs, and limits may, and those of a row that was never sent; a request or a
+    content that the provider refused or an answer of the wrong form stays, as does a failure that this does not know.
+    An answer is none.
     """
     response, error = _object(line.get("response")), _object(line.get("error"))
     status: object = response.get("status_code")
     if isinstance(status, int) and status >= _FAILURES:
-        return status >= _SERVERS or status in _MAY_PASS
+        return status >= _SERVERS or status in _MAY_PASS or (status == _FORBIDDEN and _names_model(response))
     code: object = error.get("code")
-    return isinstance(code, str) and code in _PASSING
+    return isinstance(code, str) and (code in _PASSING or code in _UNSENT)
+
+
+def _names_model(response: Mapping[str, Any]) -> bool:
+    """Return whether it is the model that is refused, and not the request: the account may get it any day."""
+    error = _object(_object(response.get("body")).get("error"))
+    return error.get("code") == "model_not_found"
 
 
 class Told(NamedTuple):

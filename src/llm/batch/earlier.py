@@ -30,7 +30,7 @@ class Found:
     Attributes:
         answers: Lines of the output file.
         errors: Lines of the errors file; rows that are finished, too.
-        again: Rows taken out of the errors file, to be asked again.
+        again: Rows taken out of the errors file, to be met again.
         torn: Lines that were cut short at the end of a file, and are gone; their rows are asked again.
         damaged: Lines that were no results.
         aside: Files to which those lines were moved.
@@ -55,7 +55,7 @@ def read_back(
 
     Args:
         output: The file of answers.
-        errors: The file of errors; it loses failures that may pass, and rows that the output has.
+        errors: The file of errors; it loses bad rows, failures that may pass, and rows that the output has.
         index: Where finished rows are marked.
         may_pass: Whether the row of a line of the errors file is worth asking again.
         stopped: Whether to give up.
@@ -91,7 +91,7 @@ class _Judges:
         name, content = record
         if name in self._index:
             return Verdict.DROP
-        if self._may_pass(content):
+        if isinstance(name, int) or self._may_pass(content):  # a bad row is met again, if the input still has it
             self.again += 1
             return Verdict.DROP
         self._index.mark(name, FINISHED)

@@ -49,7 +49,7 @@ _STANDINGS: Final = (Standing.NEW, Standing.FINISHED, Standing.REPEATED, Standin
 def errors_beside(output: str | os.PathLike[str]) -> Path:
     """Return the errors file of an output file that names none: `x.errors.jsonl` for `x.jsonl`."""
     path = Path(output)
-    return path.with_name(path.name.removesuffix(".jsonl") + ".errors.jsonl")
+    return path.parent / (path.name.removesuffix(".jsonl") + ".errors.jsonl")
 
 
 class Journal:
@@ -58,8 +58,8 @@ class Journal:
     Opening it reads back what earlier runs left, in a thread and with the memory of one line and of the index (about 21
     bytes a row). A last line that was cut short goes, as its row is asked again; one that lacks only its newline gets
     it. Lines that are no results are moved to a file of the same name with `.damaged`, and logged; a file with lines
-    and no result among them is refused. Failures that may have passed are taken out of the errors file. Each of these
-    happens at once or not at all, wherever the process ends.
+    and no result among them is refused. Bad rows and failures that may have passed are taken out of the errors file.
+    Each of these happens at once or not at all, wherever the process ends.
 
     A line is whole in its file or absent from it. It is handed to the system when `answer` or `error` returns, so that
     a kill of the process loses none, and on the disk about a second later, so that a loss of power loses that second.
@@ -133,16 +133,19 @@ class Journal:
 
     def met(self, custom_id: str) -> Standing:
         """Say what is known of a row, and note that the input brought it."""
-        return _STANDINGS[self._meet(custom_id)]
-
-    def told(self, line: int) -> bool:
-        """Return whether the errors file already tells of the bad row at this line of the input, from 1."""
-        return self._meet(line) & FINISHED != 0
+        before = self._index.mark(custom_id, _MET)
+        self._met += before == FINISHED
+        return _STANDINGS[before]
 
     @property
     def unmet(self) -> int:
         """How many finished rows the input has not brought so far."""
         return self._finished - self._met
+
+    @property
+    def failed(self) -> bool:
+        """Whether a line could not be written; no later one of its file will be."""
+        return self._answers.failure is not None or self._failures.failure is not None
 
     async def answer(self, line: bytes) -> None:
         """Add a line, with its newline, to the output.
@@ -158,11 +161,6 @@ class Journal:
     async def error(self, line: bytes) -> None:
         """Add a line to the errors file, as `answer` does to the output."""
         await self._appender.add(self._failures, line)
-
-    def _meet(self, name: str | int) -> int:
-        before = self._index.mark(name, _MET)
-        self._met += before == FINISHED
-        return before
 
     async def _end(self) -> None:
         self._appender.end()

@@ -19,8 +19,9 @@ from .forecast import forecast
 from .index import IdIndex
 from .jsonl import count_rows, read_rows
 from .request import RequestBatch
-from .run import CONCURRENCY, beside, is_path, repeated
+from .run import CONCURRENCY, beside, repeated
 from .saturation import saturation_of
+from .source import path_of
 from .summary import Tally
 from .trouble import PATIENCE
 from .values import BadRow, ResponseWrapper, Row
@@ -196,7 +197,8 @@ class RequestManager:
                 stops=False,
             )
             tracker.saturation = tracker.saturation or partial(saturation_of, manager)
-            counting = None if isinstance(batch, RequestBatch) or not is_path(batch) else count_rows(batch)
+            path = None if isinstance(batch, RequestBatch) else await asyncio.to_thread(path_of, batch)
+            counting = None if path is None else count_rows(path)
             tracker.begin(len(batch) if isinstance(batch, RequestBatch) else None)
             began = clock.now()
             try:

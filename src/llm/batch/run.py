@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeGuard, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from llm.core.exceptions import LLMConfigurationError, LLMInvalidRequestError
 from llm.progress import ProgressTracker
@@ -18,12 +17,14 @@ from .journal import Journal, Standing, errors_beside
 from .jsonl import count_rows, read_rows
 from .ordering import sort_output
 from .saturation import saturation_of
-from .source import Source
+from .source import Source, path_of
 from .summary import Summary, Tally
 from .trouble import PATIENCE
 from .values import BadRow, Row
 
 if TYPE_CHECKING:
+    import os
+
     from llm.core.client import LLMClient
     from llm.core.manager import LLMManager
     from llm.core.types import EmbeddingResponse, LLMResponse
@@ -61,7 +62,8 @@ async def run_file(  # noqa: PLR0913 - all that a run can be told
 
     Each row that comes to its end is at once one line in the output or in the errors file, in the format of OpenAI's
     Batch API, and is finished. A run that is cancelled or killed leaves all that was finished; the next one asks for
-    the rest, and again for rows whose failure may have passed, such as a server's. A provider that cannot serve anybody
+    the rest, and again for rows whose failure may have passed, such as a server's, or that were never sent, as the
+    input or the configuration may be right by now. A provider that cannot serve anybody
     is no failure of a row: the row is asked again after a pause, and after `patience` seconds without one answer, or at
     once where no key is left, the run stops.
 
@@ -94,7 +96,7 @@ async def run_file(  # noqa: PLR0913 - all that a run can be told
     hears = ProgressTracker(clock=clock) if tracker is None else tracker
     if hears.saturation is None:
         hears.saturation = partial(saturation_of, manager)
-    path = source if is_path(source) else None
+    path = await asyncio.to_thread(path_of, source)
     if ordered and path is None:
         raise LLMInvalidRequestError("ordered: the input is read twice for that; name a file, or leave it out")
     journal = Journal(output, errors=errors, source=path, may_pass=may_pass, restart=restart, clock=clock)
@@ -116,10 +118,13 @@ async def run_file(  # noqa: PLR0913 - all that a run can be told
                 finished = journal.found.answers + journal.found.errors
                 hears.begin(None, finished)
                 async with (
-                    beside(None if path is None else count(path), lambda total: hears.begin(total, finished)),
+                    beside(
+                        None if path is None else count(path), lambda total: hears.begin(total, min(finished, total))
+                    ),
                     aclosing(keep.fresh(first or (), portions)) as fresh,  # ends before what it reads from
                 ):
                     await workers.run(fresh)
+                hears.begin(counts.rows, counts.skipped)  # the files may hold rows that this input has not
         if ordered:
             async with aclosing(rows(source)) as portions:
                 await sort_output(output, errors_beside(output) if errors is None else errors, portions)
@@ -153,17 +158,11 @@ class _Keeping:
             if standing is Standing.NEW:
                 return row
             if standing is Standing.REPEATED:
-                return self._bad(repeated(row))
+                return repeated(row)
         else:
-            return self._bad(row)
+            return row
         self._tally.skipped += 1
         return None
-
-    def _bad(self, row: BadRow) -> BadRow | None:
-        if self._journal.told(_number(row)):
-            self._tally.skipped += 1
-            return None
-        return row
 
     async def __call__(self, row: Row | BadRow, wrapper: ResponseWrapper) -> None:
         """Write the row's line, and count the row."""
@@ -176,8 +175,9 @@ class _Keeping:
             else:
                 response = cast("LLMResponse | EmbeddingResponse", wrapper.response)
                 await journal.answer(answer_line(row, response, created=int(self._clock.wall())))
-        except asyncio.CancelledError:  # the journal writes it all the same
-            self._tally.finished(wrapper, kind_of(row, wrapper), self._clock.now())
+        except asyncio.CancelledError:  # the journal writes it all the same, as long as it can
+            if not journal.failed:
+                self._tally.finished(wrapper, kind_of(row, wrapper), self._clock.now())
             raise
         self._tally.finished(wrapper, kind_of(row, wrapper), self._clock.now())
 
@@ -186,15 +186,6 @@ def repeated(row: Row) -> BadRow:
     """Return the bad row that a row is whose id was there before."""
     said = f"line {row.line or row.order + 1} repeats the custom_id of a line before it; give each row its own"
     return BadRow(row.order, row.line or row.order + 1, row.custom_id, "duplicate_custom_id", said)
-
-
-def _number(row: BadRow) -> int:
-    return row.order + 1 if row.line is None else row.line
-
-
-def is_path(source: Source) -> TypeGuard[str | os.PathLike[str]]:
-    """Return whether an input is a file that can be read more than once."""
-    return isinstance(source, (str, os.PathLike))
 
 
 @asynccontextmanager

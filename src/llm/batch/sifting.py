@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
+import orjson
+
 from llm.core.exceptions import LLMConfigurationError
 
 from .claim import Claim, Replacement
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 _MOST: Final = 1 << 28  # bytes
 _BUFFER: Final = 1 << 20  # bytes
+_BEGINNING: Final = b'{"id":'  # of a line, as we and OpenAI write it
 _NOTHING: Final = b"\0 \t\r\n"  # a file system may leave blocks of zeros where power was lost
 
 
@@ -93,10 +96,21 @@ def _verdict(line: bytes, judge: Callable[[bytes], Verdict], found: Sifted, most
         found.damaged += b"\0" in line
         return Verdict.DROP
     verdict = judge(line)
-    if verdict is Verdict.FOREIGN and not line.endswith(b"\n") and line.startswith(b"{") and len(line) < most:
+    if verdict is Verdict.FOREIGN and len(line) < most and _is_torn(line):
         found.torn = True
         return Verdict.DROP
     return verdict
+
+
+def _is_torn(line: bytes) -> bool:
+    """Return whether a line is the beginning of a result; JSON that is whole, without a newline, is somebody's own."""
+    if line.endswith(b"\n") or not (line.startswith(_BEGINNING) or _BEGINNING.startswith(line)):
+        return False
+    try:
+        orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return True
+    return False
 
 
 def _foreign(_: bytes) -> Verdict:

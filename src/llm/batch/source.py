@@ -7,6 +7,7 @@ import io
 import os
 import zlib
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, TypeAlias, cast
 
 from llm.core.exceptions import LLMConfigurationError
@@ -23,6 +24,14 @@ DAMAGED: Final = (EOFError, zlib.error, gzip.BadGzipFile)
 _GZIP: Final = b"\x1f\x8b"
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 _HEAD: Final = 4
+
+
+def path_of(source: Source) -> str | os.PathLike[str] | None:
+    """Return its path, where it can be read more than once, which a pipe with a name (`<(…)`) cannot; else None."""
+    if not isinstance(source, (str, os.PathLike)):
+        return None
+    path = Path(source)
+    return None if path.is_fifo() or path.is_char_device() else source
 
 
 def name_of(source: Source) -> str:

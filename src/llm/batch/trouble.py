@@ -45,12 +45,14 @@ _MAY_BE_ITS_OWN: Final = (LLMConnectionError, LLMOverloadedError)
 def is_trouble(error: LLMException) -> bool:
     """Return whether a call failed since nobody could be served then; any other failure is the request's own.
 
-    A request that a limit can never fit, an answer that broke off and time that ran out are its own; but not the time
-    that a call spent waiting for a key or a connection.
+    A request that a limit can never fit, a model that its keys may not use, an answer that broke off and time that ran
+    out are its own; but not the time that a call spent waiting for a key or a connection.
     """
     match error:
         case LLMStreamInterruptedError():
             return False
+        case LLMAuthenticationError(model_only=True):
+            return error.retryable  # another key may use it
         case LLMRateLimitError():
             return error.retryable or error.retry_after is not None
         case LLMTimeoutError():

@@ -73,7 +73,9 @@ def _read_back(done: IdIndex, output: Path, errors: Path) -> None:
         with suppress(FileNotFoundError), path.open("rb") as file:
             for line in file:
                 record = record_of(line)
-                if record is not None and (path is output or not may_pass(record[1])):
+                if record is None:
+                    continue
+                if path is output or (isinstance(record[0], str) and not may_pass(record[1])):
                     done.add(record[0])
 
 

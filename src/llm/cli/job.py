@@ -61,7 +61,9 @@ class Job:
     @property
     def is_file(self) -> bool:
         """Whether it can be read twice."""
-        return self.source != _STDIN
+        from llm.batch.source import path_of
+
+        return self.source != _STDIN and path_of(self.source) is not None
 
     @property
     def goes_on(self) -> bool:
@@ -71,7 +73,7 @@ class Job:
     @property
     def named(self) -> str:
         """What to call the input."""
-        return self.source if self.is_file else "stdin"
+        return "stdin" if self.source == _STDIN else self.source
 
     def check(self, *, dry_run: bool) -> None:
         """Refuse what does not go together.
@@ -86,7 +88,9 @@ class Job:
                 "the answers go to a file, by which the next run goes on; name one: -o answers.jsonl"
             )
         if self.ordered and not self.is_file:
-            raise LLMInvalidRequestError("--ordered reads IN again at the end, which stdin does not allow; name a file")
+            raise LLMInvalidRequestError(
+                f"--ordered reads IN again at the end, which {self.named} does not allow; name a file"
+            )
         if self.is_table and self.prompt is None:
             raise LLMInvalidRequestError(
                 f"{self.source} is a table; say what to ask of each record, as in --prompt 'Summarise: {{text}}'"
@@ -100,7 +104,7 @@ class Job:
     @property
     def input(self) -> Source:
         """What is read."""
-        return self.source if self.is_file else sys.stdin.buffer
+        return sys.stdin.buffer if self.source == _STDIN else self.source
 
     def reader(self) -> tuple[Rows, Count]:
         """Return what reads the rows of the input, and what counts them.

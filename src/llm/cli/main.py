@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from contextlib import suppress
-from pathlib import Path
-from typing import Annotated, Final, Protocol, TextIO, cast
+from typing import Annotated, Final, Protocol, cast
 
 import typer
 
@@ -20,7 +17,7 @@ from .config import app as config_app
 from .errors import ExitStatus, exit_status
 from .models import app as models_app
 from .sections import Sections
-from .shell import ConfigOption, JsonOption, QuietOption, Shell
+from .shell import ConfigOption, JsonOption, QuietOption, Shell, give_up
 from .stats import stats
 from .status import status
 
@@ -111,7 +108,7 @@ def run() -> int:
         return exit_status(error)
     except OSError as error:  # a full disk, say; of a pipe that was closed typer has taken care
         _tell(f"reading or writing failed: {error.strerror or error}")
-        _give_up(sys.stdout)
+        give_up(sys.stdout)
         return ExitStatus.FAILED
     return status if isinstance(status, int) else ExitStatus.DONE
 
@@ -132,10 +129,4 @@ def _tell(what: str) -> None:
     try:
         print(f"error: {what}", file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
     except OSError:
-        _give_up(sys.stderr)
-
-
-def _give_up(stream: TextIO) -> None:
-    """Let what is still buffered go nowhere; the interpreter would fail on it again as it ends."""
-    with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), stream.fileno())
+        give_up(sys.stderr)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _WRONG: Final = frozenset({"LLMInvalidRequestError", "LLMContextLengthError", "LLMContentFilterError"})
 _AGAIN: Final = "run the same command again to go on"
+_WITHOUT: Final = "run the same command without --restart to go on"
 
 
 class _Hears(ProgressTracker):
@@ -52,7 +53,8 @@ class _Hears(ProgressTracker):
             return
         self._begun = True
         if skipped:
-            of = f"{skipped:,} rows" if self.rows is None else f"{skipped:,} of {count_of(self.rows, 'row')}"
+            more = self.rows is None or skipped > self.rows  # than this input has
+            of = f"{skipped:,} rows" if more else f"{skipped:,} of {count_of(self.rows or 0, 'row')}"
             self._shell.remark(f"{of} done already")
         self._shown.push_async_exit(show(self, quiet=self._shell.quiet).__enter__())
 
@@ -82,7 +84,8 @@ async def run(job: Job) -> int:
         with Signals() as signals:
             status, why = await run.to_its_end(manager, signals)
             unanswered = await asyncio.to_thread(_lines, errors)
-            _Ended(run.tally.summary(), output, errors, unanswered, why).tell(job.shell)
+            how = _WITHOUT if job.restart else _AGAIN
+            _Ended(run.tally.summary(), output, errors, unanswered, why, how).tell(job.shell)
             if not why and (slow := run.idle.said()):
                 job.shell.remark(slow)
         if signals.received is not None:
@@ -152,6 +155,7 @@ class _Ended:
         errors: The file of errors.
         unanswered: Rows in that, those of earlier runs included.
         why: What ended it early; empty where nothing did.
+        how: What to do then.
     """
 
     summary: Summary
@@ -159,11 +163,12 @@ class _Ended:
     errors: Path
     unanswered: int
     why: str
+    how: str
 
     def tell(self, shell: Shell) -> None:
         """Say it: one document, or a few lines."""
         if self.why:
-            shell.error(f"{self.why}; everything finished is kept, {_AGAIN}")
+            shell.error(f"{self.why}; everything finished is kept, {self.how}")
         if shell.json:
             shell.put_json(self.document())
         else:
@@ -198,7 +203,7 @@ class _Ended:
             files += f"; {count_of(self.unanswered, 'row')} without one in {self.errors}"
         before = [f"{summary.skipped:,} done before"] if summary.skipped else []
         if not summary.answered + summary.failed:
-            return [f"rows: {', '.join(before or ['none'])}", files]
+            return [f"rows: {', '.join(before or ['none answered' if summary.rows else 'none'])}", files]
         rows = [f"{summary.answered:,} answered", *_failed(summary), *before]
         spent = [
             f"{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, TextIO
 
 import typer
 
@@ -79,11 +81,11 @@ class Shell:
     def remark(self, text: str) -> None:
         """Say something that is no result."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
+            _say(text)
 
     def error(self, text: str) -> None:
         """Say what went wrong."""
-        print(f"error: {text}", file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
+        _say(f"error: {text}")
 
     def put(self, text: str, *, end: str = "\n") -> None:
         """Print text as a result; on a terminal without what would control it."""
@@ -156,6 +158,19 @@ class Shell:
         from llm.core.config import load_config
 
         return load_config(self.config)
+
+
+def _say(text: str) -> None:
+    try:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
+    except OSError:  # who looked on is gone, which changes nothing of what was done
+        give_up(sys.stderr)
+
+
+def give_up(stream: TextIO) -> None:
+    """Let what is still buffered go nowhere; the interpreter would fail on it again as it ends."""
+    with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _console() -> Console:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from llm.utils.redact import redact
 
 from .call import Charge
-from .exceptions import LLMPoolExhaustedError
+from .exceptions import LLMAuthenticationError, LLMPoolExhaustedError
 from .protocols import Charging
 from .trial import Trial
 
@@ -266,14 +266,15 @@ class Slot:
 
 def no_key_left(provider: str, model: str, slots: Iterable[Slot], *, needed: str = "") -> LLMException:
     """Every key that had the model (and is as `needed`) left the rotation; tells why the first of them did."""
-    error = next((slot.key.error for slot in slots if slot.key.error is not None), None)
+    keys = [slot.key for slot in slots]
+    error = next((key.error for key in keys if key.error is not None), None)
     if error is None:
         return LLMPoolExhaustedError(
             f"no key of {provider!r} serves {model!r}; name another model, or give another key",
             provider=provider,
             model=model,
         )
-    return type(error)(
+    left = type(error)(
         f"no key of {provider!r} is left for {model!r}{needed}: {error.message}",
         provider=provider,
         model=model,
@@ -281,3 +282,6 @@ def no_key_left(provider: str, model: str, slots: Iterable[Slot], *, needed: str
         status=error.status,
         retryable=False,
     )
+    if isinstance(left, LLMAuthenticationError):
+        left.model_only = any(key.state is KeyState.AVAILABLE for key in keys)
+    return left

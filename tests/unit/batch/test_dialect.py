@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from llm.batch.dialect import Told, answer_line, error_line, may_pass, read_back, request_of
 from llm.batch.values import CHAT, EMBEDDINGS, RESPONSES, BadRow, Row
 from llm.core.exceptions import (
+    LLMAuthenticationError,
     LLMCircuitOpenError,
     LLMConnectionError,
     LLMContentFilterError,
@@ -213,10 +214,13 @@ _PASSING: list[LLMException] = [
     LLMConnectionError("x"),
     LLMStreamInterruptedError("x"),
     LLMCircuitOpenError("x"),
+    LLMInvalidRequestError("not sent, for a field is wrong or no key has the model", status=400),
+    LLMAuthenticationError("not sent, for no key may use the model", status=403, model_only=True),
+    _sent(LLMAuthenticationError("this key may not use the model", status=403, model_only=True)),
 ]
 _STAYING: list[LLMException] = [
-    LLMInvalidRequestError("x", status=400),
     _sent(LLMInvalidRequestError("x", status=422)),
+    _sent(LLMInvalidRequestError("x", status=403)),
     _sent(LLMInvalidRequestError("x", status=404)),
     _sent(LLMContextLengthError("x", status=400)),
     _sent(LLMContentFilterError("x", status=400)),

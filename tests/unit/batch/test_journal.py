@@ -101,15 +101,13 @@ async def test_a_rerun_knows_what_is_finished_and_what_the_input_repeats(out: Pa
         assert journal.unmet == 0
 
 
-async def test_a_bad_row_is_known_by_its_line_and_its_name_stays_free(out: Path) -> None:
+async def test_a_bad_row_leaves_the_errors_file_to_be_met_again_and_its_name_is_free(out: Path, errors: Path) -> None:
+    errors.write_bytes(bad(7, "a") + failure("b") + bad(9))
     async with Journal(out, may_pass=may_pass) as journal:
-        assert not journal.told(7)
-        await journal.error(bad(7, "a"))
-        await journal.error(bad(9))
-    async with Journal(out, may_pass=may_pass) as journal:
+        assert journal.found == Found(errors=1, again=2)
         assert journal.met("a") is Standing.NEW
-        assert [journal.told(line) for line in (7, 8, 9)] == [True, False, True]
-        assert journal.unmet == 0
+        assert journal.met("b") is Standing.FINISHED
+    assert names(errors) == ["b"]
 
 
 async def test_failures_that_may_pass_leave_the_errors_file_and_are_asked_again(out: Path, errors: Path) -> None:
@@ -317,6 +315,18 @@ async def test_a_last_line_that_was_cut_short_goes(out: Path, errors: Path) -> N
         assert journal.met("b") is Standing.NEW
         await journal.answer(answer("b"))
     assert names(out) == ["a", "b"]
+
+
+@pytest.mark.parametrize("own", [b'{"my": "settings"}', b'{"id": 5, "name": "mine"}', b"{my: 'settings'}", b"{"])
+async def test_a_file_of_somebodys_own_without_a_last_newline_is_not_taken_for_a_line_cut_short(
+    out: Path, own: bytes
+) -> None:
+    out.write_bytes(own)
+    if own == b"{":  # so much of it may be ours
+        assert await found_in(out) == Found(torn=1)
+    else:
+        assert "holds 1 lines, none of which is a result" in await refusal(Journal(out, may_pass=may_pass))
+        assert out.read_bytes() == own
 
 
 async def test_a_whole_last_line_gets_its_newline(out: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import io
 import json
+import os
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -113,7 +114,7 @@ async def test_the_cost_is_unknown_where_that_of_one_answer_is(manager_of: Opene
 async def test_what_is_finished_is_not_asked_again_and_what_may_have_passed_is(
     manager_of: Opened, tmp_path: Path
 ) -> None:
-    source, out, errors = written(tmp_path, line("a"), line("b"), line("c"), "{oops", line("a")), tmp_path / "o", "e"
+    source, out, errors = written(tmp_path, line("a"), line("b"), line("c")), tmp_path / "o", "e"
     said: list[str | Exception] = ["yes", LLMServerError("down", status=500), LLMInvalidRequestError("no", status=400)]
     async with manager_of(FakeProvider(said)) as manager:
         first = await run_file(manager, source, out, errors=tmp_path / errors, concurrency=1)
@@ -121,11 +122,54 @@ async def test_what_is_finished_is_not_asked_again_and_what_may_have_passed_is(
     async with manager_of(provider) as manager:
         second = await run_file(manager, source, out, errors=tmp_path / errors)
         third = await run_file(manager, source, out, errors=tmp_path / errors)
-    assert (first.answered, first.failed, first.skipped) == (1, 4, 0)
-    assert (second.answered, second.failed, second.skipped) == (1, 0, 4)
-    assert (third.rows, third.answered, third.failed, third.skipped) == (5, 0, 0, 5)
+    assert (first.answered, first.failed, first.skipped) == (1, 2, 0)
+    assert (second.answered, second.failed, second.skipped) == (1, 0, 2)
+    assert (third.rows, third.answered, third.failed, third.skipped) == (3, 0, 0, 3)
     assert provider.calls == 1
-    assert (names(out), sorted(map(str, names(tmp_path / errors)))) == (["a", "b"], ["None", "a", "c"])
+    assert (names(out), names(tmp_path / errors)) == (["a", "b"], ["c"])
+
+
+async def test_what_was_never_sent_is_looked_at_anew_so_a_corrected_input_leaves_no_error_behind(
+    manager_of: Opened, tmp_path: Path
+) -> None:
+    wrong = ["{oops", line("a"), line("b", temperature="hot"), line("a")]
+    source, out, errors = written(tmp_path, *wrong), tmp_path / "out.jsonl", tmp_path / "out.errors.jsonl"
+    async with manager_of(FakeProvider("yes")) as manager:
+        first = await run_file(manager, source, out)
+        again = await run_file(manager, source, out)
+        told = sorted(map(str, names(errors)))
+        written(tmp_path, line("c"), line("a"), line("b", temperature=1))
+        last = await run_file(manager, source, out)
+    assert (first.answered, first.failed, first.skipped) == (1, 3, 0)
+    assert (again.answered, again.failed, again.skipped) == (0, 3, 1)
+    assert told == ["None", "a", "b"]
+    assert (last.answered, last.failed, last.skipped) == (2, 0, 1)
+    assert sorted(names(out)) == ["a", "b", "c"]
+    assert not errors.exists()
+
+
+async def test_a_model_that_no_key_may_use_fails_its_rows_and_the_others_are_answered(
+    manager_of: Opened, tmp_path: Path
+) -> None:
+    def answer(request: LLMRequest) -> str | Exception:
+        return LLMAuthenticationError("not yours", status=403, model_only=True) if request.model == "m" else "yes"
+
+    source = written(tmp_path, *[line(f"r{n}", model="mn"[n % 2]) for n in range(8)])
+    async with manager_of(FakeProvider(answer)) as manager:
+        summary = await run_file(manager, source, tmp_path / "out.jsonl", concurrency=1)
+    assert (summary.answered, summary.failed) == (4, 4)
+
+
+async def test_a_pipe_with_a_name_is_read_once(manager_of: Opened, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    text = "".join(f"{line(f'r{n}', 'x' * 2000)}\n" for n in range(500))
+    async with manager_of(FakeProvider("yes")) as manager, asyncio.TaskGroup() as group:
+        group.create_task(asyncio.to_thread(pipe.write_text, text))
+        summary = await run_file(manager, pipe, tmp_path / "out.jsonl")
+        with pytest.raises(LLMInvalidRequestError, match="ordered"):
+            await run_file(manager, pipe, tmp_path / "out.jsonl", ordered=True)
+    assert (summary.answered, summary.failed) == (500, 0)
 
 
 async def test_a_restart_asks_everything_anew_and_keeps_what_was(manager_of: Opened, tmp_path: Path) -> None:
@@ -219,6 +263,17 @@ async def test_a_tracker_knows_all_rows_those_of_earlier_runs_and_how_full_keys_
     assert tracker.snapshot().elapsed == told.elapsed  # it is over
 
 
+async def test_rows_that_the_input_lost_are_in_the_files_and_not_in_the_progress(
+    manager_of: Opened, tmp_path: Path
+) -> None:
+    out, tracker = tmp_path / "out.jsonl", ProgressTracker()
+    async with manager_of(FakeProvider("yes")) as manager:
+        await run_file(manager, written(tmp_path, *(line(f"r{n}") for n in range(9))), out)
+        await run_file(manager, written(tmp_path, line("r0"), line("r1"), line("new")), out, tracker=tracker)
+    told = tracker.snapshot()
+    assert (told.total, told.skipped, told.answered) == (3, 2, 1)
+
+
 async def test_the_run_does_not_wait_for_who_counts_its_rows(manager_of: Opened, tmp_path: Path) -> None:
     async def endless(_: object) -> int:
         await SystemClock().sleep(3600.0)
@@ -228,7 +283,7 @@ async def test_the_run_does_not_wait_for_who_counts_its_rows(manager_of: Opened,
     async with manager_of(FakeProvider("yes")) as manager:
         source, out = written(tmp_path, line("a")), tmp_path / "out.jsonl"
         assert (await run_file(manager, source, out, count=endless, tracker=tracker)).answered == 1
-    assert tracker.snapshot().total is None
+    assert tracker.snapshot().total == 1  # those that were met
 
 
 async def test_cancelled_it_ends_within_a_second_with_all_that_was_finished_on_disk_and_known(
@@ -326,10 +381,12 @@ async def test_a_full_disk_stops_the_run_and_loses_nothing_that_was_finished(
 ) -> None:
     source, out = written(tmp_path, *(line(f"r{n}", str(n)) for n in range(40))), tmp_path / "out.jsonl"
     async with manager_of(FakeProvider("yes")) as manager:
+        tally = Tally()
         with small_disk(4_000), pytest.raises(OSError, match="File too large") as raised:
-            await run_file(manager, source, out, concurrency=4)
+            await run_file(manager, source, out, concurrency=4, tally=tally)
         assert raised.value.errno == errno.EFBIG
         before = names(out)
+        assert tally.answered == len(before)
         assert 0 < len(before) < 40
         assert (await run_file(manager, source, out)).answered == 40 - len(before)
     assert len(names(out)) == len(set(names(out))) == 40

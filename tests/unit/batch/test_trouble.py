@@ -35,6 +35,7 @@ TROUBLE = [
     LLMTimeoutError("waited for a key", phase="pool"),
     LLMTimeoutError("waited for a connection", phase="connect"),
     LLMAuthenticationError("x"),
+    LLMAuthenticationError("another key may use the model", model_only=True, retryable=True),
     LLMQuotaExceededError("x"),
     LLMConfigurationError("x"),
 ]
@@ -46,6 +47,7 @@ OWN = [
     LLMValidationError("x"),
     LLMStreamInterruptedError("x"),
     LLMTimeoutError("x", phase="total"),
+    LLMAuthenticationError("no key may use the model", model_only=True),
     LLMRateLimitError("it can never fit", retryable=False),
     LLMException("x"),
 ]

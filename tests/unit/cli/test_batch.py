@@ -63,7 +63,7 @@ def test_rows_that_fail_a_table_and_what_the_dry_run_says_of_them(
     assert done.status == 1
     assert "rows: 1 answered, 3 failed (2 of them wrong requests)\n" in done.err
     assert "; 3 rows without one in out.errors.jsonl\n" in done.err
-    assert (again.json["rows"], again.json["invalid_rows"]) == (1, 0)
+    assert (again.json["rows"], again.json["invalid_rows"]) == (2, 1)
 
 
 def test_a_provider_that_gives_up_and_a_file_that_is_not_there(

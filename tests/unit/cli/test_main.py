@@ -42,3 +42,20 @@ def test_a_command_of_no_section_comes_last(manifold: Callable[..., Any]) -> Non
 def test_wrong_usage_is_one_line(manifold: Callable[..., Any], words: str, said: str) -> None:
     done = manifold(*words.split())
     assert (done.status, done.out, done.err) == (2, "", said)
+
+
+def test_who_looked_on_and_is_gone_changes_nothing(fresh_python: Callable[[str], str]) -> None:
+    code = """
+import os
+from llm.cli.shell import Shell
+
+read, write = os.pipe()
+os.dup2(write, 2)
+os.close(write)
+os.close(read)
+shell = Shell(None, False, False)
+shell.remark("nobody reads this")
+shell.error("nor this")
+print("done")
+"""
+    assert fresh_python(code) == "done\n"

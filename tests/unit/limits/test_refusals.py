@@ -72,6 +72,22 @@ def test_no_key_left_tells_why_the_first_of_them_left() -> None:
     assert "wrong key" in str(error)
 
 
+def test_no_key_left_for_a_model_alone_is_told_so() -> None:
+    from llm.core.keys import Key, Slot  # noqa: PLC0415
+    from llm.testing import FakeClock, FakeProvider  # noqa: PLC0415
+
+    keys = [Key(f"k{i}", FakeProvider, clock=FakeClock(), idle_timeout=1, max_lifetime=1) for i in range(2)]
+    keys[0].refuse(LLMAuthenticationError("wrong key", status=401))
+    keys[1].refuse(LLMAuthenticationError("not this model", status=403, model_only=True), model="m")
+    error = no_key_left("openai", "m", [Slot(i, "m", key) for i, key in enumerate(keys)])
+    assert isinstance(error, LLMAuthenticationError)
+    assert error.model_only
+    keys[1].refuse(LLMAuthenticationError("wrong key", status=401))
+    whole = no_key_left("openai", "m", [Slot(i, "m", key) for i, key in enumerate(keys)])
+    assert isinstance(whole, LLMAuthenticationError)
+    assert not whole.model_only
+
+
 def test_every_refusal_says_what_to_do() -> None:
     bound = Binding(3.0, LIMIT)
     assert "raise the limit" in str(refusals.used_up("openai", TICKET, bound))
