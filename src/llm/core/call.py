@@ -173,6 +173,7 @@ class Call:
         sends: How often it was sent.
         retryable: False once an answer was given elsewhere (by the leader of its flight): no retry here.
         patience: Seconds it still waits for capacity, since another provider may have some; None: as long as it takes.
+        when_queued: Is told whenever it begins to wait for capacity; None where nobody waits with it.
         moves: How often it fell back to another provider or model.
         heard: Reads what the last answer said of the provider's limits; None where none came.
         error: How it failed; None while it runs and where it succeeded.
@@ -191,7 +192,7 @@ class Call:
     __slots__ = (
         "_ends", "_lease", "_place", "_queued_at", "_unreached", "answering_at", "deadline", "decisions", "error",
         "forget", "glanced", "heard", "moves", "number", "patience", "priority", "queue_seconds", "retryable", "sends",
-        "sent_at", "spent", "stale", "started", "state", "ticket", "trace", "user", "waited",
+        "sent_at", "spent", "stale", "started", "state", "ticket", "trace", "user", "waited", "when_queued",
     )  # fmt: skip
 
     def __init__(
@@ -208,6 +209,7 @@ class Call:
         self.sends: int = 0
         self.retryable: bool = True
         self.patience: float | None = None
+        self.when_queued: Callable[[], None] | None = None
         self.moves: int = 0
         self.heard: Callable[[], tuple[LimitReport, ...]] | None = None
         self.error: BaseException | None = None
@@ -252,6 +254,10 @@ class Call:
         """Whether it waited for a key when it was last seen to do anything but give back."""
         marks = [entry.event for entry in self.log if entry.event in _MARKS]
         return bool(marks) and marks[-1] == CallState.QUEUED
+
+    def stood(self, now: float) -> float:
+        """Return seconds that it stood in queues until `now`, its present wait included."""
+        return self.queue_seconds + (now - self._queued_at if self.state is CallState.QUEUED else 0.0)
 
     def urge(self, priority: int) -> None:
         """Raise the priority, where it is lower, also of a call that waits already."""
@@ -300,6 +306,8 @@ class Call:
         """Wait: no slot can pay now."""
         self._move(now, CallState.QUEUED, CallState.TICKETED, "queued", reason)
         self.waited, self._place, self._queued_at = True, place, now
+        if self.when_queued is not None:
+            self.when_queued()
 
     def withdrawn(self, now: float) -> None:
         """Leave the queue without having been paid."""
