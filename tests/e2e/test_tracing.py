@@ -90,7 +90,7 @@ def telemetry() -> Seen:
     delta = AggregationTemporality.DELTA
     reader = InMemoryMetricReader({Histogram: delta, Counter: delta})
     metrics.set_meter_provider(MeterProvider([reader]))
-    events = InMemoryLogRecordExporter()
+    events = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]  # of the SDK
     loggers = LoggerProvider()
     loggers.add_log_record_processor(SimpleLogRecordProcessor(events))
     _logs.set_logger_provider(loggers)

@@ -13,7 +13,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from .decisions import decision_log, in_words
-from .exceptions import LLMRateLimitError
+from .exceptions import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -255,10 +255,6 @@ class Call:
         marks = [entry.event for entry in self.log if entry.event in _MARKS]
         return bool(marks) and marks[-1] == CallState.QUEUED
 
-    def stood(self, now: float) -> float:
-        """Return seconds that it stood in queues until `now`, its present wait included."""
-        return self.queue_seconds + (now - self._queued_at if self.state is CallState.QUEUED else 0.0)
-
     def urge(self, priority: int) -> None:
         """Raise the priority, where it is lower, also of a call that waits already."""
         if priority > self.priority:
@@ -360,7 +356,7 @@ class Call:
         if self.state is CallState.ENDED:
             raise IllegalTransitionError(f"call {self.number} ended twice")
         self._release(now, None)
-        self.decisions.append((now, "ended", "" if error is None else _name(error)))
+        self.decisions.append((now, "ended", "" if error is None else kind_of(error)))
         self.state = CallState.ENDED
         self.ticket, self.error = None, error
         if self._ends:
@@ -393,13 +389,6 @@ class Call:
         else:
             self.decisions.append((now, "settled", (reserved, used)))
             lease.settle(used, most)
-
-
-def _name(error: BaseException) -> str:
-    name = type(error).__name__
-    if isinstance(error, LLMRateLimitError) and error.limit is not None:  # ours
-        return f"{name}: {error.limit} of the {error.scope}"
-    return name
 
 
 _NOTHING = Charge(requests=0)

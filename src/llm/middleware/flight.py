@@ -67,7 +67,8 @@ class Flight:
         self._gone = False
         self._promised: set[Call] = set()
         self._stood = 0.0  # seconds that the leaders before have waited for capacity
-        self._began = 0.0  # such seconds of the present one before it led
+        self._before = 0.0 if leader is None else leader.queue_seconds  # such seconds of the leader before it led
+        self._since = 0.0  # when it began to wait for capacity
         self._watch(leader)
 
     def led_by(self, call: Call | None) -> bool:
@@ -145,7 +146,7 @@ class Flight:
         heir = max(waiting, key=lambda seat: seat.priority)  # the first of the most urgent
         self._seats.pop(heir)
         self._leave(heir)
-        self._stood, self._began = self._waited(), 0.0 if heir.call is None else heir.call.stood(self._clock.now())
+        self._stood, self._before = self._waited(), 0.0 if heir.call is None else heir.call.queue_seconds
         self._leader = heir.call
         self._watch(heir.call)
         heir.told.set_result(None)
@@ -171,9 +172,13 @@ class Flight:
     def _waited(self) -> float:
         """Return seconds that leaders have waited for capacity so far."""
         leader = self._leader
-        return self._stood + (0.0 if leader is None else leader.stood(self._clock.now()) - self._began)
+        if leader is None:
+            return self._stood
+        waits = self._clock.now() - self._since if leader.state is CallState.QUEUED else 0.0
+        return self._stood + leader.queue_seconds - self._before + waits
 
     def _leader_waits(self) -> None:
+        self._since = self._clock.now()
         for seat in self._waiting():
             self._bound(seat)
 
