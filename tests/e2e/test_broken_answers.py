@@ -265,6 +265,7 @@ WHOLE: Final[dict[str, tuple[Callable[[Spoken], Played], Told]]] = {
         f"content is {value.decode()}": (partial(holding, value), SENSELESS)
         for value in (b"null", b"{}", b'""', b"0", b"true", b"[null]", b"[[]]", b"[{}]", b'["a"]', b"[]")
     },
+    "neither words nor a reason": (partial(holding, b'[{"index": 0, "message": {"content": null}}]'), SENSELESS),
     "usage negative": (lambda s: ([s.answer(miscounted(s, b"-1"))], "keep"), SENSELESS),
     "usage in text": (lambda s: ([s.answer(miscounted(s, b'"many"'))], "keep"), SENSELESS),
     "usage is a list": (

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from opentelemetry import baggage, context, metrics, trace
+from opentelemetry import _logs, baggage, context, metrics, trace
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, HistogramDataPoint, InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
@@ -28,6 +30,7 @@ from llm.utils.clock import SystemClock
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from opentelemetry._logs import LogRecord
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.trace import SpanContext
 
@@ -48,6 +51,11 @@ class Seen:
 
     spans_: InMemorySpanExporter
     reader: InMemoryMetricReader
+    events_: InMemoryLogRecordExporter
+
+    def event(self) -> LogRecord:
+        [event] = [told.log_record for told in self.events_.get_finished_logs()]
+        return event
 
     def spans(self, kind: SpanKind = SpanKind.CLIENT) -> list[ReadableSpan]:
         return [span for span in self.spans_.get_finished_spans() if span.kind is kind and span.name != "caller"]
@@ -68,6 +76,7 @@ class Seen:
     def everything(self) -> str:
         told = [span.to_json() for span in self.spans_.get_finished_spans()]
         data = self.reader.get_metrics_data()
+        told += [event.to_json() for event in self.events_.get_finished_logs()]
         return "".join(told) + ("" if data is None else data.to_json())
 
 
@@ -81,12 +90,17 @@ def telemetry() -> Seen:
     delta = AggregationTemporality.DELTA
     reader = InMemoryMetricReader({Histogram: delta, Counter: delta})
     metrics.set_meter_provider(MeterProvider([reader]))
-    return Seen(exporter, reader)
+    events = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]  # of the SDK
+    loggers = LoggerProvider()
+    loggers.add_log_record_processor(SimpleLogRecordProcessor(events))
+    _logs.set_logger_provider(loggers)
+    return Seen(exporter, reader, events)
 
 
 @pytest.fixture
 def seen(telemetry: Seen) -> Iterator[Seen]:
     telemetry.spans_.clear()
+    telemetry.events_.clear()
     telemetry.reader.get_metrics_data()
     assert trace.get_current_span() is trace.INVALID_SPAN
     yield telemetry
@@ -362,15 +376,44 @@ async def test_content_is_told_only_where_it_was_asked_for(seen: Seen, *, stream
             await ask(manager)
         assert "private" not in seen.everything()
         seen.spans_.clear()
+        seen.events_.clear()
         async with LLMManager.open(config(up, log_content=True)) as manager:
             await ask(manager)
+    asked = [{"role": "user", "parts": [{"type": "text", "content": "a private question"}]}]
+    part = {"type": "text", "content": "a private answer"}
+    answered = [{"role": "assistant", "parts": [part], "finish_reason": "stop"}]
     facts = told(seen.call())
-    assert json.loads(facts["gen_ai.input.messages"]) == [
-        {"role": "user", "parts": [{"type": "text", "content": "a private question"}]}
-    ]
-    assert json.loads(facts["gen_ai.output.messages"]) == [
-        {"role": "assistant", "parts": [{"type": "text", "content": "a private answer"}], "finish_reason": "stop"}
-    ]
+    assert json.loads(facts["gen_ai.input.messages"]) == asked
+    assert json.loads(facts["gen_ai.output.messages"]) == answered
+    structured = json.loads(json.dumps(dict(seen.event().attributes or {}), default=dict))
+    assert structured["gen_ai.input.messages"] == asked
+    assert structured["gen_ai.output.messages"] == answered
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_each_call_is_an_event_with_the_details_and_the_trace_of_its_span(seen: Seen, *, stream: bool) -> None:
+    async with MockUpstream("openai") as up, LLMManager.open(config(up)) as manager:
+        client = manager.get_client()
+        if stream:
+            await client.stream_complete("Hello", temperature=0.5).response()
+        else:
+            await client.complete("Hello", temperature=0.5)
+    span, event = seen.call(), seen.event()
+    assert event.event_name == "gen_ai.client.inference.operation.details"
+    assert (event.trace_id, event.span_id) == (own_of(span).trace_id, own_of(span).span_id)
+    assert dict(event.attributes or {}) == told(span)
+    assert event.body is None
+    assert span.end_time is not None
+    assert event.timestamp is not None
+    assert abs(event.timestamp - span.end_time) < 1e9
+
+
+async def test_the_event_of_a_call_that_failed_says_how(seen: Seen) -> None:
+    faults = [Fault("invalid", message=f"bad, with {KEY}")]
+    async with MockUpstream("openai", faults=faults) as up, LLMManager.open(config(up)) as manager:
+        with pytest.raises(LLMInvalidRequestError):
+            await manager.get_client().chat("a very private question")
+    assert dict(seen.event().attributes or {})["error.type"] == "LLMInvalidRequestError"
 
 
 async def test_a_key_is_nowhere_whoever_wrote_it_where(seen: Seen) -> None:
@@ -382,7 +425,7 @@ async def test_a_key_is_nowhere_whoever_wrote_it_where(seen: Seen) -> None:
             await client.chat(f"my key is {KEY}", model=f"model-{KEY}", stop=[KEY], extra={"conversation": KEY})
             with pytest.raises(LLMException):
                 await client.stream_complete(f"my key is {KEY}", model=MODEL).response()
-    assert len(seen.spans()) == 2
+    assert len(seen.spans()) == len(seen.events_.get_finished_logs()) == 2
     assert KEY not in seen.everything()
     assert "**********" in seen.everything()
 

@@ -13,7 +13,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from .decisions import decision_log, in_words
-from .exceptions import LLMRateLimitError
+from .exceptions import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -173,6 +173,7 @@ class Call:
         sends: How often it was sent.
         retryable: False once an answer was given elsewhere (by the leader of its flight): no retry here.
         patience: Seconds it still waits for capacity, since another provider may have some; None: as long as it takes.
+        when_queued: Is told whenever it begins to wait for capacity; None where nobody waits with it.
         moves: How often it fell back to another provider or model.
         heard: Reads what the last answer said of the provider's limits; None where none came.
         error: How it failed; None while it runs and where it succeeded.
@@ -191,7 +192,7 @@ class Call:
     __slots__ = (
         "_ends", "_lease", "_place", "_queued_at", "_unreached", "answering_at", "deadline", "decisions", "error",
         "forget", "glanced", "heard", "moves", "number", "patience", "priority", "queue_seconds", "retryable", "sends",
-        "sent_at", "spent", "stale", "started", "state", "ticket", "trace", "user", "waited",
+        "sent_at", "spent", "stale", "started", "state", "ticket", "trace", "user", "waited", "when_queued",
     )  # fmt: skip
 
     def __init__(
@@ -208,6 +209,7 @@ class Call:
         self.sends: int = 0
         self.retryable: bool = True
         self.patience: float | None = None
+        self.when_queued: Callable[[], None] | None = None
         self.moves: int = 0
         self.heard: Callable[[], tuple[LimitReport, ...]] | None = None
         self.error: BaseException | None = None
@@ -300,6 +302,8 @@ class Call:
         """Wait: no slot can pay now."""
         self._move(now, CallState.QUEUED, CallState.TICKETED, "queued", reason)
         self.waited, self._place, self._queued_at = True, place, now
+        if self.when_queued is not None:
+            self.when_queued()
 
     def withdrawn(self, now: float) -> None:
         """Leave the queue without having been paid."""
@@ -352,7 +356,7 @@ class Call:
         if self.state is CallState.ENDED:
             raise IllegalTransitionError(f"call {self.number} ended twice")
         self._release(now, None)
-        self.decisions.append((now, "ended", "" if error is None else _name(error)))
+        self.decisions.append((now, "ended", "" if error is None else kind_of(error)))
         self.state = CallState.ENDED
         self.ticket, self.error = None, error
         if self._ends:
@@ -385,13 +389,6 @@ class Call:
         else:
             self.decisions.append((now, "settled", (reserved, used)))
             lease.settle(used, most)
-
-
-def _name(error: BaseException) -> str:
-    name = type(error).__name__
-    if isinstance(error, LLMRateLimitError) and error.limit is not None:  # ours
-        return f"{name}: {error.limit} of the {error.scope}"
-    return name
 
 
 _NOTHING = Charge(requests=0)

@@ -311,3 +311,11 @@ class LLMConfigurationError(LLMException):
     def field(self) -> str | None:
         """Path of the first mistake's field."""
         return self.problems[0].field if self.problems else None
+
+
+def kind_of(error: BaseException) -> str:
+    """Return a failure's name, and of our own limits which one refused, without its words."""
+    name = type(error).__name__
+    if isinstance(error, LLMRateLimitError) and error.limit is not None:
+        return f"{name}: {error.limit} of the {error.scope}"
+    return name

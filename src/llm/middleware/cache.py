@@ -123,9 +123,7 @@ class CacheMiddleware:
         place = use.place(stream=request.stream)
         flight = self._flights.get(place)
         if flight is None:
-            flight = self._flights[place] = Flight(
-                request.call, lambda: self._flights.pop(place, None), self._clock.now
-            )
+            flight = self._flights[place] = Flight(request.call, lambda: self._flights.pop(place, None), self._clock)
             return await self._ask(use, flight, request, call_next, look=True)
         if flight.led_by(request.call):
             return await self._ask(use, flight, request, call_next, look=False)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from llm.core.exceptions import LLMException, LLMRateLimitError, LLMTimeoutError
+from llm.core.exceptions import (
+    LLMConnectionError,
+    LLMException,
+    LLMRateLimitError,
+    LLMServerError,
+    LLMTimeoutError,
+)
 
 _Error = TypeVar("_Error", bound=BaseException)
 
@@ -38,3 +44,10 @@ def concerns_all(error: BaseException, *, left: float | None) -> bool:
             return left is None or (error.retry_after or 0.0) < left
         case _:
             return False
+
+
+def may_have_arrived(error: LLMException) -> bool:
+    """Return whether the provider may have done what was asked, though nobody has the answer."""
+    if isinstance(error, (LLMConnectionError, LLMTimeoutError)):
+        return error.sent
+    return isinstance(error, LLMServerError)

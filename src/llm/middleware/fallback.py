@@ -2,7 +2,8 @@
 
 It moves on where another may do better: when retries have ended, at once where nobody was asked (an open circuit, an
 exhausted pool) or no key is left, and after `global.fallback_after` seconds of waiting for capacity. It stays with what
-the next would meet too: a bad request, a refusal for content, a user's limit, a limit of everything, the call's end.
+the next would meet too: a bad request, a refusal for content, a user's limit, a limit of everything, the call's end;
+and where `retry.after_send` is off with what one target may have done already: that another does it repeats it, too.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from llm.core.exceptions import (
 from llm.core.routing import Target
 from llm.core.types import request_with
 
-from .errors import another
+from .errors import another, may_have_arrived
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,6 +70,7 @@ class Fallback:
         *,
         clock: Clock,
         after: float | None,
+        after_send: bool = True,
         window: Callable[[str, str], int | None],
         moved: Moved,
     ) -> None:
@@ -79,6 +81,7 @@ class Fallback:
             hops: The targets, in the order in which they are tried; the first is asked for the request's own model.
             clock: Its time.
             after: Seconds of waiting for capacity after which it moves on; None: it waits as long as it takes.
+            after_send: Whether to ask another for what one target may have done, though nobody has the answer.
             window: Returns the context window, in tokens, of a provider's model; None where that is unknown.
             moved: Is told of each move.
         """
@@ -88,6 +91,7 @@ class Fallback:
         self._hops = list(hops)
         self._clock = clock
         self._after = after
+        self._after_send = after_send
         self._window = window
         self._moved = moved
 
@@ -164,7 +168,9 @@ class Fallback:
 
     def _following(self, request: LLMRequest, error: LLMException) -> LLMRequest | None:
         """Go to the next target that may do better, and return the request as it is made there; None: there is none."""
-        return None if self._is_late() or not _moves_on(error) else self._advance(request, error)
+        if self._is_late() or not _moves_on(error) or not (self._after_send or not may_have_arrived(error)):
+            return None
+        return self._advance(request, error)
 
     def _advance(self, request: LLMRequest, error: LLMException) -> LLMRequest | None:
         left = self._hops.pop(0)

@@ -7,7 +7,11 @@ when the leader's call ends. Everything here is synchronous but the wait of a fo
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from llm.core.call import CallState
+from llm.core.exceptions import LLMTimeoutError
 
 from .broadcast import Broadcast, Reader
 from .errors import another, concerns_all
@@ -17,15 +21,21 @@ if TYPE_CHECKING:
 
     from llm.cache.answer import Answer
     from llm.core.call import Call
+    from llm.utils.clock import Clock, Timer
 
     from .hold import Hold
 
+_IN_VAIN: Final = "the identical call that is waited for got no key in the seconds of global.fallback_after"
+_ROUNDING: Final = 1e-9
+
 
 class _Seat:
-    __slots__ = ("call", "told")
+    __slots__ = ("call", "timer", "told", "until")
 
-    def __init__(self, call: Call | None) -> None:
+    def __init__(self, call: Call | None, waited: float) -> None:
         self.call = call
+        self.timer: Timer | None = None
+        self.until: float | None = None if call is None or call.patience is None else waited + call.patience
         self.told: asyncio.Future[Answer | Reader | None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -44,18 +54,21 @@ class Flight:
         hold: The lease by which other processes wait for it; None where it has none.
     """
 
-    def __init__(self, leader: Call | None, on_gone: Callable[[], object], now: Callable[[], float]) -> None:
+    def __init__(self, leader: Call | None, on_gone: Callable[[], object], clock: Clock) -> None:
         """Start with its leader; a request without a call's record leads for one attempt only."""
         self.stale: tuple[Answer, float] | None = None
         self.hold: Hold | None = None
         self._leader = leader
         self._on_gone = on_gone
-        self._now = now
+        self._clock = clock
         self._seats: dict[_Seat, None] = {}
         self._error: BaseException | None = None
         self._outcome: Answer | Broadcast | None = None
         self._gone = False
         self._promised: set[Call] = set()
+        self._stood = 0.0  # seconds that the leaders before have waited for capacity
+        self._before = 0.0 if leader is None else leader.queue_seconds  # such seconds of the leader before it led
+        self._since = 0.0  # when it began to wait for capacity
         self._watch(leader)
 
     def led_by(self, call: Call | None) -> bool:
@@ -69,13 +82,15 @@ class Flight:
             The answer, or a place in its stream; None where the leader gave up and this call leads from now on.
 
         Raises:
-            LLMException: The provider's final word to the leader, and so to all.
+            LLMException: The provider's final word to the leader, and so to all; or the leader waits for capacity
+                longer than this call would.
         """
         if self._outcome is not None:
             return self._share(self._outcome)
-        seat = _Seat(call)
+        seat = _Seat(call, self._waited())
         self._seats[seat] = None
         self._raise_priority(seat)
+        self._bound(seat)
         try:
             return await seat.told
         except asyncio.CancelledError:
@@ -83,6 +98,7 @@ class Flight:
             raise
         finally:
             self._seats.pop(seat, None)
+            self._leave(seat)
 
     def landed(self, outcome: Answer | Broadcast) -> None:
         """Give all who wait the answer, or a place in its stream."""
@@ -106,7 +122,7 @@ class Flight:
 
     def _call_ended(self, call: Call) -> None:
         if self._leader is call and self._outcome is None and not self._gone:
-            self._conclude(call.error, left=None if call.deadline is None else call.deadline - self._now())
+            self._conclude(call.error, left=None if call.deadline is None else call.deadline - self._clock.now())
 
     def _conclude(self, ended_by: BaseException | None, *, left: float | None) -> None:
         # A leader that was answered elsewhere (by its fallback) still leaves what it was told here.
@@ -129,6 +145,8 @@ class Flight:
             return
         heir = max(waiting, key=lambda seat: seat.priority)  # the first of the most urgent
         self._seats.pop(heir)
+        self._leave(heir)
+        self._stood, self._before = self._waited(), 0.0 if heir.call is None else heir.call.queue_seconds
         self._leader = heir.call
         self._watch(heir.call)
         heir.told.set_result(None)
@@ -144,9 +162,49 @@ class Flight:
             told.close()
 
     def _watch(self, leader: Call | None) -> None:
-        if leader is not None and leader not in self._promised:
+        if leader is None:
+            return
+        leader.when_queued = self._leader_waits
+        if leader not in self._promised:
             self._promised.add(leader)
             leader.on_end(self._call_ended)
+
+    def _waited(self) -> float:
+        """Return seconds that leaders have waited for capacity so far."""
+        leader = self._leader
+        if leader is None:
+            return self._stood
+        waits = self._clock.now() - self._since if leader.state is CallState.QUEUED else 0.0
+        return self._stood + leader.queue_seconds - self._before + waits
+
+    def _leader_waits(self) -> None:
+        self._since = self._clock.now()
+        for seat in self._waiting():
+            self._bound(seat)
+
+    def _bound(self, seat: _Seat) -> None:
+        """End the seat's wait when its own patience for capacity would be over, while the leader waits for that."""
+        if seat.until is None or self._leader is None or self._leader.state is not CallState.QUEUED:
+            return
+        if seat.timer is not None:
+            seat.timer.cancel()
+        seat.timer = self._clock.call_later(max(0.0, seat.until - self._waited()), partial(self._look, seat))
+
+    def _look(self, seat: _Seat) -> None:
+        seat.timer = None
+        if seat.until is None or seat.told.done():
+            return
+        if seat.until - self._waited() > _ROUNDING:  # meanwhile the leader was asked, and may wait again
+            self._bound(seat)
+        else:
+            seat.told.set_exception(LLMTimeoutError(_IN_VAIN, phase="pool", sent=False))
+
+    def _leave(self, seat: _Seat) -> None:
+        """Have the call itself wait no longer than it would have without the flight."""
+        if seat.timer is not None:
+            seat.timer.cancel()
+        if seat.until is not None and seat.call is not None:
+            seat.call.patience = max(0.0, seat.until - self._waited())
 
     def _waiting(self) -> list[_Seat]:
         return [seat for seat in self._seats if not seat.told.done()]

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from llm.core.exceptions import (
     LLMAuthenticationError,
-    LLMConnectionError,
     LLMException,
     LLMInvalidRequestError,
     LLMQuotaExceededError,
     LLMRateLimitError,
-    LLMServerError,
-    LLMTimeoutError,
 )
 from llm.limits.backoff import full_jitter
+
+from .errors import may_have_arrived
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,7 +170,7 @@ class _Attempts:
         self._failures += 1
         return (
             self._failures < self._policy.max_attempts
-            and (self._policy.after_send or not _may_have_arrived(error))
+            and (self._policy.after_send or not may_have_arrived(error))
             and (error.retry_after or 0.0) <= self._policy.retry_after_max
             and self._in_time(error.retry_after or 0.0)
             and self._afford(error)
@@ -203,9 +202,3 @@ class _Attempts:
     def _in_time(self, seconds: float) -> bool:
         deadline = self._call.deadline if self._call is not None else None
         return deadline is None or self._now() + seconds < deadline
-
-
-def _may_have_arrived(error: LLMException) -> bool:
-    if isinstance(error, (LLMConnectionError, LLMTimeoutError)):
-        return error.sent
-    return isinstance(error, LLMServerError)

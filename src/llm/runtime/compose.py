@@ -169,7 +169,13 @@ class Composition:
     def fall_back(self, call: Call, hops: Sequence[Hop], moved: Moved) -> Falling:
         """Return the way of a call over these targets; where it falls back, `moved` is told."""
         return Fallback(
-            call, hops, clock=self.clock, after=self.config.global_.fallback_after, window=self._window, moved=moved
+            call,
+            hops,
+            clock=self.clock,
+            after=self.config.global_.fallback_after,
+            after_send=self.config.retry.after_send,
+            window=self._window,
+            moved=moved,
         )
 
     def cost(self, provider: str, model: str, usage: TokenUsage) -> float | None:

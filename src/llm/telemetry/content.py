@@ -24,23 +24,26 @@ if TYPE_CHECKING:
 _NAMED: Final[Mapping[type, str]] = {ImagePart: "image", DocumentPart: "document", AudioPart: "audio"}
 
 
-def input_messages(messages: Iterable[Message], clean: Clean) -> str:
-    """Return a conversation as JSON."""
-    return _json([{"role": message.role.value, "parts": _parts(message, clean)} for message in messages])
+def input_messages(messages: Iterable[Message], clean: Clean) -> list[dict[str, Any]]:
+    """Return a conversation, of what JSON has."""
+    return [{"role": message.role.value, "parts": _parts(message, clean)} for message in messages]
 
 
-def output_messages(choices: Iterable[Choice], clean: Clean) -> str:
-    """Return an answer as JSON, a message for each choice."""
-    return _json(
-        [
-            {
-                "role": MessageRole.ASSISTANT.value,
-                "parts": _parts(choice.message, clean),
-                "finish_reason": _reason(choice.finish_reason),
-            }
-            for choice in choices
-        ]
-    )
+def output_messages(choices: Iterable[Choice], clean: Clean) -> list[dict[str, Any]]:
+    """Return an answer, of what JSON has: a message for each choice."""
+    return [
+        {
+            "role": MessageRole.ASSISTANT.value,
+            "parts": _parts(choice.message, clean),
+            "finish_reason": _reason(choice.finish_reason),
+        }
+        for choice in choices
+    ]
+
+
+def as_text(messages: list[dict[str, Any]]) -> str:
+    """Return messages as JSON, for spans, whose attributes are flat."""
+    return json.dumps(messages, ensure_ascii=False, separators=(",", ":"))
 
 
 def _parts(message: Message, clean: Clean) -> list[dict[str, Any]]:
@@ -67,12 +70,8 @@ def _tool_call(call: ToolCall, clean: Clean) -> dict[str, Any]:
         arguments = text if call.custom else json.loads(text)
     except ValueError:  # as the model wrote it
         arguments = text
-    return {"type": "tool_call", "id": call.id, "name": call.name, "arguments": arguments}
+    return {"type": "tool_call", "id": clean(call.id), "name": clean(call.name), "arguments": arguments}
 
 
 def _reason(reason: str | None) -> str:
     return "tool_call" if reason == "tool_calls" else reason or "error"
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

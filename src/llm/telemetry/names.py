@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SCOPE: Final = "llm"
-"""Name of the tracer and the meter."""
+"""Name of the tracer, the meter and the logger of events."""
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.41.0"
 
@@ -90,6 +90,11 @@ SECONDS_BUCKETS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 
 TOKENS_BUCKETS: Final = (
     1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864,
 )  # fmt: skip
+
+# --- events --------------------------------------------------------------------------------------------------------
+# Source: https://github.com/open-telemetry/semantic-conventions/blob/v1.41.0/docs/gen-ai/gen-ai-events.md
+
+EVENT_DETAILS: Final = "gen_ai.client.inference.operation.details"
 
 # --- ours ----------------------------------------------------------------------------------------------------------
 

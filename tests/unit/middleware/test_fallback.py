@@ -426,6 +426,104 @@ async def test_a_follower_of_a_call_whose_patience_ends_waits_on_where_it_has_no
     assert (hasty.result().provider, patient.result().provider) == ("b", "a")
 
 
+async def test_every_follower_waits_for_capacity_as_long_as_it_would_alone(bench: Bench) -> None:
+    bench.sections["a"] = ONE_A_MINUTE
+    async with bench.open(cache={}, **{"global": {"fallback_after": 5.0}}) as manager:
+        client, ends = manager.get_client(), dict[str, tuple[float, str]]()
+        await call(client, "first", model="m")
+
+        async def ask(name: str, model: str) -> None:
+            began = bench.clock.now()
+            response = await call(client, "second", model=model)
+            ends[name] = (bench.clock.now() - began, response.provider)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ask("leader", "m"))  # it has no other target, and waits
+            await bench.clock.sleep(1.0)
+            for name in ("one", "two", "three"):
+                group.create_task(ask(name, "fast"))
+                await bench.clock.sleep(1.0)
+    assert {name: provider for name, (_, provider) in ends.items()} == {
+        "leader": "a",
+        "one": "b",
+        "two": "b",
+        "three": "b",
+    }
+    waits = [ends[name][0] for name in ("leader", "one", "two", "three")]
+    assert waits == pytest.approx([60.0, 5.0, 5.0, 5.0], abs=0.5)
+    assert bench.asked() == "a2 b1"
+
+
+async def test_followers_who_take_the_lead_in_turn_wait_no_longer_for_it(bench: Bench) -> None:
+    bench.sections["a"] = ONE_A_MINUTE
+    async with bench.open(cache={}, **{"global": {"fallback_after": 5.0}}) as manager:
+        client, began = manager.get_client(), bench.clock.now()
+        await call(client, "first", model="m")
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(call(client, "second", model="fast")) for _ in range(5)]
+    assert {task.result().provider for task in tasks} == {"b"}
+    assert bench.clock.now() - began == pytest.approx(5.0, abs=0.1)
+
+
+async def test_the_time_in_which_a_leader_is_asked_is_no_wait_for_capacity(bench: Bench) -> None:
+    limited = {"rate_limits": {"concurrent_requests": 1}}
+    bench.sections["a"] = limited
+    bench.says("a", "from a", latency=8.0)
+    async with bench.open(cache={}, **{"global": {"fallback_after": 5.0}}) as manager:
+        client = manager.get_client()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(call(client, "first", model="m"))
+            await bench.clock.sleep(4.0)
+            tasks = [group.create_task(call(client, "second", model="fast")) for _ in range(3)]  # 4 s in the queue
+    assert {task.result().provider for task in tasks} == {"a"}
+    assert bench.asked() == "a2"
+    assert bench.clock.now() == pytest.approx(16.0, abs=0.1)
+
+
+async def test_all_waits_of_its_leader_count_for_a_follower(bench: Bench) -> None:
+    bench.says("a", always(LLMRateLimitError("429", status=429, retry_after=3.0)), latency=1.0)
+    async with bench.open(cache={}, **{"global": {"fallback_after": 5.0}}) as manager:
+        client = manager.get_client()
+
+        async def lead() -> None:
+            with pytest.raises(LLMRateLimitError):
+                await call(client, model="m")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(lead())
+            await bench.clock.sleep(0)
+            assert (await call(client, model="fast")).provider == "b"
+            assert bench.clock.now() == pytest.approx(1.0 + 3.0 + 1.0 + 2.0, abs=0.2)
+            assert bench.asked() == "a2 b1"
+
+
+@both_ways
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        (LLMServerError("down", status=500), "a1"),
+        (LLMConnectionError("reset", sent=True), "a1"),
+        (LLMTimeoutError("slow", phase="first_token", retryable=True), "a1"),
+        (LLMConnectionError("no route", sent=False), "a1 b1"),
+        (LLMTimeoutError("no connection", phase="connect", sent=False, retryable=True), "a1 b1"),
+        (LLMOverloadedError("full", status=529), "a1 b1"),
+        (LLMAuthenticationError("refused", status=401), "a1 b1"),
+    ],
+)
+async def test_without_after_send_only_what_certainly_did_nothing_is_asked_of_another(
+    bench: Bench, error: LLMException, asked: str, *, stream: bool
+) -> None:
+    bench.fails("a", error)
+    async with bench.open(retry={"max_attempts": 1, "after_send": False}) as manager:
+        client = manager.get_client()
+        if asked == "a1":
+            with pytest.raises(type(error)):
+                await call(client, model="fast", stream=stream)
+        else:
+            assert (await call(client, model="fast", stream=stream)).provider == "b"
+    assert bench.asked() == asked
+
+
 async def test_a_users_own_limit_is_waited_for_where_it_stands(bench: Bench) -> None:
     limits = {"users": {"u": {"requests_per_day": 1}}}
     async with bench.open(limits=limits) as manager:

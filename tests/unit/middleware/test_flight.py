@@ -12,7 +12,7 @@ from llm.testing import FakeClock
 
 async def test_a_follower_cancelled_in_the_turn_in_which_it_is_told_reads_no_more() -> None:
     clock = FakeClock()
-    flight = Flight(None, lambda: None, clock.now)
+    flight = Flight(None, lambda: None, clock)
     follower = asyncio.create_task(flight.follow(None))
     await clock.sleep(0)
     over: list[Broadcast] = []
@@ -26,7 +26,7 @@ async def test_a_follower_cancelled_in_the_turn_in_which_it_is_told_reads_no_mor
 
 async def test_an_heir_cancelled_in_the_turn_in_which_it_is_told_hands_over_again() -> None:
     clock = FakeClock()
-    flight = Flight(None, lambda: None, clock.now)
+    flight = Flight(None, lambda: None, clock)
     heir, next_one = (asyncio.create_task(flight.follow(None)) for _ in range(2))
     await clock.sleep(0)
     flight.failed(asyncio.CancelledError())
@@ -37,6 +37,6 @@ async def test_an_heir_cancelled_in_the_turn_in_which_it_is_told_hands_over_agai
 
 async def test_a_flight_without_followers_is_gone_when_its_leader_gives_up() -> None:
     gone: list[bool] = []
-    flight = Flight(None, lambda: gone.append(True), FakeClock().now)
+    flight = Flight(None, lambda: gone.append(True), FakeClock())
     flight.failed(asyncio.CancelledError())
     assert gone == [True]

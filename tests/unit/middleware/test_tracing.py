@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import tracemalloc
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry import propagate, trace
+from opentelemetry._logs import Logger, NoOpLogger, NoOpLoggerProvider
 from opentelemetry.context import attach, detach
 from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -19,8 +23,11 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from llm.core.call import Call
 from llm.core.exceptions import LLMServerError
+from llm.core.messages import Message, MessageRole, ToolCall
+from llm.core.texts import EmbeddingInput
 from llm.core.types import LLMRequest, LLMResponse, TokenUsage
 from llm.middleware.tracing import TracingMiddleware, Upstream
+from llm.middleware.tracing.span import CallSpan
 from llm.telemetry import names
 from llm.utils.redact import Secret
 
@@ -58,6 +65,7 @@ def layer_of(clock: SystemClock, tracers: Any = None, **options: Any) -> Tracing
         secrets=[SECRET],
         tracers=tracers or trace.NoOpTracerProvider(),
         meters=NoOpMeterProvider(),
+        loggers=options.pop("loggers", NoOpLoggerProvider()),
         **options,
     )
 
@@ -264,3 +272,73 @@ async def test_models_that_callers_make_up_do_not_fill_the_memory(clock: Any) ->
     finally:
         tracemalloc.stop()
     assert many < few
+
+
+# --- events --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def events() -> InMemoryLogRecordExporter:
+    return InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]  # of the SDK
+
+
+@pytest.fixture
+def loggers(events: InMemoryLogRecordExporter) -> LoggerProvider:
+    provider = LoggerProvider()
+    provider.add_log_record_processor(SimpleLogRecordProcessor(events))
+    return provider
+
+
+async def test_a_call_that_is_not_sampled_has_its_event_all_the_same(
+    clock: Any,
+    loggers: LoggerProvider,
+    events: InMemoryLogRecordExporter,
+    dispatch: Callable[[LLMRequest], Awaitable[LLMResult]],
+) -> None:
+    layer = layer_of(clock, TracerProvider(sampler=ParentBased(ALWAYS_OFF)), loggers=loggers, log_content=True)
+    request = request_of(clock)
+    await layer(request, dispatch)
+    assert request.call is not None
+    assert isinstance(request.call.trace, CallSpan)
+    context = request.call.trace.context
+    assert context is not None
+    end(layer, request, RESPONSE, None)
+    [event] = events.get_finished_logs()
+    assert event.log_record.trace_id == trace.get_current_span(context).get_span_context().trace_id
+    assert event.log_record.timestamp == pytest.approx(clock.wall() * 1e9, abs=1e9)
+    assert names.OUTPUT_MESSAGES in (event.log_record.attributes or {})
+
+
+async def test_no_event_shows_a_key(clock: Any, loggers: LoggerProvider, events: InMemoryLogRecordExporter) -> None:
+    layer = layer_of(clock, loggers=loggers, log_content=True)
+    call = ToolCall(f"c-{SECRET.reveal()}", f"f-{SECRET.reveal()}", f'{{"key": "{SECRET.reveal()}"}}')
+    message = Message(MessageRole.ASSISTANT, SECRET.reveal(), tool_calls=(call,))
+    request = LLMRequest([message], model=SECRET.reveal(), stop=[SECRET.reveal()], call=Call(clock.now()))
+    end(layer, request, replace(RESPONSE, content=SECRET.reveal()), None)
+    [event] = events.get_finished_logs()
+    assert SECRET.reveal() not in event.to_json()
+    assert "**********" in event.to_json()
+
+
+async def test_embeddings_are_no_events(clock: Any, loggers: LoggerProvider, events: InMemoryLogRecordExporter) -> None:
+    layer = layer_of(clock, loggers=loggers)
+    request = LLMRequest((), model="m", embed=EmbeddingInput(("x",)), call=Call(clock.now()))
+    end(layer, request, RESPONSE, None)
+    assert not events.get_finished_logs()
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["nobody listens", "an older release"])
+async def test_an_event_that_nobody_takes_is_not_made(clock: Any, *, known: bool) -> None:
+    class Unheard(NoOpLogger):
+        def emit(self, *_: Any, **__: Any) -> None:
+            raise AssertionError("sent for nobody")
+
+    class Older(Unheard):
+        enabled: Any = None
+
+    class Loggers(NoOpLoggerProvider):
+        def get_logger(self, name: str, *_: Any, **__: Any) -> Logger:
+            return Unheard(name) if known else Older(name)
+
+    layer = layer_of(clock, loggers=Loggers(), log_content=True)
+    end(layer, request_of(clock), RESPONSE, None)

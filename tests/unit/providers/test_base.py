@@ -169,11 +169,12 @@ async def test_a_stream_cut_in_its_middle_is_interrupted_with_what_came(
     assert not leaks(caught.value, key)
 
 
+@pytest.mark.parametrize("named", [b"", b"event: error\n"], ids=["by what it holds", "by its name"])
 async def test_an_error_event_raises_after_a_200(
-    provider: Provider, server: Server, key: Secret, wire: Callable[[str], bytes]
+    provider: Provider, server: Server, key: Secret, wire: Callable[[str], bytes], named: bytes
 ) -> None:
     first, second, *_ = wire("openai/stream.sse").split(b"\n\n")
-    server.streams(first + b"\n\n" + second + b"\n\n", b"data: " + repeats(key) + b"\n\n")
+    server.streams(first + b"\n\n" + second + b"\n\n", named + b"data: " + repeats(key) + b"\n\n")
     stream = await provider.stream(REQUEST)
     with pytest.raises(LLMRateLimitError) as caught:
         await stream.response()

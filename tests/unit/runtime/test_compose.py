@@ -8,6 +8,7 @@ import asyncio
 import gc
 import sys
 import weakref
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,7 +26,11 @@ from llm.testing import FakeClock, MockUpstream
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from llm.core.protocols import CallNext
+    from llm.core.stream import LLMResult
 
 MODEL = "gpt-4o-mini"
 
@@ -257,3 +262,66 @@ async def test_tokens_are_counted_exactly_for_openai_and_estimated_elsewhere() -
         exact = await manager.get_client().count_tokens("Hello, how are you?")
         assert 6 <= exact <= 20
         assert await manager.get_client("anthropic").count_tokens("Hello, how are you?") > 0
+
+
+# --- what is off is absent -----------------------------------------------------------------------------------------
+
+
+def reached_from(*roots: object) -> set[str]:
+    """Return the modules of the types of all that these hold, and what that holds, but for modules and classes."""
+    seen: dict[int, object] = {}
+    left = list(roots)
+    while left:
+        thing = left.pop()
+        if id(thing) in seen or isinstance(thing, (type, type(sys))):
+            continue
+        seen[id(thing)] = thing
+        held = gc.get_referents(thing)
+        if isinstance(thing, FunctionType):  # not the globals of its module
+            held = [*(cell.cell_contents for cell in thing.__closure__ or ())]
+        left.extend(held)
+    return {type(thing).__module__ for thing in seen.values()}
+
+
+@pytest.mark.parametrize("on", [False, True])
+async def test_a_chain_holds_nothing_of_tracing_unless_that_is_named(*, on: bool) -> None:
+    stated = ["tracing"] * on + ["rate_limit", "retry", "cache", "logging", "metrics"]
+    bench = Bench()
+    calls: list[Any] = []
+
+    async def look(request: LLMRequest, call_next: CallNext) -> LLMResult:
+        calls.append(request.call)
+        assert request.call is not None
+        assert (request.call.trace is not None) == on
+        return await call_next(request)
+
+    async with await bench.open(cache={}, **{"global": {"middleware": stated}}) as manager:
+        await manager.get_client(middleware=[*stated, look]).chat("x")
+        client = manager.get_client()
+        await client.chat("y")
+        chain = client._route.chain  # pyright: ignore[reportPrivateUsage]
+        held = reached_from(chain.call, chain.pool, chain.observers)
+    tracing = {name for name in held if name.startswith(("llm.middleware.tracing", "llm.telemetry", "opentelemetry"))}
+    assert bool(tracing) == on
+    assert "llm.middleware.metrics" in held
+    assert all(call.trace is None for call in calls)
+    assert [("traceparent" in request.headers) for request in bench.upstream.requests] == [False, False]
+
+
+def test_without_tracing_a_call_loads_nothing_of_it(fresh_python: Callable[[str], str]) -> None:
+    loaded = fresh_python("""
+import asyncio, sys
+from llm import LLMManager
+from llm.testing import MockUpstream
+
+async def main():
+    up = MockUpstream("openai")
+    section = {"base_url": "http://upstream.test/v1", "api_keys": ["k"], "models": ["m"]}
+    async with LLMManager.open({"providers": {"openai": section}}, transport=up.transport()) as manager:
+        await manager.get_client().chat("x")
+        await manager.get_client().stream_complete("x").response()
+
+asyncio.run(main())
+print(*[name for name in sys.modules if name.startswith(("opentelemetry", "llm.middleware.tracing", "llm.telemetry"))])
+""").split()
+    assert set(loaded) <= {"llm.telemetry", "llm.telemetry.names"}

@@ -4,7 +4,7 @@ import json
 
 from llm.core.choices import Choice
 from llm.core.messages import ImagePart, Message, MessageRole, TextPart, ThinkingPart, ToolCall
-from llm.telemetry.content import input_messages, output_messages
+from llm.telemetry.content import as_text, input_messages, output_messages
 
 
 def shout(text: str) -> str:
@@ -26,16 +26,18 @@ def test_a_conversation_is_told_in_the_conventions_form() -> None:
         ),
         Message(MessageRole.TOOL, "a cat", tool_call_id="c1"),
     ]
-    assert json.loads(input_messages(messages, shout)) == [
+    told = input_messages(messages, shout)
+    assert json.loads(as_text(told)) == told
+    assert told == [
         {"role": "system", "parts": [{"type": "text", "content": "BE BRIEF"}]},
         {"role": "user", "parts": [{"type": "text", "content": "WHAT IS THIS?"}, {"type": "image"}]},
         {
             "role": "assistant",
             "parts": [
                 {"type": "reasoning", "content": "LET ME LOOK"},
-                {"type": "tool_call", "id": "c1", "name": "look", "arguments": {"AT": 1}},
-                {"type": "tool_call", "id": "c2", "name": "look", "arguments": '{"AT'},
-                {"type": "tool_call", "id": "c3", "name": "x", "arguments": "1"},
+                {"type": "tool_call", "id": "C1", "name": "LOOK", "arguments": {"AT": 1}},
+                {"type": "tool_call", "id": "C2", "name": "LOOK", "arguments": '{"AT'},
+                {"type": "tool_call", "id": "C3", "name": "X", "arguments": "1"},
             ],
         },
         {"role": "tool", "parts": [{"type": "tool_call_response", "id": "c1", "response": "A CAT"}]},
@@ -44,7 +46,7 @@ def test_a_conversation_is_told_in_the_conventions_form() -> None:
 
 def test_each_choice_is_a_message_with_its_reason() -> None:
     choices = [Choice("one", "stop"), Choice("", "tool_calls", (ToolCall("c", "f", "{}"),)), Choice("cut")]
-    told = json.loads(output_messages(choices, shout))
+    told = output_messages(choices, shout)
     assert [message["finish_reason"] for message in told] == ["stop", "tool_call", "error"]
     assert told[0] == {"role": "assistant", "parts": [{"type": "text", "content": "ONE"}], "finish_reason": "stop"}
-    assert told[1]["parts"] == [{"type": "tool_call", "id": "c", "name": "f", "arguments": {}}]
+    assert told[1]["parts"] == [{"type": "tool_call", "id": "C", "name": "F", "arguments": {}}]

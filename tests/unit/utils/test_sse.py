@@ -67,6 +67,15 @@ def test_events_do_not_depend_on_where_the_bytes_are_cut(lines: list[tuple[bytes
     assert decode(*(stream[i : i + 1] for i in range(len(stream)))) == decode(stream)
 
 
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+def test_events_are_whole_and_in_order_wherever_two_cuts_fall(ending: bytes) -> None:
+    stream = ending.join([b"data: one", b"", b"event: e", b"data: two", b"", b"data: three", b"", b""])
+    for second in range(len(stream) + 1):
+        for first in range(second + 1):
+            events = decode(stream[:first], stream[first:second], stream[second:])
+            assert events == [("", b"one"), ("e", b"two"), ("", b"three")]
+
+
 @pytest.mark.parametrize(
     "pieces", [[b"data: 0123456789"], [b"data: ", b"0123", b"456789"], [b"data: 0\n\ndata: 0123456789\n\n"]]
 )

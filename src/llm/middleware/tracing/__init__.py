@@ -1,14 +1,15 @@
-"""OpenTelemetry's view of calls: a span for each, metrics, and headers that let a server's spans belong to it.
+"""OpenTelemetry's view of calls: a span and an event for each, metrics, and headers that tie servers' spans to it.
 
-Tracers, meters and propagators are those that the program has set up; without any, next to nothing happens. A span
-covers the whole call: waits, attempts, a stream to its end. The sends are spans below it, written when the call ends.
+Tracers, meters, loggers and propagators are those that the program has set up; without any, next to nothing happens.
+A span covers the whole call: waits, attempts, a stream to its end. The sends are spans below it, written when the call
+ends.
 """
 
 from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from opentelemetry import trace
 from opentelemetry.context import attach, detach
@@ -17,12 +18,14 @@ from llm.telemetry import content, facts, names
 from llm.telemetry.attempts import Story, story_of
 from llm.utils.redact import redact
 
+from .events import Events
 from .meters import Meters
 from .span import CallSpan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from opentelemetry._logs import LoggerProvider
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Tracer, TracerProvider
 
@@ -63,6 +66,16 @@ class Upstream(NamedTuple):
         return told
 
 
+class _End(NamedTuple):
+    call: Call
+    request: LLMRequest
+    response: LLMResponse | None
+    error: BaseException | None
+    now: float
+    story: Story
+    about: Mapping[str, Value]
+
+
 class TracingMiddleware:
     """The outermost layer: traces calls, and measures them as a `CallObserver`."""
 
@@ -76,6 +89,7 @@ class TracingMiddleware:
         secrets: Iterable[Secret] = (),
         tracers: TracerProvider | None = None,
         meters: MeterProvider | None = None,
+        loggers: LoggerProvider | None = None,
     ) -> None:
         """Make the layer of one provider's chain.
 
@@ -83,10 +97,11 @@ class TracingMiddleware:
             clock: Its time.
             provider: Section of the configuration.
             upstreams: All providers, by section.
-            log_content: Whether spans hold prompts and answers.
+            log_content: Whether spans and events hold prompts and answers.
             secrets: What must appear nowhere, whoever wrote it into a prompt, a model's name or an error.
             tracers: Where spans go; None for the program's own.
             meters: Where measurements go; None for the program's own.
+            loggers: Where events go; None for the program's own.
         """
         self._clock = clock
         self._provider = provider
@@ -96,6 +111,7 @@ class TracingMiddleware:
         self._known: dict[tuple[str, str | None, tuple[str, str] | None], Mapping[str, Value]] = {}
         self._tracer: Tracer = trace.get_tracer(names.SCOPE, None, tracers, names.SCHEMA_URL)
         self._meters = Meters(meters)
+        self._events = Events(loggers)
 
     async def __call__(self, request: LLMRequest, call_next: CallNext) -> LLMResult:
         """Pass on, in the context of the call's span.
@@ -122,29 +138,47 @@ class TracingMiddleware:
     def call_ended(
         self, call: Call, request: LLMRequest, response: LLMResponse | None, error: BaseException | None
     ) -> None:
-        """Measure the call, and end its span."""
+        """Measure the call, end its span and send its event."""
         span, call.trace = call.trace, None
         if not isinstance(span, CallSpan):  # a layer before this one answered
             span = None
         now = self._clock.now()
-        told = span is not None and span.recording
-        story = story_of(call, now) if told or call.waited else _STRAIGHT
-        about = self._about(request, response)
+        recorded = span is not None and span.recording
+        sent = request.embed is None and self._events.wanted(None if span is None else span.context)
+        story = story_of(call, now) if recorded or sent or call.waited else _STRAIGHT
+        end = _End(call, request, response, error, now, story, self._about(request, response))
         try:
-            if span is not None and told:
-                try:
-                    known = {**about, **self._facts(call, request, response, story), **span.facts}
-                    span.tell(known, story, self._clean)
-                finally:
-                    span.close(error, now, self._clean)
+            if recorded or sent:
+                self._tell(end, span, event=sent)
         finally:
-            if response is None and not (call.sends or call.waited):  # its model may be any word: no series for each
-                about = {name: value for name, value in about.items() if name != names.REQUEST_MODEL}
-            self._meters.ended(call, now, story.waited, about, response or error)
-            if response is not None:
-                self._meters.answered(response, about)
-            if span is not None and span.first_chunk is not None:
-                self._meters.began_to_answer(span.first_chunk, about)
+            self._measure(end, span)
+
+    def _tell(self, end: _End, span: CallSpan | None, *, event: bool) -> None:
+        details: dict[str, Any] = {}
+        try:
+            details = {**end.about, **self._facts(end)} | ({} if span is None else span.facts)
+            said = self._said(end)
+            if span is not None and span.recording:
+                texts = {name: content.as_text(messages) for name, messages in said.items()}
+                span.tell({**details, **texts}, end.story, self._clean)
+            details |= said
+        finally:
+            if span is not None and span.recording:
+                span.close(end.error, end.now, self._clean)
+        if event:
+            if end.error is not None:
+                details[names.ERROR_TYPE] = facts.error_type(end.error)
+            self._events.tell(details, self._clock.wall(), None if span is None else span.context)
+
+    def _measure(self, end: _End, span: CallSpan | None) -> None:
+        call, response, about = end.call, end.response, end.about
+        if response is None and not (call.sends or call.waited):  # its model may be any word: no series for each
+            about = {name: value for name, value in about.items() if name != names.REQUEST_MODEL}
+        self._meters.ended(call, end.now, end.story.waited, about, response or end.error)
+        if response is not None:
+            self._meters.answered(response, about)
+        if span is not None and span.first_chunk is not None:
+            self._meters.began_to_answer(span.first_chunk, about)
 
     def _begun(self, call: Call, request: LLMRequest) -> CallSpan | None:
         epoch = self._clock.wall() - self._clock.now()
@@ -175,21 +209,25 @@ class TracingMiddleware:
             section = answered[1]
         return about | self._upstreams.get(section, {names.PROVIDER: section})
 
-    def _facts(self, call: Call, request: LLMRequest, response: LLMResponse | None, story: Story) -> dict[str, Value]:
+    def _facts(self, end: _End) -> dict[str, Value]:
+        response = end.response
         told: dict[str, Value] = {
             names.SECTION: self._provider if response is None else response.provider,
-            names.ATTEMPTS: call.sends,
-            names.QUEUE_WAIT: story.waited,
-            **facts.asked(request),
+            names.ATTEMPTS: end.call.sends,
+            names.QUEUE_WAIT: end.story.waited,
+            **facts.asked(end.request),
         }
         if response is not None:
             told |= facts.answered(response)
-        told = {name: self._cleaned(value) for name, value in told.items()}
-        if self._log_content and request.embed is None:
-            told[names.INPUT_MESSAGES] = content.input_messages(request.messages, self._clean)
-            if response is not None:
-                told[names.OUTPUT_MESSAGES] = content.output_messages(response.choices, self._clean)
-        return told
+        return {name: self._cleaned(value) for name, value in told.items()}
+
+    def _said(self, end: _End) -> dict[str, Any]:
+        if not self._log_content or end.request.embed is not None:
+            return {}
+        said = {names.INPUT_MESSAGES: content.input_messages(end.request.messages, self._clean)}
+        if end.response is not None:
+            said[names.OUTPUT_MESSAGES] = content.output_messages(end.response.choices, self._clean)
+        return said
 
     def _cleaned(self, value: Value) -> Value:
         if isinstance(value, str):
