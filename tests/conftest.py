@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from blockbuster import BlockBuster
+from coverage import Coverage
 from hypothesis import settings
 from pytest_asyncio import is_async_test
 
@@ -215,13 +216,26 @@ def no_blocking_call(blocking_calls: BlockBuster) -> Iterator[None]:
     blocking_calls.deactivate()
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     # A shell starts what it puts in the background with Ctrl-C ignored, and programs inherit that; those that the tests
     # interrupt must not.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # Threads of torch wait for each other by spinning: beside another worker's tests, two are far slower than one.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    _measure_once(config)
+
+
+def _measure_once(config: pytest.Config) -> None:
+    # pytest-xdist's workers have begun to measure twice before pytest-cov does it for them: as programs that are started
+    # while we measure, and as if each were a run of its own. Both would go on wherever pytest-cov pauses.
+    if hasattr(config, "workerinput"):
+        while begun := Coverage.current():
+            begun.stop()
+    # Who hands out the tests to them runs nothing of ours.
+    measuring = config.pluginmanager.getplugin("_cov")
+    if config.getoption("numprocesses", None) and measuring and measuring.cov_controller:
+        measuring.cov_controller.pause()
 
 
 @pytest.hookimpl(wrapper=True)
