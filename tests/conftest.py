@@ -227,8 +227,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _measure_once(config: pytest.Config) -> None:
-    # pytest-xdist's workers have begun to measure twice before pytest-cov does it there: as any program that we start, and
-    # as if each were a run of its own. Both would go on wherever pytest-cov pauses.
+    # pytest-xdist's workers have begun to measure twice before pytest-cov does it there: as any program that we start,
+    # and as if each were a run of its own. Both would go on wherever pytest-cov pauses.
     if hasattr(config, "workerinput"):
         while begun := Coverage.current():
             begun.stop()
