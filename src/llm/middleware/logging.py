@@ -18,7 +18,7 @@ from llm.core.stream import at_end
 from llm.utils.redact import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Iterable
 
     from llm.core.call import Call
     from llm.core.protocols import CallNext
@@ -65,10 +65,13 @@ class LoggingMiddleware:
         self._log_content = log_content
         self._secrets = tuple(secrets)
 
-    async def __call__(self, request: LLMRequest, call_next: CallNext) -> LLMResult:
+    def __call__(self, request: LLMRequest, call_next: CallNext) -> Awaitable[LLMResult]:
         """Pass on, and log the attempt when it has ended."""
         if not _attempts.isEnabledFor(logging.DEBUG):
-            return await call_next(request)
+            return call_next(request)
+        return self._logged(request, call_next)
+
+    async def _logged(self, request: LLMRequest, call_next: CallNext) -> LLMResult:
         log = partial(self._attempted, request, self._clock.now())
         try:
             result = await call_next(request)
