@@ -128,7 +128,7 @@ class SlidingWindow(Timed):
             grain = Grain(now, now + self._span)
             grains.append(grain)
         else:
-            grain.at = max(now, grain.at)
+            grain.at = max(grain.at, now)
             grain.until = grain.at + self._span
         grain.amount += amount
         grain.untold += 1
@@ -137,7 +137,7 @@ class SlidingWindow(Timed):
         reckoning.drawn += amount
         if now < self._asked_until:
             self._untold += 1
-        elif now - reckoning.told_at > self.period * _SILENT and -math.inf < reckoning.told_at > self._asked_until:
+        elif reckoning.told_at > self._asked_until and now - reckoning.told_at > self.period * _SILENT:
             self._asked_until, self._untold = now + _PATIENCE, 1
         return Drawn(now, amount, self._sum - self._others - reckoning.drawn, epoch, grain)
 
