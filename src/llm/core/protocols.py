@@ -34,7 +34,7 @@ class Middleware(Protocol):
     a stream, use `llm.core.stream.at_end`.
     """
 
-    def __call__(self, request: LLMRequest, call_next: CallNext) -> Awaitable[LLMResult]:
+    async def __call__(self, request: LLMRequest, call_next: CallNext) -> LLMResult:
         """Handle one request: pass it on, answer it, repeat it or refuse it."""
         ...
 

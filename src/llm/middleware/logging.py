@@ -18,7 +18,7 @@ from llm.core.stream import at_end
 from llm.utils.redact import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Iterable
 
     from llm.core.call import Call
     from llm.core.protocols import CallNext
@@ -65,13 +65,10 @@ class LoggingMiddleware:
         self._log_content = log_content
         self._secrets = tuple(secrets)
 
-    def __call__(self, request: LLMRequest, call_next: CallNext) -> Awaitable[LLMResult]:
+    async def __call__(self, request: LLMRequest, call_next: CallNext) -> LLMResult:
         """Pass on, and log the attempt when it has ended."""
         if not _attempts.isEnabledFor(logging.DEBUG):
-            return call_next(request)
-        return self._logged(request, call_next)
-
-    async def _logged(self, request: LLMRequest, call_next: CallNext) -> LLMResult:
+            return await call_next(request)
         log = partial(self._attempted, request, self._clock.now())
         try:
             result = await call_next(request)
