@@ -15,12 +15,18 @@ if TYPE_CHECKING:
 
 
 class Scope:
-    """A `with` block that `end` ends: what it waits for is cancelled, and leaving it raises `TimeoutError`."""
+    """A `with` block that `end` ends: what it waits for is cancelled, and leaving it raises `TimeoutError`.
 
-    __slots__ = ("_cancelling", "_ended", "_task")
+    Attributes:
+        reason: Why it was ended; None where nobody told.
+    """
 
-    def __init__(self) -> None:
-        """Begin nothing yet."""
+    __slots__ = ("_bound", "_cancelling", "_ended", "_task", "reason")
+
+    def __init__(self, bound: Bound | None = None) -> None:
+        """Begin nothing yet; `bound` is what ends it in time."""
+        self.reason: BaseException | None = None
+        self._bound = bound
         self._task: asyncio.Task[Any] | None = None
         self._cancelling = 0
         self._ended = False
@@ -36,6 +42,8 @@ class Scope:
             raise RuntimeError("a call is made inside a task; run it by asyncio.run(), or await it in one")
         self._task = task
         self._cancelling = task.cancelling()
+        if self._bound is not None:
+            self._bound.begin(self)
         return self
 
     def __exit__(
@@ -46,6 +54,8 @@ class Scope:
         Raises:
             TimeoutError: It was ended, and nobody else cancelled the task.
         """
+        if self._bound is not None:
+            self._bound.leave(self)
         task, self._task = self._task, None
         if self._ended and task is not None:
             only_ours = task.uncancel() <= self._cancelling
@@ -79,14 +89,16 @@ class Bound:
 
     def scope(self) -> Scope:
         """Return a scope whose time begins as it is entered."""
-        return _Bounded(self)
+        return Scope(self)
 
-    def _begin(self, scope: Scope) -> None:
+    def begin(self, scope: Scope) -> None:
+        """Let the time of a scope begin, which was entered."""
         self._ends[scope] = self._clock.now() + self.seconds
         if self._timer is None:
             self._timer = self._clock.call_later(self.seconds, self._time_has_come)
 
-    def _leave(self, scope: Scope) -> None:
+    def leave(self, scope: Scope) -> None:
+        """Forget a scope, which was left."""
         self._ends.pop(scope, None)
         if not self._ends and self._timer is not None:
             self._timer.cancel()
@@ -101,22 +113,3 @@ class Bound:
                 return
             del self._ends[scope]
             scope.end()
-
-
-class _Bounded(Scope):
-    __slots__ = ("_bound",)
-
-    def __init__(self, bound: Bound) -> None:
-        super().__init__()
-        self._bound = bound
-
-    def __enter__(self) -> Self:
-        super().__enter__()
-        self._bound._begin(self)  # pyright: ignore[reportPrivateUsage]  # one thing in two classes
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._bound._leave(self)  # pyright: ignore[reportPrivateUsage]  # one thing in two classes
-        super().__exit__(kind, error, traceback)

@@ -226,7 +226,7 @@ class Call:
         self._place: Place | None = None
         self._queued_at: float = now
         self._lease: Lease | None = None
-        self._ends: list[Callable[[Call], None]] = []
+        self._ends: tuple[Callable[[Call], None], ...] = ()
         self._unreached = 0  # sends that certainly reached nobody
 
     @property
@@ -272,7 +272,7 @@ class Call:
 
     def on_end(self, callback: Callable[[Call], None]) -> None:
         """Be told once, when the call has ended, or left its provider for another, and holds nothing any more."""
-        self._ends.append(callback)
+        self._ends = (*self._ends, callback)
 
     def ticketed(self, now: float, ticket: Ticket) -> None:
         """Take a ticket."""
@@ -364,7 +364,7 @@ class Call:
 
     def tell_end(self) -> None:
         """Tell those who watch over the call that it will not be answered by whom it asked."""
-        ends, self._ends = self._ends, []
+        ends, self._ends = self._ends, ()
         for callback in ends:
             callback(self)
 

@@ -22,7 +22,7 @@ from .texts import EmbeddingInput
 from .types import LLMRequest, LLMResponse, fill_request, request_with
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Iterable, Mapping, Sequence
     from typing import Unpack
 
     from .arguments import Options
@@ -306,9 +306,9 @@ class LLMClient:
         check_provider(route.provider, self._routes.parts.chains)  # a reload may have taken it away
         return route, model or route.chain.pool.queue.choose_model(vectors=request.embed is not None), hops
 
-    async def _send(self, request: LLMRequest, brake: Brake | None = None, *, mine: bool = False) -> LLMResult:
+    def _send(self, request: LLMRequest, brake: Brake | None = None, *, mine: bool = False) -> Awaitable[LLMResult]:
         route, prepared, hops = self.prepare(request, mine=mine)
-        return await Conduct(self._routes, route, prepared, hops).run(brake)
+        return Conduct(self._routes, route, prepared, hops).run(brake)
 
 
 async def _whole(stream: LLMStream) -> LLMResponse:

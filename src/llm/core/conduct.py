@@ -32,7 +32,9 @@ _logger = logging.getLogger("llm.client")
 class Conduct:
     """Takes one request through its chain, or through those of several targets until one can serve."""
 
-    __slots__ = ("_call", "_chain", "_request", "_route", "_routes", "_way")
+    __slots__ = ("_brake", "_call", "_chain", "_request", "_route", "_routes", "_way")
+
+    _brake: Brake
 
     def __init__(self, routes: Routes, route: Route, request: LLMRequest, hops: Sequence[Hop] = ()) -> None:
         """Take a request that has its model and its call; `hops` are all targets, where there is more than one."""
@@ -64,18 +66,18 @@ class Conduct:
                 self._ended(response, None)
                 return response
         clock = routes.parts.clock
-        brake = brake or Brake()
+        brake = self._brake = brake or Brake()
         timer = None
         if call.deadline is not None:
             timer = clock.call_later(max(0.0, call.deadline - call.started), brake.end)
-        routes.calls.enter(call, lambda: brake.pull(closed(call, self._request, self._route.provider)))
+        routes.calls.enter(call, self._close)
         try:
             with brake:
                 result = await self._way(request)
                 if request.response_model is not None:
                     result = await self._fitted(result, request.response_model)
         except BaseException as raised:
-            error = self._failure(raised, brake)
+            error = self._failure(raised)
             instead = self._instead_of(error)
             if instead is not None:
                 return instead
@@ -99,13 +101,16 @@ class Conduct:
         self._ended(response, None)
         return response
 
-    def _failure(self, raised: BaseException, brake: Brake) -> BaseException:
+    def _close(self) -> None:
+        self._brake.pull(closed(self._call, self._request, self._route.provider))
+
+    def _failure(self, raised: BaseException) -> BaseException:
         """Return what the call failed with: where it was ended, why."""
         if not isinstance(raised, TimeoutError):
             return raised
         call = self._call
         over = call.deadline is not None and self._routes.parts.clock.now() >= call.deadline
-        return brake.reason or (late(call, self._request, self._route.provider) if over else raised)
+        return self._brake.reason or (late(call, self._request, self._route.provider) if over else raised)
 
     def _instead_of(self, error: BaseException) -> LLMResult | None:
         """Return an answer that is over its time, where the call failed and has one that may stand in."""

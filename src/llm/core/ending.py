@@ -15,12 +15,7 @@ if TYPE_CHECKING:
 class Brake(Scope):
     """The scope of a call, which may be ended for a reason that is then what the call raises."""
 
-    __slots__ = ("reason",)
-
-    def __init__(self) -> None:
-        """Hang loose until the call begins."""
-        super().__init__()
-        self.reason: BaseException | None = None
+    __slots__ = ()
 
     def pull(self, reason: BaseException) -> None:
         """End the call, where it runs; the first reason counts."""

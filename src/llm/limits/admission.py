@@ -104,7 +104,9 @@ class AdmissionQueue(Rotation):
         now = self._clock.now()
         with self._lock:
             for limit, hold in holds:
-                limit.settle(now, hold, getattr(used, limit.unit))
+                amount = getattr(used, limit.unit)
+                if amount != hold.amount or not limit.timed:  # a place is given back, whatever was used
+                    limit.settle(now, hold, amount)
             turned = None if permit is None else permit.end(now)
         if permit is not None and turned is not None:
             circuits.log(self.provider, permit.breaker, now)

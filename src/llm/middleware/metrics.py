@@ -213,13 +213,13 @@ class MetricsMiddleware:
         call = request.call
         if call is None:  # nothing is sent without one
             return await call_next(request)
-        attempt = partial(self._attempted, call, call.sends)
+        sends = call.sends
         try:
             result = await call_next(request)
         except BaseException as error:
-            attempt(None, error)
+            self._attempted(call, sends, None, error)
             raise
-        return at_end(result, attempt)
+        return at_end(result, partial(self._attempted, call, sends))
 
     def call_ended(
         self, call: Call, request: LLMRequest, response: LLMResponse | None, error: BaseException | None

@@ -5,6 +5,7 @@ Capacity is paid by the pool in the instant it sends, so a cache hit costs none 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from llm.core.call import CallState, Charge, Ticket
@@ -71,12 +72,7 @@ class RateLimitMiddleware:
         self._check(ticket)
         call.ticketed(self._clock.now(), ticket)
         result = await call_next(request)
-
-        def learn(response: LLMResponse | None, _: object) -> None:
-            if response is not None and not response.cached:
-                self._charges.learn(request, model, reserved, response)
-
-        return at_end(result, learn)
+        return at_end(result, partial(self._ended, request, model, reserved))
 
     def ticket(self, request: LLMRequest, model: str) -> Ticket:
         """Return what the request will ask of the limits."""
@@ -85,3 +81,9 @@ class RateLimitMiddleware:
         if call is None:
             return Ticket(charge, model, request.user, request.priority or 0)
         return Ticket(charge, model, call.user, call.priority, call.deadline)
+
+    def _ended(
+        self, request: LLMRequest, model: str, reserved: Reserved, response: LLMResponse | None, _: object
+    ) -> None:
+        if response is not None and not response.cached:
+            self._charges.learn(request, model, reserved, response)

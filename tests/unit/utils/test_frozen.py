@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, dataclass, replace
 
 import pytest
 
-from llm.utils.frozen import quick
+from llm.utils.frozen import copier, quick
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,26 @@ def test_a_quick_value_is_made_as_any_other() -> None:
     assert pickle.loads(pickle.dumps(made)) == made  # noqa: S301 - it was made a line ago
     with pytest.raises(TypeError, match=r"Quick.__init__\(\) missing 1 required"):
         Quick()  # type: ignore[call-arg]  # the point of the test
+
+
+class Wider(Quick):
+    """A subclass that has more than slots."""
+
+
+def test_a_quick_values_subclass_is_made_as_any_other() -> None:
+    made = Wider("a", more=("b",))
+    assert type(made) is Wider
+    assert (made.name, made.size, made.more) == ("a", 3, ("b",))
+    with pytest.raises(FrozenInstanceError):
+        made.size = 4  # type: ignore[misc]  # the point of the test
+
+
+def test_a_copy_is_of_the_same_kind_and_stays_frozen() -> None:
+    made = copier(Quick)(Quick("a", more=("b",)), size=4)
+    assert made == Quick("a", 4, ("b",))
+    assert type(made) is Quick
+    with pytest.raises(FrozenInstanceError):
+        made.size = 5  # type: ignore[misc]  # the point of the test
 
 
 def test_a_quick_value_stays_frozen() -> None:
