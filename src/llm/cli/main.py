@@ -17,10 +17,10 @@ from .batch import batch
 from .cache import app as cache_app
 from .chat import chat
 from .config import app as config_app
-from .errors import ExitStatus, exit_status
+from .errors import ExitStatus, exit_status, told
 from .models import app as models_app
 from .sections import Sections
-from .shell import ConfigOption, JsonOption, QuietOption, Shell
+from .shell import ConfigOption, JsonOption, QuietOption, Shell, legible
 from .stats import stats
 from .status import status
 
@@ -107,7 +107,7 @@ def run() -> int:
     except _UsageError as error:
         return _told(error)
     except LLMException as error:
-        _tell(str(error))
+        _tell(told(error))
         return exit_status(error)
     except OSError as error:  # a full disk, say; of a pipe that was closed typer has taken care
         _tell(f"reading or writing failed: {error.strerror or error}")
@@ -130,7 +130,7 @@ def _told(error: Exception) -> int:
 
 def _tell(what: str) -> None:
     try:
-        print(f"error: {what}", file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
+        print(legible(f"error: {what}", sys.stderr), file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
     except OSError:
         _give_up(sys.stderr)
 

@@ -17,6 +17,7 @@ from .errors import ExitStatus
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
+    from typing import TextIO
 
     from rich.console import Console
 
@@ -37,7 +38,7 @@ ModelOption = Annotated[
     typer.Option("--model", "-m", autocompletion=models, help="Model, provider/model or alias; default: any."),
 ]
 
-# A model's answer is not to move a terminal's cursor, change its title or read its answers back.
+# What a model or a server says is not to move a terminal's cursor, change its title or read its answers back.
 _CONTROLS: Final = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
 
 
@@ -79,16 +80,15 @@ class Shell:
     def remark(self, text: str) -> None:
         """Say something that is no result."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
+            print(legible(text, sys.stderr), file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
 
     def error(self, text: str) -> None:
         """Say what went wrong."""
-        print(f"error: {text}", file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
+        print(legible(f"error: {text}", sys.stderr), file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
 
     def put(self, text: str, *, end: str = "\n") -> None:
         """Print text as a result; on a terminal without what would control it."""
-        shown = text.translate(_CONTROLS) if sys.stdout.isatty() else text
-        print(shown, end=end, flush=True)  # noqa: T201 - the program's voice
+        print(legible(text, sys.stdout), end=end, flush=True)  # noqa: T201 - the program's voice
 
     def put_json(self, value: object) -> None:
         """Print a value as one JSON document: indented on a terminal, else in one line."""
@@ -156,6 +156,11 @@ class Shell:
         from llm.core.config import load_config
 
         return load_config(self.config)
+
+
+def legible(text: str, stream: TextIO) -> str:
+    """Return what is to be printed: for a terminal without what would control it."""
+    return text.translate(_CONTROLS) if stream.isatty() else text
 
 
 def _console() -> Console:
