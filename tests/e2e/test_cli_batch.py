@@ -172,6 +172,7 @@ def test_a_dry_run_tells_invalid_rows_the_cache_and_that_nothing_is_left(bench: 
     with served() as up:
         bench.configure(up.base_url, "cache: {backend: disk, path: store}\n")
         told = bench.batch("--dry-run")
+        assert not (bench.folder / "store").exists()  # nor is anything written
         bench.batch()
         done = bench.batch("--dry-run")
     assert "1 row cannot be sent: invalid_json 1.\n" in told.err

@@ -105,6 +105,20 @@ class ProgressTracker:
         self._told_failure = False
         self._forget()
 
+    def _forget(self) -> None:
+        self._total: int | None = None
+        self._answered = self._failed = self._skipped = self._in_flight = 0
+        self._input = self._output = self._cached_input = self._reasoning = 0
+        self._hits = self._unpriced = 0
+        self._cost = 0.0
+        self._errors: dict[str, int] = {}
+        self._waiting: str | None = None
+        self._began: float | None = None
+        self._ended: float | None = None
+        self._paused = 0.0
+        self._paused_since: float | None = None
+        self._start(self._clock.now())
+
     def begin(self, total: int | None, skipped: int = 0) -> None:
         """Start the run's time. Called again it corrects the two numbers, and the time runs on.
 
@@ -208,20 +222,6 @@ class ProgressTracker:
                 seconds_left=self._seconds_left(now),
                 waiting=self._waiting,
             )
-
-    def _forget(self) -> None:
-        self._total: int | None = None
-        self._answered = self._failed = self._skipped = self._in_flight = 0
-        self._input = self._output = self._cached_input = self._reasoning = 0
-        self._hits = self._unpriced = 0
-        self._cost = 0.0
-        self._errors: dict[str, int] = {}
-        self._waiting: str | None = None
-        self._began: float | None = None
-        self._ended: float | None = None
-        self._paused = 0.0
-        self._paused_since: float | None = None
-        self._start(self._clock.now())
 
     def _start(self, now: float) -> None:
         self._recent = Window(now, slots=int(RECENT), width=1.0)
