@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from contextlib import suppress
-from pathlib import Path
-from typing import Annotated, Final, Protocol, TextIO, cast
+from typing import Annotated, Final, Protocol, cast
 
 import typer
 
@@ -20,7 +17,7 @@ from .config import app as config_app
 from .errors import ExitStatus, exit_status, told
 from .models import app as models_app
 from .sections import Sections
-from .shell import ConfigOption, JsonOption, QuietOption, Shell, legible
+from .shell import ConfigOption, JsonOption, QuietOption, Shell, give_up, say
 from .stats import stats
 from .status import status
 
@@ -107,11 +104,11 @@ def run() -> int:
     except _UsageError as error:
         return _told(error)
     except LLMException as error:
-        _tell(told(error))
+        say(f"error: {told(error)}")
         return exit_status(error)
     except OSError as error:  # a full disk, say; of a pipe that was closed typer has taken care
-        _tell(f"reading or writing failed: {error.strerror or error}")
-        _give_up(sys.stdout)
+        say(f"error: reading or writing failed: {error.strerror or error}")
+        give_up(sys.stdout)
         return ExitStatus.FAILED
     return status if isinstance(status, int) else ExitStatus.DONE
 
@@ -124,18 +121,5 @@ def _told(error: Exception) -> int:
     else:
         command = "manifold" if refused.ctx is None else refused.ctx.command_path
         said = " ".join(refused.format_message().split()).rstrip(".")
-        _tell(f"{said[:1].lower()}{said[1:]}; `{command} -h` shows what there is")
+        say(f"error: {said[:1].lower()}{said[1:]}; `{command} -h` shows what there is")
     return ExitStatus.USAGE
-
-
-def _tell(what: str) -> None:
-    try:
-        print(legible(f"error: {what}", sys.stderr), file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
-    except OSError:
-        _give_up(sys.stderr)
-
-
-def _give_up(stream: TextIO) -> None:
-    """Let what is still buffered go nowhere; the interpreter would fail on it again as it ends."""
-    with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), stream.fileno())

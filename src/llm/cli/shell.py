@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -80,15 +82,15 @@ class Shell:
     def remark(self, text: str) -> None:
         """Say something that is no result."""
         if not self.quiet:
-            print(legible(text, sys.stderr), file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
+            say(text)
 
     def error(self, text: str) -> None:
         """Say what went wrong."""
-        print(legible(f"error: {text}", sys.stderr), file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
+        say(f"error: {text}")
 
     def put(self, text: str, *, end: str = "\n") -> None:
         """Print text as a result; on a terminal without what would control it."""
-        print(legible(text, sys.stdout), end=end, flush=True)  # noqa: T201 - the program's voice
+        print(_legible(text, sys.stdout), end=end, flush=True)  # noqa: T201 - the program's voice
 
     def put_json(self, value: object) -> None:
         """Print a value as one JSON document: indented on a terminal, else in one line."""
@@ -158,9 +160,22 @@ class Shell:
         return load_config(self.config)
 
 
-def legible(text: str, stream: TextIO) -> str:
-    """Return what is to be printed: for a terminal without what would control it."""
-    return text.translate(_CONTROLS) if stream.isatty() else text
+def say(text: str) -> None:
+    """Print on stderr; where that is full, or nobody reads it any more, it ends no work and changes no status."""
+    try:
+        print(_legible(text, sys.stderr), file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
+    except OSError:
+        give_up(sys.stderr)
+
+
+def give_up(stream: TextIO) -> None:
+    """Let what is still buffered go nowhere; the interpreter would fail on it again as it ends."""
+    with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def _legible(text: str, stream: TextIO) -> str:
+    return text.translate(_CONTROLS) if stream.isatty() else text  # for a terminal without what would control it
 
 
 def _console() -> Console:
