@@ -270,6 +270,16 @@ def test_a_closed_or_full_stream_changes_no_status(manifold: Manifold, line: str
     assert "Traceback" not in done.stderr
 
 
+async def test_a_batch_whose_remarks_nobody_reads_is_done_all_the_same(manifold: Manifold, up: MockUpstream) -> None:
+    row = {"method": "POST", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "Hi"}]}}
+    rows = [json.dumps({"custom_id": name, **row}) for name in "abc"]
+    (manifold.folder / "in.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    for number in range(2):  # the second tells, before it begins, how much is done
+        done = await asyncio.to_thread(through_shell, manifold, "manifold batch in.jsonl -o out.jsonl 2>/dev/full")
+        assert (number, done.returncode) == (number, 0)
+    assert len(up.requests) == 3
+
+
 def test_output_that_cannot_be_written_is_one_line_and_1(manifold: Manifold) -> None:
     manifold.configure()
     done = through_shell(manifold, "manifold config check >/dev/full")

@@ -181,6 +181,7 @@ def test_a_dry_run_sends_nothing_and_tells_what_is_left(bench: Bench, served: Se
     model, total = told.out.splitlines()
     assert (model.split("\t")[:2], total.split("\t")[:2]) == (["gpt-4o-mini", "6"], ["to send", "6"])
     assert set(as_json.json) == set(FIELDS.split())
+    assert 0.02 < as_json.json["seconds"] < 20.0  # no limit bounds it, but the run takes its time to begin
     assert (as_json.json["rows"], alone.json["rows"], alone.json["models"]["gpt-4o-mini"]["rows"]) == (6, 10, 10)
     assert bench.ids("out.jsonl") == [f"r{number}" for number in range(4)]
 
@@ -190,6 +191,7 @@ def test_a_dry_run_tells_invalid_rows_the_cache_and_that_nothing_is_left(bench: 
     with served() as up:
         bench.configure(up.base_url, "cache: {backend: disk, path: store}\n")
         told = bench.batch("--dry-run")
+        assert not (bench.folder / "store").exists()  # nor is anything written
         bench.batch()
         done = bench.batch("--dry-run")
         bench.write("in.jsonl", row("one") + row("two"))

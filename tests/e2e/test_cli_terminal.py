@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llm import LLMInvalidRequestError
 from llm.cache import DiskCache
 from llm.testing import Fault, MockUpstream
 from llm.utils.clock import SystemClock
@@ -134,6 +135,16 @@ async def test_a_turn_that_fails_is_told_and_the_conversation_goes_on_without_it
         assert [message["content"] for message in up.requests[-1].body["messages"]] == ["found"]
 
 
+async def test_what_a_server_says_of_a_failure_is_one_line_and_controls_no_terminal(root: Path, tmp_path: Path) -> None:
+    wrong = LLMInvalidRequestError("no such\x1b]0;title\x07 voice\r\n  in here", status=400)
+    async with MockUpstream(answer=lambda _: wrong) as up:
+        configure(tmp_path, up.base_url)
+        async with terminal(root, tmp_path, "chat", "hello", "--no-stream", "--quiet", columns=400) as person:
+            assert await person.end() == 2
+    assert "no such]0;title voice in here; " in person.seen
+    assert not any(character in person.seen.removesuffix("\n") for character in "\n\r\x07\x1b")
+
+
 async def test_a_conversation_has_commands_and_texts_of_several_lines(root: Path, tmp_path: Path) -> None:
     async with MockUpstream(answer=lambda request: f"turn {len(request.messages)}") as up:
         configure(tmp_path, up.base_url)
@@ -145,6 +156,7 @@ async def test_a_conversation_has_commands_and_texts_of_several_lines(root: Path
                 ("/save said.md\n", "written to said.md"),
                 ("/save said.md\n", "error: said.md is there already"),
                 ("/save\n", "error: no file is named"),
+                ("/save ~no.such.user/said.md\n", "error: ~no.such.user/said.md begins with no user's name"),
                 ("/save said.json\n", "written to said.json"),
                 ("/clear\n", "forgotten"),
                 ("/etc/hosts is a file\n", "turn 2\n> "),

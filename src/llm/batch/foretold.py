@@ -134,9 +134,10 @@ class Forecast:
                     f"{_named(brake)} is used up after {self.refused_after} of the {sent} rows to send, so one run "
                     "cannot do it all; the time reaches to when it is renewed."
                 )
-        if self.brakes:
+        limited = self.brakes and self.brakes[0].level is not None
+        if limited or (self.brakes and self.latency_known):
             yield f"The time is bounded by {_named(self.brakes[0])}."
-        if sent and not self.latency_known and (not self.brakes or self.brakes[0].level is None):
+        if sent and not limited and not self.latency_known:
             yield (
                 f"No limit bounds it, and how long an answer takes is not known: {ASSUMED_SECONDS:g} seconds are "
                 "assumed, so expect it to take longer."

@@ -196,7 +196,8 @@ class RequestManager:
                 lasting=lambda: manager.closed,
                 stops=False,
             )
-            tracker.saturation = tracker.saturation or partial(saturation_of, manager)
+            saturation = tracker.saturation
+            tracker.saturation = saturation or partial(saturation_of, manager)
             path = None if isinstance(batch, RequestBatch) else await asyncio.to_thread(path_of, batch)
             counting = None if path is None else count_rows(path)
             tracker.begin(len(batch) if isinstance(batch, RequestBatch) else None)
@@ -208,6 +209,7 @@ class RequestManager:
                 self._seconds += clock.now() - began
                 self._saturation = max(saturation_of(manager).values(), default=0.0)
                 tracker.finish()
+                tracker.saturation = saturation  # the next batch may go through another manager
 
     def _tracker(self) -> ProgressTracker:
         return ProgressTracker() if isinstance(self._progress, bool) else self._progress

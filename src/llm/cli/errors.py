@@ -49,3 +49,9 @@ _USAGE: Final = (
 def exit_status(error: LLMException) -> ExitStatus:
     """Return the status of a command that this error ended."""
     return ExitStatus.USAGE if isinstance(error, _USAGE) else ExitStatus.UNREACHABLE
+
+
+def told(error: LLMException) -> str:
+    """Return what went wrong in one line, whatever a server said; of a configuration in a line for each mistake."""
+    text = str(error)
+    return text if isinstance(error, LLMConfigurationError) else " ".join(text.split())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
+from time import process_time
 from typing import TYPE_CHECKING
 
 from llm.batch.dialect import may_pass
@@ -42,6 +44,7 @@ async def foretell(job: Job) -> int:
             errors = errors_beside(output) if job.errors is None else Path(job.errors)
             await asyncio.to_thread(_read_back, done, output, errors)
         async with LLMManager.open(job.shell.config) as manager, aclosing(rows(job.input)) as portions:
+            start = process_time()  # the run will take as long to begin
             told = await forecast(
                 manager,
                 portions,
@@ -51,6 +54,8 @@ async def foretell(job: Job) -> int:
                 finished=done.__contains__,
                 clock=SystemClock(),
             )
+    if told.rows:
+        told = replace(told, seconds=told.seconds + start, seconds_at_most=told.seconds_at_most + start)
     if job.shell.json:
         job.shell.put_json(told.as_json())
     else:

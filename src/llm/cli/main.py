@@ -14,10 +14,10 @@ from .batch import batch
 from .cache import app as cache_app
 from .chat import chat
 from .config import app as config_app
-from .errors import ExitStatus, exit_status
+from .errors import ExitStatus, exit_status, told
 from .models import app as models_app
 from .sections import Sections
-from .shell import ConfigOption, JsonOption, QuietOption, Shell, give_up
+from .shell import ConfigOption, JsonOption, QuietOption, Shell, give_up, say
 from .stats import stats
 from .status import status
 
@@ -104,10 +104,10 @@ def run() -> int:
     except _UsageError as error:
         return _told(error)
     except LLMException as error:
-        _tell(str(error))
+        say(f"error: {told(error)}")
         return exit_status(error)
     except OSError as error:  # a full disk, say; of a pipe that was closed typer has taken care
-        _tell(f"reading or writing failed: {error.strerror or error}")
+        say(f"error: reading or writing failed: {error.strerror or error}")
         give_up(sys.stdout)
         return ExitStatus.FAILED
     return status if isinstance(status, int) else ExitStatus.DONE
@@ -121,12 +121,5 @@ def _told(error: Exception) -> int:
     else:
         command = "manifold" if refused.ctx is None else refused.ctx.command_path
         said = " ".join(refused.format_message().split()).rstrip(".")
-        _tell(f"{said[:1].lower()}{said[1:]}; `{command} -h` shows what there is")
+        say(f"error: {said[:1].lower()}{said[1:]}; `{command} -h` shows what there is")
     return ExitStatus.USAGE
-
-
-def _tell(what: str) -> None:
-    try:
-        print(f"error: {what}", file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
-    except OSError:
-        give_up(sys.stderr)

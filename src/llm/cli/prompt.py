@@ -14,6 +14,7 @@ from llm.core.manager import LLMManager
 from llm.core.messages import MessageRole
 
 from .counting import Counting
+from .errors import told
 from .writing import written
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Prompt:
         except LLMConfigurationError:
             raise
         except LLMException as error:
-            self._shell.error(str(error))
+            self._shell.error(told(error))
         except KeyboardInterrupt:
             self._shell.remark("stopped; that turn is not part of the conversation")
         else:
@@ -122,9 +123,12 @@ class Prompt:
         self._shell.remark("what was said so far is forgotten")
 
     def _save(self, name: str) -> None:
-        path = Path(name).expanduser()
         if not name:
             raise LLMInvalidRequestError("no file is named; type /save FILE")
+        try:
+            path = Path(name).expanduser()
+        except RuntimeError as error:
+            raise LLMInvalidRequestError(f"{name} begins with no user's name; name another file") from error
         if path.exists():
             raise LLMInvalidRequestError(f"{name} is there already; name another file")
         with written(path) as file:

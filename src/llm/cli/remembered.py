@@ -71,8 +71,9 @@ class Memory:
     def add_line(self, line: str) -> None:
         """Keep a line that was typed."""
         if self._keeps and self._folder is not None:
-            with self._telling(), private_file(self._folder, _LINES).open("a", encoding="utf-8") as file:
-                file.write(f"{' '.join(line.splitlines())}\n")
+            typed = f"{' '.join(line.splitlines())}\n".encode(errors="replace")  # it may be no text
+            with self._telling(), private_file(self._folder, _LINES).open("ab") as file:
+                file.write(typed)
 
     @contextmanager
     def _telling(self) -> Generator[None]:

@@ -16,7 +16,7 @@ from llm.core.manager import LLMManager
 from llm.progress import ProgressTracker, show
 
 from .counting import Counting
-from .errors import ExitStatus, exit_status
+from .errors import ExitStatus, exit_status, told
 from .idle import Idle
 from .job import Job
 from .signals import Signals
@@ -114,7 +114,7 @@ class _Run:
         except LLMException as error:
             if not self.tally.rows:
                 raise
-            return exit_status(error), str(error)
+            return exit_status(error), told(error)
         except OSError as error:
             if not self.tally.rows:
                 raise

@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, TextIO
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -19,6 +19,7 @@ from .errors import ExitStatus
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
+    from typing import TextIO
 
     from rich.console import Console
 
@@ -39,7 +40,7 @@ ModelOption = Annotated[
     typer.Option("--model", "-m", autocompletion=models, help="Model, provider/model or alias; default: any."),
 ]
 
-# A model's answer is not to move a terminal's cursor, change its title or read its answers back.
+# What a model or a server says is not to move a terminal's cursor, change its title or read its answers back.
 _CONTROLS: Final = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
 
 
@@ -81,16 +82,15 @@ class Shell:
     def remark(self, text: str) -> None:
         """Say something that is no result."""
         if not self.quiet:
-            _say(text)
+            say(text)
 
     def error(self, text: str) -> None:
         """Say what went wrong."""
-        _say(f"error: {text}")
+        say(f"error: {text}")
 
     def put(self, text: str, *, end: str = "\n") -> None:
         """Print text as a result; on a terminal without what would control it."""
-        shown = text.translate(_CONTROLS) if sys.stdout.isatty() else text
-        print(shown, end=end, flush=True)  # noqa: T201 - the program's voice
+        print(_legible(text, sys.stdout), end=end, flush=True)  # noqa: T201 - the program's voice
 
     def put_json(self, value: object) -> None:
         """Print a value as one JSON document: indented on a terminal, else in one line."""
@@ -160,10 +160,11 @@ class Shell:
         return load_config(self.config)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Print on stderr; where that is full, or nobody reads it any more, it ends no work and changes no status."""
     try:
-        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
-    except OSError:  # who looked on is gone, which changes nothing of what was done
+        print(_legible(text, sys.stderr), file=sys.stderr, flush=True)  # noqa: T201 - the program's voice
+    except OSError:
         give_up(sys.stderr)
 
 
@@ -171,6 +172,10 @@ def give_up(stream: TextIO) -> None:
     """Let what is still buffered go nowhere; the interpreter would fail on it again as it ends."""
     with suppress(OSError), Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def _legible(text: str, stream: TextIO) -> str:
+    return text.translate(_CONTROLS) if stream.isatty() else text  # for a terminal without what would control it
 
 
 def _console() -> Console:

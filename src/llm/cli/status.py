@@ -34,7 +34,7 @@ def status(
         shell.put_rows(_COLUMNS, rows(health, snapshot))
     for name, answer in health.items():
         if answer.error is not None:
-            shell.error(f"{name}: {answer.error}")
+            shell.error(" ".join(f"{name}: {answer.error}".split()))
     for reason in reasons(snapshot):
         shell.remark(reason)
     if not all(health.values()):

@@ -270,7 +270,7 @@ class Rehearsal:
             self._let_go(copied)
 
     def _spend(self, seconds: float, blocked: list[_Copy]) -> None:
-        if not blocked:
+        if not blocked and len(self._running) >= self._workers:
             self._brake(CONCURRENCY, None).seconds += seconds
         for copied in blocked:
             for bound, slots in copied.brakes:

@@ -103,6 +103,9 @@ class ProgressTracker:
         self._lock = Lock()
         self._due = float("-inf") if on_update else float("inf")
         self._told_failure = False
+        self._forget()
+
+    def _forget(self) -> None:
         self._total: int | None = None
         self._answered = self._failed = self._skipped = self._in_flight = 0
         self._input = self._output = self._cached_input = self._reasoning = 0
@@ -119,11 +122,15 @@ class ProgressTracker:
     def begin(self, total: int | None, skipped: int = 0) -> None:
         """Start the run's time. Called again it corrects the two numbers, and the time runs on.
 
+        After `finish` it is another run, and all is counted from nothing.
+
         Args:
             total: Rows of the input, the skipped ones among them; None where nobody has counted.
             skipped: Rows that an earlier run has ended.
         """
         with self._lock:
+            if self._ended is not None:
+                self._forget()
             self._total = total
             self._skipped = skipped
             if self._began is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, NoReturn, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -29,6 +29,14 @@ class Facade(Generic[_Inner]):
         """Stand for `inner`, which lives where `home` leads."""
         self.inner: _Inner = inner
         self.home: Portal = home
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to go to another process.
+
+        Raises:
+            TypeError: Always; says what to do there.
+        """
+        raise TypeError(f"a blocking {type(self).__name__} stays in its process; call get_llm_manager() in the other")
 
 
 def blocking(

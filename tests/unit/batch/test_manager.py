@@ -324,6 +324,16 @@ async def test_progress_is_shown_when_asked_for_and_quiet_else(
     assert "2" in err
 
 
+async def test_one_tracker_hears_of_one_batch_after_the_other_each_with_its_own_keys(manager_of: Opened) -> None:
+    heard: list[tuple[int, int | None, float | None]] = []
+    tracker = ProgressTracker(lambda told: heard.append((told.done, told.total, told.share)), every=60.0)
+    async with manager_of(FakeProvider("yes")) as first, manager_of(FakeProvider("no")) as second:
+        await RequestManager(first, progress=tracker).run(batch_of(4))
+        assert tracker.saturation is None  # else the next batch would be shown the keys of this one
+        await RequestManager(second, progress=tracker).run(batch_of(2))
+    assert heard[-1] == (2, 2, 1.0)
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -170,7 +170,9 @@ async def test_closing_from_two_tasks_at_once_waits_for_both(make: Callable[...,
 
 
 async def test_an_unused_cache_makes_nothing(make: Callable[..., DiskCache], folder: Path) -> None:
-    await make().close()
+    cache = make()
+    assert not await cache.exists("a")
+    await cache.close()
     assert not folder.exists()
 
 

@@ -61,6 +61,14 @@ def test_the_last_thousand_lines_are_kept(state: Path) -> None:
     assert (state / "chat-history").read_text(encoding="utf-8").count("\n") == 1000
 
 
+def test_a_line_that_is_no_text_is_kept_as_far_as_it_is_one(state: Path) -> None:
+    memory = Memory(SHELL, keeps=True)
+    memory.add_line("caf\udce9, as a terminal of another encoding sends it")
+    memory.add_line("next")
+    assert memory.lines() == ["caf?, as a terminal of another encoding sends it", "next"]
+    assert (state / "chat-history").stat().st_mode & 0o777 == 0o600
+
+
 def test_what_cannot_be_kept_is_one_remark(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state.write_text("no folder", encoding="utf-8")
     memory = Memory(SHELL, keeps=True)

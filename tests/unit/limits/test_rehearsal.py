@@ -85,6 +85,11 @@ def test_workers_that_wait_for_answers_are_what_bounds_it(bench: Bench) -> None:
     assert rehearsal.sent == 10
 
 
+def test_workers_that_outnumber_the_requests_bound_nothing(bench: Bench) -> None:
+    seconds, rehearsal = rehearse(bench.queue(bucket(bench)), *[planned(seconds=2.0)] * 5, workers=8)
+    assert (seconds, rehearsal.brakes) == (2.0, [])
+
+
 def test_the_limit_that_keeps_calls_waiting_is_named_with_its_keys(bench: Bench) -> None:
     everything = bench.account(level="global", requests_per_minute=60)
     queue = bench.queue(bucket(bench, tokens_per_minute=60), bucket(bench, tokens_per_minute=60), shared=[everything])

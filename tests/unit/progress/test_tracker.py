@@ -77,6 +77,22 @@ async def test_the_time_runs_from_the_start_and_stands_still_after_the_end(clock
     assert (tracker.snapshot().elapsed, tracker.snapshot().total) == (10.0, 50)
 
 
+async def test_a_run_after_the_end_of_one_is_counted_from_nothing(clock: FakeClock) -> None:
+    tracker = ProgressTracker(clock=clock)
+    tracker.begin(3)
+    tracker.answered(USAGE, 0.5, cached=True)
+    tracker.failed("LLMTimeoutError")
+    tracker.waiting("for a key")
+    await clock.advance(5.0)
+    tracker.finish()
+    tracker.begin(2)
+    assert tracker.snapshot() == Progress(total=2)
+    tracker.answered(USAGE, 0.5, cached=False)
+    await clock.advance(4.0)
+    told = tracker.snapshot()
+    assert (told.done, told.share, told.elapsed, told.cost, told.errors) == (1, 0.5, 4.0, 0.5, {})
+
+
 async def test_the_expected_cost_follows_from_the_rows_that_are_left(clock: FakeClock) -> None:
     tracker = ProgressTracker(clock=clock)
     tracker.begin(10, skipped=2)

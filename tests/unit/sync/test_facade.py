@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from typing import TYPE_CHECKING
 
@@ -45,3 +46,8 @@ def test_methods_run_in_the_loops_thread_whether_they_wait_or_not(thing: Blockin
 def test_methods_keep_their_names_and_their_words() -> None:
     assert (Blocking.where.__doc__, Blocking.waited.__doc__) == ("Tell the thread.", "Tell the thread, too.")
     assert Blocking.waited.__name__ == "waited"
+
+
+def test_it_does_not_go_to_another_process_and_says_what_to_do_there(thing: Blocking) -> None:
+    with pytest.raises(TypeError, match=r"a blocking Blocking stays in its process; call get_llm_manager\(\) in the"):
+        pickle.dumps(thing)

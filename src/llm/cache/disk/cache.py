@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import deque
 from functools import partial
@@ -63,7 +64,7 @@ class DiskCache:
             raise ValueError(f"max_entries is {max_entries} and max_bytes {max_bytes}; expected 1 or more of each")
         self._max_bytes = max_bytes
         self._clock = clock or SystemClock()
-        place = Place(os.fspath(path), self._clock)
+        self._place = place = Place(os.fspath(path), self._clock)
         used: deque[int] = deque(maxlen=_MOST_USES)
         writer = Writer(Connection(place), max_entries=max_entries, max_bytes=max_bytes, clock=self._clock, used=used)
         self._writer = Worker("llm-cache-writer", writer)
@@ -110,7 +111,9 @@ class DiskCache:
             await self._tell()
 
     async def exists(self, key: str) -> bool:
-        """Return whether something is under the key; does not count as a use."""
+        """Return whether something is under the key; does not count as a use, and makes no file."""
+        if await asyncio.to_thread(self._place.identity) is None:
+            return False
         return await self._reader.ask(partial(Reader.exists, key=key), [number_of(key)])
 
     async def delete(self, key: str) -> bool:
