@@ -72,8 +72,7 @@ def batch(  # noqa: PLR0913 - the command's options
 
     OUT gets a line for each row as it is answered. Rows that were answered before are passed over, known by their
     custom_id. Failures go to the errors file; a later run asks those again that may have passed, such as a server's,
-    and looks anew at rows that were wrong.
-    Rows that name no model are asked of --model.
+    and looks anew at rows that could not be sent. Rows that name no model are asked of --model.
     """
     shell = Shell.of(context, config, as_json, quiet)
     job = Job(
