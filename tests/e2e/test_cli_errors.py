@@ -91,6 +91,7 @@ WRONG = [  # by the arguments, the files or the configuration; no provider is as
     Case("chat Hi --config nowhere.yaml", 2, err="nowhere.yaml"),
     Case("batch", 2, err="missing argument 'IN'; `manifold batch -h` shows"),
     Case("batch in.jsonl", 2, err="nothing says where the answers go; name a file: -o answers.jsonl"),
+    Case("batch in.jsonl -o out.jsonl.gz", 2, err="out.jsonl.gz would be packed"),
     Case("batch in.jsonl -o -", 2, err="answers go to a file"),
     Case("batch nowhere.jsonl -o out.jsonl", 2, err="there is no file 'nowhere.jsonl'; check its name and the folder"),
     Case("batch . -o out.jsonl", 2, err="'.' is a folder; name a file in it"),

@@ -27,7 +27,8 @@ A line of IN is a request as OpenAI's Batch API takes it:
 \b
 Exit status: 0 every row is answered, 1 some have no answer (the errors file says why) or a file
 cannot be written, 2 wrong usage or configuration, 3 the provider does not serve, 130 Ctrl-C,
-143 SIGTERM. In each case all that was answered is kept, and the same command goes on.
+143 SIGTERM. In each case all that was answered is kept, and the same command, without
+--restart, goes on.
 """
 
 
@@ -70,8 +71,8 @@ def batch(  # noqa: PLR0913 - the command's options
     """Answer a file of requests, and go on after anything that ends it: run the same command again.
 
     OUT gets a line for each row as it is answered. Rows that were answered before are passed over, known by their
-    custom_id. Failures go to the errors file; a later run asks those again that may have passed, such as a server's.
-    Rows that name no model are asked of --model.
+    custom_id. Failures go to the errors file; a later run asks those again that may have passed, such as a server's,
+    and looks anew at rows that could not be sent. Rows that name no model are asked of --model.
     """
     shell = Shell.of(context, config, as_json, quiet)
     job = Job(

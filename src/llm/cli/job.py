@@ -87,6 +87,11 @@ class Job:
             raise LLMInvalidRequestError(
                 "the answers go to a file, by which the next run goes on; name one: -o answers.jsonl"
             )
+        for name in (self.output, self.errors):
+            if name is not None and name.endswith(".gz"):
+                raise LLMInvalidRequestError(
+                    f"{name} would be packed, and lines are added to it as they come; leave .gz out, and pack it later"
+                )
         if self.ordered and not self.is_file:
             raise LLMInvalidRequestError(
                 f"--ordered reads IN again at the end, which {self.named} does not allow; name a file"
