@@ -246,7 +246,7 @@ def _measure_once(config: pytest.Config) -> None:
         while begun := Coverage.current():
             begun.stop()
     # Who hands out the tests to them runs nothing of ours.
-    measuring = config.pluginmanager.getplugin("_cov")
+    measuring: Any = config.pluginmanager.getplugin("_cov")
     if config.getoption("numprocesses", None) and measuring and measuring.cov_controller:
         measuring.cov_controller.pause()
 
@@ -261,7 +261,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    unmeasured = set() if config.option.file_or_dir else {_ROOT / "tests" / name for name in _REACHED_BY_OTHERS}
+    unmeasured = {_ROOT / "tests" / name for name in (() if config.option.file_or_dir else _REACHED_BY_OTHERS)}
     for item in items:
         if item.path in unmeasured:
             item.add_marker("no_cover")
