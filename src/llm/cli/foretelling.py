@@ -54,7 +54,7 @@ async def foretell(job: Job) -> int:
                 finished=done.__contains__,
                 clock=SystemClock(),
             )
-    if told.rows:
+    if told.rows > told.invalid_rows:
         told = replace(told, seconds=told.seconds + start, seconds_at_most=told.seconds_at_most + start)
     if job.shell.json:
         job.shell.put_json(told.as_json())

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 # A real shell with what makes a kernel of it; a display in it goes to the list.
 CELL = """
-import json
+import json, os
+os.environ.pop("VIRTUAL_ENV", None)  # IPython warns where the suite is run from another environment
 from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell.instance()
 shell.kernel = object()
@@ -51,7 +52,8 @@ def test_one_output_of_the_cell_is_replaced(fresh_python: Callable[[str], str]) 
 
 def test_a_shell_that_is_no_kernel_is_no_notebook(fresh_python: Callable[[str], str]) -> None:
     code = """
-import sys
+import os, sys
+os.environ.pop("VIRTUAL_ENV", None)
 sys.path.insert(0, "src")
 from IPython.core.interactiveshell import InteractiveShell
 from llm.progress.notebook import in_notebook

@@ -305,7 +305,8 @@ async def test_a_chain_holds_nothing_of_tracing_unless_that_is_named(*, on: bool
     assert bool(tracing) == on
     assert "llm.middleware.metrics" in held
     assert all(call.trace is None for call in calls)
-    assert [("traceparent" in request.headers) for request in bench.upstream.requests] == [False, False]
+    traced = [("traceparent" in request.headers) for request in bench.upstream.requests]
+    assert on or traced == [False, False]  # with it, a program's provider decides, which other tests may have set
 
 
 def test_without_tracing_a_call_loads_nothing_of_it(fresh_python: Callable[[str], str]) -> None:
