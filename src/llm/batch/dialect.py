@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, overload
+from typing import TYPE_CHECKING, Any, Final, cast, overload
 
 import orjson
 
@@ -142,36 +142,6 @@ def _names_model(response: Mapping[str, Any]) -> bool:
     """Return whether it is the model that is refused, and not the request: the account may get it any day."""
     error = _object(_object(response.get("body")).get("error"))
     return error.get("code") == "model_not_found"
-
-
-class Told(NamedTuple):
-    """What a line of an output or errors file tells of its row.
-
-    Attributes:
-        custom_id: The row's name; None where the line has none.
-        line: The row's line in the input, of a bad row; None for others.
-        may_pass: Whether it is a failure that may be gone by now.
-    """
-
-    custom_id: str | None
-    line: int | None
-    may_pass: bool
-
-
-def read_back(line: bytes) -> Told:
-    """Return what a line of an output or errors file tells, whoever wrote it; nothing of a line that is none."""
-    try:
-        given = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return Told(None, None, may_pass=False)
-    fields = _object(given)
-    custom_id: object = fields.get("custom_id")
-    number: object = _object(fields.get("error")).get("line")
-    return Told(
-        custom_id if isinstance(custom_id, str) and custom_id else None,
-        number if type(number) is int else None,
-        may_pass(fields),
-    )
 
 
 def _object(value: object) -> Mapping[str, Any]:
