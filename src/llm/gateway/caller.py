@@ -1,0 +1,44 @@
+"""Who calls: what a gateway key stands for, once it was found good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from llm.core.exceptions import LLMAuthenticationError
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What the key of a request allows.
+
+    Attributes:
+        name: The key's name in `gateway.api_keys`; None where no keys are configured.
+        user: The user that its calls count for, whatever the request says.
+        models: Models that it may name; `*`: all.
+    """
+
+    name: str | None = None
+    user: str | None = None
+    models: tuple[str, ...] = ("*",)
+
+    def may_use(self, model: str) -> bool:
+        """Return whether the key allows a model, as the request names it."""
+        return "*" in self.models or model in self.models
+
+    def check_model(self, model: str) -> None:
+        """Refuse a model that the key does not allow.
+
+        Raises:
+            LLMAuthenticationError: With `model_only`; names the model.
+        """
+        if not self.may_use(model):
+            raise LLMAuthenticationError(
+                f"this key may not use the model {model!r}; ask for one of {', '.join(self.models)}",
+                model_only=True,
+                model=model,
+            )
+
+
+ANYONE: Final = Caller()
+"""Who calls a gateway without keys, which listens on loopback alone."""
