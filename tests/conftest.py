@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from blockbuster import BlockBuster
 from coverage import Coverage
-from hypothesis import settings
+from hypothesis import is_hypothesis_test, settings
 from pytest_asyncio import is_async_test
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ _TICKS_TO_END = 20
 _LEFT_OUT = ("node", "browser", "ray", "soak")
 _MEASURED_PROGRAMS = "COVERAGE_PROCESS_CONFIG"  # coverage's own variable: programs that see it are measured
 # Where the whole suite runs: others reach what these reach, all but 70 lines, and being measured takes as long again.
+# Nor are tests of properties measured there.
 _REACHED_BY_OTHERS = {
     "contract/test_public_cli.py",
     "contract/test_public_config.py",
@@ -261,12 +262,18 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    unmeasured = {_ROOT / "tests" / name for name in (() if config.option.file_or_dir else _REACHED_BY_OTHERS)}
+    whole = not config.option.file_or_dir
+    unmeasured = {_ROOT / "tests" / name for name in _REACHED_BY_OTHERS}
     for item in items:
-        if item.path in unmeasured:
+        if whole and (item.path in unmeasured or _is_of_properties(item)):
             item.add_marker("no_cover")
         if isinstance(item, pytest.Function) and is_async_test(item):
             item.fixturenames[:0] = ["no_task_left", "no_blocking_call"]  # first in, so last out
+
+
+def _is_of_properties(item: pytest.Item) -> bool:
+    # Fifty examples reach hardly a line that others do not.
+    return isinstance(item, pytest.Function) and is_hypothesis_test(item.obj)
 
 
 def pytest_collection_finish() -> None:

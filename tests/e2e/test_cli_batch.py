@@ -89,8 +89,19 @@ def test_every_row_is_answered_and_a_second_run_has_nothing_left(bench: Bench, s
     texts = {line["custom_id"]: line["response"]["body"]["choices"][0]["message"]["content"] for line in lines}
     assert texts == {f"r{number}": f"Question {number}" for number in range(10)}
     assert again.err.startswith("10 of 10 rows done already\n")
-    assert (again.status, again.json["answered"], again.json["skipped"]) == (0, 0, 10)
+    assert (again.status, again.json["answered"], again.json["skipped"], again.json["unmet"]) == (0, 0, 10, 0)
     assert not (bench.folder / "out.errors.jsonl").exists()
+
+
+def test_rows_of_an_earlier_run_that_the_input_has_no_more_are_told(bench: Bench, served: Served) -> None:
+    with served() as up:
+        bench.configure(up.base_url)
+        assert bench.batch("-m", "gpt-4o-mini").status == 0
+        bench.write("in.jsonl", row("r0") + row("new"))
+        done = bench.batch("-m", "gpt-4o-mini")
+        again = bench.batch("-m", "gpt-4o-mini", "--json")
+    assert "answers in out.jsonl; 9 rows of an earlier run that this input has not\n" in done.err
+    assert (again.json["rows"], again.json["unmet"]) == (2, 9)
 
 
 def test_rows_that_failed_are_in_the_errors_file_and_the_status_is_1(bench: Bench, served: Served) -> None:

@@ -131,7 +131,7 @@ class Forecast:
         for brake in self.brakes:
             if brake.refuses:
                 yield (
-                    f"{_named(brake)} is used up after {self.refused_after} of the {sent} rows to send, so one run "
+                    f"{_named(brake)} is used up after {self.refused_after:,} of the {sent:,} rows to send, so one run "
                     "cannot do it all; the time reaches to when it is renewed."
                 )
         limited = self.brakes and self.brakes[0].level is not None
@@ -143,7 +143,7 @@ class Forecast:
                 "assumed, so expect it to take longer."
             )
         if self.seconds_at_most > _MUCH * self.seconds:
-            most = f"{self.seconds_at_most:.0f} seconds"
+            most = f"{self.seconds_at_most:,.0f} seconds"
             yield f"It may take up to {most}: with answers as long as is reckoned with, and limits counted in windows."
 
     def _notes_on_tokens(self) -> Iterator[str]:

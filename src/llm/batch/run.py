@@ -124,6 +124,7 @@ async def run_file(  # noqa: PLR0913 - all that a run can be told
                     aclosing(keep.fresh(first or (), portions)) as fresh,  # ends before what it reads from
                 ):
                     await workers.run(fresh)
+                counts.unmet = journal.unmet
                 hears.begin(counts.rows, counts.skipped)  # the files may hold rows that this input has not
         if ordered:
             async with aclosing(rows(source)) as portions:

@@ -27,6 +27,7 @@ class Summary:
         cache_hits: Answers that the cache gave.
         seconds: Seconds from the start to the end, or to when it was asked for.
         errors: How many rows failed, by the name of the exception, or the code of a row that holds no request.
+        unmet: Rows that the files had finished and the input does not have; known once the input is read to its end.
     """
 
     rows: int
@@ -38,6 +39,7 @@ class Summary:
     cache_hits: int
     seconds: float
     errors: Mapping[str, int]
+    unmet: int = 0
 
 
 class Tally:
@@ -51,6 +53,7 @@ class Tally:
         cost: US dollars; None where the price of an answer is unknown.
         cache_hits: Answers that the cache gave.
         errors: How many rows failed, by kind.
+        unmet: Rows that the files had finished and the input does not have.
     """
 
     def __init__(self) -> None:
@@ -62,6 +65,7 @@ class Tally:
         self.cost: float | None = 0.0
         self.cache_hits: int = 0
         self.errors: Counter[str] = Counter()
+        self.unmet: int = 0
         self._input = self._output = self._cached = self._reasoning = 0
         self._started = self._ended = 0.0
 
@@ -112,6 +116,7 @@ class Tally:
             cache_hits=self.cache_hits,
             seconds=self.seconds,
             errors=dict(self.errors),
+            unmet=self.unmet,
         )
 
 

@@ -184,6 +184,7 @@ class _Ended:
             "answered": summary.answered,
             "failed": summary.failed,
             "skipped": summary.skipped,
+            "unmet": summary.unmet,
             "cache_hits": summary.cache_hits,
             "input_tokens": summary.usage.input_tokens,
             "output_tokens": summary.usage.output_tokens,
@@ -201,6 +202,8 @@ class _Ended:
         files = f"answers in {self.output}"
         if self.unanswered:
             files += f"; {count_of(self.unanswered, 'row')} without one in {self.errors}"
+        if summary.unmet:
+            files += f"; {count_of(summary.unmet, 'row')} of an earlier run that this input has not"
         before = [f"{summary.skipped:,} done before"] if summary.skipped else []
         if not summary.answered + summary.failed:
             return [f"rows: {', '.join(before or ['none answered' if summary.rows else 'none'])}", files]

@@ -126,6 +126,7 @@ async def test_what_is_finished_is_not_asked_again_and_what_may_have_passed_is(
     assert (second.answered, second.failed, second.skipped) == (1, 0, 2)
     assert (third.rows, third.answered, third.failed, third.skipped) == (3, 0, 0, 3)
     assert provider.calls == 1
+    assert third.unmet == 0
     assert (names(out), names(tmp_path / errors)) == (["a", "b"], ["c"])
 
 
