@@ -42,10 +42,14 @@ def _is_deeper(value: object, most: int) -> bool:
     """Walk level by level, for a walk by recursion is what a deep value would exhaust."""
     level = _nested([value])
     for _ in range(most):
-        level = [part for whole in level for part in _nested(whole.values() if isinstance(whole, dict) else whole)]
+        level = [part for whole in level for part in _nested(_parts(whole))]
         if not level:
             return False
     return bool(level)
+
+
+def _parts(whole: Any) -> Iterable[Any]:  # noqa: ANN401 - JSON
+    return whole.values() if type(whole) is dict else whole
 
 
 def _nested(values: Iterable[Any]) -> list[Any]:

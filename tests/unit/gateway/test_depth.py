@@ -25,9 +25,10 @@ def test_a_body_may_nest_so_deep_and_no_deeper(*, beside: str, mapping: bool) ->
     assert raised.value.status == 400
 
 
-@pytest.mark.parametrize(
-    "value", ["[" * 500, [{"content": "{"}] * 500, {"a": [[]] * 500}, 1e300, None, [[1, "a", None] * 100] * 3]
-)
+WIDE: list[object] = [[{"content": "{"}] * 500, {"a": [[0]] * 500}, [[1, "a", None] * 100] * 3]
+
+
+@pytest.mark.parametrize("value", ["[" * 500, 1e300, None, *WIDE])
 def test_what_is_wide_or_is_text_is_not_deep(value: object) -> None:
     body = json.dumps(value).encode() + b" " * 1000
     check_depth(value, body)
