@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-_NOTED: Final = frozenset({b"host", b"expect", b"content-length"})
+_NOTED: Final = frozenset({b"host", b"expect", b"content-length", b"transfer-encoding"})
 _FULL: Final = Refusal(503, "this gateway has as many connections as it may have; try again in a moment")
 _LATE_HEAD: Final = Refusal(408, "the head of the request did not come in time")
 _LATE_BODY: Final = Refusal(408, "the body of the request did not come in time")
@@ -85,10 +85,11 @@ class Connection(HttpToolsProtocol):
         self._answering: tuple[Cycle, asyncio.Task[None]] | None = None
         self._waiting: deque[Cycle] = deque()
         self._ahead = bytearray()
-        self._began = False  # whether a head began in the data at hand
+        self._passed = False  # whether a request ended in the data at hand
         self._head = 0  # bytes of the head that were parsed
         self._raw = 0  # bytes that came of it before
         self._body = 0
+        self._unparsed = 0  # bytes of a body that the parser is not to see
         self._noted: dict[bytes, bytes] = {}
         self._hosts = 0
         self._discarded = 0
@@ -201,10 +202,25 @@ class Connection(HttpToolsProtocol):
             self._ahead += data
             if len(self._ahead) > MOST_AHEAD:
                 self.flow.pause_reading()
+        elif self._unparsed:
+            self._take_unparsed(data)
         else:
             if self.phase is Phase.IDLE:
                 self._wait_for_head()
             self._feed(data)
+
+    def _take_unparsed(self, data: bytes) -> None:
+        """Take the body of a request that wished for another protocol: the parser leaves off at its head.
+
+        Clients of Java ask for HTTP/2 with their first request, and go on with HTTP/1.1 where they are not heard.
+        """
+        body, rest = data[: self._unparsed], data[self._unparsed :]
+        self._unparsed -= len(body)
+        self.on_body(body)
+        if not self._unparsed:
+            self.on_message_complete()
+        if rest:
+            self.data_received(rest)
 
     def _wait_for_head(self) -> None:
         self.phase = Phase.HEAD
@@ -212,7 +228,7 @@ class Connection(HttpToolsProtocol):
         self._raw = 0
 
     def _feed(self, data: bytes) -> None:
-        self._began = False
+        self._passed = False
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -224,7 +240,7 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(self._refusal)
             return
-        if self.phase is Phase.HEAD and not self._began:
+        if self.phase is Phase.HEAD and not self._passed:
             self._raw += len(data)
             if self._raw > MOST_HEAD:
                 self._refuse(Refusal(431, "the head of the request is too large"))
@@ -238,7 +254,6 @@ class Connection(HttpToolsProtocol):
         if len(self._waiting) >= MOST_PIPELINED:
             self._stop(503, "too many requests at once on one connection; wait for an answer")
         super().on_message_begin()
-        self._began = True
         self._head = self._body = self._hosts = 0
         self._noted.clear()
         self._wait_for_head()
@@ -273,13 +288,18 @@ class Connection(HttpToolsProtocol):
             self._stop(400, "a request names one Host")
         if version not in {"1.0", "1.1"}:
             self._stop(505, "expected HTTP/1.1 or HTTP/1.0")
+        coding = self._noted.get(b"transfer-encoding")
+        if coding is not None and (coding.lower() != b"chunked" or version == "1.0" or parser.should_upgrade()):
+            self._stop(501, "of transfer codings this gateway knows `chunked` alone, in HTTP/1.1")
         if self._is_web_socket():
             if self._answering is not None:
                 self._stop(400, "a WebSocket cannot begin before the request ahead of it is answered")
             return
         guards = self.state.guards
-        if int(self._noted.get(b"content-length", b"0")) > guards.max_body_bytes:
+        length = int(self._noted.get(b"content-length", b"0"))
+        if length > guards.max_body_bytes:
             self._too_large()
+        self._unparsed = length if parser.should_upgrade() else 0
         self._locate()
         self.phase = Phase.BODY
         self.due = self._now() + guards.body_timeout
@@ -321,8 +341,9 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Know that the request is whole."""
-        if self.phase is not Phase.BODY:
-            return  # a WebSocket begins
+        self._passed = True
+        if self.phase is not Phase.BODY or self._unparsed:
+            return  # a WebSocket begins, or the body is still to come
         self.phase = Phase.ANSWER
         self.due = math.inf
         self.cycle.whole()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from uvicorn import Config, Server
@@ -59,6 +59,7 @@ class GatewayServer(Server):
         *,
         clock: Clock | None = None,
         refused: Callable[[int], object] = lambda _: None,
+        ready: Callable[[], object] = lambda: None,
     ) -> None:
         """Listen to nothing yet.
 
@@ -67,11 +68,14 @@ class GatewayServer(Server):
             guards: Returns the bounds in force; asked once a second.
             clock: Its time.
             refused: Called with the status of each answer that the server gives by itself.
+            ready: Called once it listens.
         """
         self._app = app
         self._guards = guards
         self._clock: Clock = clock or SystemClock()
-        self._stopping: asyncio.Future[float] | None = None
+        self._ready = ready
+        self._stopping: asyncio.Future[None] | None = None
+        self._drain = 0.0
         self._timer: Timer | None = None
         self.state: State = State(guards(), self._clock, refused)
         super().__init__(self._settings())
@@ -96,21 +100,28 @@ class GatewayServer(Server):
         )
 
     def stop(self, drain: float) -> None:
-        """Begin to end: answers that run have `drain` seconds; called again, no more than those."""
-        if self._stopping is None:
-            self.should_exit = True
-        elif not self._stopping.done():
-            self._stopping.set_result(drain)
+        """Begin to end: answers that run have `drain` seconds. Once is enough."""
+        if self.should_exit:
+            return
+        self.should_exit = True
+        self._drain = drain
+        if self._stopping is not None:
+            self._stopping.set_result(None)
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
         """Leave signals to the process that this server is a part of."""
         yield
 
-    async def main_loop(self) -> None:
-        """Look at the connections now and then, until it is to stop."""
-        self._stopping = asyncio.get_running_loop().create_future()
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
         self._sweep()
+        await super().startup(sockets)
+        self._ready()
+
+    async def main_loop(self) -> None:
+        """Wait until it is to stop; the loop and the connections do the rest."""
+        self._stopping = asyncio.get_running_loop().create_future()
         await self._stopping
 
     def _sweep(self) -> None:
@@ -120,4 +131,41 @@ class GatewayServer(Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept nothing more, let answers end, then end them; leaves no task and no connection."""
-        ...
+        del sockets  # the servers close them
+        for server in self.servers:
+            server.close()
+        self.state.draining = self._app.draining = True
+        for connection in tuple(self.state.watched):
+            connection.last()
+        due = self._clock.now() + self._drain
+        if not await self._answered(due):
+            await self._end_answers()
+        await self._end_connections(due)
+        if self._timer is not None:
+            self._timer.cancel()
+        for server in self.servers:
+            await server.wait_closed()
+
+    async def _answered(self, due: float) -> bool:
+        """Wait until every answer has ended; return whether they had in time."""
+        while (tasks := tuple(self.state.tasks)) and (seconds := due - self._clock.now()) > 0.0:
+            await asyncio.wait(tasks, timeout=seconds)
+        return not tasks
+
+    async def _end_answers(self) -> None:
+        self._app.end_all()
+        if not await self._answered(self._clock.now() + _ENDINGS):
+            for task in tuple(self.state.tasks):
+                task.cancel()
+            await self._answered(self._clock.now() + _GOODBYE)
+
+    async def _end_connections(self, due: float) -> None:
+        for connection in tuple(self.state.watched):
+            connection.close()
+        due = max(due, self._clock.now() + _GOODBYE)
+        while self.state.watched and self._clock.now() < due:
+            await self._clock.sleep(_MOMENT)
+        for connection in tuple(self.state.watched):
+            connection.abort()
+        while self.state.watched:
+            await self._clock.sleep(0.0)
