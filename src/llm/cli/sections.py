@@ -10,7 +10,7 @@ _SECTIONS: Final = {
     "Ask": ("chat", "batch"),
     "Serve": ("serve",),
     "Look": ("status", "stats"),
-    "Set up": ("models", "config", "cache"),
+    "Set up": ("models", "config", "cache", "keys"),
 }
 _ELSE: Final = "More"
 

@@ -34,7 +34,12 @@ if TYPE_CHECKING:
 
 
 class LLMClient:
-    """A provider, a model, a tenant and a priority to call with; cheap to make, safe to share between tasks."""
+    """A provider, a model, a tenant and a priority to call with; cheap to make, safe to share between tasks.
+
+    Attributes:
+        max_user_wait: Seconds that a limit of the user's own may hold a call before it is an `LLMRateLimitError`; None:
+            as long as the call's deadline allows.
+    """
 
     def __init__(
         self, routes: Routes, route: Route, *, model: str | None = None, user: str | None = None, priority: int = 0
@@ -45,6 +50,7 @@ class LLMClient:
         self._model = model
         self._user = user
         self._priority = priority
+        self.max_user_wait: float | None = None
 
     def __repr__(self) -> str:
         """Return what it calls."""
@@ -249,8 +255,8 @@ class LLMClient:
             name = f"{route.provider}/{target or queue.choose_model(vectors=True)}"
         return joined(await within(portions, lambda portion: self.request(LLMRequest((), model=name, embed=portion))))
 
-    async def count_tokens(self, messages: MessagesLike, *, model: str | None = None) -> int:
-        """Return the tokens that a conversation takes as a prompt.
+    async def count_tokens(self, messages: MessagesLike | LLMRequest, *, model: str | None = None) -> int:
+        """Return the tokens that a conversation takes as a prompt; of a request with its tools.
 
         Exact where the provider counts (Anthropic, a model on the box) or the tokenizer is known (OpenAI); else an
         estimate, also at a server that speaks Anthropic's dialect and has no address to count at.
@@ -260,7 +266,8 @@ class LLMClient:
             LLMTimeoutError: It said nothing within `global.timeouts.attempt`, or `global.timeout` where that is less.
         """
         check_model(model)
-        asked = LLMRequest(messages, model=model or self._model)
+        asked = messages if isinstance(messages, LLMRequest) else LLMRequest(messages)
+        asked = request_with(asked, model=model or asked.model or self._model)
         route, name, _ = self._find(asked)
         request = request_with(asked, model=name)
         tokens = await self._counted(route, request, name)
@@ -306,6 +313,7 @@ class LLMClient:
         priority = request.priority if request.priority is not None else self._priority
         deadline = None if timeout is None else now + timeout
         call = Call(now, deadline=deadline, user=user, priority=priority)
+        call.user_wait = self.max_user_wait
         if not mine:
             return route, request_with(request, model=model, user=user, priority=priority, call=call), hops
         fill_request(request, model, user, priority, call)
