@@ -15,8 +15,11 @@ from .cache import app as cache_app
 from .chat import chat
 from .config import app as config_app
 from .errors import ExitStatus, exit_status, told
+from .keys import app as keys_app
 from .models import app as models_app
 from .sections import Sections
+from .serve import EPILOG as SERVE_EPILOG
+from .serve import serve
 from .shell import ConfigOption, JsonOption, QuietOption, Shell, give_up, say
 from .stats import stats
 from .status import status
@@ -66,11 +69,13 @@ app: typer.Typer = typer.Typer(
 )
 app.command(short_help="Ask once, or hold a conversation.")(chat)
 app.command(short_help="Answer a file of requests.", epilog=BATCH_EPILOG)(batch)
+app.command(short_help="Serve HTTP to any client.", epilog=SERVE_EPILOG)(serve)
 app.command(short_help="Ask every provider how it is.")(status)
 app.command(short_help="Tell what calls came to, over all runs.")(stats)
 app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
 app.add_typer(cache_app, name="cache")
+app.add_typer(keys_app, name="keys")
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - a callback of typer

@@ -8,8 +8,9 @@ from typer.core import TyperGroup
 
 _SECTIONS: Final = {
     "Ask": ("chat", "batch"),
+    "Serve": ("serve",),
     "Look": ("status", "stats"),
-    "Set up": ("models", "config", "cache"),
+    "Set up": ("models", "config", "cache", "keys"),
 }
 _ELSE: Final = "More"
 

@@ -34,7 +34,12 @@ if TYPE_CHECKING:
 
 
 class LLMClient:
-    """A provider, a model, a tenant and a priority to call with; cheap to make, safe to share between tasks."""
+    """A provider, a model, a tenant and a priority to call with; cheap to make, safe to share between tasks.
+
+    Attributes:
+        max_user_wait: Seconds that a limit of the user's own may hold a call before it is an `LLMRateLimitError`; None:
+            as long as the call's deadline allows.
+    """
 
     def __init__(
         self, routes: Routes, route: Route, *, model: str | None = None, user: str | None = None, priority: int = 0
@@ -45,6 +50,7 @@ class LLMClient:
         self._model = model
         self._user = user
         self._priority = priority
+        self.max_user_wait: float | None = None
 
     def __repr__(self) -> str:
         """Return what it calls."""
@@ -197,18 +203,28 @@ class LLMClient:
         brake = Brake()
         return LLMStream.lazy(lambda: self._send(request, brake, mine=True), stop=brake.pull)
 
-    async def request(self, request: LLMRequest) -> LLMResponse:
+    async def request(self, request: LLMRequest, *, _mine: bool = False) -> LLMResponse:
         """Answer a request whole, also one that asks for a stream, whose chunks are then gathered.
 
         Raises:
             LLMException: The call failed; the kinds say how.
         """
-        if not _is_request(request):
-            raise LLMInvalidRequestError(
-                f"request is a {type(request).__name__}; pass an LLMRequest, or call complete() with messages"
-            )
-        result = await self._send(request)
+        result = await self._send(_checked(request), mine=_mine)
         return await _whole(result) if isinstance(result, LLMStream) else result
+
+    def stream_request(self, request: LLMRequest, *, _mine: bool = False) -> LLMStream:
+        """Answer a request in chunks, also one that does not ask for a stream; the stream opens on first use.
+
+        As `stream_complete`, for who has the request already.
+
+        Raises:
+            LLMInvalidRequestError: It is no request. Reading raises the rest.
+        """
+        asked = _checked(request)
+        if not asked.stream:
+            asked, _mine = request_with(asked, stream=True), True
+        brake = Brake()
+        return LLMStream.lazy(lambda: self._send(asked, brake, mine=_mine), stop=brake.pull)
 
     async def embed(
         self, texts: str | Sequence[str], *, model: str | None = None, dimensions: int | None = None
@@ -239,8 +255,8 @@ class LLMClient:
             name = f"{route.provider}/{target or queue.choose_model(vectors=True)}"
         return joined(await within(portions, lambda portion: self.request(LLMRequest((), model=name, embed=portion))))
 
-    async def count_tokens(self, messages: MessagesLike, *, model: str | None = None) -> int:
-        """Return the tokens that a conversation takes as a prompt.
+    async def count_tokens(self, messages: MessagesLike | LLMRequest, *, model: str | None = None) -> int:
+        """Return the tokens that a conversation takes as a prompt; of a request with its tools.
 
         Exact where the provider counts (Anthropic, a model on the box) or the tokenizer is known (OpenAI); else an
         estimate, also at a server that speaks Anthropic's dialect and has no address to count at.
@@ -250,7 +266,8 @@ class LLMClient:
             LLMTimeoutError: It said nothing within `global.timeouts.attempt`, or `global.timeout` where that is less.
         """
         check_model(model)
-        asked = LLMRequest(messages, model=model or self._model)
+        asked = messages if isinstance(messages, LLMRequest) else LLMRequest(messages)
+        asked = request_with(asked, model=model or asked.model or self._model)
         route, name, _ = self._find(asked)
         request = request_with(asked, model=name)
         tokens = await self._counted(route, request, name)
@@ -296,6 +313,7 @@ class LLMClient:
         priority = request.priority if request.priority is not None else self._priority
         deadline = None if timeout is None else now + timeout
         call = Call(now, deadline=deadline, user=user, priority=priority)
+        call.user_wait = self.max_user_wait
         if not mine:
             return route, request_with(request, model=model, user=user, priority=priority, call=call), hops
         fill_request(request, model, user, priority, call)
@@ -320,5 +338,9 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _is_request(value: object) -> bool:
-    return isinstance(value, LLMRequest)
+def _checked(request: object) -> LLMRequest:
+    if not isinstance(request, LLMRequest):
+        raise LLMInvalidRequestError(
+            f"request is a {type(request).__name__}; pass an LLMRequest, or call complete() with messages"
+        )
+    return request

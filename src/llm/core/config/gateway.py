@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
+import ipaddress
 from typing import Annotated
 
 from pydantic import Field, model_validator
+
+from llm.utils.gateway_key import hash_of
 
 from . import fields
 from .scalars import Value, is_mapping
@@ -42,9 +44,8 @@ class GatewayKey(fields.Section):
         if self.key is None and self.key_hash is None:
             fields.refuse('has no key; run `manifold keys create`, or add `key: "${VARIABLE}"`')
         if self.key is not None:
-            digest = hashlib.sha256(self.key.reveal().encode()).hexdigest()
             # The model is frozen for everyone but its own reading.
-            vars(self).update(key_hash=f"sha256:{digest}", key=None)
+            vars(self).update(key_hash=hash_of(self.key.reveal()), key=None)
         return self
 
 
@@ -68,6 +69,17 @@ class GatewayConfig(fields.Section):
     max_user_wait: fields.SecondsOrZero = Field(
         default=0.0, description="Seconds that a user's own limit may hold a call before it is a 429."
     )
+    max_connections: fields.Count = Field(
+        default=2048, description="Connections at once, to each worker; one more is a 503."
+    )
+
+    @property
+    def local(self) -> bool:
+        """Whether the host is one that only this machine reaches; of names `localhost` alone is known to be."""
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     @model_validator(mode="before")
     @classmethod
@@ -81,3 +93,12 @@ class GatewayConfig(fields.Section):
             for name, entry in entries.items()
         }
         return {**data, "api_keys": named}
+
+    @model_validator(mode="after")
+    def _one_entry_a_key(self) -> GatewayConfig:
+        owners: dict[str | None, str] = {}
+        for name, key in self.api_keys.items():
+            other = owners.setdefault(key.key_hash, name)
+            if other != name:
+                fields.refuse(f"{other} and {name} have the same key; make another one for each")
+        return self
