@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def serving(gateway: Gateways) -> Gateways:
-    """Starts both: `async with serving(up, options={…}, **configuration) as it`; `up` may be left out."""
+    """Starts both: `async with serving(up, options={…}, **configuration) as it`; `up`, which is running, may be left out."""
 
     @asynccontextmanager
     async def serve(
         up: MockUpstream | None = None, *, section: dict[str, Any] | None = None, **config: Any
     ) -> AsyncIterator[Any]:
-        async with up or MockUpstream() as upstream:
+        async with nullcontext(up) if up is not None else MockUpstream() as upstream:
             kind = "openai" if upstream.base_url.endswith("/v1") else "anthropic"
             told = {"base_url": upstream.base_url, "api_keys": ["k1"], "models": ["gpt-4o-mini"], **(section or {})}
             options = config.pop("options", {})
