@@ -132,7 +132,7 @@ async def test_a_web_socket_whose_application_stays_is_closed_at_the_deadline(ba
         )
         await raw.until(b"\r\n\r\n")
         server.server.stop(SHORT)
-        assert await raw.rest() == b"\x88\x02\x03\xe9"  # 1001: going away
+        assert await raw.rest() == b"\x88\x02\x03\xf4"  # 1012: clients may come back
         await server.served
 
 
