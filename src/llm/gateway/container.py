@@ -30,8 +30,8 @@ _LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
 @dataclass(frozen=True, slots=True)
-class Defaults:
-    """What holds where a request does not say it.
+class Container:
+    """What those names say that is no field of the configuration.
 
     Attributes:
         model: Model of a request that names none; None: one of the default provider's.
@@ -48,7 +48,7 @@ class Defaults:
     level: int = logging.INFO
 
 
-def read_container(environ: MutableMapping[str, str], config: Path | None) -> tuple[LLMConfig, Defaults]:
+def read_container(environ: MutableMapping[str, str], config: Path | None) -> tuple[LLMConfig, Container]:
     """Return the configuration with what the environment adds to it.
 
     Raises:
@@ -64,7 +64,7 @@ def read_container(environ: MutableMapping[str, str], config: Path | None) -> tu
     if found.default_provider in local:
         _set(environ, f"LLM__PROVIDERS__{found.default_provider.upper()}__MODELS", model)
         model = None
-    return load_config(config, environ=environ), Defaults(
+    return load_config(config, environ=environ), Container(
         model=model,
         max_tokens=_read(environ, "MAX_LENGTH", _count, "a number of tokens from 1 on"),
         temperature=_read(environ, "TEMPERATURE", _temperature, "a number from 0 to 2"),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from .container import Defaults
+    from .container import Container
 
 _logger = logging.getLogger("llm.gateway")
 
@@ -34,10 +34,13 @@ class Life:
         server: What serves it.
     """
 
-    def __init__(self, manager: LLMManager, defaults: Defaults, ready: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, manager: LLMManager, container: Container, ready: Callable[[], object] = lambda: None) -> None:
         """Put an entry and a server in front of a manager; `ready` is called once it listens."""
         self.manager: LLMManager = manager
-        self.entry: Entry = Entry(manager)
+        self.entry: Entry = Entry(manager, max_length=container.max_tokens, temperature=container.temperature)
+        self.entry.desk.asking.default = container.model
+        if not container.metrics:
+            self.entry.routes.pop(("GET", "/v1/metrics"), None)
         self._room = make_room()
         self._reloading: set[asyncio.Task[None]] = set()
         self.server: GatewayServer = GatewayServer(
@@ -77,7 +80,7 @@ class Life:
 async def live(
     config: Path | None,
     sockets: list[socket.socket],
-    defaults: Defaults,
+    container: Container,
     *,
     ready: Callable[[], object],
     parent: socket.socket | None = None,
@@ -87,7 +90,7 @@ async def live(
     Args:
         config: Where its configuration is.
         sockets: Where to listen.
-        defaults: What the environment says.
+        container: What the environment says.
         ready: Called once it listens.
         parent: Ends when the process does that this one works for.
 
@@ -95,7 +98,7 @@ async def live(
         LLMException: The manager could not be opened.
     """
     async with LLMManager.open(config) as manager:
-        life = Life(manager, defaults, ready)
+        life = Life(manager, container, ready)
         with Orders(
             life.server.stop, life.reload, lambda: manager.config.gateway.drain, alone=parent is None
         ) as orders:
@@ -115,5 +118,5 @@ def _follow(parent: socket.socket, orders: Orders) -> None:
             loop.remove_reader(parent)
             orders.end(signal.SIGTERM)
 
-    parent.setblocking(False)
+    parent.settimeout(0.0)
     loop.add_reader(parent, look)

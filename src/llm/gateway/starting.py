@@ -34,15 +34,15 @@ def start(config: Path | None, host: str | None, port: int | None, workers: int,
     for name, value in (("HOST", host), ("PORT", port)):
         if value is not None:
             os.environ[f"LLM__GATEWAY__{name}"] = str(value)
-    found, defaults = read_container(os.environ, config)
+    found, container = read_container(os.environ, config)
     if workers > 1:
         found = _divided(found, config, workers, say)
     check_open(found.gateway)
     sockets = bind(found.gateway.host, found.gateway.port)
     logger = logging.getLogger("llm")
     logger.handlers[:] = [lines := JSONLines()]
-    logger.setLevel(defaults.level)
-    run = partial(live, config, sockets, defaults)
+    logger.setLevel(container.level)
+    run = partial(live, config, sockets, container)
     said = _said(found, sockets)
     try:
         if workers == 1:

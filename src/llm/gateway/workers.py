@@ -41,7 +41,7 @@ class Ears:
     def __init__(self) -> None:
         """Hear from now on."""
         self.socket, self._told = socket.socketpair()
-        self._told.setblocking(False)
+        self._told.settimeout(0.0)
         self._before = {number: signal.signal(number, _heard) for number in _HEARD}
         signal.set_wakeup_fd(self._told.fileno())
 
