@@ -25,7 +25,7 @@ from llm.utils.clock import SystemClock
 from llm.utils.gateway_key import new_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 
     from llm.core.messages import Message
     from llm.core.types import LLMRequest
@@ -384,7 +384,8 @@ def _speak(request: LLMRequest) -> LLMResponse | str:
     if request.response_format is not None:
         return found
     if request.tools:
-        name = request.tools[0].name
+        tool: Any = request.tools[0]
+        name = tool.name
         call = ToolCall("call_1", name, '{"city": "Paris"}' if name == "weather" else found)
         return LLMResponse(tool_calls=(call,), finish_reason="tool_calls")
     return _text(last)
@@ -446,7 +447,7 @@ def _gateway_config(openai: MockUpstream, anthropic: MockUpstream, keys: Mapping
 
 
 @contextmanager
-def _in_a_thread(*servers: MockUpstream) -> Iterator[None]:
+def _in_a_thread(*servers: MockUpstream) -> Generator[None]:
     """Run servers where a test that blocks does not block them."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
@@ -464,7 +465,7 @@ def _in_a_thread(*servers: MockUpstream) -> Iterator[None]:
 
 
 @contextmanager
-def _serving(folder: Path, root: Path) -> Iterator[tuple[str, int]]:
+def _serving(folder: Path, root: Path) -> Generator[tuple[str, int]]:
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(root / "src"), "HOME": str(folder)}
     command = [sys.executable, "-m", "llm", "serve", "--port", "0"]
     with (folder / "log").open("w", encoding="utf-8") as log:

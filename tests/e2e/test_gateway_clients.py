@@ -4,11 +4,13 @@ Each does the same seven things: a whole answer, a stream with its usage, a tool
 key, a limit with the time to wait, and a stream that is left.
 """
 
-# ruff: noqa: ANN401, PLC0415 - clients have types of their own, and are loaded by their own tests
+# ruff: noqa: ANN401 - clients have types of their own, and are loaded by their own tests
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+import json
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 import pytest
 from pydantic import BaseModel
@@ -23,6 +25,8 @@ HELLO: Final = "Hello there, who are you?"
 ASKED: Any = [{"role": "user", "content": HELLO}]
 PARAMETERS: Final = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 MOST: Final = 256
+
+T = TypeVar("T")
 
 
 class City(BaseModel):
@@ -67,7 +71,7 @@ def weather(city: str) -> str:
     return f"sunny in {city}"
 
 
-def run(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+def run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     return asyncio.run(work())
 
 
@@ -78,9 +82,7 @@ OF_OPENAI: Any = {"type": "function", "function": {"name": "weather", "parameter
 
 class OpenAISync:
     def __init__(self, url: str, key: str, model: str) -> None:
-        from openai import OpenAI
-
-        self.client = OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
+        self.client: Any = import_module("openai").OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
         self.model = model
 
     def whole(self) -> Told:
@@ -98,15 +100,14 @@ class OpenAISync:
         create = self.client.chat.completions.create
         first: Any = create(model=self.model, messages=ASKED, tools=[OF_OPENAI]).choices[0].message
         call = first.tool_calls[0]
-        told = {"role": "tool", "tool_call_id": call.id, "content": weather(**_json(call.function.arguments))}
+        told = {"role": "tool", "tool_call_id": call.id, "content": weather(**json.loads(call.function.arguments))}
         messages: Any = [*ASKED, first.model_dump(exclude_none=True), told]
         return create(model=self.model, messages=messages, tools=[OF_OPENAI]).choices[0].message.content or ""
 
     def structured(self) -> City:
         parse = self.client.chat.completions.parse
         found = parse(model=self.model, messages=ASKED, response_format=City).choices[0].message.parsed
-        assert found is not None
-        return found
+        return City.model_validate(found)
 
     def leave(self) -> None:
         with self.client.chat.completions.create(model=self.model, messages=ASKED, stream=True) as stream:
@@ -150,17 +151,18 @@ class OpenAIAsync:
                 told = {
                     "type": "function_call_output",
                     "call_id": call.call_id,
-                    "output": weather(**_json(call.arguments)),
+                    "output": weather(**json.loads(call.arguments)),
                 }
                 items = [{"role": "user", "content": HELLO}, call.model_dump(exclude_none=True), told]
-                return (await create(model=self.model, input=items, tools=[tool])).output_text
+                return str((await create(model=self.model, input=items, tools=[tool])).output_text)
 
         return run(ask)
 
     def structured(self) -> City:
         async def ask() -> City:
             async with self.client() as client:
-                return (await client.responses.parse(model=self.model, input=HELLO, text_format=City)).output_parsed
+                found = (await client.responses.parse(model=self.model, input=HELLO, text_format=City)).output_parsed
+            return City.model_validate(found)
 
         return run(ask)
 
@@ -174,9 +176,7 @@ class OpenAIAsync:
         run(ask)
 
     def client(self) -> Any:
-        from openai import AsyncOpenAI
-
-        return AsyncOpenAI(**self.how)
+        return import_module("openai").AsyncOpenAI(**self.how)
 
 
 # --- Anthropic ------------------------------------------------------------------------------------------------------
@@ -186,9 +186,7 @@ OF_ANTHROPIC: Any = {"name": "weather", "input_schema": PARAMETERS}
 
 class AnthropicSync:
     def __init__(self, url: str, key: str, model: str) -> None:
-        from anthropic import Anthropic
-
-        self.client = Anthropic(base_url=url, api_key=key, max_retries=0)
+        self.client: Any = import_module("anthropic").Anthropic(base_url=url, api_key=key, max_retries=0)
         self.how: Any = {"model": model, "messages": ASKED, "max_tokens": MOST}
 
     def whole(self) -> Told:
@@ -204,7 +202,7 @@ class AnthropicSync:
     def tool(self) -> str:
         create = self.client.messages.create
         first = create(**self.how, tools=[OF_ANTHROPIC])
-        return create(**_round(self.how, first), tools=[OF_ANTHROPIC]).content[0].text
+        return str(create(**_round(self.how, first), tools=[OF_ANTHROPIC]).content[0].text)
 
     def structured(self) -> City:
         found = self.client.messages.parse(**self.how, output_format=City).parsed_output
@@ -240,14 +238,15 @@ class AnthropicAsync:
             async with self.client() as client:
                 first = await client.messages.create(**self.how, tools=[OF_ANTHROPIC])
                 second = await client.messages.create(**_round(self.how, first), tools=[OF_ANTHROPIC])
-                return second.content[0].text
+                return str(second.content[0].text)
 
         return run(ask)
 
     def structured(self) -> City:
         async def ask() -> City:
             async with self.client() as client:
-                return (await client.messages.parse(**self.how, output_format=City)).parsed_output
+                found = (await client.messages.parse(**self.how, output_format=City)).parsed_output
+            return City.model_validate(found)
 
         return run(ask)
 
@@ -261,9 +260,7 @@ class AnthropicAsync:
         run(ask)
 
     def client(self) -> Any:
-        from anthropic import AsyncAnthropic
-
-        return AsyncAnthropic(**self.where)
+        return import_module("anthropic").AsyncAnthropic(**self.where)
 
 
 def _of_anthropic(answer: Any) -> Told:
@@ -297,13 +294,12 @@ class LangChain:
         return Told(whole.text, whole.usage_metadata["total_tokens"])
 
     def tool(self) -> str:
-        from langchain_core.messages import HumanMessage, ToolMessage
-
+        kinds = import_module("langchain_core.messages")
         model = self.model.bind_tools([weather])
-        first = model.invoke([HumanMessage(HELLO)])
+        first = model.invoke([kinds.HumanMessage(HELLO)])
         call = first.tool_calls[0]
-        told = ToolMessage(weather(**call["args"]), tool_call_id=call["id"])
-        return str(model.invoke([HumanMessage(HELLO), first, told]).text)
+        told = kinds.ToolMessage(weather(**call["args"]), tool_call_id=call["id"])
+        return str(model.invoke([kinds.HumanMessage(HELLO), first, told]).text)
 
     def structured(self) -> City:
         found = self.model.with_structured_output(City).invoke(HELLO)
@@ -318,16 +314,14 @@ class LangChain:
 
 class LangChainOpenAI(LangChain):
     def __init__(self, url: str, key: str, model: str) -> None:
-        from langchain_openai import ChatOpenAI
-
-        self.model = ChatOpenAI(model=model, base_url=f"{url}/v1", api_key=key, max_retries=0, stream_usage=True)
+        chat = import_module("langchain_openai").ChatOpenAI
+        self.model = chat(model=model, base_url=f"{url}/v1", api_key=key, max_retries=0, stream_usage=True)
 
 
 class LangChainAnthropic(LangChain):
     def __init__(self, url: str, key: str, model: str) -> None:
-        from langchain_anthropic import ChatAnthropic
-
-        self.model = ChatAnthropic(model=model, base_url=url, api_key=key, max_retries=0, max_tokens=MOST)
+        chat = import_module("langchain_anthropic").ChatAnthropic
+        self.model = chat(model=model, base_url=url, api_key=key, max_retries=0, max_tokens=MOST)
 
 
 # --- Pydantic AI ----------------------------------------------------------------------------------------------------
@@ -387,27 +381,23 @@ class PydanticAI:
     def _agent(self, **options: Any) -> Any:
         raise NotImplementedError
 
+    def _over(self, model: str, provider: Any, options: dict[str, Any]) -> Any:
+        provider.client.max_retries = 0
+        module, _, name = model.partition(".")
+        kind = getattr(import_module(f"pydantic_ai.models.{module}"), name)
+        return import_module("pydantic_ai").Agent(kind(self.model, provider=provider), **options)
+
 
 class PydanticAIOpenAI(PydanticAI):
     def _agent(self, **options: Any) -> Any:
-        from pydantic_ai import Agent
-        from pydantic_ai.models.openai import OpenAIChatModel
-        from pydantic_ai.providers.openai import OpenAIProvider
-
-        provider = OpenAIProvider(base_url=f"{self.url}/v1", api_key=self.key)
-        provider.client.max_retries = 0
-        return Agent(OpenAIChatModel(self.model, provider=provider), **options)
+        provider = import_module("pydantic_ai.providers.openai").OpenAIProvider
+        return self._over("openai.OpenAIChatModel", provider(base_url=f"{self.url}/v1", api_key=self.key), options)
 
 
 class PydanticAIAnthropic(PydanticAI):
     def _agent(self, **options: Any) -> Any:
-        from pydantic_ai import Agent
-        from pydantic_ai.models.anthropic import AnthropicModel
-        from pydantic_ai.providers.anthropic import AnthropicProvider
-
-        provider = AnthropicProvider(base_url=self.url, api_key=self.key)
-        provider.client.max_retries = 0
-        return Agent(AnthropicModel(self.model, provider=provider), **options)
+        provider = import_module("pydantic_ai.providers.anthropic").AnthropicProvider
+        return self._over("anthropic.AnthropicModel", provider(base_url=self.url, api_key=self.key), options)
 
 
 # --- what each of them does -----------------------------------------------------------------------------------------
@@ -426,12 +416,6 @@ MODELS: Final = ("gpt-4o-mini", "claude-haiku-4-5")
 
 each_client = pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.__name__)
 each_model = pytest.mark.parametrize("model", MODELS)
-
-
-def _json(text: str) -> Any:
-    import json
-
-    return json.loads(text)
 
 
 def refused(ask: Callable[[], object]) -> Refused:
