@@ -58,7 +58,7 @@ def serve(  # noqa: PLR0913 - the command's options
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Serve every provider and the model on this machine over HTTP, to OpenAI's clients, Anthropic's and any other.
+    r"""Serve every provider and the model on this machine over HTTP, to OpenAI's clients, Anthropic's and any other.
 
     With nothing configured it serves the small model on this machine, to this machine alone, at http://127.0.0.1:8000.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from uvicorn import Config, Server
 
+from llm.core.exceptions import LLMConfigurationError
 from llm.utils.clock import SystemClock
 
 from .protocol import Connection
@@ -114,9 +115,16 @@ class GatewayServer(Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen."""
+        """Listen.
+
+        Raises:
+            LLMConfigurationError: Another program came first.
+        """
+        try:
+            await super().startup(sockets)
+        except OSError as error:
+            raise LLMConfigurationError(f"gateway.port: {error.strerror}; choose another port with --port") from error
         self._sweep()
-        await super().startup(sockets)
         self._ready()
 
     async def main_loop(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 _CLOSES = 10.0
 """Seconds that a client has to read what was written before the connection ends."""
+
+_WENT_WELL: Final = 1000
+_GOES_AWAY: Final = 1001
+_FAILED: Final = 1011
 
 
 class WebSocket(WebSocketsSansIOProtocol):
@@ -64,17 +68,29 @@ class WebSocket(WebSocketsSansIOProtocol):
         """Have the application speak, and end the connection with it."""
         self._task = asyncio.current_task()
         self.scope["llm.left"] = self.left  # type: ignore[typeddict-unknown-key] # our own
+        code = _WENT_WELL
         try:
             await self.app(self.scope, self.receive, self.send)
         except (asyncio.CancelledError, ClientDisconnected):
-            pass
+            code = _GOES_AWAY
         except Exception as error:  # noqa: BLE001 - whatever a route did not foresee
             tell_failure(error)
-        finally:
-            self._task = None
-        if not self.disconnected:
-            self.send_500_response()  # where there was no answer yet
-            self.shutdown()
+            code = _FAILED
+        self._task = None
+        self._end(code)
+
+    def _end(self, code: int) -> None:
+        """Say goodbye, where the application did not."""
+        if self.disconnected or self.transport.is_closing():
+            return
+        if not self.handshake_complete:
+            self.send_500_response()
+        elif not self.close_sent:
+            self.close_sent = True
+            self.conn.send_close(code)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+        if self.close_timer is None:
+            self.transport.close()
 
     def pause_writing(self) -> None:
         """Know since when the client takes nothing."""
@@ -98,7 +114,8 @@ class WebSocket(WebSocketsSansIOProtocol):
 
     def close(self) -> None:
         """Say goodbye, and end it."""
-        self.shutdown()
+        self.stop_keepalive()
+        self._end(_GOES_AWAY)
 
     def abort(self) -> None:
         """End it at once."""

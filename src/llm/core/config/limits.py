@@ -73,8 +73,8 @@ class RateLimits(fields.Section):
             parts[name] = most / processes if isinstance(most, float) else most // processes
             if not parts[name]:
                 raise LLMConfigurationError(
-                    f"{place}.{name}: {most} cannot be divided among {processes} processes; have fewer of them, or share "
-                    "the limits with `limits.store: redis`"
+                    f"{place}.{name}: {most} cannot be divided among {processes} processes; have fewer of them, or "
+                    "share the limits with `limits.store: redis`"
                 )
         return self.model_copy(update=parts)
 
