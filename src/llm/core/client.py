@@ -197,18 +197,28 @@ class LLMClient:
         brake = Brake()
         return LLMStream.lazy(lambda: self._send(request, brake, mine=True), stop=brake.pull)
 
-    async def request(self, request: LLMRequest) -> LLMResponse:
+    async def request(self, request: LLMRequest, *, _mine: bool = False) -> LLMResponse:
         """Answer a request whole, also one that asks for a stream, whose chunks are then gathered.
 
         Raises:
             LLMException: The call failed; the kinds say how.
         """
-        if not _is_request(request):
-            raise LLMInvalidRequestError(
-                f"request is a {type(request).__name__}; pass an LLMRequest, or call complete() with messages"
-            )
-        result = await self._send(request)
+        result = await self._send(_checked(request), mine=_mine)
         return await _whole(result) if isinstance(result, LLMStream) else result
+
+    def stream_request(self, request: LLMRequest, *, _mine: bool = False) -> LLMStream:
+        """Answer a request in chunks, also one that does not ask for a stream; the stream opens on first use.
+
+        As `stream_complete`, for who has the request already.
+
+        Raises:
+            LLMInvalidRequestError: It is no request. Reading raises the rest.
+        """
+        asked = _checked(request)
+        if not asked.stream:
+            asked, _mine = request_with(asked, stream=True), True
+        brake = Brake()
+        return LLMStream.lazy(lambda: self._send(asked, brake, mine=_mine), stop=brake.pull)
 
     async def embed(
         self, texts: str | Sequence[str], *, model: str | None = None, dimensions: int | None = None
@@ -320,5 +330,9 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _is_request(value: object) -> bool:
-    return isinstance(value, LLMRequest)
+def _checked(request: object) -> LLMRequest:
+    if not isinstance(request, LLMRequest):
+        raise LLMInvalidRequestError(
+            f"request is a {type(request).__name__}; pass an LLMRequest, or call complete() with messages"
+        )
+    return request

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
-from llm.utils.loop import way_back
+from llm.utils.loop import call_if_there, way_back
 
 from .assembly import assemble, take_apart
 from .exceptions import LLMStreamInterruptedError, LLMTimeoutError
@@ -133,6 +133,20 @@ class LLMStream(Gathered):
             self._close_source()
         else:
             self._end(error)
+
+    @property
+    def id(self) -> str:
+        """The provider's identifier of the answer, once it came; else empty."""
+        return "" if self._source is None else self._source.id
+
+    @property
+    def model(self) -> str:
+        """Model that answers, as the provider names it, once it came; else empty."""
+        return "" if self._source is None else self._source.model
+
+    def waiting(self) -> bool:
+        """Return whether more of it is there already: who passes it on can wait for that, and send it together."""
+        return not self._ended and self._source is not None and self._source.waiting()
 
     async def response(self) -> LLMResponse:
         """Read what is left and return the whole response.
@@ -328,7 +342,7 @@ class LLMStream(Gathered):
         if due and self._clock is not None:
             # Weak, so that a stream that nobody holds is freed, and closes.
             self._timer = self._clock.call_later(
-                max(0.0, min(due) - now), partial(_ring, weakref.WeakMethod(self._look))
+                max(0.0, min(due) - now), partial(call_if_there, weakref.WeakMethod(self._look))
             )
 
     def _look(self) -> None:
@@ -384,9 +398,3 @@ def at_end(result: LLMResult, hook: EndHook) -> LLMResult:
     else:
         tell(hook, result, None)
     return result
-
-
-def _ring(method: weakref.WeakMethod[Callable[[], None]]) -> None:
-    look = method()
-    if look is not None:
-        look()

@@ -40,6 +40,7 @@ class LLMClient(Facade[AsyncClient]):
     complete: Final = blocking(AsyncClient.complete)
     stream_complete: Final = _streaming(AsyncClient.stream_complete)
     request: Final = blocking(AsyncClient.request)
+    stream_request: Final = _streaming(AsyncClient.stream_request)
     embed: Final = blocking(AsyncClient.embed)
     count_tokens: Final = blocking(AsyncClient.count_tokens)
 

@@ -40,6 +40,16 @@ class LLMStream(Facade[AsyncStream]):
         return self.inner.key
 
     @property
+    def id(self) -> str:
+        """The provider's identifier of the answer, once it came; else empty."""
+        return self.inner.id
+
+    @property
+    def model(self) -> str:
+        """Model that answers, as the provider names it, once it came; else empty."""
+        return self.inner.model
+
+    @property
     def text(self) -> str:
         """All text that came so far; of several choices the first's."""
         return self.inner.text
@@ -58,6 +68,10 @@ class LLMStream(Facade[AsyncStream]):
     def cost(self) -> float | None:
         """US dollars, once the provider has sent them."""
         return self.inner.cost
+
+    def waiting(self) -> bool:
+        """Return whether more of it is there already: who passes it on can wait for that, and send it together."""
+        return self.inner.waiting()
 
     def begin(self) -> Self:
         """Wait for the first chunk, so that until then a failure is the call's.

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import weakref
     from collections.abc import Callable
 
 
@@ -28,3 +29,10 @@ def _call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) ->
     except RuntimeError:  # it is closed
         return False
     return True
+
+
+def call_if_there(method: weakref.WeakMethod[Callable[[], None]]) -> None:
+    """Call a method of an object that may be gone by now."""
+    alive = method()
+    if alive is not None:
+        alive()

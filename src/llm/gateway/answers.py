@@ -1,0 +1,134 @@
+"""Whole answers and streams on their way to a client, whichever dialect they are in."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final, Protocol
+
+import orjson
+
+from llm.core.exceptions import LLMException
+
+from .exchange import EVENTS, JSON, told
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from llm.core.call import Call
+    from llm.core.stream import LLMStream
+    from llm.core.types import LLMRequest, LLMResponse, StreamChunk
+
+    from .desk import Desk
+    from .exchange import Exchange, Header
+
+_MOST_HELD: Final = 64 * 1024  # bytes of a stream that wait for what comes at the same moment
+
+_logger = logging.getLogger("llm.gateway")
+
+
+class Writer(Protocol):
+    """Writes an answer as the events of a dialect."""
+
+    def begin(self) -> bytes:
+        """Return what comes before the first chunk."""
+        ...
+
+    def chunk(self, chunk: StreamChunk) -> bytes:
+        """Return the events of a chunk."""
+        ...
+
+    def end(self) -> bytes:
+        """Return what closes a whole answer."""
+        ...
+
+
+async def answer(desk: Desk, exchange: Exchange, request: LLMRequest) -> LLMResponse:
+    """Return the whole answer to a request, which is given away.
+
+    Raises:
+        LLMException: The call failed.
+    """
+    exchange.model = request.model
+    began = desk.clock.now()
+    response = await desk.asking.answer(exchange.caller, request)
+    exchange.generating = desk.clock.now() - began
+    exchange.call = request.call
+    exchange.model, exchange.provider = response.model, response.provider
+    exchange.usage, exchange.cached = response.usage, response.cached
+    return response
+
+
+async def send(exchange: Exchange, body: Mapping[str, object]) -> None:
+    """Send a whole answer, and in its headers who gave it."""
+    await exchange.answer(200, orjson.dumps(body), [JSON, *_origin(exchange)])
+
+
+async def stream(
+    desk: Desk,
+    exchange: Exchange,
+    request: LLMRequest,
+    begun: Callable[[LLMStream], Writer],
+    failed: Callable[[Writer, LLMException], bytes],
+) -> None:
+    """Send the answer to a request as events; the head goes out when the first chunk is in hand.
+
+    Args:
+        desk: What routes work with.
+        exchange: The client's request.
+        request: What it asks; given away.
+        begun: Returns the writer for a stream that is open.
+        failed: Returns the event that ends a stream which fails in the middle, by its writer.
+
+    Raises:
+        LLMException: The call failed before its first chunk.
+    """
+    exchange.model = request.model
+    began = desk.clock.now()
+    chunks = desk.asking.stream(exchange.caller, request)
+    try:
+        await chunks.begin()
+        exchange.stream, exchange.call = chunks, request.call
+        exchange.model, exchange.provider = chunks.model or request.model, chunks.provider
+        exchange.cached = not _sent(request.call)
+        await exchange.begin(200, [*EVENTS, *_origin(exchange)])
+        await _pump(exchange, chunks, begun(chunks), failed)
+    finally:
+        exchange.stream = None
+        exchange.usage, exchange.generating = chunks.usage, desk.clock.now() - began
+        chunks.leave()
+
+
+async def _pump(
+    exchange: Exchange, chunks: LLMStream, writer: Writer, failed: Callable[[Writer, LLMException], bytes]
+) -> None:
+    held = writer.begin()
+    try:
+        async for chunk in chunks:
+            held += writer.chunk(chunk)
+            if held and (len(held) > _MOST_HELD or not chunks.waiting()):
+                await exchange.write(held)
+                held = b""
+        held += writer.end()
+    except LLMException as error:
+        exchange.error = error
+        held += failed(writer, error)
+    except Exception as error:
+        _logger.exception("a stream failed by a fault of the gateway's own")
+        exchange.error = error
+        held += failed(writer, LLMException("the gateway failed in the middle of the stream; its log has more"))
+    await exchange.finish(held)
+
+
+def _sent(call: Call | None) -> bool:
+    return call is None or call.sends > 0
+
+
+def _origin(exchange: Exchange) -> list[Header]:
+    """Return the headers that tell who answered."""
+    headers: list[Header] = []
+    if exchange.provider:
+        headers.append((b"x-llm-provider", told(exchange.provider)))
+    if exchange.model:
+        headers.append((b"x-llm-model", told(exchange.model)))
+    headers.append((b"x-llm-cache", b"hit" if exchange.cached else b"miss"))
+    return headers
