@@ -29,18 +29,20 @@ if TYPE_CHECKING:
 
     from graphql import DocumentNode, SelectionNode, SelectionSetNode
 
-MOST_CHARACTERS: Final = 65_536
+MOST_CHARACTERS: Final = 32_768
 """Of a document; long prompts belong into variables, which are not read letter by letter."""
-MOST_TOKENS: Final = 2_000
-"""Names, values and brackets of a document; the usual introspection has about 250."""
+MOST_TOKENS: Final = 1_000
+"""Names, values and brackets of a document; the usual introspection has 163."""
 MOST_DEPTH: Final = 8
 """Fields within one another; the schema's own deepest is 3."""
 MOST_INTROSPECTION_DEPTH: Final = 16
-"""The same from `__schema` or `__type` on; the usual introspection has 13."""
+"""The same from `__schema` or `__type` on; the usual introspection has 15."""
 MOST_ALIASES: Final = 16
 """Fields under another name, each as often as fragments bring it."""
-MOST_FIELDS: Final = 500
-"""Fields, each as often as fragments bring it; the usual introspection has about 250."""
+MOST_FIELDS: Final = 200
+"""Fields, each as often as fragments bring it."""
+MOST_INTROSPECTION_FIELDS: Final = 500
+"""The same from `__schema` or `__type` on; the usual introspection has 229."""
 _MOST_NESTED: Final = 150
 """Selections and fragments within one another, so that the walk needs little of the stack."""
 
@@ -49,7 +51,8 @@ class _Size(NamedTuple):
     fields: int = 0
     aliases: int = 0
     depth: int = 0
-    introspection: int = 0
+    introspection_fields: int = 0
+    introspection_depth: int = 0
 
 
 def read_document(text: str) -> DocumentNode:
@@ -92,9 +95,10 @@ def _tokens(text: str) -> Iterator[bool]:
 def _check(size: _Size) -> None:
     for name, value, most in (
         ("fields within one another", size.depth, MOST_DEPTH),
-        ("fields of __schema or __type within one another", size.introspection, MOST_INTROSPECTION_DEPTH),
+        ("fields of the schema within one another", size.introspection_depth, MOST_INTROSPECTION_DEPTH),
         ("aliases", size.aliases, MOST_ALIASES),
         ("fields", size.fields, MOST_FIELDS),
+        ("fields of the schema", size.introspection_fields, MOST_INTROSPECTION_FIELDS),
     ):
         if value > most:
             raise too_complex(
@@ -126,7 +130,8 @@ class _Walk:
             sum([size.fields for size in sizes]),
             sum([size.aliases for size in sizes]),
             max([size.depth for size in sizes], default=0),
-            max([size.introspection for size in sizes], default=0),
+            sum([size.introspection_fields for size in sizes]),
+            max([size.introspection_depth for size in sizes], default=0),
         )
 
     def _of(self, selection: SelectionNode) -> _Size:
@@ -142,11 +147,11 @@ class _Walk:
 
     def _field(self, field: FieldNode) -> _Size:
         within = self.size(field.selection_set)
-        fields, aliases = within.fields + 1, within.aliases + (field.alias is not None)
-        # What is within introspection is measured by its own bound, and counts for no depth beside.
-        if field.name.value.startswith("__"):
-            return _Size(fields, aliases, 1, within.depth + 1)
-        return _Size(fields, aliases, within.depth + 1, within.introspection)
+        fields, depth = within.fields + 1, within.depth + 1
+        aliases = within.aliases + (field.alias is not None)
+        if field.name.value.startswith("__"):  # the schema itself, which has bounds of its own
+            return _Size(0, aliases, 0, fields, depth)
+        return _Size(fields, aliases, depth, within.introspection_fields, within.introspection_depth)
 
     def _fragment(self, name: str) -> _Size:
         size = self._sizes.get(name)

@@ -230,11 +230,11 @@ def own(status: dict[str, Any], user: str | None) -> dict[str, Any]:
     """Return a status without what concerns other users than this one; None, where there are no keys, sees all."""
     if user is None:
         return status
-    limits = status["limits"]
+    mine = f"user {user}"
     return {
         **status,
-        "users": {name: told for name, told in status["users"].items() if name == user},
-        "limits": {**limits, "users": {name: told for name, told in limits["users"].items() if name == user}},
+        "users": {name: counts for name, counts in status["users"].items() if name == user},
+        "limits": {name: full for name, full in status["limits"].items() if not name.startswith("user ") or name == mine},
         "calls": [call for call in status["calls"] if call["user"] == user],
     }
 
