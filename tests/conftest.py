@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -24,8 +24,12 @@ from pytest_asyncio import is_async_test
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterator
-    from contextlib import AbstractContextManager
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
+    import aiohttp
+
+    from llm.core.manager import LLMManager
+    from llm.gateway.entry import Entry
     from llm.testing import MockUpstream
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -219,6 +223,68 @@ def blocking_calls() -> BlockBuster:
     # Coverage's own lock, taken now and then where one of our lines runs in several threads.
     blocking.functions["threading.Lock.acquire"].can_block_in("coverage/collector.py", {"lock_data"})
     return blocking
+
+
+class Gateway:
+    """A gateway that serves in the test's own loop, and who asks it."""
+
+    def __init__(self, entry: Entry, url: str, session: aiohttp.ClientSession) -> None:
+        self.entry = entry
+        self.url = url
+        self.session = session
+
+    @property
+    def manager(self) -> LLMManager:
+        """Who calls models behind it."""
+        return self.entry.desk.manager
+
+    async def ask(self, method: str, path: str, body: object = None, **options: Any) -> tuple[int, Any, Any]:  # noqa: ANN401 - what aiohttp takes
+        """Return status, JSON (or text, where it is none) and headers of an answer."""
+        if body is not None:
+            options["json"] = body
+        async with self.session.request(method, self.url + path, **options) as answer:
+            if answer.content_type == "application/json":
+                return answer.status, await answer.json(), answer.headers
+            return answer.status, await answer.text(), answer.headers
+
+    async def events(self, path: str, body: object, **options: Any) -> list[str]:  # noqa: ANN401 - what aiohttp takes
+        """Return the events of a stream, as they are written."""
+        async with self.session.post(self.url + path, json=body, **options) as answer:
+            assert answer.status == 200, await answer.text()
+            assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+            return [event for event in (await answer.text()).split("\n\n") if event]
+
+
+@asynccontextmanager
+async def _gateway(config: Any, **options: Any) -> AsyncIterator[Gateway]:  # noqa: ANN401 - what an Entry takes
+    # Once coverage has begun.
+    import aiohttp  # noqa: PLC0415
+    import uvicorn  # noqa: PLC0415
+
+    from llm.core.manager import LLMManager  # noqa: PLC0415
+    from llm.gateway.entry import Entry  # noqa: PLC0415
+
+    async with LLMManager.open(config) as manager:
+        entry = Entry(manager, **options)
+        listening = socket.create_server(("127.0.0.1", 0))
+        settings = uvicorn.Config(entry, log_config=None, http="httptools", ws="none")
+        server = uvicorn.Server(settings)
+        task = asyncio.create_task(server._serve([listening]))  # `serve` would take the signals
+        while not server.started and not task.done():
+            await asyncio.sleep(0)  # noqa: TID251 - it starts in a few turns of the loop
+        try:
+            async with aiohttp.ClientSession() as session:
+                yield Gateway(entry, f"http://127.0.0.1:{listening.getsockname()[1]}", session)
+        finally:
+            server.should_exit = True
+            entry.end_all()
+            await task
+
+
+@pytest.fixture
+def gateway() -> Callable[..., AbstractAsyncContextManager[Gateway]]:
+    """Starts a gateway in the test's loop: `async with gateway(configuration)`."""
+    return _gateway
 
 
 @pytest.fixture

@@ -249,8 +249,8 @@ class LLMClient:
             name = f"{route.provider}/{target or queue.choose_model(vectors=True)}"
         return joined(await within(portions, lambda portion: self.request(LLMRequest((), model=name, embed=portion))))
 
-    async def count_tokens(self, messages: MessagesLike, *, model: str | None = None) -> int:
-        """Return the tokens that a conversation takes as a prompt.
+    async def count_tokens(self, messages: MessagesLike | LLMRequest, *, model: str | None = None) -> int:
+        """Return the tokens that a conversation takes as a prompt; of a request with its tools.
 
         Exact where the provider counts (Anthropic, a model on the box) or the tokenizer is known (OpenAI); else an
         estimate, also at a server that speaks Anthropic's dialect and has no address to count at.
@@ -260,7 +260,8 @@ class LLMClient:
             LLMTimeoutError: It said nothing within `global.timeouts.attempt`, or `global.timeout` where that is less.
         """
         check_model(model)
-        asked = LLMRequest(messages, model=model or self._model)
+        asked = messages if isinstance(messages, LLMRequest) else LLMRequest(messages)
+        asked = request_with(asked, model=model or asked.model or self._model)
         route, name, _ = self._find(asked)
         request = request_with(asked, model=name)
         tokens = await self._counted(route, request, name)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
 
 import orjson
 
 from llm.core.exceptions import LLMException
+from llm.core.types import TokenUsage
 
 from .exchange import EVENTS, JSON, told
+from .logs import tell_fault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from llm.core.call import Call
     from llm.core.stream import LLMStream
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from .exchange import Exchange, Header
 
 _MOST_HELD: Final = 64 * 1024  # bytes of a stream that wait for what comes at the same moment
-
-_logger = logging.getLogger("llm.gateway")
 
 
 class Writer(Protocol):
@@ -42,6 +42,37 @@ class Writer(Protocol):
         ...
 
 
+async def answers(desk: Desk, exchange: Exchange, requests: Sequence[LLMRequest]) -> list[LLMResponse]:
+    """Return the whole answers to several requests, which are asked at once and given away.
+
+    Raises:
+        LLMException: A call failed; the others are ended then.
+    """
+    if len(requests) == 1:
+        return [await answer(desk, exchange, requests[0])]
+    exchange.model = requests[0].model
+    began = desk.clock.now()
+    try:
+        async with asyncio.TaskGroup() as group:
+            asking = [group.create_task(_asked(desk, exchange, request)) for request in requests]
+    except* LLMException as failed:
+        failure = failed.exceptions[0]
+        while isinstance(failure, BaseExceptionGroup):
+            failure = failure.exceptions[0]
+    else:
+        exchange.generating = desk.clock.now() - began
+        responses = [task.result() for task in asking]
+        exchange.model, exchange.provider = responses[0].model, responses[0].provider
+        exchange.usage = sum((response.usage for response in responses), TokenUsage())
+        exchange.cached = all(response.cached for response in responses)
+        return responses
+    raise failure
+
+
+async def _asked(desk: Desk, exchange: Exchange, request: LLMRequest) -> LLMResponse:
+    return await desk.asking.answer(exchange.caller, request)
+
+
 async def answer(desk: Desk, exchange: Exchange, request: LLMRequest) -> LLMResponse:
     """Return the whole answer to a request, which is given away.
 
@@ -50,9 +81,10 @@ async def answer(desk: Desk, exchange: Exchange, request: LLMRequest) -> LLMResp
     """
     exchange.model = request.model
     began = desk.clock.now()
-    response = await desk.asking.answer(exchange.caller, request)
-    exchange.generating = desk.clock.now() - began
-    exchange.call = request.call
+    try:
+        response = await desk.asking.answer(exchange.caller, request)
+    finally:
+        exchange.generating, exchange.call = desk.clock.now() - began, request.call
     exchange.model, exchange.provider = response.model, response.provider
     exchange.usage, exchange.cached = response.usage, response.cached
     return response
@@ -60,7 +92,12 @@ async def answer(desk: Desk, exchange: Exchange, request: LLMRequest) -> LLMResp
 
 async def send(exchange: Exchange, body: Mapping[str, object]) -> None:
     """Send a whole answer, and in its headers who gave it."""
-    await exchange.answer(200, orjson.dumps(body), [JSON, *_origin(exchange)])
+    await send_bytes(exchange, orjson.dumps(body))
+
+
+async def send_bytes(exchange: Exchange, body: bytes) -> None:
+    """Send a whole answer that is written already."""
+    await exchange.answer(200, body, [JSON, *_origin(exchange)])
 
 
 async def stream(
@@ -87,13 +124,13 @@ async def stream(
     chunks = desk.asking.stream(exchange.caller, request)
     try:
         await chunks.begin()
-        exchange.stream, exchange.call = chunks, request.call
+        exchange.stream, exchange.first = chunks, desk.clock.now() - began
         exchange.model, exchange.provider = chunks.model or request.model, chunks.provider
         exchange.cached = not _sent(request.call)
         await exchange.begin(200, [*EVENTS, *_origin(exchange)])
         await _pump(exchange, chunks, begun(chunks), failed)
     finally:
-        exchange.stream = None
+        exchange.stream, exchange.call = None, request.call
         exchange.usage, exchange.generating = chunks.usage, desk.clock.now() - began
         chunks.leave()
 
@@ -112,8 +149,8 @@ async def _pump(
     except LLMException as error:
         exchange.error = error
         held += failed(writer, error)
-    except Exception as error:
-        _logger.exception("a stream failed by a fault of the gateway's own")
+    except Exception as error:  # noqa: BLE001 - whatever was not foreseen
+        tell_fault(error, exchange)
         exchange.error = error
         held += failed(writer, LLMException("the gateway failed in the middle of the stream; its log has more"))
     await exchange.finish(held)

@@ -55,6 +55,15 @@ class Asking:
         asked = self._asked(caller, request)
         return self.client_for(caller, asked.model).stream_request(asked, _mine=True)
 
+    def count(self, caller: Caller, request: LLMRequest) -> Awaitable[int]:
+        """Return the tokens that a request takes as a prompt, to be awaited.
+
+        Raises:
+            LLMException: The caller may not ask for that, or, when awaited, the count failed.
+        """
+        asked = self._asked(caller, request)
+        return self.client_for(caller, asked.model).count_tokens(asked)
+
     def client_for(self, caller: Caller, model: str | None) -> LLMClient:
         """Return the client that asks for a model in the caller's name; None: for one of the default provider's.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
 from llm.core.exceptions import LLMInvalidRequestError
+
+from .depth import check_depth
 
 
 def read_json(body: bytes) -> dict[str, Any]:
@@ -21,7 +23,9 @@ def read_json(body: bytes) -> dict[str, Any]:
         raise _no_json(body, error) from None
     if not isinstance(value, dict):
         raise LLMInvalidRequestError("body: expected a JSON object", status=400)
-    return value  # pyright: ignore[reportUnknownVariableType] - JSON's keys are texts
+    read = cast("dict[str, Any]", value)
+    check_depth(read, body)
+    return read
 
 
 def _no_json(body: bytes, error: orjson.JSONDecodeError) -> LLMInvalidRequestError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .asking import Asking
+from .counts import Counts
 
 if TYPE_CHECKING:
     from llm.core.manager import LLMManager
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from .exchange import Exchange
     from .faults import Dialect
+    from .native import Defaults
 
 
 class Desk:
@@ -21,17 +23,27 @@ class Desk:
         manager: Who calls models.
         clock: Its time.
         asking: From a caller's request to its answer.
+        counts: What the gateway's requests came to.
+        defaults: What `/v1/generate` takes where a body says nothing.
+        started: Seconds since 1970 at which the gateway began.
         draining: Whether the server takes no new calls any more.
     """
 
-    __slots__ = ("asking", "clock", "draining", "manager")
-
-    def __init__(self, manager: LLMManager) -> None:
+    def __init__(self, manager: LLMManager, defaults: Defaults) -> None:
         """Work with `manager`, which somebody else opened and closes."""
         self.manager: LLMManager = manager
         self.clock: Clock = manager.parts.clock
         self.asking: Asking = Asking(manager)
+        self.counts: Counts = Counts()
+        self.defaults: Defaults = defaults
+        self.started: float = self.clock.wall()
         self.draining: bool = False
+
+    def write_metrics(self, accept: str) -> tuple[bytes, str]:
+        """Return the page for Prometheus and its content type, by a request's `Accept` header; may run in a thread."""
+        from .metrics import Exposition  # noqa: PLC0415 - heavy, and not every gateway is watched
+
+        return Exposition(self.counts, self.manager).write(accept)
 
 
 class Handler(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -13,15 +12,19 @@ from llm.core.exceptions import (
     LLMPoolExhaustedError,
 )
 
-from .caller import ANYONE
+from .auth import Keyring
+from .cors import Origins
 from .desk import Desk, Route
 from .exchange import LEFT, Exchange
 from .faults import ANTHROPIC, NATIVE, OPENAI
-from .routes import chat, health
+from .logs import tell_fault, tell_request
+from .native import Defaults
+from .routes import chat, embeddings, generate, health, messages, metrics, models, responses, text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from llm.core.config import GatewayConfig
     from llm.core.manager import LLMManager
 
     from .caller import Caller
@@ -30,14 +33,22 @@ if TYPE_CHECKING:
 
     Socket = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_logger = logging.getLogger("llm.gateway")
-
 ROUTES: Final[Mapping[tuple[str, str], Route]] = {
     ("GET", "/v1/health"): Route(health.health, NATIVE, "/v1/health", public=True),
     ("GET", "/livez"): Route(health.live, NATIVE, "/livez", public=True),
     ("GET", "/readyz"): Route(health.ready, NATIVE, "/readyz", public=True),
+    ("GET", "/v1/metrics"): Route(metrics.metrics, NATIVE, "/v1/metrics"),
+    ("POST", "/v1/generate"): Route(generate.generate, NATIVE, "/v1/generate"),
+    ("GET", "/v1/models"): Route(models.models, OPENAI, "/v1/models"),
     ("POST", "/v1/chat/completions"): Route(chat.complete, OPENAI, "/v1/chat/completions"),
+    ("POST", "/v1/completions"): Route(text.complete, OPENAI, "/v1/completions"),
+    ("POST", "/v1/embeddings"): Route(embeddings.embed, OPENAI, "/v1/embeddings"),
+    ("POST", "/v1/responses"): Route(responses.respond, OPENAI, "/v1/responses"),
+    ("POST", "/v1/messages"): Route(messages.message, ANTHROPIC, "/v1/messages"),
+    ("POST", "/v1/messages/count_tokens"): Route(messages.count, ANTHROPIC, "/v1/messages/count_tokens"),
 }
+_MODEL: Final = Route(models.model, OPENAI, "/v1/models/{model}")
+_OF_BOTH: Final = frozenset({"/v1/models", _MODEL.endpoint})
 _NATIVE: Final = ("/v1/generate", "/v1/health", "/v1/metrics")
 
 
@@ -51,12 +62,18 @@ class Entry:
         running: Requests that are being answered.
     """
 
-    def __init__(self, manager: LLMManager) -> None:
-        """Serve `manager`, which somebody else opened and closes."""
-        self.desk: Desk = Desk(manager)
+    def __init__(self, manager: LLMManager, *, max_length: int | None = None, temperature: float | None = None) -> None:
+        """Serve `manager`, which somebody else opened and closes.
+
+        `max_length` and `temperature` are what `/v1/generate` takes where a body says nothing.
+        """
+        self.desk: Desk = Desk(manager, Defaults(max_length, temperature))
         self.routes: dict[tuple[str, str], Route] = dict(ROUTES)
         self.sockets: dict[str, Socket] = {}
         self.running: set[Exchange] = set()
+        self._config: GatewayConfig = manager.config.gateway
+        self._keyring = Keyring(self._config, self.desk.clock)
+        self._origins: Origins | None = Origins(self._config.cors_origins) if self._config.cors_origins else None
 
     @property
     def draining(self) -> bool:
@@ -89,58 +106,92 @@ class Entry:
         Raises:
             LLMAuthenticationError: Nobody who may.
         """
-        del headers
-        return ANYONE
+        return self._newest().caller(headers)
+
+    def _newest(self) -> Keyring:
+        config = self.desk.manager.config.gateway
+        if config is not self._config:  # the manager was reloaded
+            self._take(config)
+        return self._keyring
+
+    def _take(self, config: GatewayConfig) -> None:
+        self._config = config
+        self._keyring = Keyring(config, self.desk.clock)
+        self._origins = Origins(config.cors_origins) if config.cors_origins else None
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         desk = self.desk
-        route = self.routes.get((scope["method"], scope["path"])) or self._other(scope["method"], scope["path"])
-        most = desk.manager.config.gateway.max_body_bytes
-        exchange = Exchange(scope, receive, send, started=desk.clock.now(), most=most)
+        started = desk.clock.now()
+        method, path = scope["method"], scope["path"]
+        route = self.routes.get((method, path)) or self._other(method, path)
+        keyring = self._newest()
+        exchange = Exchange(scope, receive, send, started=started, most=self._config.max_body_bytes)
         exchange.task = asyncio.current_task()
         self.running.add(exchange)
+        desk.counts.active += 1
         try:
-            await self._run(route, exchange)
+            if self._origins is not None:
+                exchange.more.extend(self._origins.headers(scope["headers"]))
+            await self._run(route, exchange, keyring)
         finally:
             self.running.discard(exchange)
+            desk.counts.active -= 1
+            seconds = desk.clock.now() - started
+            desk.counts.ended(exchange, route.endpoint, seconds)
+            tell_request(exchange, seconds=seconds, wall=desk.clock.wall())
 
-    async def _run(self, route: Route, exchange: Exchange) -> None:
+    async def _run(self, route: Route, exchange: Exchange, keyring: Keyring) -> None:
+        dialect = route.dialect
+        if dialect is ANTHROPIC or (route.endpoint in _OF_BOTH and models.of_anthropic(exchange)):
+            dialect = ANTHROPIC
+            exchange.more.append((b"request-id", exchange.request_id))
         try:
             if not route.public:
+                exchange.caller = keyring.caller(exchange.scope["headers"])
                 if self.desk.draining:
-                    raise _draining()
-                exchange.caller = self.caller(exchange.scope["headers"])
+                    exchange.more.append((b"connection", b"close"))
+                    raise _draining()  # noqa: TRY301 - one place tells of all failures
             await route.handle(self.desk, exchange)
         except LLMException as error:
-            await _refuse(exchange, route.dialect, error)
-        except asyncio.CancelledError:
-            if exchange.ending is None:
-                left: Callable[[], bool] | None = exchange.scope.get("llm.left")
-                exchange.status = exchange.status or LEFT
-                if left is None or not left():
+            await _refuse(exchange, dialect, error)
+        except asyncio.CancelledError as error:
+            if exchange.ending is not None:
+                await _ended(exchange, dialect, exchange.ending)
+            else:
+                exchange.error, exchange.status = error, exchange.status or LEFT
+                if not _left(exchange.scope):
                     raise
-                return
-            if exchange.task is not None:
-                exchange.task.uncancel()
-            await _refuse(exchange, route.dialect, exchange.ending)
-        except Exception as error:
-            _logger.exception("a request failed by a fault of the gateway's own")
+        except Exception as error:  # noqa: BLE001 - whatever was not foreseen
+            tell_fault(error, exchange)
             exchange.error = error
             failure = LLMException("the gateway failed; its log has more under this request's id")
-            await _refuse(exchange, route.dialect, failure)
+            await _refuse(exchange, dialect, failure)
 
     def _other(self, method: str, path: str) -> Route:
         """Return what answers a method at a path that are in no table."""
         methods = {known for known, there in self.routes if there == path}
+        if path.startswith(models.PREFIX):
+            if method == "GET":
+                return _MODEL
+            methods.add("GET")
         if not methods:
             return Route(_not_there, _dialect_of(path), "other", public=True)
         if method == "HEAD" and "GET" in methods:
-            return self.routes["GET", path]
+            return self.routes.get(("GET", path), _MODEL)
         if "GET" in methods:
             methods.add("HEAD")
         allowed = ", ".join(sorted({*methods, "OPTIONS"}))
-        handle = _options if method == "OPTIONS" else _not_allowed
-        return Route(partial(handle, allowed), _dialect_of(path), path, public=True)
+        handle = self._options if method == "OPTIONS" else _not_allowed
+        return Route(partial(handle, allowed), _dialect_of(path), _endpoint_of(path), public=True)
+
+    async def _options(self, allowed: str, _: Desk, exchange: Exchange) -> None:
+        asked = None if self._origins is None else self._origins.preflight(exchange.scope["headers"])
+        if asked is not None:
+            exchange.more = []  # a preflight's answer has the headers that are meant for it, and no others
+            await exchange.answer(asked[0], b"", [header for header in asked[1] if header[0] != b"content-length"])
+            return
+        exchange.more.append((b"allow", allowed.encode()))
+        await exchange.answer(204, b"", ())
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         socket = self.sockets.get(scope["path"])
@@ -171,13 +222,25 @@ async def _not_allowed(allowed: str, _: Desk, exchange: Exchange) -> None:
     )
 
 
-async def _options(allowed: str, _: Desk, exchange: Exchange) -> None:
-    exchange.more.append((b"allow", allowed.encode()))
-    await exchange.answer(204, b"", ())
+async def _ended(exchange: Exchange, dialect: Dialect, error: LLMException) -> None:
+    """Tell why the server ended a request, whose task it cancelled for that."""
+    if exchange.task is not None:
+        exchange.task.uncancel()
+    exchange.more.append((b"connection", b"close"))
+    await _refuse(exchange, dialect, error)
+
+
+def _left(scope: Scope) -> bool:
+    left: Callable[[], bool] | None = scope.get("llm.left")
+    return left is not None and left()
 
 
 def _draining() -> LLMException:
     return LLMPoolExhaustedError("the gateway is shutting down; ask again, it or another one")
+
+
+def _endpoint_of(path: str) -> str:
+    return _MODEL.endpoint if path.startswith(models.PREFIX) else path
 
 
 def _dialect_of(path: str) -> Dialect:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import quote
 
 from llm.core.exceptions import LLMConnectionError, LLMInvalidRequestError
+from llm.telemetry.names import OPERATION_CHAT
 
 from .caller import ANYONE
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 JSON: Final = (b"content-type", b"application/json")
 EVENTS: Final = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"))
+
+_NO_CONTENT: Final = 204
 
 LEFT: Final = 499
 """What the log and the metrics call the status of a request whose client left before it had one."""
@@ -58,14 +61,17 @@ class Exchange:
         error: How it failed.
         ending: Why the server ends it; None while it does not.
         stream: The answer's stream, while it runs.
+        operation: OpenTelemetry's word for what is asked.
+        first: Seconds to a stream's first chunk; None before it, and where there is no stream.
         generating: Seconds that the answer took to be made; None where none was.
         task: The task that answers it.
         more: Headers that the answer has beside its own.
     """
 
     __slots__ = (
-        "_headers", "_most", "_receive", "_send", "cached", "call", "caller", "ending", "error", "generating", "model", "more",
-        "provider", "request_id", "scope", "started", "status", "stream", "task", "usage",
+        "_headers", "_most", "_receive", "_send", "cached", "call", "caller", "ending", "error", "first", "generating",
+        "model", "more", "operation", "provider", "request_id", "scope", "started", "status", "stream", "task",
+        "usage",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, *, started: float, most: int) -> None:
@@ -87,6 +93,8 @@ class Exchange:
         self.error: BaseException | None = None
         self.ending: LLMException | None = None
         self.stream: LLMStream | None = None
+        self.operation: str = OPERATION_CHAT
+        self.first: float | None = None
         self.generating: float | None = None
         self.task: Task[Any] | None = None
         self.more: list[Header] = []
@@ -135,7 +143,9 @@ class Exchange:
     async def answer(self, status: int, body: bytes, headers: Iterable[Header] = (JSON,)) -> None:
         """Send the whole answer."""
         self.status = status
-        head = [*headers, (b"content-length", b"%d" % len(body)), (b"x-request-id", self.request_id), *self.more]
+        head = [*headers, (b"x-request-id", self.request_id), *self.more]
+        if status != _NO_CONTENT:
+            head.append((b"content-length", b"%d" % len(body)))
         await self._send({"type": "http.response.start", "status": status, "headers": head})
         await self._send({"type": "http.response.body", "body": body})
 

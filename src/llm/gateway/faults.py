@@ -146,4 +146,6 @@ def _answer(error: LLMException, wire: Wire, body: bytes) -> Refusal:
     if wire.status in _TOLD_LATER and seconds is not None and math.isfinite(seconds):
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(seconds - 1e-9))))
         headers.append((b"retry-after-ms", b"%d" % max(1, math.ceil(seconds * 1000 - 1e-6))))
+    if wire.status == HTTPStatus.UNAUTHORIZED:
+        headers.append((b"www-authenticate", b"Bearer"))
     return Refusal(wire.status, headers, body)

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 from llm.core.messages import ThinkingPart, ToolCall
 
 from .responses_items import OpenCall, OpenText, OpenThought
-from .responses_write import call_item, envelope, item_id, message_item, status_of, text_part, write_event, write_item
+from .responses_write import (
+    call_item,
+    envelope,
+    item_id,
+    message_item,
+    status_of,
+    text_part,
+    write_error_event,
+    write_event,
+    write_item,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,6 +76,10 @@ class ResponsesStream:
         response = envelope(**self._head, status=status, finish=self._finish, output=self._output, usage=self._usage)
         self._tell(f"response.{status}", response=response)
         return self._told()
+
+    def fail(self, message: str, code: str | None) -> bytes:
+        """Return the event of a failure in the middle of the answer; nothing comes after it."""
+        return write_error_event(message, code, number=self._number)
 
     def _tell(self, kind: str, **fields: object) -> None:
         """Add an event."""

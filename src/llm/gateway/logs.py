@@ -1,0 +1,116 @@
+"""The gateway's log: one JSON object a line, with no key, no prompt and no answer in it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import traceback
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+import orjson
+
+from llm.core.exceptions import kind_of
+
+if TYPE_CHECKING:
+    from .exchange import Exchange
+
+LOGGER: Final = logging.getLogger("llm.gateway")
+
+_PATH_CHARS: Final = 200
+_HELD_SECONDS: Final = 0.05
+_MOST_HELD: Final = 512  # lines
+
+
+def tell_request(exchange: Exchange, *, seconds: float, wall: float) -> None:
+    """Log a request that was answered; `wall` in seconds since 1970."""
+    if not LOGGER.isEnabledFor(logging.INFO):
+        return
+    scope, caller, call, usage = exchange.scope, exchange.caller, exchange.call, exchange.usage
+    told: dict[str, Any] = {
+        "time": _time(wall),
+        "level": "info",
+        "request_id": exchange.request_id.decode(),
+        "method": scope["method"],
+        "path": scope["path"][:_PATH_CHARS],
+        "status": exchange.status,
+        "seconds": round(seconds, 6),
+    }
+    if caller.name is not None:
+        told["key"], told["user"] = caller.name, caller.user
+    if exchange.model is not None:
+        told["model"] = exchange.model
+    if exchange.provider is not None:
+        told["provider"] = exchange.provider
+        told["cached"] = exchange.cached
+    if usage is not None:
+        told["tokens"] = {"input": usage.input_tokens, "output": usage.output_tokens}
+    if call is not None and (call.sends > 1 or call.waited):
+        told["attempts"], told["waited"] = call.sends, round(call.queue_seconds, 6)
+    if exchange.error is not None:
+        told["error"] = kind_of(exchange.error)
+    text = orjson.dumps(told).decode()
+    LOGGER.handle(LOGGER.makeRecord(LOGGER.name, logging.INFO, "", 0, text, (), None))
+
+
+def tell_fault(error: BaseException, exchange: Exchange) -> None:
+    """Log a fault of the gateway's own: where it happened, and nothing of what it said, which may be a prompt."""
+    request = exchange.request_id.decode()
+    where = "".join(traceback.format_tb(error.__traceback__))
+    LOGGER.error("request %s failed by a fault of the gateway's own: %s\n%s", request, type(error).__name__, where)
+
+
+class JSONLines(logging.Handler):
+    """Writes records as JSON, a line each, those of a moment together.
+
+    A record that is JSON already, as those of requests are, is written as it is.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        """Write to `stream`, or to the standard error."""
+        super().__init__()
+        self._stream = stream or sys.stderr
+        self._lines: list[str] = []
+        self._due: asyncio.TimerHandle | None = None
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        if record.name == LOGGER.name and isinstance(record.msg, str) and record.msg.startswith("{"):
+            return record.msg
+        told: dict[str, Any] = {
+            "time": _time(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info is not None and record.exc_info[0] is not None:
+            told["error"] = record.exc_info[0].__name__
+            told["where"] = "".join(traceback.format_tb(record.exc_info[2]))
+        return orjson.dumps(told).decode()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a record."""
+        self._lines.append(self.format(record))
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop is None or len(self._lines) >= _MOST_HELD:
+            self.flush()
+        elif self._due is None or self._due.cancelled():
+            self._due = loop.call_later(_HELD_SECONDS, self.flush)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        due, self._due = self._due, None
+        if due is not None:
+            due.cancel()
+        lines, self._lines = self._lines, []
+        if lines:
+            self._stream.write("\n".join(lines) + "\n")
+            self._stream.flush()
+
+
+def _time(wall: float) -> str:
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,31 @@
+"""`/v1/generate`, the gateway's own and simplest way to a continuation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llm.gateway.answers import answer, send, stream
+from llm.gateway.bodies import read_json, streams
+from llm.gateway.faults import NATIVE
+from llm.gateway.native import GeneratedStream, read_generate, write_generated
+
+if TYPE_CHECKING:
+    from llm.core.exceptions import LLMException
+    from llm.gateway.answers import Writer
+    from llm.gateway.desk import Desk
+    from llm.gateway.exchange import Exchange
+
+
+async def generate(desk: Desk, exchange: Exchange) -> None:
+    """Answer a prompt by its continuation, whole or in events."""
+    body = read_json(await exchange.body())
+    streamed = streams(body)
+    request = read_generate(body, desk.defaults)
+    if streamed:
+        await stream(desk, exchange, request, lambda _: GeneratedStream(), _failed)
+        return
+    await send(exchange, write_generated(await answer(desk, exchange, request), body["prompt"]))
+
+
+def _failed(_: Writer, error: LLMException) -> bytes:
+    return NATIVE.event(error)
