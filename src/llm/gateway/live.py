@@ -14,15 +14,18 @@ from llm.core.exceptions import LLMAuthenticationError, LLMException, LLMInvalid
 from .codes import written_failure
 from .cors import Origins
 from .desk import Route
-from .exchange import JSON
 from .faults import NATIVE, Refusal
 from .sockets import going_away
 from .stream_socket import StreamSocket
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from .desk import Desk
     from .exchange import Exchange, Receive, Scope, Send
     from .sockets import Host, Socket
+
+    Served = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _DEFAULT_PORTS: Final = {b"http": b":80", b"https": b":443"}
 
@@ -54,8 +57,8 @@ class Live:
         """Serve for `host`; GraphQL is loaded when it is first asked for, or by `warm`."""
         self._host = host
         self._graphql: Any = None
-        self.routes = {("POST", "/graphql"): Route(self.graphql, GRAPHQL, "/graphql")}
-        self.sockets = {"/graphql": self.graphql_socket, "/v1/stream": self.stream_socket}
+        self.routes: dict[tuple[str, str], Route] = {("POST", "/graphql"): Route(self.graphql, GRAPHQL, "/graphql")}
+        self.sockets: dict[str, Served] = {"/graphql": self.graphql_socket, "/v1/stream": self.stream_socket}
         self.open: set[Socket] = set()
 
     def warm(self) -> None:
@@ -85,7 +88,7 @@ class Live:
             self._check_origin(scope)
             self._check_switch()
         except LLMException as error:
-            await _refuse(scope, send, error)
+            await refuse(scope, send, error)
             return
         await self._load()
         await self._run(self._graphql.socket(self._host, scope, receive, send))
@@ -97,7 +100,7 @@ class Live:
             self._check_origin(scope)
             self._host.caller(scope["headers"])
         except LLMException as error:
-            await _refuse(scope, send, error)
+            await refuse(scope, send, error)
             return
         await self._run(StreamSocket(self._host, scope, receive, send))
 
@@ -137,7 +140,7 @@ def _is_same(origin: bytes, host: bytes) -> bool:
     return port is not None and place.removesuffix(port) == host.lower().removesuffix(port)
 
 
-async def _refuse(scope: Scope, send: Send, error: LLMException) -> None:
+async def refuse(scope: Scope, send: Send, error: LLMException) -> None:
     """Answer a connection that is not accepted: by HTTP where the server can, else by its end."""
     if "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close", "code": 1008, "reason": ""})
