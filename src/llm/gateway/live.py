@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     Served = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_UNSUPPORTED: Final = HTTPStatus.UNSUPPORTED_MEDIA_TYPE.value
 _DEFAULT_PORTS: Final = {b"http": b":80", b"https": b":443"}
 
 
@@ -36,9 +37,9 @@ class GraphQLDialect:
     def refusal(self, error: LLMException, request_id: bytes) -> Refusal:
         """As in `Dialect`."""
         plain = NATIVE.refusal(error, request_id)
-        unsupported = error.status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+        status = _UNSUPPORTED if error.status == _UNSUPPORTED else plain.status
         body = {"errors": [written_failure(error, request_id.decode())]}
-        return Refusal(error.status if unsupported else plain.status, plain.headers, orjson.dumps(body))
+        return Refusal(status, plain.headers, orjson.dumps(body))
 
 
 GRAPHQL: Final = GraphQLDialect()

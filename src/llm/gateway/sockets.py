@@ -248,7 +248,8 @@ class Socket(ABC):
             await self._tell(name, exchange, exchange.ending)
         except Exception as error:  # noqa: BLE001 - whatever was not foreseen
             tell_fault(error, exchange)
-            await self._tell(name, exchange, LLMException("the gateway failed; its log has more under this request's id"))
+            failure = LLMException("the gateway failed; its log has more under this request's id")
+            await self._tell(name, exchange, failure)
         finally:
             self.host.running.discard(exchange)
             desk.counts.active -= 1

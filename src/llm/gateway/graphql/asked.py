@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import strawberry
 from strawberry.scalars import JSON
@@ -13,7 +13,7 @@ from llm.providers.serving.openai_read import read_request
 from .errors import too_complex
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from llm.core.types import LLMRequest
 
@@ -50,12 +50,14 @@ def read_asked(payload: Mapping[str, Any]) -> Asked:
         raise LLMInvalidRequestError("variables: expected an object", status=400)
     if operation is not None and not isinstance(operation, str):
         raise LLMInvalidRequestError("operationName: expected text", status=400)
-    _check_size(variables)
-    return Asked(document, variables, operation or None)
+    given = cast("dict[str, Any] | None", variables)
+    _check_size(given)
+    return Asked(document, given, operation or None)
 
 
 def _check_size(variables: object) -> None:
-    level, seen = [variables], 0
+    level: list[Any] = [variables]
+    seen = 0
     while level:
         seen += len(level)
         if seen > MOST_VALUES:
@@ -63,7 +65,7 @@ def _check_size(variables: object) -> None:
         level = [part for whole in level if isinstance(whole, (dict, list)) for part in _parts(whole)]
 
 
-def _parts(whole: Any) -> Any:  # noqa: ANN401 - JSON
+def _parts(whole: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return whole.values() if isinstance(whole, dict) else whole
 
 

@@ -6,14 +6,13 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from graphql import DocumentNode, GraphQLError
 from strawberry.extensions import SchemaExtension
 
 from .bounds import read_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from graphql import DocumentNode, GraphQLError
 
 _MOST_KEPT: Final = 128
 _LONGEST_KEPT: Final = 4_096

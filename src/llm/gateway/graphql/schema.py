@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator  # noqa: TC003 - strawberry reads it from the annotation
 from typing import TYPE_CHECKING, Any
 
 import strawberry
@@ -13,7 +12,7 @@ from llm.gateway.answers import answer
 from llm.gateway.routes.health import told
 from llm.gateway.streaming import streaming
 
-from .asked import CompletionInput
+from .asked import CompletionInput  # noqa: TC001 - strawberry reads it from the annotation
 
 if TYPE_CHECKING:
     from graphql import GraphQLError
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from .documents import Document
 
 
-@dataclass(slots=True)
 class Context:
     """What an operation's fields are answered from.
 
@@ -37,10 +35,14 @@ class Context:
         status: The manager's status, once a field asked for it.
     """
 
-    desk: Desk
-    exchange: Exchange
-    document: Document
-    status: dict[str, Any] | None = field(default=None)
+    __slots__ = ("desk", "document", "exchange", "status")
+
+    def __init__(self, desk: Desk, exchange: Exchange, document: Document) -> None:
+        """Start an operation."""
+        self.desk: Desk = desk
+        self.exchange: Exchange = exchange
+        self.document: Document = document
+        self.status: dict[str, Any] | None = None
 
 
 Info = strawberry.Info[Context, None]
@@ -230,11 +232,11 @@ def own(status: dict[str, Any], user: str | None) -> dict[str, Any]:
     """Return a status without what concerns other users than this one; None, where there are no keys, sees all."""
     if user is None:
         return status
-    mine = f"user {user}"
+    mine, limits = f"user {user}", status["limits"].items()
     return {
         **status,
         "users": {name: counts for name, counts in status["users"].items() if name == user},
-        "limits": {name: full for name, full in status["limits"].items() if not name.startswith("user ") or name == mine},
+        "limits": {name: full for name, full in limits if not name.startswith("user ") or name == mine},
         "calls": [call for call in status["calls"] if call["user"] == user],
     }
 
@@ -242,7 +244,5 @@ def own(status: dict[str, Any], user: str | None) -> dict[str, Any]:
 class Schema(strawberry.Schema):
     """The schema, which writes no errors into a log of its own: they may hold what a caller wrote."""
 
-    def process_errors(
-        self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
-    ) -> None:
+    def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Leave them to who sends them."""

@@ -76,8 +76,8 @@ class GraphQLSocket(Socket):
                 await self.send({"type": "pong"})
             case {"type": "pong"}:
                 pass
-            case {"type": "subscribe", "id": str(name), "payload": dict(payload)} if 0 < len(name) <= _LONGEST_ID:
-                await self._subscribe(name, payload)
+            case {"type": "subscribe", "id": str(name), "payload": dict()} if 0 < len(name) <= _LONGEST_ID:
+                await self._subscribe(name, message["payload"])
             case {"type": "complete", "id": str(name)}:
                 self.end(name)
             case _:
