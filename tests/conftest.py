@@ -267,7 +267,7 @@ async def _gateway(config: Any, **options: Any) -> AsyncIterator[Gateway]:  # no
     async with LLMManager.open(config) as manager:
         entry = Entry(manager, **options)
         listening = socket.create_server(("127.0.0.1", 0))
-        settings = uvicorn.Config(entry, log_config=None, http="httptools", ws="none")
+        settings = uvicorn.Config(entry, log_config=None, http="httptools", ws="websockets-sansio")
         server = uvicorn.Server(settings)
         task = asyncio.create_task(server._serve([listening]))  # `serve` would take the signals
         while not server.started and not task.done():

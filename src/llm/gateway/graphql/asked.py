@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 
 import strawberry
 from strawberry.scalars import JSON
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from llm.core.types import LLMRequest
+
+    Nested: TypeAlias = dict[str, Any] | list[Any]
 
 MOST_VALUES: Final = 10_000
 """Of the variables, those within others counted: each is looked at by itself, which takes time. A message has three."""
@@ -62,10 +64,10 @@ def _check_size(variables: object) -> None:
         seen += len(level)
         if seen > MOST_VALUES:
             raise too_complex(f"the variables have more than {MOST_VALUES} values; send a shorter conversation")
-        level = [part for whole in level if isinstance(whole, (dict, list)) for part in _parts(whole)]
+        level = [part for whole in level if isinstance(whole, (dict, list)) for part in _parts(cast("Nested", whole))]
 
 
-def _parts(whole: dict[str, Any] | list[Any]) -> Iterable[Any]:
+def _parts(whole: Nested) -> Iterable[Any]:
     return whole.values() if isinstance(whole, dict) else whole
 
 
