@@ -37,12 +37,12 @@ OPTIONS = {
     "cache invalidate": "KEY --provider --model --user --tag --older-than --dry-run",
     "cache clear": "--yes",
     "cache export": "FILE --provider --model --user --tag --older-than",
+    "keys create": "NAME --user --models --expires --write",
+    "keys list": "",
+    "keys revoke": "NAME --write",
 }
 PLANNED_OPTIONS = {
     "batch": ("--engine local ray openai-batch anthropic-batch", 11),
-    "keys create": ("", 10),
-    "keys list": ("", 10),
-    "keys revoke": ("", 10),
     "serve": ("--host --port --workers", 10),
 }
 GOOD = "providers: {openai: {base_url: 'BASE', api_keys: [sk-one], models: [gpt-4o-mini]}}\n"

@@ -15,6 +15,7 @@ from .cache import app as cache_app
 from .chat import chat
 from .config import app as config_app
 from .errors import ExitStatus, exit_status, told
+from .keys import app as keys_app
 from .models import app as models_app
 from .sections import Sections
 from .shell import ConfigOption, JsonOption, QuietOption, Shell, give_up, say
@@ -71,6 +72,7 @@ app.command(short_help="Tell what calls came to, over all runs.")(stats)
 app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
 app.add_typer(cache_app, name="cache")
+app.add_typer(keys_app, name="keys")
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - a callback of typer

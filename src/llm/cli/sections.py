@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 _SECTIONS: Final = {
     "Ask": ("chat", "batch"),
     "Look": ("status", "stats"),
-    "Set up": ("models", "config", "cache"),
+    "Set up": ("models", "config", "cache", "keys"),
 }
 _ELSE: Final = "More"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,3 +40,16 @@ def written(path: Path) -> Generator[TextIO]:
         with suppress(OSError):
             Path(name).unlink()
         raise
+
+
+def replaced(path: Path, text: str) -> None:
+    """Put a text in the place of a file's, whole or not at all; who might read it still may.
+
+    Raises:
+        LLMInvalidRequestError: As for `written`.
+        OSError: Writing failed.
+    """
+    with written(path) as file:
+        if path.exists():
+            os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
+        file.write(text)

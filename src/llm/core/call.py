@@ -173,6 +173,7 @@ class Call:
         sends: How often it was sent.
         retryable: False once an answer was given elsewhere (by the leader of its flight): no retry here.
         patience: Seconds it still waits for capacity, since another provider may have some; None: as long as it takes.
+        user_wait: Seconds that a limit of its user's own may hold an attempt; None: as long as the deadline allows.
         when_queued: Is told whenever it begins to wait for capacity; None where nobody waits with it.
         moves: How often it fell back to another provider or model.
         heard: Reads what the last answer said of the provider's limits; None where none came.
@@ -192,7 +193,8 @@ class Call:
     __slots__ = (
         "_ends", "_lease", "_place", "_queued_at", "_unreached", "answering_at", "deadline", "decisions", "error",
         "forget", "glanced", "heard", "moves", "number", "patience", "priority", "queue_seconds", "retryable", "sends",
-        "sent_at", "spent", "stale", "started", "state", "ticket", "trace", "user", "waited", "when_queued",
+        "sent_at", "spent", "stale", "started", "state", "ticket", "trace", "user", "user_wait", "waited",
+        "when_queued",
     )  # fmt: skip
 
     def __init__(
@@ -209,6 +211,7 @@ class Call:
         self.sends: int = 0
         self.retryable: bool = True
         self.patience: float | None = None
+        self.user_wait: float | None = None
         self.when_queued: Callable[[], None] | None = None
         self.moves: int = 0
         self.heard: Callable[[], tuple[LimitReport, ...]] | None = None

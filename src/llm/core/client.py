@@ -34,7 +34,12 @@ if TYPE_CHECKING:
 
 
 class LLMClient:
-    """A provider, a model, a tenant and a priority to call with; cheap to make, safe to share between tasks."""
+    """A provider, a model, a tenant and a priority to call with; cheap to make, safe to share between tasks.
+
+    Attributes:
+        max_user_wait: Seconds that a limit of the user's own may hold a call before it is an `LLMRateLimitError`; None:
+            as long as the call's deadline allows.
+    """
 
     def __init__(
         self, routes: Routes, route: Route, *, model: str | None = None, user: str | None = None, priority: int = 0
@@ -45,6 +50,7 @@ class LLMClient:
         self._model = model
         self._user = user
         self._priority = priority
+        self.max_user_wait: float | None = None
 
     def __repr__(self) -> str:
         """Return what it calls."""
@@ -307,6 +313,7 @@ class LLMClient:
         priority = request.priority if request.priority is not None else self._priority
         deadline = None if timeout is None else now + timeout
         call = Call(now, deadline=deadline, user=user, priority=priority)
+        call.user_wait = self.max_user_wait
         if not mine:
             return route, request_with(request, model=model, user=user, priority=priority, call=call), hops
         fill_request(request, model, user, priority, call)

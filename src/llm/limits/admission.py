@@ -24,6 +24,7 @@ from .backlog import behind, behind_keys
 from .base import FREE
 from .flow import Waiter
 from .grant import Grant
+from .held import Held
 from .lanes import Lanes
 from .rotation import Choice, Levels, Rotation
 
@@ -62,6 +63,7 @@ class AdmissionQueue(Rotation):
         self._book = book
         self._max_waiting = max_waiting
         self._lanes = Lanes()
+        self._held_by_own = Held(provider, self._lanes, self._bound, clock)
         self._fitted = self._version()
         self._timer: Timer | None = None
         self._due = math.inf
@@ -266,6 +268,7 @@ class AdmissionQueue(Rotation):
     def _enqueue(self, call: Call, ticket: Ticket, user: Account | None, found: Choice, now: float) -> Waiter:
         self._loop = asyncio.get_running_loop()
         waiter = Waiter(call, ticket, user=user, size=self._size(ticket), future=self._loop.create_future(), queue=self)
+        self._held_by_own.check(waiter, now)
         call.queued(now, waiter, refusals.told(found.bound, found.slot))
         self._count(1)
         if self._lanes.place(waiter):
@@ -327,12 +330,17 @@ class AdmissionQueue(Rotation):
         return None
 
     def _steps_aside(self, waiter: Waiter, now: float) -> bool:
-        """Let others go before one whose user is at a limit of its own, whatever else it waits for."""
+        """Let others go before one whose user is at a limit of its own, whatever else it waits for, or refuse it."""
         if waiter.user is None:
             return False
         own = self._bound(waiter.user, waiter.ticket.charge, now)
         if own.limit is None or own.limit.refuses:
             return False
+        refusal = self._held_by_own.refusal(waiter, own, now)
+        if refusal is not None:
+            self._lanes.leave(waiter)
+            waiter.future.set_exception(refusal)
+            return True
         self._lanes.step_aside(waiter, own.limit, now + own.seconds if own.timed else math.inf)
         return True
 

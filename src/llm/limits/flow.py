@@ -75,9 +75,10 @@ class Waiter:
         future: Is given the grant, or the reason why there is none.
         order: Its order among its user's calls.
         flow: Among whom it stands; None where it does not.
+        held_until: Monotonic seconds until which a limit of its user's own may hold it; None before one does.
     """
 
-    __slots__ = ("_queue", "call", "flow", "future", "order", "size", "ticket", "user")
+    __slots__ = ("_queue", "call", "flow", "future", "held_until", "order", "size", "ticket", "user")
 
     def __init__(  # noqa: PLR0913 - a waiter's facts
         self,
@@ -97,6 +98,7 @@ class Waiter:
         self.future: asyncio.Future[Grant] = future
         self.order: Order = (call.started - seniority(size.tokens), call.number)
         self.flow: Flow | None = None
+        self.held_until: float | None = None
         self._queue = queue
 
     def give_back(self) -> None:

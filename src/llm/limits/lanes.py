@@ -12,6 +12,8 @@ from .fair import Lane, Turns
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from llm.core.call import Charge, Ticket
+
     from .base import Limit
     from .flow import Flow, Waiter
 
@@ -34,6 +36,15 @@ class Lanes:
     def __iter__(self) -> Iterator[Waiter]:
         """Return those who wait, in no order."""
         return (waiter for lane in self._lanes.values() for waiter in lane)
+
+    def charges_of(self, ticket: Ticket) -> list[Charge]:
+        """Return what those of the ticket's user who wait with its priority still have to pay."""
+        return [
+            waiter.ticket.charge
+            for lane in self._lanes.values()
+            for returned in (True, False)
+            for waiter in lane.flows.get((-ticket.priority, ticket.user, returned), ())
+        ]
 
     def place(self, waiter: Waiter) -> bool:
         """Put a waiter in its lane; returns whether it is the first there."""

@@ -87,6 +87,21 @@ def too_late(provider: str, ticket: Ticket, bound: Binding) -> LLMRateLimitError
     )
 
 
+def held_too_long(provider: str, ticket: Ticket, bound: Binding, most: float) -> LLMRateLimitError:
+    """A limit of the user's own holds the call for longer than it may."""
+    seconds = bound.seconds if bound.timed else 1.0  # when one ends that has a place nobody knows
+    return LLMRateLimitError(
+        f"{told(bound)} has room for this call again in {ceil(seconds)} seconds, and may hold it for {most:g} "
+        "(gateway.max_user_wait). Try again then, or raise one of the two",
+        scope="user",
+        limit=bound.limit.name if bound.limit is not None else None,
+        retry_after=seconds,
+        retryable=False,
+        provider=provider,
+        model=ticket.model,
+    )
+
+
 def too_many_waiting(provider: str, ticket: Ticket, waiting: int) -> LLMPoolExhaustedError:
     """The queue is full."""
     return LLMPoolExhaustedError(

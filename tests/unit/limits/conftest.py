@@ -92,10 +92,12 @@ class Bench:
         deadline: float | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - the queue's own
         cost: float = 0.0,
+        user_wait: float | None = None,
     ) -> str:
         """Pay as a new call of that name; returns the key that was granted, and notes the order."""
         now = self.clock.now()
         call = self.calls[name] = Call(now, deadline=deadline, user=user, priority=priority)
+        call.user_wait = user_wait
         charge = Charge(tokens, 0, tokens, cost)
         call.ticketed(now, Ticket(charge, model, user, priority, deadline))
         return await self.pay_again(queue, name, timeout=timeout)

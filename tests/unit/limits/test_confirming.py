@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llm.core.call import Call, CallState, Charge, LimitReport, Ticket
-from llm.core.exceptions import LLMCircuitOpenError, LLMConnectionError, LLMInvalidRequestError, LLMPoolExhaustedError
+from llm.core.exceptions import (
+    LLMCircuitOpenError,
+    LLMConnectionError,
+    LLMInvalidRequestError,
+    LLMPoolExhaustedError,
+    LLMRateLimitError,
+)
 from llm.core.keys import Key, Slot
 from llm.limits.admission import Levels
 from llm.limits.breaker import BreakerPolicy
@@ -210,7 +216,7 @@ class Process:
         self.tasks.add(task)
         return task
 
-    async def pay(
+    async def pay(  # noqa: PLR0913 - what a call may ask
         self,
         name: str,
         tokens: int = 0,
@@ -218,9 +224,11 @@ class Process:
         user: str | None = None,
         priority: int = 0,
         timeout: float | None = None,  # noqa: ASYNC109 - the queue's own
+        user_wait: float | None = None,
     ) -> str:
         now = self.clock.now()
         call = self.calls[name] = Call(now, user=user, priority=priority)
+        call.user_wait = user_wait
         call.ticketed(now, Ticket(Charge(total_tokens=tokens), "m", user, priority))
         grant = self.grants[name] = await self.queue.pay(call, timeout=timeout)
         self.order.append(name)
@@ -454,6 +462,21 @@ async def test_a_call_without_a_ticket_cannot_be_paid(processes: Callable[..., P
     one = processes()
     with pytest.raises(LLMInvalidRequestError):
         await one.queue.pay(Call(0.0))
+
+
+async def test_a_users_limit_that_others_use_up_refuses_who_may_not_wait_for_it(
+    processes: Callable[..., Process],
+) -> None:
+    one, two = (processes(users={"ann": {"tokens_per_minute": 20}}) for _ in range(2))
+    assert await one.pay("first", 20, user="ann", user_wait=0.0) == "key-0"
+    for process in (one, two):
+        with pytest.raises(LLMRateLimitError, match="tokens_per_minute of the user") as raised:
+            await process.pay("second", 10, user="ann", user_wait=5.0)
+        assert raised.value.scope == "user"
+        assert raised.value.retry_after == pytest.approx(30.0, abs=1.5)
+    tasks = [two.start(str(n), 10, user="ann", user_wait=40.0) for n in range(3)]
+    await one.clock.advance(50.0)
+    assert [task.exception() is None for task in tasks] == [True, False, False]
 
 
 async def test_limits_of_everything_and_of_users_are_shared_and_one_user_holds_up_nobody_else(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated
 
 from pydantic import Field, model_validator
+
+from llm.utils.gateway_key import hash_of
 
 from . import fields
 from .scalars import Value, is_mapping
@@ -42,9 +43,8 @@ class GatewayKey(fields.Section):
         if self.key is None and self.key_hash is None:
             fields.refuse('has no key; run `manifold keys create`, or add `key: "${VARIABLE}"`')
         if self.key is not None:
-            digest = hashlib.sha256(self.key.reveal().encode()).hexdigest()
             # The model is frozen for everyone but its own reading.
-            vars(self).update(key_hash=f"sha256:{digest}", key=None)
+            vars(self).update(key_hash=hash_of(self.key.reveal()), key=None)
         return self
 
 

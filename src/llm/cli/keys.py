@@ -1,0 +1,201 @@
+"""`manifold keys`: the gateway's keys, made, listed and revoked. A key is shown once; only its hash is kept."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from .errors import ExitStatus
+from .shell import ConfigOption, JsonOption, QuietOption, Shell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llm.core.config import GatewayKey
+
+app: typer.Typer = typer.Typer(no_args_is_help=True, short_help="Make, list and revoke the gateway's keys.")
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The key's name, as under gateway.api_keys.")]
+WriteOption = Annotated[
+    bool, typer.Option("--write", help="Change the configuration file; all else in it stays as it stands.")
+]
+
+_PATH: Final = ("gateway", "api_keys")
+_NEW_FILE: Final = Path("llm.yaml")
+_DAYS: Final = re.compile(r"(\d{1,5})d")
+_SHOWN: Final = 12  # digits of a hash
+_COLUMNS: Final = ("name", "user", "models", "expires", "hash")
+_FOLLOW: Final = "a gateway that runs takes it over at SIGHUP"
+
+
+@app.callback()
+def keys_group(
+    context: typer.Context, *, config: ConfigOption = None, as_json: JsonOption = False, quiet: QuietOption = False
+) -> None:
+    """Make, list and revoke the keys with which programs call the gateway (`manifold serve`)."""
+    Shell.of(context, config, as_json, quiet)
+
+
+def _expiry(text: str) -> date:
+    """Return the day that `2027-12-31` names, or that is so many days from today (UTC): `90d`."""
+    try:
+        days = _DAYS.fullmatch(text)
+        day = _today() + timedelta(days=int(days[1])) if days else date.fromisoformat(text)
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(f"{text!r} is no day; write such as 2027-12-31, or 90d for in 90 days") from error
+    if day < _today():
+        raise typer.BadParameter(f"{day} is over already")
+    return day
+
+
+@app.command(short_help="Print a new key, once, and its entry in the configuration.")
+def create(  # noqa: PLR0913 - the command's options
+    context: typer.Context,
+    name: NameArgument,
+    *,
+    user: Annotated[
+        str | None, typer.Option("--user", help="User whose limits and budget its calls count on; default: NAME.")
+    ] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--models", metavar="MODEL", help="Models that it may name, commas between; default: all."),
+    ] = None,
+    expires: Annotated[
+        date | None,
+        typer.Option(
+            "--expires", metavar="DAY", parser=_expiry, help="Last day (UTC), such as 2027-12-31, or 90d: in 90 days."
+        ),
+    ] = None,
+    write: WriteOption = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Print a new key on stdout, and on stderr the entry by which the configuration knows it. It is shown only now."""
+    shell = Shell.of(context, config, as_json, quiet)
+    from llm.utils.gateway_key import hash_of, new_key
+
+    from .editing import line_of, with_entry
+
+    _check_name(name)
+    if name in shell.load_config().gateway.api_keys:
+        raise typer.BadParameter(f"{name!r} has a key; choose another name, or revoke that first", param_hint="NAME")
+    key = new_key()
+    allowed = [model for given in models or () for model in given.split(",") if model] or ["*"]
+    entry: dict[str, Any] = {"key_hash": hash_of(key), "user": user or name, "models": allowed}
+    if expires is not None:
+        entry["expires"] = expires
+    file = _changed(shell, lambda text: with_entry(text, _PATH, name, entry)) if write else None
+    if shell.json:
+        told = {**entry, "expires": None if expires is None else expires.isoformat()}
+        shell.put_json({"name": name, "key": key, "entry": told, "file": None if file is None else str(file)})
+        return
+    shell.put(key)
+    if file is not None:
+        shell.remark(f"{file} has its hash as gateway.api_keys.{name}; {_FOLLOW}")
+    else:
+        shell.remark(f"\nAdd to the configuration:\n\ngateway:\n  api_keys:\n    {line_of(name, entry)}\n")
+    shell.remark("keep the key now: it is not shown again")
+
+
+@app.command("list", short_help="List the keys: names, users, models, last days.")
+def list_(
+    context: typer.Context, *, config: ConfigOption = None, as_json: JsonOption = False, quiet: QuietOption = False
+) -> None:
+    """List the keys that the configuration has, with the beginning of each one's hash."""
+    shell = Shell.of(context, config, as_json, quiet)
+    keys = shell.load_config().gateway.api_keys
+    rows = [_row(name, key) for name, key in keys.items()]
+    if shell.json:
+        shell.put_json(rows)
+        return
+    if not rows:
+        shell.remark("there are no keys: the gateway answers anyone on this machine, and listens on loopback alone")
+        return
+    shell.put_rows(_COLUMNS, map(_cells, rows))
+
+
+@app.command(short_help="Take a key out of the configuration.")
+def revoke(  # noqa: PLR0913 - the command's options
+    context: typer.Context,
+    name: NameArgument,
+    *,
+    write: WriteOption = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Say which entry to take out of the configuration, or with --write take it out."""
+    shell = Shell.of(context, config, as_json, quiet)
+    from .editing import without_entry
+
+    keys = shell.load_config().gateway.api_keys
+    if name not in keys:
+        shell.error(f"there is no key {name!r}; there are: {', '.join(keys) or 'none'}")
+        raise typer.Exit(ExitStatus.FAILED)
+    file = _changed(shell, lambda text: without_entry(text, _PATH, name)) if write else None
+    if shell.json:
+        shell.put_json({"name": name, "revoked": write, "file": None if file is None else str(file)})
+        return
+    if file is None:
+        shell.put(f"take gateway.api_keys.{name} out of {_file(shell) or 'the environment'}; {_FOLLOW}")
+        return
+    shell.remark(f"{file} no longer has gateway.api_keys.{name}; {_FOLLOW}")
+    if len(keys) == 1:
+        shell.remark("that was the last one: the gateway now answers anyone on this machine, and no other")
+
+
+def _check_name(name: str) -> None:
+    if not name.strip() or not name.isprintable():
+        raise typer.BadParameter("write a name that can be read", param_hint="NAME")
+
+
+def _row(name: str, key: GatewayKey) -> dict[str, Any]:
+    return {
+        "name": name,
+        "user": key.user or name,
+        "models": list(key.models),
+        "expires": None if key.expires is None else key.expires.isoformat(),
+        "expired": key.expires is not None and key.expires < _today(),
+        "hash": str(key.key_hash).removeprefix("sha256:")[:_SHOWN],
+    }
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    day = "never" if row["expires"] is None else f"{row['expires']}{' (expired)' if row['expired'] else ''}"
+    return [row["name"], row["user"], ", ".join(row["models"]), day, row["hash"]]
+
+
+def _today() -> date:
+    from llm.utils.clock import SystemClock
+
+    return datetime.fromtimestamp(SystemClock().wall(), UTC).date()
+
+
+def _file(shell: Shell) -> Path | None:
+    from llm.core.config import file_of
+
+    return file_of(shell.config)
+
+
+def _changed(shell: Shell, change: Callable[[str], str]) -> Path:
+    """Change the configuration file, whole or not at all; returns which it is."""
+    from .editing import FormError
+    from .writing import replaced
+
+    file = _file(shell) or _NEW_FILE
+    text = file.read_bytes().decode("utf-8") if file.exists() else ""
+    mark = "\ufeff" if text.startswith("\ufeff") else ""
+    try:
+        after = change(text.removeprefix(mark))
+    except FormError:
+        raise typer.BadParameter(
+            f"{file} is written in a form that is not changed in place, such as `gateway: {{…}}` on one line; leave "
+            "--write out, and change it yourself"
+        ) from None
+    replaced(file, mark + after)
+    return file
