@@ -12,12 +12,15 @@ from .faults import words
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+INTERNAL: Final = "INTERNAL"
 _HUMP: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 def code_of(error: LLMException) -> str:
     """Return the name of a failure's kind: `RATE_LIMIT` for an `LLMRateLimitError`, and so for all of them."""
     kind = next(kind for kind in type(error).__mro__ if kind.__module__ == LLMException.__module__)
+    if kind is LLMException:  # whatever was not foreseen
+        return INTERNAL
     return _HUMP.sub("_", kind.__name__.removeprefix("LLM").removesuffix("Error")).upper()
 
 

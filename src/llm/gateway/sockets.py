@@ -19,7 +19,7 @@ from .faults import wire_of
 from .logs import tell_fault, tell_request
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
 
     from llm.utils.clock import Timer
 
@@ -63,7 +63,8 @@ class Socket(ABC):
 
     Attributes:
         endpoint: What metrics and the log call its operations.
-        protocol: The subprotocol that is agreed on; None: there is none.
+        protocol: The subprotocol that is spoken; None: there is none.
+        agreed: The same, where the client offers it.
     """
 
     endpoint: ClassVar[str]
@@ -74,6 +75,8 @@ class Socket(ABC):
         self.host: Host = host
         self.scope: Scope = {**scope, "method": "WS"}
         self.headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
+        offered: Collection[str] = scope.get("subprotocols") or ()
+        self.agreed: str | None = self.protocol if self.protocol in offered else None
         self._receive = receive
         self._send = send
         self._clock = host.desk.clock
@@ -94,7 +97,7 @@ class Socket(ABC):
         """Serve it until one of both sides ends it; all its operations have ended then."""
         self._listener = asyncio.current_task()
         try:
-            await self._send({"type": "websocket.accept", "subprotocol": self.protocol})
+            await self._send({"type": "websocket.accept", "subprotocol": self.agreed})
             async with asyncio.TaskGroup() as self._group:
                 try:
                     await self._listen()
@@ -195,14 +198,14 @@ class Socket(ABC):
     async def failed(self, name: Hashable, exchange: Exchange, error: LLMException) -> None:
         """Tell how an operation failed."""
 
-    def opened(self) -> None:  # noqa: B027 - most have nothing to do
+    async def opened(self) -> None:  # noqa: B027 - most have nothing to do
         """Do what is to be done when the connection is accepted."""
 
     def left(self) -> None:  # noqa: B027 - most have nothing to do
         """Do what is to be done when the connection has ended."""
 
     async def _listen(self) -> None:
-        self.opened()
+        await self.opened()
         if self._leaving:
             self._close_if_done()
         while not self._closed:

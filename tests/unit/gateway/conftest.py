@@ -133,13 +133,15 @@ class Inside:
         self.manager = entry.desk.manager
 
     @asynccontextmanager
-    async def line(self, path: str, *, key: str | None = None, **headers: str) -> AsyncIterator[Line]:
+    async def line(
+        self, path: str, *, key: str | None = None, subprotocols: str = "graphql-transport-ws", **headers: str
+    ) -> AsyncIterator[Line]:
         """Open a WebSocket; what it says first is heard as `accepted` or `closed`."""
         scope = {
             "type": "websocket",
             "path": path,
             "headers": _headers(key, headers),
-            "subprotocols": ["graphql-transport-ws"] if path == "/graphql" else [],
+            "subprotocols": subprotocols.split(","),
             "extensions": {"websocket.http.response": {}},
         }
         line = Line()

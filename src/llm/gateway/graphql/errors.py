@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from graphql import GraphQLError, GraphQLSyntaxError
 
 from llm.core.exceptions import LLMException
-from llm.gateway.codes import written_failure
+from llm.gateway.codes import INTERNAL, written_failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 PARSE_FAILED: Final = "GRAPHQL_PARSE_FAILED"
 VALIDATION_FAILED: Final = "GRAPHQL_VALIDATION_FAILED"
 TOO_COMPLEX: Final = "TOO_COMPLEX"
-INTERNAL: Final = "INTERNAL"
 
 _MOST_TOLD: Final = 10
 # Where the library repeats what was sent, which may be a prompt.

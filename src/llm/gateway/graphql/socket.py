@@ -31,6 +31,7 @@ SWITCHED_OFF: Final = "GraphQL is switched off here (features.graphql)"
 _BAD_MESSAGE: Final = 4400
 _UNAUTHORIZED: Final = 4401
 _FORBIDDEN: Final = 4403
+_ANOTHER_PROTOCOL: Final = 4406
 _INIT_TOO_LATE: Final = 4408
 _RUNS_ALREADY: Final = 4409
 _INIT_TWICE: Final = 4429
@@ -58,9 +59,12 @@ class GraphQLSocket(Socket):
         self._known = False
         self._init: Timer | None = None
 
-    def opened(self) -> None:
-        """Give it some time to say who it is."""
-        self._init = self._clock.call_later(INIT_TIMEOUT, self._too_late)
+    async def opened(self) -> None:
+        """Give it some time to say who it is; close where it speaks another protocol."""
+        if self.agreed is None:
+            await self.close(_ANOTHER_PROTOCOL, "Subprotocol not acceptable")
+        else:
+            self._init = self._clock.call_later(INIT_TIMEOUT, self._too_late)
 
     def left(self) -> None:
         """Take the timer back."""
