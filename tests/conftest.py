@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -260,25 +261,30 @@ async def _gateway(config: Any, **options: Any) -> AsyncIterator[Gateway]:  # no
     # Once coverage has begun.
     import aiohttp  # noqa: PLC0415
     import uvicorn  # noqa: PLC0415
+    from uvicorn.server import ServerState  # noqa: PLC0415
 
     from llm.core.manager import LLMManager  # noqa: PLC0415
     from llm.gateway.entry import Entry  # noqa: PLC0415
 
     async with LLMManager.open(config) as manager:
         entry = Entry(manager, **options)
-        listening = socket.create_server(("127.0.0.1", 0))
         settings = uvicorn.Config(entry, log_config=None, http="httptools", ws="websockets-sansio")
-        server = uvicorn.Server(settings)
-        task = asyncio.create_task(server._serve([listening]))  # `serve` would take the signals
-        while not server.started and not task.done():
-            await asyncio.sleep(0)  # noqa: TID251 - it starts in a few turns of the loop
+        settings.load()
+        state = ServerState()
+        speak = partial(settings.http_protocol_class, settings, state, {})  # type: ignore[arg-type] - a class by now
+        server = await asyncio.get_running_loop().create_server(speak, "127.0.0.1", 0)
         try:
             async with aiohttp.ClientSession() as session:
-                yield Gateway(entry, f"http://127.0.0.1:{listening.getsockname()[1]}", session)
+                yield Gateway(entry, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", session)
         finally:
-            server.should_exit = True
+            server.close()
             entry.end_all()
-            await task
+            if state.tasks:
+                await asyncio.wait(state.tasks)
+            for connection in tuple(state.connections):
+                connection.transport.abort()
+            for _ in range(_TICKS_TO_END):
+                await asyncio.sleep(0)  # noqa: TID251 - a turn of the loop, in which connections end
 
 
 @pytest.fixture

@@ -78,6 +78,7 @@ class Asking:
         if client is None:
             provider, user = name
             client = self._clients[name] = self._manager.get_client(provider, user=user)
+            client.max_user_wait = self._config.gateway.max_user_wait
         return client
 
     def provider_of(self, model: str | None) -> str | None:

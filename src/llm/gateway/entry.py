@@ -15,12 +15,12 @@ from llm.core.exceptions import (
 from .auth import Keyring
 from .cors import Origins
 from .desk import Desk, Route
-from .exchange import LEFT, Exchange
+from .exchange import LEFT, ClientLeftError, Exchange
 from .faults import ANTHROPIC, NATIVE, OPENAI
 from .live import Live, refuse
 from .logs import tell_fault, tell_request
 from .native import Defaults
-from .routes import chat, embeddings, generate, health, messages, metrics, models, responses, text
+from .routes import chat, embeddings, generate, health, messages, metrics, models, pages, responses, text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -47,6 +47,7 @@ ROUTES: Final[Mapping[tuple[str, str], Route]] = {
     ("POST", "/v1/responses"): Route(responses.respond, OPENAI, "/v1/responses"),
     ("POST", "/v1/messages"): Route(messages.message, ANTHROPIC, "/v1/messages"),
     ("POST", "/v1/messages/count_tokens"): Route(messages.count, ANTHROPIC, "/v1/messages/count_tokens"),
+    **{("GET", path): Route(handle, NATIVE, path) for path, handle in pages.handlers().items()},
 }
 _MODEL: Final = Route(models.model, OPENAI, "/v1/models/{model}")
 _OF_BOTH: Final = frozenset({"/v1/models", _MODEL.endpoint})
@@ -166,6 +167,8 @@ class Entry:
                 exchange.error, exchange.status = error, exchange.status or LEFT
                 if not _left(exchange.scope):
                     raise
+        except ClientLeftError as error:
+            exchange.error, exchange.status = error, exchange.status or LEFT
         except Exception as error:  # noqa: BLE001 - whatever was not foreseen
             tell_fault(error, exchange)
             exchange.error = error

@@ -8,7 +8,7 @@ from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import quote
 
-from llm.core.exceptions import LLMConnectionError, LLMInvalidRequestError
+from llm.core.exceptions import LLMInvalidRequestError
 from llm.telemetry.names import OPERATION_CHAT
 
 from .caller import ANYONE
@@ -42,6 +42,10 @@ _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _PRINTED: Final = re.compile(r"[!-~]{1,256}")
 _numbers: Final = count(1)
 _start: Final = token_hex(8)
+
+
+class ClientLeftError(Exception):
+    """There is nobody any more to be answered."""
 
 
 class Exchange:
@@ -108,7 +112,7 @@ class Exchange:
 
         Raises:
             LLMInvalidRequestError: It is larger than it may be; where its length is declared, nothing of it was read.
-            LLMConnectionError: The client left before its end.
+            ClientLeftError: The client left before its end.
         """
         length = self._headers.get(b"content-length")
         if length is not None and length.isdigit() and int(length) > self._most:
@@ -133,7 +137,7 @@ class Exchange:
             if not message.get("more_body"):
                 return b"".join(pieces)
             message = await self._receive()
-        raise LLMConnectionError("the client left before the end of its request's body")
+        raise ClientLeftError
 
     def _too_large(self) -> LLMInvalidRequestError:
         return LLMInvalidRequestError(

@@ -14,6 +14,8 @@ import orjson
 from llm.core.exceptions import kind_of
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from .exchange import Exchange
 
 LOGGER: Final = logging.getLogger("llm.gateway")
@@ -57,8 +59,8 @@ def tell_request(exchange: Exchange, *, seconds: float, wall: float) -> None:
 def tell_fault(error: BaseException, exchange: Exchange) -> None:
     """Log a fault of the gateway's own: where it happened, and nothing of what it said, which may be a prompt."""
     request = exchange.request_id.decode()
-    where = "".join(traceback.format_tb(error.__traceback__))
-    LOGGER.error("request %s failed by a fault of the gateway's own: %s\n%s", request, type(error).__name__, where)
+    where = _way_to(error.__traceback__)
+    LOGGER.error("request %s failed by a fault of the gateway's own: %s at %s", request, type(error).__name__, where)
 
 
 class JSONLines(logging.Handler):
@@ -86,7 +88,7 @@ class JSONLines(logging.Handler):
         }
         if record.exc_info is not None and record.exc_info[0] is not None:
             told["error"] = record.exc_info[0].__name__
-            told["where"] = "".join(traceback.format_tb(record.exc_info[2]))
+            told["where"] = _way_to(record.exc_info[2])
         return orjson.dumps(told).decode()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -114,3 +116,9 @@ class JSONLines(logging.Handler):
 
 def _time(wall: float) -> str:
     return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds")
+
+
+def _way_to(place: TracebackType | None) -> str:
+    """Return the functions and lines that led to a failure, without what they say."""
+    frames = traceback.walk_tb(place)
+    return " > ".join(f"{frame.f_globals.get('__name__')}.{frame.f_code.co_name}:{line}" for frame, line in frames)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def serving(gateway: Gateways) -> Gateways:
-    """Starts both: `async with serving(up, options={…}, **configuration) as it`; `up` may be left out."""
+    """Starts both: `async with serving(up, options={…}, **configuration) as it`; `up`, which is running, may be left out."""
 
     @asynccontextmanager
     async def serve(
@@ -32,7 +32,7 @@ def serving(gateway: Gateways) -> Gateways:
         section: dict[str, Any] | None = None,
         **config: Any,  # noqa: ANN401 - a configuration
     ) -> AsyncIterator[Any]:
-        async with up or MockUpstream() as upstream:
+        async with nullcontext(up) if up is not None else MockUpstream() as upstream:
             kind = "openai" if upstream.base_url.endswith("/v1") else "anthropic"
             told = {"base_url": upstream.base_url, "api_keys": ["k1"], "models": ["gpt-4o-mini"], **(section or {})}
             options = config.pop("options", {})
