@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 from contextlib import asynccontextmanager, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     from llm.core.manager import LLMManager
     from llm.gateway.entry import Entry
+    from llm.gateway.server import GatewayServer
     from llm.testing import MockUpstream
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -229,8 +229,9 @@ def blocking_calls() -> BlockBuster:
 class Gateway:
     """A gateway that serves in the test's own loop, and who asks it."""
 
-    def __init__(self, entry: Entry, url: str, session: aiohttp.ClientSession) -> None:
+    def __init__(self, entry: Entry, server: GatewayServer, url: str, session: aiohttp.ClientSession) -> None:
         self.entry = entry
+        self.server = server
         self.url = url
         self.session = session
 
@@ -260,31 +261,27 @@ class Gateway:
 async def _gateway(config: Any, **options: Any) -> AsyncIterator[Gateway]:  # noqa: ANN401 - what an Entry takes
     # Once coverage has begun.
     import aiohttp  # noqa: PLC0415
-    import uvicorn  # noqa: PLC0415
-    from uvicorn.server import ServerState  # noqa: PLC0415
 
     from llm.core.manager import LLMManager  # noqa: PLC0415
     from llm.gateway.entry import Entry  # noqa: PLC0415
+    from llm.gateway.guards import Guards  # noqa: PLC0415
+    from llm.gateway.server import GatewayServer  # noqa: PLC0415
 
     async with LLMManager.open(config) as manager:
         entry = Entry(manager, **options)
-        settings = uvicorn.Config(entry, log_config=None, http="httptools", ws="websockets-sansio")
-        settings.load()
-        state = ServerState()
-        speak = partial(settings.http_protocol_class, settings, state, {})  # type: ignore[arg-type] - a class by now
-        server = await asyncio.get_running_loop().create_server(speak, "127.0.0.1", 0)
+        listening = socket.create_server(("127.0.0.1", 0))
+        server = GatewayServer(
+            entry, lambda: Guards.of(manager.config.gateway, room=1000), refused=entry.desk.counts.refused
+        )
+        task = asyncio.create_task(server.serve([listening]))
+        while not server.started and not task.done():
+            await asyncio.sleep(0)  # noqa: TID251 - it starts in a few turns of the loop
         try:
             async with aiohttp.ClientSession() as session:
-                yield Gateway(entry, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", session)
+                yield Gateway(entry, server, f"http://127.0.0.1:{listening.getsockname()[1]}", session)
         finally:
-            server.close()
-            entry.end_all()
-            if state.tasks:
-                await asyncio.wait(state.tasks)
-            for connection in tuple(state.connections):
-                connection.transport.abort()
-            for _ in range(_TICKS_TO_END):
-                await asyncio.sleep(0)  # noqa: TID251 - a turn of the loop, in which connections end
+            server.stop(0.0)
+            await task
 
 
 @pytest.fixture

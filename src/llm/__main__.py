@@ -16,7 +16,10 @@ def main() -> NoReturn:
         hush()
         _mend_streams()
         from llm.cli.main import run
+        from llm.cli.serve import lend
+        from llm.gateway import serve
 
+        lend(serve)
         speak()
         status = run()
     except KeyboardInterrupt:

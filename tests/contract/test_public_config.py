@@ -115,6 +115,7 @@ DEFAULTS: dict[str, object] = {
     "semantic_cache.timeout": 2,
     "limits.store": "memory",
     "limits.on_store_loss": "fail_closed",
+    "limits.processes": 1,
     "pool.strategy": "round_robin",
     "pool.min_size": 1,
     "pool.max_size": 512,
@@ -145,6 +146,7 @@ DEFAULTS: dict[str, object] = {
     "gateway.body_timeout": 30,
     "gateway.drain": 30,
     "gateway.max_user_wait": 0,
+    "gateway.max_connections": 2048,
 }
 STATED: dict[str, object] = {
     "global.default_provider": "openai",

@@ -18,6 +18,8 @@ from .errors import ExitStatus, exit_status, told
 from .keys import app as keys_app
 from .models import app as models_app
 from .sections import Sections
+from .serve import EPILOG as SERVE_EPILOG
+from .serve import serve
 from .shell import ConfigOption, JsonOption, QuietOption, Shell, give_up, say
 from .stats import stats
 from .status import status
@@ -67,6 +69,7 @@ app: typer.Typer = typer.Typer(
 )
 app.command(short_help="Ask once, or hold a conversation.")(chat)
 app.command(short_help="Answer a file of requests.", epilog=BATCH_EPILOG)(batch)
+app.command(short_help="Serve HTTP to any client.", epilog=SERVE_EPILOG)(serve)
 app.command(short_help="Ask every provider how it is.")(status)
 app.command(short_help="Tell what calls came to, over all runs.")(stats)
 app.add_typer(models_app, name="models")

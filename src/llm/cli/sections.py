@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 
 _SECTIONS: Final = {
     "Ask": ("chat", "batch"),
+    "Serve": ("serve",),
     "Look": ("status", "stats"),
     "Set up": ("models", "config", "cache", "keys"),
 }

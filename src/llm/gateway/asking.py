@@ -28,10 +28,14 @@ class Asking:
 
     The call counts for the caller's user, whatever the request says. A model goes to the provider that lists it, the
     default one first; an alias and `provider/model` go where they go everywhere.
+
+    Attributes:
+        default: Model of a request that names none; None: one of the default provider's.
     """
 
     def __init__(self, manager: LLMManager) -> None:
         """Ask `manager`, which may be reloaded."""
+        self.default: str | None = None
         self._manager = manager
         self._clients: dict[tuple[str | None, str | None], LLMClient] = {}
         self._config = manager.config
@@ -118,6 +122,8 @@ class Asking:
 
     def _asked(self, caller: Caller, request: LLMRequest) -> LLMRequest:
         """Hold a request to what its caller may ask for."""
+        if request.model is None and self.default is not None:
+            request = request_with(request, model=self.default)
         if _ANY in caller.models:
             return request
         if request.extra is not None and request.extra.get("models"):

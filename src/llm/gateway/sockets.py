@@ -21,16 +21,12 @@ from .logs import tell_fault, tell_request
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
 
-    from llm.utils.clock import Timer
-
     from .caller import Caller
     from .desk import Desk
     from .exchange import Message, Receive, Scope, Send
 
 MOST_OPERATIONS: Final = 32
 """Of one socket, at once."""
-STALLED: Final = 60.0
-"""Seconds that a client may leave a message in the way before its socket is ended."""
 RESTARTING: Final = 1012
 """The close code of a server that goes away; clients may come back."""
 
@@ -83,19 +79,13 @@ class Socket(ABC):
         self._named: dict[Hashable, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._group: asyncio.TaskGroup | None = None
-        self._listener: asyncio.Task[Any] | None = None
         self._id = Exchange(self.scope, receive, send, started=0.0, most=0).request_id
         self._numbers = count(1)
         self._leaving = False
         self._closed = False
-        self._sending = 0
-        self._sent = 0.0
-        self._watch: Timer | None = None
-        self._stalled = False
 
     async def run(self) -> None:
         """Serve it until one of both sides ends it; all its operations have ended then."""
-        self._listener = asyncio.current_task()
         try:
             await self._send({"type": "websocket.accept", "subprotocol": self.agreed})
             async with asyncio.TaskGroup() as self._group:
@@ -105,15 +95,9 @@ class Socket(ABC):
                     self._closed = True
                     for task in self._tasks:
                         task.cancel()
-        except asyncio.CancelledError:
-            if not self._stalled or self._listener is None:
-                raise
-            self._listener.uncancel()
         except OSError:  # it went as it was accepted
             pass
         finally:
-            if self._watch is not None:
-                self._watch.cancel()
             self.left()
 
     def drain(self) -> None:
@@ -126,18 +110,10 @@ class Socket(ABC):
         """Send a message, and return when the client has room for the next; one that is gone is not told."""
         if self._closed:
             return
-        if not self._sending:
-            self._sent = self._clock.now()
-        self._sending += 1
-        if self._watch is None:
-            self._watch = self._clock.call_later(STALLED, self._look)
         try:
             await self._send({"type": "websocket.send", "text": orjson.dumps(message).decode()})
         except OSError:  # it is gone, and the listener hears of it
             self._closed = True
-        finally:
-            self._sending -= 1
-            self._sent = self._clock.now()
 
     async def close(self, code: int, reason: str) -> None:
         """Close it; what runs is ended, and nothing is sent any more."""
@@ -279,16 +255,6 @@ class Socket(ABC):
     def _close_if_done(self) -> None:
         if not self._tasks:
             self.close_soon(RESTARTING, "the gateway is going away")
-
-    def _look(self) -> None:
-        """End the socket where a message has been in the way for too long; one timer serves all messages."""
-        self._watch = None
-        waits = self._clock.now() - self._sent
-        if self._sending and waits >= STALLED and self._listener is not None:
-            self._stalled = True
-            self._listener.cancel()
-        elif self._sending:
-            self._watch = self._clock.call_later(STALLED - waits, self._look)
 
 
 def going_away() -> LLMException:

@@ -76,7 +76,8 @@ class Composition:
         self._transport: Transport = cast("Transport", transport or self._own_transport)
         self._vendors = Vendors(self._transport)
         self._sharing: Sharing | None = self._store(before)
-        self._accounts: Accounts = Accounts(config, clock, None if before is None else before._accounts, self._sharing)
+        own = config.own_part()
+        self._accounts: Accounts = Accounts(own, clock, None if before is None else before._accounts, self._sharing)
         self._guards: Guards = Guards(
             config, clock=clock, lock=self._accounts.book.lock, before=None if before is None else before._guards
         )
@@ -97,7 +98,7 @@ class Composition:
         self._output: OutputEstimate = OutputEstimate() if kin is None else kin._output
         self._prompts: PromptCalibration = PromptCalibration() if kin is None else kin._prompts
         pools = Pools(
-            config,
+            own,
             clock=clock,
             spawn=outbox.spawn,
             accounts=self._accounts,
@@ -107,7 +108,7 @@ class Composition:
         )
         self._pools: dict[str, Pool] = {
             name: pools.pool(name, section, self._settlement(name, section))
-            for name, section in config.providers.items()
+            for name, section in own.providers.items()
         }
         self._charges: dict[str, Charges] = {name: self._charges_of(name, pool) for name, pool in self._pools.items()}
         self.chains: dict[str, Chain] = {name: self.compose(name, config.global_.middleware) for name in self._pools}

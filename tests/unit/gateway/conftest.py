@@ -1,9 +1,11 @@
-"""A gateway in front of a `MockUpstream`."""
+"""A gateway in front of a `MockUpstream`; and its server alone, in front of an application of the test's own."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, nullcontext
+import socket
+from contextlib import asynccontextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -11,6 +13,8 @@ import pytest
 
 from llm.core.manager import LLMManager
 from llm.gateway.entry import Entry
+from llm.gateway.guards import Guards
+from llm.gateway.server import GatewayServer
 from llm.testing import MockUpstream
 from llm.utils.clock import SystemClock
 
@@ -195,3 +199,199 @@ def inside() -> Gateways:
                 yield Inside(Entry(manager))
 
     return start
+
+
+class Small:
+    """An application whose paths say how it behaves."""
+
+    def __init__(self) -> None:
+        self.draining = False
+        self.ended = False
+        self.asked: list[Any] = []
+        self.bodies: list[bytes] = []
+        self.left: list[bool] = []
+        self.written = 0
+        self.go_on = asyncio.Event()
+
+    def end_all(self) -> None:
+        self.ended = True
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.asked.append(scope)
+        try:
+            await getattr(self, scope["path"].strip("/") or "echo")(scope, receive, send)
+        except asyncio.CancelledError:
+            self.left.append(scope["llm.left"]())
+            raise
+
+    async def echo(self, scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            assert message["type"] == "http.request"
+            body += message["body"]
+            more = message["more_body"]
+        self.bodies.append(body)
+        await self.answer(send, body)
+
+    async def answer(self, send: Any, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+        head = [(b"content-length", b"%d" % len(body)), *headers]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": body})
+
+    async def early(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.answer(send, b"early")
+
+    async def wait(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.go_on.wait()
+        await self.answer(send, b"late")
+
+    async def forever(self, scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def pieces(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for piece in (b"one", b"", b"two"):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await self.go_on.wait()
+        await send({"type": "http.response.body", "body": b"three"})
+
+    async def flood(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while True:
+            await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+            self.written += 65536
+
+    async def boom(self, scope: Any, receive: Any, send: Any) -> None:
+        raise ZeroDivisionError("a secret")
+
+    async def nothing(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer nothing."""
+
+    async def half(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+
+    async def longer(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})
+        await send({"type": "http.response.body", "body": b"two"})
+
+    async def split(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.answer(send, b"", (b"x-evil", b"a\r\nset-cookie: b"))
+
+    async def twice(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.answer(send, b"once")
+        await self.answer(send, b"twice")
+
+    async def empty(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async def after(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.answer(send, b"", (b"connection", b"close"), (b"transfer-encoding", b"chunked"))
+        assert (await receive())["type"] == "http.disconnect"
+        await self.go_on.wait()
+
+    async def socket(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            match message["text"]:
+                case "flood":
+                    while True:
+                        await send({"type": "websocket.send", "text": "x" * 65536})
+                        self.written += 65536
+                case "boom":
+                    raise ZeroDivisionError
+                case "forever":
+                    await asyncio.Event().wait()
+                case text:
+                    await send({"type": "websocket.send", "text": text})
+
+
+@dataclass
+class Raw:
+    """A connection whose every byte is the test's."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    def send(self, *pieces: bytes | str) -> None:
+        self.writer.write(b"".join(piece if isinstance(piece, bytes) else piece.encode() for piece in pieces))
+
+    async def until(self, ending: bytes, seconds: float = 5.0) -> bytes:
+        """Return what comes up to and with some bytes."""
+        async with SystemClock().timeout(seconds):
+            return await self.reader.readuntil(ending)
+
+    async def rest(self, seconds: float = 5.0) -> bytes:
+        """Return what comes until the other side ends the connection."""
+        async with SystemClock().timeout(seconds):
+            return await self.reader.read()
+
+    async def answer(self) -> tuple[int, bytes, bytes]:
+        """Return status, head and body of an answer of stated length."""
+        head = await self.until(b"\r\n\r\n")
+        lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+        async with SystemClock().timeout(5.0):
+            body = await self.reader.readexactly(int(lengths[0].split(b":")[1]) if lengths else 0)
+        return int(head.split()[1]), head, body
+
+    def leave(self) -> None:
+        self.writer.transport.abort()
+
+
+@dataclass
+class Bare:
+    """A server of ours in front of any application."""
+
+    server: GatewayServer
+    app: Any
+    port: int
+    served: asyncio.Task[None]
+    refused: list[int]
+    opened: list[Raw] = field(default_factory=list[Raw])
+
+    async def open(self, *pieces: bytes | str) -> Raw:
+        raw = Raw(*await asyncio.open_connection("127.0.0.1", self.port))
+        self.opened.append(raw)
+        raw.send(*pieces)
+        return raw
+
+    @property
+    def connections(self) -> int:
+        return len(self.server.state.watched)
+
+    async def until(self, true: Callable[[], object], seconds: float = 5.0) -> None:
+        async with SystemClock().timeout(seconds):
+            while not true():
+                await SystemClock().sleep(0.002)
+
+
+@asynccontextmanager
+async def _bare(app: Any = None, **bounds: Any) -> AsyncIterator[Bare]:
+    app = app or Small()
+    refused: list[int] = []
+    guards = Guards(**bounds)
+    server = GatewayServer(app, lambda: guards, refused=refused.append)
+    listening = socket.create_server(("127.0.0.1", 0))
+    served = asyncio.create_task(server.serve([listening]))
+    bare = Bare(server, app, listening.getsockname()[1], served, refused)
+    await bare.until(lambda: server.started)
+    try:
+        yield bare
+    finally:
+        server.stop(0.0)
+        await served
+        for raw in bare.opened:
+            raw.leave()
+            with suppress(ConnectionError):
+                await raw.writer.wait_closed()
+        assert not server.state.watched
+        assert not server.state.tasks
+
+
+@pytest.fixture
+def bare() -> Callable[..., AbstractAsyncContextManager[Bare]]:
+    """Starts a server of ours: `async with bare(app, header_timeout=0.1, …) as server`."""
+    return _bare

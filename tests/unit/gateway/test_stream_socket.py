@@ -9,8 +9,8 @@ import pytest
 
 from llm.core.messages import ToolCall
 from llm.core.types import LLMResponse
-from llm.gateway.sockets import MOST_OPERATIONS, STALLED
-from llm.testing import FakeClock, Fault, MockUpstream
+from llm.gateway.sockets import MOST_OPERATIONS
+from llm.testing import Fault, MockUpstream
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -341,23 +341,6 @@ async def test_a_slow_reader_holds_up_its_upstream_and_fills_no_memory(inside: G
         assert len(next(iter(it.entry.running)).stream.text) < 1_000_000
         await ws.leave()
         await until(lambda: up.active == 0, seconds=1)
-
-
-async def test_a_reader_that_takes_nothing_for_a_minute_is_given_up(inside: Gateways) -> None:
-    up = MockUpstream(service=30.0)
-    async with inside(up) as it:
-        it.entry.desk.clock = clock = FakeClock(start=0.0)
-        async with line(it) as ws:
-            await ws.say_text("{")
-            await ws.hear()
-            await clock.advance(STALLED * 5)  # what is idle may stay
-            ws.taken.clear()
-            await ws.say(id="a", prompt=ENDLESS)
-            await until(lambda: up.active == 1 and ws.sent > 2, seconds=2)
-            await clock.advance(STALLED - 1)
-            assert it.entry.live.open
-            await clock.advance(2)
-            await until(lambda: up.active == 0 and not it.entry.live.open, seconds=1)
 
 
 async def test_a_connection_that_went_as_it_was_accepted_leaves_nothing(inside: Gateways) -> None:

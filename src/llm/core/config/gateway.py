@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -68,6 +69,17 @@ class GatewayConfig(fields.Section):
     max_user_wait: fields.SecondsOrZero = Field(
         default=0.0, description="Seconds that a user's own limit may hold a call before it is a 429."
     )
+    max_connections: fields.Count = Field(
+        default=2048, description="Connections at once, to each worker; one more is a 503."
+    )
+
+    @property
+    def local(self) -> bool:
+        """Whether the host is one that only this machine reaches; of names `localhost` alone is known to be."""
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     @model_validator(mode="before")
     @classmethod

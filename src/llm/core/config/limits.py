@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from llm.core.exceptions import LLMConfigurationError
+
 from . import fields
 
 Algorithm = Literal["auto", "token_bucket", "sliding_window"]
@@ -58,6 +60,24 @@ class RateLimits(fields.Section):
         """Return the limits that are set, by field name; empty when this states nothing."""
         return self.model_dump(exclude_defaults=True)
 
+    def part(self, processes: int, place: str) -> RateLimits:
+        """Return the part of one of so many processes, rounded down; what bounds a single call is not divided.
+
+        Raises:
+            LLMConfigurationError: A limit is smaller than their number; `place` is where these stand.
+        """
+        parts: dict[str, int | float] = {}
+        for name, most in self.stated().items():
+            if isinstance(most, str) or name == "cost_per_call":
+                continue
+            parts[name] = most / processes if isinstance(most, float) else most // processes
+            if not parts[name]:
+                raise LLMConfigurationError(
+                    f"{place}.{name}: {most} cannot be divided among {processes} processes; have fewer of them, or "
+                    "share the limits with `limits.store: redis`"
+                )
+        return self.model_copy(update=parts)
+
 
 class LimitsConfig(fields.Section):
     """Limits above those of single keys, and where all limits are counted."""
@@ -69,6 +89,10 @@ class LimitsConfig(fields.Section):
     on_store_loss: Literal["fail_closed", "fail_open", "share"] = Field(
         default="fail_closed",
         description="When the store is gone: refuse calls, let them pass, or count this process's part of the limits.",
+    )
+    processes: fields.Count = Field(
+        default=1,
+        description="memory: how many processes such as this one there are; each takes its part of every limit.",
     )
     global_: Annotated[RateLimits, fields.Defaulted()] = Field(
         default_factory=RateLimits, alias="global", description="Limits of everything together."

@@ -85,6 +85,21 @@ class LLMConfig(fields.Section):
         """The provider of a call that names none: the one configured, else the first."""
         return self.global_.default_provider or next(iter(self.providers))
 
+    def own_part(self) -> LLMConfig:
+        """Return it with this process's part of every limit, where `limits.processes` count each on its own.
+
+        Raises:
+            LLMConfigurationError: A limit is too small to be divided.
+        """
+        limits, parts = self.limits, self.limits.processes
+        if parts == 1 or limits.store == "redis":
+            return self
+        users = {name: user.part(parts, f"limits.users.{name}") for name, user in limits.users.items()}
+        everything = limits.global_.part(parts, "limits.global")
+        providers = {name: section.part(parts, f"providers.{name}") for name, section in self.providers.items()}
+        own = limits.model_copy(update={"global_": everything, "users": users})
+        return self.model_copy(update={"limits": own, "providers": providers})
+
     def masked(self) -> dict[str, Any]:
         """Return the configuration as JSON values, with every secret and every password in a URL as ten asterisks."""
         return _mapping_masked(self.model_dump(mode="json", by_alias=True))

@@ -83,6 +83,15 @@ class ProviderConfig(fields.Section):
         """Base URL for the dialect; None for the vendor's, and where a platform's client alone knows where calls go."""
         return None if self.sdk is not None and self.sdk.client is not None else self.base_url
 
+    def part(self, processes: int, place: str) -> ProviderConfig:
+        """Return the section with the part of one of so many processes of every limit.
+
+        Raises:
+            LLMConfigurationError: A limit is too small to be divided.
+        """
+        parts = [limits.part(processes, f"{place}.rate_limits[{at}]") for at, limits in enumerate(self.rate_limits)]
+        return self.model_copy(update={"rate_limits": tuple(parts)})
+
     @property
     def slots(self) -> tuple[SlotConfig, ...]:
         """The slots that the lists make, made anew on each access.

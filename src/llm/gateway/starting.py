@@ -1,0 +1,83 @@
+"""From arguments and environment to a gateway that serves: everything that can be refused is refused first."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+from llm.core.config import load_config
+
+from .container import read_container
+from .life import live
+from .listening import bind, check_open, url_of
+from .logs import JSONLines
+from .workers import Supervisor, say_ready
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from llm.core.config import LLMConfig
+
+
+def start(config: Path | None, host: str | None, port: int | None, workers: int, say: Callable[[str], object]) -> int:
+    """Serve until a signal comes, and return the exit status.
+
+    Raises:
+        LLMConfigurationError: Something is wrong; nothing was opened.
+        LLMException: The manager could not be opened.
+    """
+    for name, value in (("HOST", host), ("PORT", port)):
+        if value is not None:
+            os.environ[f"LLM__GATEWAY__{name}"] = str(value)
+    found, container = read_container(os.environ, config)
+    if workers > 1:
+        found = _divided(found, config, workers, say)
+    check_open(found.gateway)
+    sockets = bind(found.gateway.host, found.gateway.port)
+    logger = logging.getLogger("llm")
+    logger.handlers[:] = [lines := JSONLines()]
+    logger.setLevel(container.level)
+    run = partial(live, config, sockets, container)
+    said = _said(found, sockets)
+    try:
+        if workers == 1:
+            return asyncio.run(run(ready=lambda: say(said)))
+        return Supervisor(
+            workers,
+            lambda line: asyncio.run(run(ready=lambda: say_ready(line), parent=line)),
+            ready=lambda: say(said),
+            leave=partial(_close, sockets),
+        ).run()
+    finally:
+        lines.flush()
+
+
+def _divided(found: LLMConfig, config: Path | None, workers: int, say: Callable[[str], object]) -> LLMConfig:
+    """Have each worker take its part of the limits, where no store holds them to the whole."""
+    if found.limits.store == "redis":
+        return found
+    if found.limits.processes < workers:
+        os.environ["LLM__LIMITS__PROCESSES"] = str(workers)
+        found = load_config(config)
+    found.own_part()
+    parts = found.limits.processes
+    say(f"each worker takes 1/{parts} of every limit; with `limits.store: redis` they share all of it")
+    return found
+
+
+def _said(config: LLMConfig, sockets: list[socket.socket]) -> str:
+    """Return the line that tells where it listens, what it serves, and who may call."""
+    url = url_of(sockets[0])
+    names = list(config.gateway.api_keys)
+    who = f"{len(names)} gateway key{'s' * (len(names) > 1)}" if names else "no keys: this machine alone may call"
+    return f"listening on {url}; providers: {', '.join(config.providers)}; {who}; docs at {url}/docs"
+
+
+def _close(sockets: list[socket.socket]) -> None:
+    for bound in sockets:
+        bound.close()
