@@ -107,7 +107,7 @@ async def test_several_answers_at_once_are_told_apart_by_their_ids(inside: Gatew
         for name in ("a", "b", 3):
             await ws.say(id=name, prompt=f"{LONG} {name}")
         told: dict[object, str] = {}
-        order = []
+        order: list[tuple[object, str]] = []
         while sum(kind == "done" for _, kind in order) < 3:
             message = await ws.hear()
             order.append((message["id"], message["type"]))
