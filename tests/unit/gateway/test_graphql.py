@@ -14,8 +14,10 @@ from llm.core.exceptions import LLMException
 from llm.core.messages import MessageRole, TextPart, ToolCall
 from llm.core.types import LLMResponse
 from llm.gateway.codes import code_of
-from llm.gateway.graphql.documents import Documents
+from llm.gateway.exchange import Exchange
+from llm.gateway.graphql.documents import Document, Documents
 from llm.gateway.graphql.errors import written
+from llm.gateway.graphql.operations import Operations
 from llm.gateway.graphql.schema import own
 from llm.testing import Fault, MockUpstream
 
@@ -347,6 +349,24 @@ def test_a_kind_of_somebody_elses_has_the_code_of_the_one_above_it() -> None:
         """Another's."""
 
     assert code_of(Mine("no")) == "OVERLOADED"
+
+
+def held(document: Document) -> int | None:
+    return None if document.wrong is None else len(document.wrong)
+
+
+async def test_a_document_that_comes_again_is_held_against_the_schema_once(inside: Gateways) -> None:
+    operations = Operations()
+    async with inside() as it:
+        scope: dict[str, Any] = {"headers": []}
+        for query, wrong in (("{health {status}}", 0), ("{nothing}", 1)):
+            document = operations.documents.read(query)
+            assert held(document) is None
+            for _ in range(2):
+                exchange = Exchange(scope, None, None, started=0.0, most=0)  # type: ignore[arg-type] # nothing is sent
+                result = await operations.whole(it.entry.desk, exchange, {"query": query})
+                assert result.ran is not bool(wrong)
+                assert held(document) == wrong
 
 
 def test_documents_that_come_again_are_read_once() -> None:

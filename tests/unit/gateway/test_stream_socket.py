@@ -127,6 +127,8 @@ async def test_a_cancelled_answer_is_done_at_once_and_the_others_go_on(inside: G
         await ws.say(id="a", prompt="short")  # the id is free again
         assert (await ws.answer("b"))[-1]["finish_reason"] == "stop"
         assert text(await ws.answer("a")) == "short"
+        await ws.say(id="a", prompt="again")
+        assert text(await ws.answer("a")) == "again"
 
 
 async def test_a_cancelled_answers_upstream_closes_within_a_second(inside: Gateways) -> None:
