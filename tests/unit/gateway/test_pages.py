@@ -7,8 +7,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # it comes with the one above
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
 from llm.core.exceptions import LLMInvalidRequestError
