@@ -1,0 +1,1 @@
+"""What a request through the gateway costs, beside one through a bare handler that makes the same upstream call."""
