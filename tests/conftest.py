@@ -23,7 +23,7 @@ from hypothesis import settings
 from pytest_asyncio import is_async_test
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     import aiohttp
@@ -258,7 +258,7 @@ class Gateway:
 
 
 @asynccontextmanager
-async def _gateway(config: Any, **options: Any) -> AsyncIterator[Gateway]:  # noqa: ANN401 - what an Entry takes
+async def _gateway(config: Any, **options: Any) -> AsyncGenerator[Gateway]:  # noqa: ANN401 - what an Entry takes
     # Once coverage has begun.
     import aiohttp  # noqa: PLC0415
 

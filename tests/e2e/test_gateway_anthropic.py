@@ -21,7 +21,7 @@ from llm.testing import Fault, MockUpstream
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
     from contextlib import AbstractAsyncContextManager
 
     from llm.core.types import LLMRequest
@@ -41,7 +41,7 @@ KEYS = {
 @asynccontextmanager
 async def client(
     gateway: Gateways, up: MockUpstream, *, key: str = "gw-alice-0123456789", **config: object
-) -> AsyncIterator[AsyncAnthropic]:
+) -> AsyncGenerator[Any]:
     kind = "openai" if up.base_url.endswith("/v1") else "anthropic"
     section = {"base_url": up.base_url, "api_keys": ["k1"], "models": [MODEL]}
     told = {"providers": {kind: section}, "gateway": {"api_keys": KEYS}, **config}

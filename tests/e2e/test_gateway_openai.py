@@ -24,7 +24,7 @@ from llm.testing import Fault, MockUpstream
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
     from contextlib import AbstractAsyncContextManager
 
     from llm.core.types import LLMRequest
@@ -54,7 +54,7 @@ class City(BaseModel):
 @asynccontextmanager
 async def client(
     gateway: Gateways, up: MockUpstream, *, key: str = "gw-alice-0123456789", **config: object
-) -> AsyncIterator[AsyncOpenAI]:
+) -> AsyncGenerator[Any]:
     section = {"base_url": up.base_url, "api_keys": ["k1"], "models": [MODEL]}
     told = {"providers": {"openai": section}, "gateway": {"api_keys": KEYS}, **config}
     async with (

@@ -57,8 +57,6 @@ async def answers(desk: Desk, exchange: Exchange, requests: Sequence[LLMRequest]
             asking = [group.create_task(_asked(desk, exchange, request)) for request in requests]
     except* LLMException as failed:
         failure = failed.exceptions[0]
-        while isinstance(failure, BaseExceptionGroup):
-            failure = failure.exceptions[0]
     else:
         exchange.generating = desk.clock.now() - began
         responses = [task.result() for task in asking]
