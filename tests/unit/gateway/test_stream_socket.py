@@ -344,6 +344,8 @@ async def test_each_answer_is_a_request_of_the_metrics(inside: Gateways) -> None
         await until(lambda: counts.active == 0, seconds=1)
         assert counts.requests == {200: 2}
         assert counts.tokens == 12
+        assert list(counts.durations) == ["/v1/stream"]
+        assert sum(counts.models["chat", "openai", "gpt-4o-mini"].first.counts) == 2
 
 
 async def test_a_slow_reader_holds_up_its_upstream_and_fills_no_memory(inside: Gateways) -> None:
