@@ -40,8 +40,13 @@ _MOMENT: Final = 0.01
 class App(Protocol):
     """The application, as the server sees it."""
 
-    draining: bool
-    """Whether new calls are refused; the server says so."""
+    @property
+    def draining(self) -> bool:
+        """Whether new calls are refused; the server says so."""
+        ...
+
+    @draining.setter
+    def draining(self, draining: bool) -> None: ...
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI's
         """Answer a request."""
