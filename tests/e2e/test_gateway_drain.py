@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     Forking = Callable[..., Any]
 
 CLOCK = SystemClock()
-TEXT = "one two three four five six seven eight nine ten"
-ASK = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": TEXT}]}
+TEXT = "one " * 400
+ASK = {"model": "m", "max_tokens": 1000, "messages": [{"role": "user", "content": TEXT}]}
 ASKED = {
     "/v1/chat/completions": ASK,
     "/v1/messages": ASK,
@@ -149,7 +149,7 @@ def test_at_the_deadline_streams_end_with_their_dialects_error_event_and_calls_w
             for path, client in streams.items():
                 client.ask(path, {**ASKED[path], "stream": True})
                 client.until(b"one")
-            unary.ask("/v1/messages", ASK)
+            unary.ask("/v1/chat/completions", ASK)
             until(lambda: up.active == len(ASKED) + 1)
             end()
             for path, client in streams.items():

@@ -129,9 +129,7 @@ def test_options_go_before_the_environment_and_that_before_the_file(forking: For
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "gateway.example.org"])  # noqa: S104 - to be refused
-def test_a_host_other_than_loopback_without_keys_is_refused_with_2(
-    forking: Forking, tmp_path: Path, host: str
-) -> None:
+def test_a_host_other_than_loopback_without_keys_is_refused_with_2(forking: Forking, tmp_path: Path, host: str) -> None:
     ended = forking(written(tmp_path), "serve", "--host", host, "--port", "0")
     assert (ended.status, ended.out) == (2, "")
     assert "manifold keys create NAME" in ended.err

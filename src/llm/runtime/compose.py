@@ -107,8 +107,7 @@ class Composition:
             sharing=self._sharing,
         )
         self._pools: dict[str, Pool] = {
-            name: pools.pool(name, section, self._settlement(name, section))
-            for name, section in own.providers.items()
+            name: pools.pool(name, section, self._settlement(name, section)) for name, section in own.providers.items()
         }
         self._charges: dict[str, Charges] = {name: self._charges_of(name, pool) for name, pool in self._pools.items()}
         self.chains: dict[str, Chain] = {name: self.compose(name, config.global_.middleware) for name in self._pools}

@@ -89,6 +89,7 @@ async def test_with_nothing_to_do_it_ends_at_once_whoever_is_connected(bare: Bar
         rests, silent, begun = await server.open(GET), await server.open(), await server.open("GET")
         await rests.answer()
         await server.until(lambda: server.connections == 3)
+        await CLOCK.sleep(SHORT)
         began = CLOCK.now()
         server.server.stop(30.0)
         assert [await raw.rest() for raw in (rests, silent, begun)] == [b"", b"", b""]
