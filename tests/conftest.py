@@ -23,7 +23,7 @@ from hypothesis import settings
 from pytest_asyncio import is_async_test
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
     import aiohttp
@@ -258,7 +258,7 @@ class Gateway:
 
 
 @asynccontextmanager
-async def _gateway(config: Any, **options: Any) -> AsyncIterator[Gateway]:  # noqa: ANN401 - what an Entry takes
+async def _gateway(config: Any, **options: Any) -> AsyncGenerator[Gateway]:  # noqa: ANN401 - what an Entry takes
     # Once coverage has begun.
     import aiohttp  # noqa: PLC0415
 
@@ -274,7 +274,7 @@ async def _gateway(config: Any, **options: Any) -> AsyncIterator[Gateway]:  # no
             entry, lambda: Guards.of(manager.config.gateway, room=1000), refused=entry.desk.counts.refused
         )
         task = asyncio.create_task(server.serve([listening]))
-        while not server.started and not task.done():
+        while not server.started and not task.done():  # noqa: ASYNC110 - as below
             await asyncio.sleep(0)  # noqa: TID251 - it starts in a few turns of the loop
         try:
             async with aiohttp.ClientSession() as session:

@@ -3,6 +3,8 @@
 `manifold serve` in front of a vendor that takes its time.
 """
 
+# ruff: noqa: ANN401 - ASGI's messages, and doubles whose kind a test knows
+
 from __future__ import annotations
 
 import json
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 CLOCK = SystemClock()
 TEXT = "one " * 400
 ASK = {"model": "m", "max_tokens": 1000, "messages": [{"role": "user", "content": TEXT}]}
-ASKED = {
+ASKED: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": ASK,
     "/v1/messages": ASK,
     "/v1/responses": {"model": "m", "input": TEXT},

@@ -1,5 +1,7 @@
 """`manifold serve` against clients that mean it no good: slow ones, large ones, many."""
 
+# ruff: noqa: ANN401 - ASGI's messages, and doubles whose kind a test knows
+
 from __future__ import annotations
 
 import http.client
@@ -25,9 +27,10 @@ if TYPE_CHECKING:
 CLOCK = SystemClock()
 SECONDS = 0.2  # header_timeout and body_timeout
 LATEST = 1.2
-CONFIG = {
+GATEWAY = {"header_timeout": SECONDS, "body_timeout": SECONDS, "max_body_bytes": 1000, "max_connections": 1100}
+CONFIG: dict[str, Any] = {
     "providers": {"openai": {"base_url": "http://127.0.0.1:9/v1", "api_keys": ["k1"], "models": ["gpt-4o-mini"]}},
-    "gateway": {"header_timeout": SECONDS, "body_timeout": SECONDS, "max_body_bytes": 1000, "max_connections": 1100},
+    "gateway": GATEWAY,
 }
 HEAD = "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 
@@ -99,7 +102,7 @@ def test_a_thousand_idle_connections_do_not_slow_the_others_and_are_closed(forki
                 assert told(raw).startswith(b"HTTP/1.1 408 ")
         assert beside < 2 * alone, f"{beside:.3f} s beside them, {alone:.3f} s without"
 
-    slower = {**CONFIG, "gateway": {**CONFIG["gateway"], "header_timeout": 2.0}}
+    slower = {**CONFIG, "gateway": {**GATEWAY, "header_timeout": 2.0}}
     serving(forking, tmp_path, act, slower)
 
 

@@ -1,5 +1,7 @@
 """A client that goes away cancels its upstream call within 1.5 seconds: stream or not, in every dialect."""
 
+# ruff: noqa: ANN401 - ASGI's messages, and doubles whose kind a test knows
+
 from __future__ import annotations
 
 import asyncio

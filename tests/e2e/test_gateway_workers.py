@@ -1,5 +1,7 @@
 """`manifold serve --workers`: several processes on one port, and one that looks after them."""
 
+# ruff: noqa: ANN401 - ASGI's messages, and doubles whose kind a test knows
+
 from __future__ import annotations
 
 import http.client
@@ -55,7 +57,7 @@ def serving(
 
 def children(pid: int) -> list[int]:
     """Return the processes that another one started and that have not ended."""
-    found = []
+    found: list[int] = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             number, _, rest = stat.read_text().partition(" (")
