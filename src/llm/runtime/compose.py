@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from llm.core.parts import Falling, Hop, Moved
     from llm.core.pool import Pool
     from llm.core.protocols import Middleware, Transport
+    from llm.core.standing import Room
     from llm.core.types import LLMRequest, LLMResponse
     from llm.limits.sharing import Sharing
     from llm.utils.clock import Clock
@@ -208,6 +209,10 @@ class Composition:
             "limits": self._limits_status(),
             "calls": self._journal.snapshot(),
         }
+
+    def rooms(self, user: str) -> list[Room]:
+        """Return what a user's own limits still let through; of several in a unit what is nearest to its end."""
+        return self._accounts.rooms(user)
 
     def provider_status(self, provider: str) -> dict[str, Any]:
         """Return what is known of a provider beside its keys: its breakers, and its budget of retries."""
