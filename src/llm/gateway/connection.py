@@ -7,6 +7,7 @@ second.
 from __future__ import annotations
 
 import math
+import socket
 from collections import deque
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
@@ -84,6 +85,7 @@ class Connection(HttpToolsProtocol):
         state.watched.add(self)
         self.transport = transport
         self.flow = FlowControl(transport)
+        _send_at_once(transport)
         self.server, self.client = get_local_addr(transport), get_remote_addr(transport)
         self.scheme = "https" if is_ssl(transport) else "http"
         if len(state.watched) > 2 * state.guards.max_connections:
@@ -233,3 +235,10 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
+
+
+def _send_at_once(transport: asyncio.Transport) -> None:
+    """Have each piece of a stream leave as it is written; the loop sees to that for some kinds of sockets alone."""
+    own: socket.socket | None = transport.get_extra_info("socket")
+    if own is not None and own.family != socket.AF_UNIX:
+        own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
 _NOTED: Final = frozenset({b"host", b"expect", b"content-length", b"transfer-encoding"})
+_ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 _NO_HTTP: Final = Refusal(400, "this is no valid HTTP request")
 
 
@@ -47,7 +48,6 @@ class HTTPConnection(Connection):
         self._body = 0
         self._unparsed = 0  # bytes of a body that the parser is not to see
         self._noted: dict[bytes, bytes] = {}
-        self._hosts = 0
         self._discarded = 0
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -117,14 +117,17 @@ class HTTPConnection(Connection):
         """Begin a request."""
         if len(self._waiting) >= MOST_PIPELINED:
             self._stop(503, "too many requests at once on one connection; wait for an answer")
-        super().on_message_begin()
-        self._head = self._body = self._hosts = 0
-        self._noted.clear()
-        self._wait_for_head()
+        self.url = b""
+        self.headers = []
+        self._head = self._body = 0
+        if self._noted:
+            self._noted = {}
+        if self.phase is not Phase.HEAD:
+            self._wait_for_head()
 
     def on_url(self, url: bytes) -> None:
         """Take a part of its target."""
-        super().on_url(url)
+        self.url += url
         if len(self.url) > MOST_TARGET:
             self._stop(414, f"the path is longer than {MOST_TARGET} bytes")
 
@@ -135,36 +138,28 @@ class HTTPConnection(Connection):
             self._stop(431, f"the head of the request is larger than {MOST_HEAD} bytes")
         if self.phase is not Phase.HEAD:
             return
-        if len(self.headers) >= MOST_HEADERS:
-            self._stop(431, f"the request has more than {MOST_HEADERS} headers")
         name = name.lower()
         if name in _NOTED:
+            if name in self._noted:
+                self._stop(400, f"the request has the header {name.decode()} twice")
             self._noted[name] = value
-            self._hosts += name == b"host"
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Have the request answered, where it may be; its body may still be on the way."""
-        parser, scope = self._parser, self.scope
-        version = scope["http_version"] = parser.get_http_version()
-        scope["method"] = parser.get_method().decode("ascii")
-        if self._hosts > 1 or (version == "1.1" and not self._hosts):
-            self._stop(400, "a request names one Host")
-        if version not in {"1.0", "1.1"}:
-            self._stop(505, "expected HTTP/1.1 or HTTP/1.0")
-        coding = self._noted.get(b"transfer-encoding")
-        if coding is not None and (coding.lower() != b"chunked" or version == "1.0" or parser.should_upgrade()):
-            self._stop(501, "of transfer codings this gateway knows `chunked` alone, in HTTP/1.1")
-        if self._is_web_socket():
+        parser, noted, version = self._parser, self._noted, self._parser.get_http_version()
+        upgrades = parser.should_upgrade()
+        self._check_head(version, upgrades=upgrades)
+        scope = self.scope = self._scope(version)
+        if upgrades and self._should_upgrade():
             if self._answering is not None:
                 self._stop(400, "a WebSocket cannot begin before the request ahead of it is answered")
             return
         guards = self.state.guards
-        length = int(self._noted.get(b"content-length", b"0"))
+        length = int(noted.get(b"content-length", b"0"))
         if length > guards.max_body_bytes:
             self._too_large()
-        self._unparsed = length if parser.should_upgrade() else 0
-        self._locate()
+        self._unparsed = length if upgrades else 0
         self.phase = Phase.BODY
         self.due = self._now() + guards.body_timeout
         cycle = self._newest = Cycle(
@@ -172,7 +167,7 @@ class HTTPConnection(Connection):
             transport=self.transport,
             flow=self.flow,
             state=self.state,
-            expects=self._noted.get(b"expect", b"").lower() == b"100-continue",
+            expects=noted.get(b"expect", b"").lower() == b"100-continue",
             keep_alive=version == "1.1" and parser.should_keep_alive(),
             answered=self._answered,
         )
@@ -188,13 +183,39 @@ class HTTPConnection(Connection):
         most = self.state.guards.max_body_bytes
         self._stop(413, f"the body is larger than {most} bytes (gateway.max_body_bytes); send a smaller one")
 
-    def _locate(self) -> None:
-        url = httptools.parse_url(self.url)
-        raw = url.path
+    def _check_head(self, version: str, *, upgrades: bool) -> None:
+        """Refuse a head that means nothing certain."""
+        if len(self.headers) > MOST_HEADERS:
+            self._stop(431, f"the request has more than {MOST_HEADERS} headers")
+        if version == "1.1" and b"host" not in self._noted:
+            self._stop(400, "a request names its Host")
+        if version not in {"1.1", "1.0"}:
+            self._stop(505, "expected HTTP/1.1 or HTTP/1.0")
+        coding = self._noted.get(b"transfer-encoding")
+        if coding is not None and (coding.lower() != b"chunked" or version == "1.0" or upgrades):
+            self._stop(501, "of transfer codings this gateway knows `chunked` alone, in HTTP/1.1")
+
+    def _scope(self, version: str) -> Any:  # noqa: ANN401 - ASGI's
+        raw, _, query = self.url.partition(b"?")
+        if raw[:1] != b"/":  # a whole address, as a proxy is asked, or none
+            url = httptools.parse_url(self.url)
+            raw, query = url.path, url.query or b""
         path = raw.decode("ascii")
-        self.scope["path"] = unquote(path) if "%" in path else path
-        self.scope["raw_path"] = raw
-        self.scope["query_string"] = url.query or b""
+        return {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "method": self._parser.get_method().decode("ascii"),
+            "root_path": "",
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw,
+            "query_string": query,
+            "headers": self.headers,
+            "state": {},
+        }
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
