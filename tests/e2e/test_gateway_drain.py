@@ -3,6 +3,8 @@
 `manifold serve` in front of a vendor that takes its time.
 """
 
+# ruff: noqa: ANN401 - ASGI's messages, and doubles whose kind a test knows
+
 from __future__ import annotations
 
 import json
@@ -25,9 +27,9 @@ if TYPE_CHECKING:
     Forking = Callable[..., Any]
 
 CLOCK = SystemClock()
-TEXT = "one two three four five six seven eight nine ten"
-ASK = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": TEXT}]}
-ASKED = {
+TEXT = "one " * 400
+ASK = {"model": "m", "max_tokens": 1000, "messages": [{"role": "user", "content": TEXT}]}
+ASKED: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": ASK,
     "/v1/messages": ASK,
     "/v1/responses": {"model": "m", "input": TEXT},
@@ -149,7 +151,7 @@ def test_at_the_deadline_streams_end_with_their_dialects_error_event_and_calls_w
             for path, client in streams.items():
                 client.ask(path, {**ASKED[path], "stream": True})
                 client.until(b"one")
-            unary.ask("/v1/messages", ASK)
+            unary.ask("/v1/chat/completions", ASK)
             until(lambda: up.active == len(ASKED) + 1)
             end()
             for path, client in streams.items():

@@ -1,5 +1,7 @@
 """`manifold serve` as a process: how it starts, what it refuses, and what signals do. The real program runs."""
 
+# ruff: noqa: ANN401 - ASGI's messages, and doubles whose kind a test knows
+
 from __future__ import annotations
 
 import http.client
@@ -9,6 +11,7 @@ import re
 import signal
 import socket
 from contextlib import closing
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,8 +36,6 @@ def written(folder: Path, text: str = CONFIG) -> Path:
 
 def until(true: Callable[[], Any], seconds: float = 10.0) -> Any:
     """Wait for something that another process does."""
-    from threading import Event
-
     due = CLOCK.now() + seconds
     while not (found := true()):
         assert CLOCK.now() < due
@@ -60,7 +61,11 @@ def ask(port: int, path: str, method: str = "GET") -> tuple[int, Any]:
 
 def serving(forking: Forking, folder: Path, *words: str, during: Callable[[int, int], object], **options: Any) -> Any:
     """Run it, and do something with its port and its process while it serves."""
-    return forking(folder, "serve", "--port", "0", *words, during=lambda pid: during(port_of(folder), pid), **options)
+
+    def act(pid: int) -> None:
+        during(port_of(folder), pid)
+
+    return forking(folder, "serve", "--port", "0", *words, during=act, **options)
 
 
 def test_it_says_where_it_listens_what_it_serves_and_who_may_call(forking: Forking, tmp_path: Path) -> None:
@@ -72,7 +77,8 @@ def test_it_says_where_it_listens_what_it_serves_and_who_may_call(forking: Forki
     assert (ended.status, ended.out) == (143, "")
     first, *lines = ended.err.splitlines()
     assert re.fullmatch(
-        r"listening on (http://127\.0\.0\.1:\d+); providers: openai; no keys: this machine alone may call; docs at \1/docs",
+        r"listening on (http://127\.0\.0\.1:\d+); providers: openai; no keys: this machine alone may call; "
+        r"docs at \1/docs",
         first,
     )
     told = [json.loads(line) for line in lines]
@@ -129,9 +135,7 @@ def test_options_go_before_the_environment_and_that_before_the_file(forking: For
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "gateway.example.org"])  # noqa: S104 - to be refused
-def test_a_host_other_than_loopback_without_keys_is_refused_with_2(
-    forking: Forking, tmp_path: Path, host: str
-) -> None:
+def test_a_host_other_than_loopback_without_keys_is_refused_with_2(forking: Forking, tmp_path: Path, host: str) -> None:
     ended = forking(written(tmp_path), "serve", "--host", host, "--port", "0")
     assert (ended.status, ended.out) == (2, "")
     assert "manifold keys create NAME" in ended.err

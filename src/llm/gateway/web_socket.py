@@ -70,7 +70,7 @@ class WebSocket(WebSocketsSansIOProtocol):
         self.scope["llm.left"] = self.left  # type: ignore[typeddict-unknown-key] # our own
         code = _WENT_WELL
         try:
-            await self.app(self.scope, self.receive, self.send)
+            await self.state.app(self.scope, self.receive, self.send)
         except (asyncio.CancelledError, ClientDisconnected):
             code = _RESTARTS
         except Exception as error:  # noqa: BLE001 - whatever a route did not foresee

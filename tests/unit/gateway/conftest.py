@@ -1,5 +1,7 @@
 """A gateway in front of a `MockUpstream`; and its server alone, in front of an application of the test's own."""
 
+# ruff: noqa: ANN401, ARG002 - ASGI's messages, and applications that look at some of them
+
 from __future__ import annotations
 
 import asyncio
@@ -19,7 +21,7 @@ from llm.testing import MockUpstream
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
     from contextlib import AbstractAsyncContextManager
 
     Gateways = Callable[..., AbstractAsyncContextManager[Any]]
@@ -34,8 +36,8 @@ def serving(gateway: Gateways) -> Gateways:
         up: MockUpstream | None = None,
         *,
         section: dict[str, Any] | None = None,
-        **config: Any,  # noqa: ANN401 - a configuration
-    ) -> AsyncIterator[Any]:
+        **config: Any,
+    ) -> AsyncGenerator[Any]:
         async with nullcontext(up) if up is not None else MockUpstream() as upstream:
             kind = "openai" if upstream.base_url.endswith("/v1") else "anthropic"
             told = {"base_url": upstream.base_url, "api_keys": ["k1"], "models": ["gpt-4o-mini"], **(section or {})}
@@ -374,7 +376,7 @@ class Bare:
 
 
 @asynccontextmanager
-async def _bare(app: Any = None, **bounds: Any) -> AsyncIterator[Bare]:
+async def _bare(app: Any = None, **bounds: Any) -> AsyncGenerator[Bare]:
     app = app or Small()
     refused: list[int] = []
     guards = Guards(**bounds)
