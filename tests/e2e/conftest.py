@@ -377,6 +377,8 @@ PARIS: Final = City("Paris", 2_100_000)
 
 def _speak(request: LLMRequest) -> LLMResponse | str:
     """Call the first tool, tell what it found, answer in JSON where that is asked for, else say the same again."""
+    if request.embed is not None:
+        return ""  # the vectors are the mock's
     last = request.messages[-1]
     if last.role == "tool":
         return f"It is {_text(last)} there."
@@ -465,8 +467,8 @@ def _in_a_thread(*servers: MockUpstream) -> Generator[None]:
 
 
 @contextmanager
-def _serving(folder: Path, root: Path) -> Generator[tuple[str, int]]:
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(root / "src"), "HOME": str(folder)}
+def _serving(folder: Path, root: Path, **variables: str) -> Generator[tuple[str, int]]:
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(root / "src"), "HOME": str(folder), **variables}
     command = [sys.executable, "-m", "llm", "serve", "--port", "0"]
     with (folder / "log").open("w", encoding="utf-8") as log:
         program = subprocess.Popen(command, cwd=folder, env=environ, stderr=log)  # noqa: S603 - our own program
@@ -478,6 +480,14 @@ def _serving(folder: Path, root: Path) -> Generator[tuple[str, int]]:
     finally:
         program.terminate()
         program.wait(10)
+
+
+@pytest.fixture
+def served_alone(tmp_path: Path, root: Path) -> Iterator[str]:
+    """The address of a `manifold serve` with nothing configured: the model on the box answers."""
+    kept = {name: os.environ[name] for name in ("HOME", "XDG_CACHE_HOME", "LLM_MODELS_DIR") if name in os.environ}
+    with _serving(tmp_path, root, OMP_NUM_THREADS="1", **kept) as (url, _):
+        yield url
 
 
 @pytest.fixture(scope="module")
