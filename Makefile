@@ -1,5 +1,5 @@
 # Two commands matter: `make run` and `make test`. Each makes the .venv it needs; only Python 3.11 or newer must be there.
-.PHONY: help run test test-all test-long check format bench bench-limits bench-waiters bench-batch picture chaos clean
+.PHONY: help run test test-all test-long check format bench bench-limits bench-waiters bench-batch bench-gateway picture chaos clean
 .NOTPARALLEL:
 
 export PYTHON
@@ -67,6 +67,10 @@ bench-waiters: ## CPU time of each of 100,000 calls that wait for a key, beside 
 bench-batch: ## CPU of a batch's row beside its call, memory of a million rows: into benchmarks/results (ten minutes)
 	@.ci/venv run
 	@$(PY) -m benchmarks.batch --results benchmarks/results
+
+bench-gateway: ## requests through `manifold serve` beside a bare handler: into benchmarks/results (two minutes)
+	@.ci/venv test
+	@$(PY) -m benchmarks.gateway --results benchmarks/results
 
 picture: ## records the terminal picture of the README anew: docs/pictures/batch.svg (half a minute)
 	@.ci/venv test

@@ -20,6 +20,10 @@ _LEAST_PART: Final = 0.77
 _MOST_P99: Final = 2.0
 _LEAST_TIMES: Final = 20.0
 _NAME: Final = "gateway.md"
+_HOW: Final = (
+    "`manifold serve` runs with keys, limits of user and key, metrics and its log. CPU is the server's process alone; "
+    "the upstream and who asks are processes of their own on the same machine."
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,11 +37,11 @@ def main(arguments: Sequence[str]) -> int:
         page = [
             "# The gateway",
             "",
-            f"{made('benchmarks.gateway')} {asked.rounds} rounds of {asked.requests} requests over {asked.connections} "
-            "connections. `manifold serve` runs with keys, limits of user and key, metrics and its log. CPU is the "
-            "server's process alone; the upstream and who asks are processes of their own on the same machine.",
+            f"{made('benchmarks.gateway')} {asked.rounds} rounds of {asked.requests} requests.",
             "",
-            *(f"{line}" for grid in grids for line in _page(grid)),
+            _HOW,
+            "",
+            *(f"{grid.markdown()}\n" for grid in grids),
         ]
         (asked.results / _NAME).write_text("\n".join(page) + "\n", encoding="utf-8")
     return 1 if any(row[-1] == "missed" for row in grids[1].rows) else 0
@@ -72,12 +76,6 @@ def _targets(measured: Measured) -> Grid:
 def _row(what: str, found: float, target: float, *, least: bool) -> tuple[str, str, str, str]:
     met = found >= target if least else found <= target
     return what, f"{found:.2f}", f"{'≥' if least else '≤'} {target:g}", "met" if met else "missed"
-
-
-def _page(grid: Grid) -> list[str]:
-    marks = ["---" if name in grid.words else "---:" for name in grid.head]
-    lines = [grid.head, marks, *grid.rows]
-    return [f"## {grid.title}", "", *(f"| {' | '.join(line)} |" for line in lines), ""]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from functools import partial
 from time import perf_counter
 from typing import Final
 
@@ -69,12 +70,11 @@ async def main(port: int, requests: int, connections: int) -> None:
     loop = asyncio.get_running_loop()
     seconds: list[float] = []
     left = [requests]
-    ends = [loop.create_future() for _ in range(connections)]
+    ends: list[asyncio.Future[None]] = [loop.create_future() for _ in range(connections)]
     began = perf_counter()
     for end in ends:
-        await loop.create_connection(
-            lambda end=end: _Client(head.encode() + BODY, seconds, left, end), "127.0.0.1", port
-        )
+        client = partial(_Client, head.encode() + BODY, seconds, left, end)
+        await loop.create_connection(client, "127.0.0.1", port)
     for end in ends:
         await end
     sys.stdout.write(json.dumps({"seconds": perf_counter() - began, "each": [round(each, 6) for each in seconds]}))

@@ -77,12 +77,14 @@ class Measured:
 
     def of(self, way: str, name: str) -> float:
         """Return the median of a way's turns."""
-        return median(getattr(turn, name) for turn in self.turns[way])
+        found: list[float] = [getattr(turn, name) for turn in self.turns[way]]
+        return median(found)
 
     def beside(self, way: str, other: str, name: str) -> float:
         """Return the median of what a way's turns came to beside those of another, each beside its neighbour."""
         pairs = zip(self.turns[way], self.turns[other], strict=True)
-        return median(getattr(one, name) / getattr(two, name) for one, two in pairs)
+        found: list[float] = [getattr(one, name) / getattr(two, name) for one, two in pairs]
+        return median(found)
 
 
 def measure(rounds: int, requests: int, connections: int, tell: Callable[[str], object]) -> Measured:
@@ -133,13 +135,16 @@ def _running(servers: dict[str, list[str]]) -> Generator[dict[str, tuple[int, in
     try:
         for way, command in servers.items():
             port = _free_port()
-            begun[way] = port, subprocess.Popen(  # noqa: S603 - our own programs
-                [*command, str(port)],
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": path},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
+            begun[way] = (
+                port,
+                subprocess.Popen(  # noqa: S603 - our own programs
+                    [*command, str(port)],
+                    cwd=ROOT,
+                    env={**os.environ, "PYTHONPATH": path},
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                ),
             )
         for way, (port, process) in begun.items():
             _await(way, port, process)
@@ -168,13 +173,13 @@ def _await(way: str, port: int, process: subprocess.Popen[bytes]) -> None:
         try:
             socket.create_connection(("127.0.0.1", port), 1).close()
         except OSError:
-            with_patience(process)
+            _wait_a_moment(process)
         else:
             return
     raise RuntimeError(f"{way} does not listen; run it by hand to see why")
 
 
-def with_patience(process: subprocess.Popen[bytes]) -> None:
+def _wait_a_moment(process: subprocess.Popen[bytes]) -> None:
     """Wait a moment, or until a process has ended."""
     try:
         process.wait(0.1)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .inflight import InFlight, Outbox
     from .measured import Measured
     from .protocols import Answers, Middleware, Transport
+    from .standing import Room
     from .stream import LLMResult
     from .types import TokenUsage
 
@@ -184,6 +185,10 @@ class Parts(Protocol):
 
     def measured(self) -> Measured:
         """Return what calls and attempts came to, as values."""
+        ...
+
+    def rooms(self, user: str) -> list[Room]:
+        """Return what a user's own limits still let through; of several in a unit what is nearest to its end."""
         ...
 
     def warm(self) -> None:

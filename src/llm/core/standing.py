@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .exceptions import LimitScope
 
@@ -24,6 +25,22 @@ class HealthStatus:
     def __bool__(self) -> bool:
         """Return whether it can serve."""
         return self.healthy
+
+
+class Room(NamedTuple):
+    """What one of a user's limits still lets through, as far as this process knows.
+
+    Attributes:
+        unit: What it counts: `requests`, `input_tokens`, `output_tokens` or `total_tokens`.
+        limit: How many in its time.
+        remaining: How many of them now.
+        reset: Seconds until all of them are there again.
+    """
+
+    unit: str
+    limit: float
+    remaining: float
+    reset: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from llm.providers.serving.limits_write import anthropic_headers, openai_headers
+
 from .asking import Asking
 from .counts import Counts
 
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
     from llm.core.manager import LLMManager
     from llm.utils.clock import Clock
 
-    from .exchange import Exchange
+    from .exchange import Exchange, Header
     from .faults import Dialect
     from .native import Defaults
 
@@ -38,6 +40,19 @@ class Desk:
         self.defaults: Defaults = defaults
         self.started: float = self.clock.wall()
         self.draining: bool = False
+
+    def limits(self, exchange: Exchange) -> list[Header]:
+        """Return the headers that tell what the caller's own limits still let through; none where it has none.
+
+        Not for every answer: windows are gone through for it.
+        """
+        user = exchange.caller.user
+        if user is None or not self.manager.config.limits.users:
+            return []
+        rooms = self.manager.parts.rooms(user)
+        if exchange.anthropic:
+            return anthropic_headers(rooms, self.clock.wall())
+        return openai_headers(rooms)
 
     def write_metrics(self, accept: str) -> tuple[bytes, str]:
         """Return the page for Prometheus and its content type, by a request's `Accept` header; may run in a thread."""

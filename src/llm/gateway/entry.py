@@ -10,6 +10,7 @@ from llm.core.exceptions import (
     LLMException,
     LLMInvalidRequestError,
     LLMPoolExhaustedError,
+    LLMRateLimitError,
 )
 
 from .auth import Keyring
@@ -149,7 +150,7 @@ class Entry:
     async def _run(self, route: Route, exchange: Exchange, keyring: Keyring) -> None:
         dialect = route.dialect
         if dialect is ANTHROPIC or (route.endpoint in _OF_BOTH and models.of_anthropic(exchange)):
-            dialect = ANTHROPIC
+            dialect, exchange.anthropic = ANTHROPIC, True
             exchange.more.append((b"request-id", exchange.request_id))
         try:
             if not route.public:
@@ -159,14 +160,11 @@ class Entry:
                     raise _draining()  # noqa: TRY301 - one place tells of all failures
             await route.handle(self.desk, exchange)
         except LLMException as error:
+            if isinstance(error, LLMRateLimitError):
+                exchange.more.extend(self.desk.limits(exchange))
             await _refuse(exchange, dialect, error)
         except asyncio.CancelledError as error:
-            if exchange.ending is not None:
-                await _ended(exchange, dialect, exchange.ending)
-            else:
-                exchange.error, exchange.status = error, exchange.status or LEFT
-                if not _left(exchange.scope):
-                    raise
+            await _cancelled(exchange, dialect, error)
         except ClientLeftError as error:
             exchange.error, exchange.status = error, exchange.status or LEFT
         except Exception as error:  # noqa: BLE001 - whatever was not foreseen
@@ -234,12 +232,21 @@ async def _not_allowed(allowed: str, _: Desk, exchange: Exchange) -> None:
     )
 
 
-async def _ended(exchange: Exchange, dialect: Dialect, error: LLMException) -> None:
-    """Tell why the server ended a request, whose task it cancelled for that."""
+async def _cancelled(exchange: Exchange, dialect: Dialect, error: asyncio.CancelledError) -> None:
+    """Tell why the server ended a request; be quiet where its client left.
+
+    Raises:
+        CancelledError: It is somebody else's.
+    """
+    if exchange.ending is None:
+        exchange.error, exchange.status = error, exchange.status or LEFT
+        if not _left(exchange.scope):
+            raise error
+        return
     if exchange.task is not None:
         exchange.task.uncancel()
     exchange.more.append((b"connection", b"close"))
-    await _refuse(exchange, dialect, error)
+    await _refuse(exchange, dialect, exchange.ending)
 
 
 def _left(scope: Scope) -> bool:

@@ -69,12 +69,13 @@ class Exchange:
         first: Seconds to a stream's first chunk; None before it, and where there is no stream.
         generating: Seconds that the answer took to be made; None where none was.
         task: The task that answers it.
+        anthropic: Whether Anthropic's dialect is spoken.
         more: Headers that the answer has beside its own.
     """
 
     __slots__ = (
-        "_headers", "_most", "_receive", "_send", "cached", "call", "caller", "ending", "error", "first", "generating",
-        "model", "more", "operation", "provider", "request_id", "scope", "started", "status", "stream", "task",
+        "_headers", "_most", "_receive", "_send", "anthropic", "cached", "call", "caller", "ending", "error", "first",
+        "generating", "model", "more", "operation", "provider", "request_id", "scope", "started", "status", "stream", "task",
         "usage",
     )  # fmt: skip
 
@@ -101,6 +102,7 @@ class Exchange:
         self.first: float | None = None
         self.generating: float | None = None
         self.task: Task[Any] | None = None
+        self.anthropic: bool = False
         self.more: list[Header] = []
 
     def header(self, name: bytes) -> bytes | None:

@@ -7,6 +7,7 @@ import logging
 import sys
 import traceback
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import orjson
@@ -53,7 +54,10 @@ def tell_request(exchange: Exchange, *, seconds: float, wall: float) -> None:
     if exchange.error is not None:
         told["error"] = kind_of(exchange.error)
     text = orjson.dumps(told).decode()
-    LOGGER.handle(LOGGER.makeRecord(LOGGER.name, logging.INFO, "", 0, text, (), None))
+    if len(LOGGER.handlers) == 1 and type(LOGGER.handlers[0]) is JSONLines and not LOGGER.propagate:
+        LOGGER.handlers[0].add(text)  # a record costs as much as all the rest
+    else:
+        LOGGER.handle(LOGGER.makeRecord(LOGGER.name, logging.INFO, "", 0, text, (), None))
 
 
 def tell_fault(error: BaseException, exchange: Exchange) -> None:
@@ -93,14 +97,20 @@ class JSONLines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take a record."""
-        self._lines.append(self.format(record))
+        self.add(self.format(record))
+
+    def add(self, line: str) -> None:
+        """Take a line that is JSON already."""
+        self._lines.append(line)
+        if self._due is not None and len(self._lines) < _MOST_HELD and not self._due.cancelled():
+            return
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             loop = None
         if loop is None or len(self._lines) >= _MOST_HELD:
             self.flush()
-        elif self._due is None or self._due.cancelled():
+        else:
             self._due = loop.call_later(_HELD_SECONDS, self.flush)
 
     def flush(self) -> None:
@@ -115,7 +125,13 @@ class JSONLines(logging.Handler):
 
 
 def _time(wall: float) -> str:
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds")
+    second = int(wall)
+    return f"{_second(second)}.{int((wall - second) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _way_to(place: TracebackType | None) -> str:

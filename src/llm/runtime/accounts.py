@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from llm.core.standing import Room
 from llm.limits.admission import Levels
 from llm.limits.concurrency import Concurrency
 from llm.limits.memory import Account, AccountBook
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from llm.core.config.providers import ProviderConfig
     from llm.core.config.slots import SlotConfig
     from llm.core.exceptions import LimitScope
+    from llm.limits.base import Limit
     from llm.limits.sharing import Sharing
     from llm.utils.clock import Clock
 
@@ -137,6 +139,28 @@ class Accounts:
             limits = () if account is None else account.limits
             waits = [limit.wait(now, limit.capacity) for limit in limits if limit.refuses]
             return min([seconds for seconds in waits if seconds > 0.0], default=None)
+
+    def rooms(self, user: str) -> list[Room]:
+        """Return what a user's limits in tokens and requests still let through; of those in a unit the fullest's."""
+        account = self.user(user)
+        if account is None:
+            return []
+        now = self._clock.now()
+        fullest: dict[str, tuple[float, Limit]] = {}
+        with self.book.lock:
+            for limit in account.limits:
+                share = limit.saturation(now)
+                if limit.timed and limit.unit != "cost" and share >= fullest.get(limit.unit, (0.0,))[0]:
+                    fullest[limit.unit] = share, limit
+            return [
+                Room(
+                    unit,
+                    limit.capacity,
+                    max(0.0, min(limit.capacity, limit.free(now))),
+                    limit.wait(now, limit.capacity),
+                )
+                for unit, (_, limit) in fullest.items()
+            ]
 
     def status(self) -> dict[str, dict[str, float]]:
         """Return how full the limits of everything and of the users are, 0 to 1."""

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from llm.core.parts import Falling, Hop, Moved
     from llm.core.pool import Pool
     from llm.core.protocols import Middleware, Transport
+    from llm.core.standing import Room
     from llm.core.types import LLMRequest, LLMResponse
     from llm.limits.sharing import Sharing
     from llm.utils.clock import Clock
@@ -107,8 +108,7 @@ class Composition:
             sharing=self._sharing,
         )
         self._pools: dict[str, Pool] = {
-            name: pools.pool(name, section, self._settlement(name, section))
-            for name, section in own.providers.items()
+            name: pools.pool(name, section, self._settlement(name, section)) for name, section in own.providers.items()
         }
         self._charges: dict[str, Charges] = {name: self._charges_of(name, pool) for name, pool in self._pools.items()}
         self.chains: dict[str, Chain] = {name: self.compose(name, config.global_.middleware) for name in self._pools}
@@ -209,6 +209,10 @@ class Composition:
             "limits": self._limits_status(),
             "calls": self._journal.snapshot(),
         }
+
+    def rooms(self, user: str) -> list[Room]:
+        """Return what a user's own limits still let through; of several in a unit what is nearest to its end."""
+        return self._accounts.rooms(user)
 
     def provider_status(self, provider: str) -> dict[str, Any]:
         """Return what is known of a provider beside its keys: its breakers, and its budget of retries."""

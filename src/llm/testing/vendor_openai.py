@@ -14,6 +14,7 @@ from llm.core.call import Charge
 from llm.providers.openai.body import choices_of
 from llm.providers.serving import openai_read as read
 from llm.providers.serving import openai_write as write
+from llm.providers.serving.limits_write import duration
 from llm.providers.serving.openai_embeddings import read_embeddings
 
 from .echo import prompt_tokens
@@ -159,16 +160,3 @@ class OpenAIVendor:
     def answer_id(self, number: int) -> str:
         """As in `Vendor`."""
         return f"chatcmpl-{number:024x}"
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as OpenAI's headers have them: `20ms`, `1.5s`, `6m0s`, `1h0m0s`."""
-    if seconds < 1:
-        return f"{math.ceil(seconds * 1000 - 1e-6)}ms"
-    total = math.ceil(seconds * 1000 - 1e-6) / 1000
-    hours, rest = divmod(total, 3600)
-    minutes, rest = divmod(rest, 60)
-    text = f"{round(rest, 3):g}s"
-    if minutes or hours:
-        text = f"{minutes:.0f}m{text}"
-    return f"{hours:.0f}h{text}" if hours else text

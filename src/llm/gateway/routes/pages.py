@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from llm.gateway.exchange import Exchange
     from llm.gateway.pages.files import File
 
+_POLICY: Final = (
+    b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    b"connect-src 'self'; font-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; "
+    b"frame-ancestors 'none'"
+)
 SECURITY: Final = (
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-        b"connect-src 'self'; font-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; "
-        b"frame-ancestors 'none'",
-    ),
+    (b"content-security-policy", _POLICY),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),

@@ -63,13 +63,17 @@ def read_request(body: Mapping[str, Any]) -> LLMRequest:
     return LLMRequest(messages, extra=extra or None, **fields)
 
 
+_ROLES: Final[Mapping[str, MessageRole]] = {role.value: role for role in MessageRole}
+
+
 def _message(message: Mapping[str, Any], field: str) -> Message:
     role = message.get("role")
-    if not isinstance(role, str) or role not in set(MessageRole):
+    known = _ROLES.get(role) if isinstance(role, str) else None
+    if known is None:
         raise wrong(f"{field}.role", f"one of {', '.join(MessageRole)}")
     calls = objects(message.get("tool_calls") or _before_tools(message), f"{field}.tool_calls")
     return Message(
-        MessageRole(role),
+        known,
         _said(message, field),
         name=message.get("name"),
         tool_calls=tuple(_tool_call(call, f"{field}.tool_calls[{place}]") for place, call in enumerate(calls)),
