@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -14,7 +15,7 @@ import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import pytest
 
@@ -272,7 +273,7 @@ class Ended:
 
 _FORKING = """
 import asyncio, encodings.idna, gc, json, os, sqlite3, sys, traceback
-import llm.__main__, llm.cli.main, llm.cli.running, llm.cli.foretelling
+import llm.__main__, llm.cli.main, llm.cli.running, llm.cli.foretelling, llm.gateway.starting
 
 async def warm():
     provider = {"base_url": "http://127.0.0.1:9/v1", "api_keys": ["k"], "models": ["gpt-4o-mini"]}
@@ -341,7 +342,12 @@ class Forking:
         self._parent.stdin.flush()
         child = int(self._parent.stdout.readline())
         if during is not None:
-            during(child)
+            try:
+                during(child)
+            except BaseException:
+                os.kill(child, signal.SIGKILL)
+                self._parent.stdout.readline()
+                raise
         status = int(self._parent.stdout.readline())
         out, err = (Path(name).read_text(encoding="utf-8") for name in streams[1:])
         return Ended(status, out, err)
@@ -362,17 +368,10 @@ def forking(root: Path) -> Iterator[Forking]:
 # --- the gateway, as a program --------------------------------------------------------------------------------------
 
 _LISTENS: Final = re.compile(r"listening on (http://[^\s;]+)")
-_LIMITED: Final = 40
+_LIMITED: Final = 16
 
 
-class City(NamedTuple):
-    """What a structured answer tells."""
-
-    name: str
-    people: int
-
-
-PARIS: Final = City("Paris", 2_100_000)
+_PARIS: Final = '{"name": "Paris", "people": 2100000}'
 
 
 def _speak(request: LLMRequest) -> LLMResponse | str:
@@ -382,13 +381,12 @@ def _speak(request: LLMRequest) -> LLMResponse | str:
     last = request.messages[-1]
     if last.role == "tool":
         return f"It is {_text(last)} there."
-    found = json.dumps(PARIS._asdict())
     if request.response_format is not None:
-        return found
+        return _PARIS
     if request.tools:
         tool: Any = request.tools[0]
-        name = tool.name
-        call = ToolCall("call_1", name, '{"city": "Paris"}' if name == "weather" else found)
+        arguments = '{"city": "Paris"}' if tool.name == "weather" else _PARIS
+        call = ToolCall("call_1", tool.name, arguments)
         return LLMResponse(tool_calls=(call,), finish_reason="tool_calls")
     return _text(last)
 
@@ -430,7 +428,7 @@ class Served:
 
 
 def _gateway_config(openai: MockUpstream, anthropic: MockUpstream, keys: Mapping[str, str]) -> dict[str, Any]:
-    # Each with two keys' sections: a fault of the mock's meets one key.
+    # A fault of the mock's meets one key.
     def section(kind: str, up: MockUpstream, key: str, *models: str) -> dict[str, Any]:
         return {"type": kind, "base_url": up.base_url, "api_keys": [key], "models": models}
 
