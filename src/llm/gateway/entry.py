@@ -211,6 +211,7 @@ class Entry:
 async def _refuse(exchange: Exchange, dialect: Dialect, error: LLMException) -> None:
     """Tell of a failure, where no answer has begun."""
     exchange.error = exchange.error or error
+    exchange.provider = exchange.provider or error.provider
     refusal = dialect.refusal(error, exchange.request_id)
     if exchange.status == 0:
         await exchange.answer(refusal.status, refusal.body, refusal.headers)
