@@ -86,14 +86,9 @@ def _checked(edited: str, meant: dict[str, Any]) -> str:
 
 def _tree(text: str) -> dict[str, Any]:
     try:
-        tree: Any = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - the one that makes text of everything
+        return yaml.load(text, Loader=yaml.BaseLoader) or {}  # noqa: S506 - the one that makes text of everything
     except yaml.YAMLError as error:
         raise FormError from error
-    if tree is None or tree == "":
-        return {}
-    if not isinstance(tree, dict):
-        raise FormError
-    return cast("dict[str, Any]", tree)
 
 
 def _inserted(text: str, path: tuple[str, ...], line: str) -> str:
