@@ -190,5 +190,5 @@ def _end(text: str, node: yaml.Node) -> int:
     """Return where a value's own text ends; a block's mark stands after the comments that follow it."""
     if isinstance(node, yaml.CollectionNode) and node.value and not node.flow_style:
         last: Any = node.value[-1]
-        return _end(text, last[1] if isinstance(last, tuple) else last)
+        return _end(text, cast("yaml.Node", last[1] if isinstance(last, tuple) else last))
     return len(text[: node.end_mark.index].rstrip())
