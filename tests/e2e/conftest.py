@@ -15,7 +15,7 @@ import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import pytest
 
@@ -368,31 +368,25 @@ def forking(root: Path) -> Iterator[Forking]:
 # --- the gateway, as a program --------------------------------------------------------------------------------------
 
 _LISTENS: Final = re.compile(r"listening on (http://[^\s;]+)")
-_LIMITED: Final = 40
+_LIMITED: Final = 16
 
 
-class City(NamedTuple):
-    """What a structured answer tells."""
-
-    name: str
-    people: int
-
-
-PARIS: Final = City("Paris", 2_100_000)
+_PARIS: Final = '{"name": "Paris", "people": 2100000}'
 
 
 def _speak(request: LLMRequest) -> LLMResponse | str:
     """Call the first tool, tell what it found, answer in JSON where that is asked for, else say the same again."""
+    if request.embed is not None:
+        return ""  # the vectors are the mock's
     last = request.messages[-1]
     if last.role == "tool":
         return f"It is {_text(last)} there."
-    found = json.dumps(PARIS._asdict())
     if request.response_format is not None:
-        return found
+        return _PARIS
     if request.tools:
         tool: Any = request.tools[0]
-        name = tool.name
-        call = ToolCall("call_1", name, '{"city": "Paris"}' if name == "weather" else found)
+        arguments = '{"city": "Paris"}' if tool.name == "weather" else _PARIS
+        call = ToolCall("call_1", tool.name, arguments)
         return LLMResponse(tool_calls=(call,), finish_reason="tool_calls")
     return _text(last)
 
@@ -434,7 +428,7 @@ class Served:
 
 
 def _gateway_config(openai: MockUpstream, anthropic: MockUpstream, keys: Mapping[str, str]) -> dict[str, Any]:
-    # Each with two keys' sections: a fault of the mock's meets one key.
+    # A fault of the mock's meets one key.
     def section(kind: str, up: MockUpstream, key: str, *models: str) -> dict[str, Any]:
         return {"type": kind, "base_url": up.base_url, "api_keys": [key], "models": models}
 
@@ -471,8 +465,8 @@ def _in_a_thread(*servers: MockUpstream) -> Generator[None]:
 
 
 @contextmanager
-def _serving(folder: Path, root: Path) -> Generator[tuple[str, int]]:
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(root / "src"), "HOME": str(folder)}
+def _serving(folder: Path, root: Path, **variables: str) -> Generator[tuple[str, int]]:
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(root / "src"), "HOME": str(folder), **variables}
     command = [sys.executable, "-m", "llm", "serve", "--port", "0"]
     with (folder / "log").open("w", encoding="utf-8") as log:
         program = subprocess.Popen(command, cwd=folder, env=environ, stderr=log)  # noqa: S603 - our own program
@@ -484,6 +478,14 @@ def _serving(folder: Path, root: Path) -> Generator[tuple[str, int]]:
     finally:
         program.terminate()
         program.wait(10)
+
+
+@pytest.fixture
+def served_alone(tmp_path: Path, root: Path) -> Iterator[str]:
+    """The address of a `manifold serve` with nothing configured: the model on the box answers."""
+    kept = {name: os.environ[name] for name in ("HOME", "XDG_CACHE_HOME", "LLM_MODELS_DIR") if name in os.environ}
+    with _serving(tmp_path, root, OMP_NUM_THREADS="1", **kept) as (url, _):
+        yield url
 
 
 @pytest.fixture(scope="module")
