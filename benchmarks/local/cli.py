@@ -53,7 +53,8 @@ def shown(asked: argparse.Namespace) -> Iterator[Figures]:
                 progress.update(task, completed=len(figures.turns))
                 yield figures
         if not asked.no_promises:
-            yield replace(figures, promises=promises(plan.engines, read, tell, memory=asked.memory))
+            for found in promises(plan.engines, read, tell, memory=asked.memory):
+                yield replace(figures, promises=list(found))
 
 
 def main(arguments: Sequence[str], measured: Measure = shown) -> int:

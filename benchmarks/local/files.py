@@ -31,12 +31,12 @@ def files() -> Files:
     room = MADE / source.name
     folder = room / "folder"
     if not folder.is_dir():
-        _without_end(source, room / "folder.new").rename(folder)
+        without_end(source, room / "folder.new").rename(folder)
     gguf = models_directory() / f"{MODEL}.gguf"
     return Files(folder, *(_rounded(gguf, room / f"{kind}.gguf", kind) for kind in ("BF16", "Q8_0")))
 
 
-def _without_end(source: Path, folder: Path) -> Path:
+def without_end(source: Path, folder: Path) -> Path:
     """Make a folder of links to a model whose every answer is as long as was asked for, the likeliest tokens alone."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -12,7 +12,7 @@ from .prompts import prompt, prompts
 from .shape import LLAMA, OURS, SERVE, Request, Room
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from .measure import Tell, Worker
     from .shape import Files
@@ -24,8 +24,8 @@ _PREFIX: Final = 1000  # tokens
 _QUESTION: Final = 20
 _PREFIXES: Final = 3
 _LONG: Final = 2800
-_RUNNING: Final = 160
-_COMES: Final = 1.0  # seconds after the stream's start
+_RUNNING: Final = 256
+_COMES: Final = 0.3  # seconds after the stream was asked for
 _IDLE: Final = 5.0
 _SHORT: Final = 16
 _BATCH: Final = 32
@@ -33,15 +33,16 @@ _BATCHES: Final = 32
 _WARM_BATCHES: Final = 3
 
 
-def promises(engines: Sequence[str], files: Files, tell: Tell, *, memory: bool) -> list[Promise]:
-    """Return what engines come to; each has a fresh process. The memory takes a minute each, so it is asked for."""
+def promises(engines: Sequence[str], files: Files, tell: Tell, *, memory: bool) -> Iterator[list[Promise]]:
+    """Give what engines come to, again after each; they have fresh processes. Memory takes minutes: it is asked for."""
     looked: dict[str, Callable[[Worker], float]] = {WARM_PREFIX: warm_prefix, HELD_UP: held_up, IDLE: idle}
     found: list[Promise] = []
     for engine in (name for name in ENGINES if name in engines):
         found += _of(engine, _ROOM, looked, files, tell)
+        yield found
         if memory and engine == OURS:
             found += _of(engine, Room(_BATCH, 256), {KEPT: kept}, files, tell)
-    return found
+            yield found
 
 
 def _of(

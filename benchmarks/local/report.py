@@ -30,7 +30,7 @@ batches of 512 tokens and room in its cache for twice what comes, llama.cpp's se
 are asked over HTTP. All but llama.cpp's Q8_0, which rounds them to eight bits, compute with the same weights in bf16,
 and all torch threads wait without spinning."""
 _PROMISES: Final = """The first token: the median of three prefixes. Each engine in a fresh process; the long prompt
-comes a second after the stream began."""
+comes 0.3 s after the stream was asked for."""
 _WORDS: Final = ("engine", "against", "what", "target")
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from asyncio.subprocess import DEVNULL, PIPE, create_subprocess_exec
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
-    from benchmarks.local.shape import Request
+    from benchmarks.local.shape import Ask, Request
 
 _PYTHON: Final = OTHER / "bin" / "python"
 _STARTS: Final = 120.0  # seconds at most
@@ -35,31 +34,45 @@ async def served(arguments: Sequence[str], port: int, body: Mapping[str, Any]) -
     """Run a program of the other environment's Python that serves `/v1/completions`; `body` is added to requests.
 
     Raises:
-        NotHereError: It does not start.
+        NotHereError: It is not installed, or does not start.
     """
     if not _PYTHON.exists():
         raise NotHereError("not installed; `make bench-local` installs it")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    process = await create_subprocess_exec(
-        str(_PYTHON), *arguments, cwd=ROOT, env=environment, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE
-    )
-    said = _Said(process)
     root = f"http://127.0.0.1:{port}"
-    timeout = aiohttp.ClientTimeout(total=None)
+    async with started([str(_PYTHON), *arguments], root) as process, serving(root, body) as ask:
+        yield Engine(process, ask)
+
+
+@asynccontextmanager
+async def started(command: Sequence[str], root: str) -> AsyncGenerator[int]:
+    """Run a server until it is healthy, give its process's number, and kill it at the end.
+
+    Raises:
+        NotHereError: It does not start.
+    """
+    process = await create_subprocess_exec(*command, cwd=ROOT, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE)
+    said = _Said(process)
     try:
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as http:
-            await _ready(http, root, process, said)
-
-            async def one(request: Request, came: Callable[[], None]) -> int:
-                fixed = {"prompt": request.prompt, "max_tokens": request.tokens, "temperature": 0, "stream": True}
-                return await _stream(http, f"{root}/v1/completions", {**fixed, **body}, came)
-
-            yield Engine(process.pid, together(one))
+        await _ready(root, process, said)
+        yield process.pid
     finally:
         if process.returncode is None:
             process.kill()
         await process.wait()
         await said.end()
+
+
+@asynccontextmanager
+async def serving(root: str, body: Mapping[str, Any]) -> AsyncGenerator[Ask]:
+    """Give what has a server answer, over streams of its OpenAI route."""
+    timeout = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as http:
+
+        async def one(request: Request, came: Callable[[], None]) -> int:
+            fixed = {"prompt": request.prompt, "max_tokens": request.tokens, "temperature": 0, "stream": True}
+            return await _stream(http, f"{root}/v1/completions", {**fixed, **body}, came)
+
+        yield together(one)
 
 
 def free_port() -> int:
@@ -94,20 +107,19 @@ class _Said:
             self._last = (self._last + words)[-_WORDS:]
 
 
-async def _ready(http: aiohttp.ClientSession, root: str, process: Process, said: _Said) -> None:
+async def _ready(root: str, process: Process, said: _Said) -> None:
     clock = SystemClock()
     end = clock.now() + _STARTS
-    while clock.now() < end:
-        if process.returncode is not None:
-            await said.end()
-            raise NotHereError(f"it does not start: {said.line}")
-        try:
-            async with http.get(f"{root}/health") as response:
-                if response.status == 200:
-                    return
-        except aiohttp.ClientError:
-            pass
-        await clock.sleep(_LOOK)
+    async with aiohttp.ClientSession() as http:
+        while clock.now() < end:
+            if process.returncode is not None:
+                await said.end()
+                raise NotHereError(f"it does not start: {said.line}")
+            with suppress(aiohttp.ClientError):
+                async with http.get(f"{root}/health") as response:
+                    if response.status == 200:
+                        return
+            await clock.sleep(_LOOK)
     raise NotHereError(f"it did not start in {_STARTS:.0f} s: {said.line}")
 
 
