@@ -72,6 +72,7 @@ def main(arguments: Sequence[str], measured: Measure = shown) -> int:
                         save(asked.json, figures)
     except KeyboardInterrupt:
         stopped = True
+        figures = replace(figures, made=f"{figures.made} **Incomplete**: it was stopped.")
     except (LLMConfigurationError, OSError, ValueError) as error:
         sys.stderr.write(f"error: {error}\n")
         return _USAGE

@@ -145,12 +145,12 @@ class Figures:
         )
 
     def targets(self) -> list[Target]:
-        """Return how ours stands against each engine that was measured beside it."""
+        """Return how ours stands against each engine that was measured beside it, or at all where ours failed."""
         return [
             Target(against, at_once, self._ratio(against, at_once), LEAST.get(against, {}).get(at_once))
             for against in COMPARED
             for at_once in self.counts
-            if self.middle(against, at_once) is not None
+            if self.middle(against, at_once) and (self.middle(OURS, at_once) or OURS in self.failed)
         ]
 
     def _ratio(self, against: str, at_once: int) -> float | None:

@@ -26,7 +26,7 @@ _SLOW_FROM: Final = 16
 """From so many requests at once on, those that wait for each other tell nothing new in further rounds."""
 _WARM_TOKENS: Final = 8
 _ENVIRONMENT: Final = {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-"""For all engines alike: threads that wait leave the core to others, and nothing asks the network."""
+"""For all engines on torch alike: threads that wait leave the core to others. And nothing asks the network."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,14 +21,15 @@ end token, so all answers are as long as that. Prompts of 47 to 310 tokens, even
 at the same moment. In each round all engines take their turns with the same prompts, another one first each time, and
 no prompt comes twice to an engine. Figures are medians over the rounds; a ratio is taken within a round, so that a slow
 moment hits both, then the median. Each engine runs in a process of its own and is warm; while another has its turn it
-waits. Tokens per second count all generated tokens until the last answer's end; a gap lies between two pieces of one
-answer; memory is the most that the process which runs the model had resident, weights and cache included.
+waits. Tokens per second count all generated tokens until the last answer's end; `first` is the time to the first piece
+of text, of the median request and of the slowest; a gap lies between two pieces of one answer; MiB is the most that the
+process which runs the model had resident, weights and cache included.
 
 `InferenceEngine` is ours, its public streams. Naive `generate` answers one request after the other (at 16 and more in
 the first round alone), a static batch pads all to the longest. `transformers serve` runs with continuous batching,
 batches of 512 tokens and room in its cache for twice what comes, llama.cpp's server with a slot for each request; both
 are asked over HTTP. All but llama.cpp's Q8_0, which rounds them to eight bits, compute with the same weights in bf16,
-and all torch threads wait without spinning."""
+and threads of torch wait without spinning in all engines that have them; llama.cpp is as it comes."""
 _PROMISES: Final = """The first token: the median of three prefixes. Each engine in a fresh process; the long prompt
 comes 0.3 s after the stream was asked for."""
 _WORDS: Final = ("engine", "against", "what", "target")
@@ -76,16 +77,13 @@ def _targets(figures: Figures) -> Grid:
         )
         for target in figures.targets()
     ]
-    head = ("against", "at once", "ours is times as fast", "at least", "target")
+    head = ("against", "at once", "times as fast", "at least", "target")
     return Grid("Tokens per second of ours over another engine's", head, rows, _WORDS)
 
 
 def _engines(figures: Figures, at_once: int) -> Grid:
     rows = [_row(engine, figures.middle(engine, at_once), figures.failed) for engine in ENGINES.values()]
-    head = (
-        *("engine", "tokens/s", "first token, s", "the last request's", "gap, ms", "99th percentile", "longest"),
-        "memory, MiB",
-    )
+    head = ("engine", "tokens/s", "first, s", "max", "gap, ms", "p99", "max", "MiB")
     return Grid(f"{at_once} at once", head, [row for row in rows if row], _WORDS)
 
 

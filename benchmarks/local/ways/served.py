@@ -30,8 +30,12 @@ _WORDS: Final = 2000  # characters of its last words
 
 
 @asynccontextmanager
-async def served(arguments: Sequence[str], port: int, body: Mapping[str, Any]) -> AsyncGenerator[Engine]:
+async def served(
+    arguments: Sequence[str], port: int, body: Mapping[str, Any], environment: Mapping[str, str] | None = None
+) -> AsyncGenerator[Engine]:
     """Run a program of the other environment's Python that serves `/v1/completions`; `body` is added to requests.
+
+    `environment` is the process's; None: as this one's.
 
     Raises:
         NotHereError: It is not installed, or does not start.
@@ -39,18 +43,22 @@ async def served(arguments: Sequence[str], port: int, body: Mapping[str, Any]) -
     if not _PYTHON.exists():
         raise NotHereError("not installed; `make bench-local` installs it")
     root = f"http://127.0.0.1:{port}"
-    async with started([str(_PYTHON), *arguments], root) as process, serving(root, body) as ask:
+    async with started([str(_PYTHON), *arguments], root, environment) as process, serving(root, body) as ask:
         yield Engine(process, ask)
 
 
 @asynccontextmanager
-async def started(command: Sequence[str], root: str) -> AsyncGenerator[int]:
+async def started(
+    command: Sequence[str], root: str, environment: Mapping[str, str] | None = None
+) -> AsyncGenerator[int]:
     """Run a server until it is healthy, give its process's number, and kill it at the end.
 
     Raises:
         NotHereError: It does not start.
     """
-    process = await create_subprocess_exec(*command, cwd=ROOT, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE)
+    process = await create_subprocess_exec(
+        *command, cwd=ROOT, env=environment, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE
+    )
     said = _Said(process)
     try:
         await _ready(root, process, said)

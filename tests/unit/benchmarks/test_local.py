@@ -81,6 +81,12 @@ def test_a_ratio_is_taken_round_by_round_so_that_a_slow_moment_hits_both() -> No
     assert (slow[NAIVE], slow[SERVE], slow[LLAMA]) == ("missed", "met", "missed")
 
 
+def test_without_figures_of_ours_there_is_no_target_unless_it_failed() -> None:
+    alone = Figures("", [one_turn(NAIVE, 40.0)])
+    assert alone.targets() == []
+    assert [target.word for target in alone.with_failure(OURS, "it broke").targets()] == ["missed"]
+
+
 def test_a_turn_tells_speed_first_tokens_and_gaps_of_all_its_answers() -> None:
     answers = [Answer(0.0, [1.0, 1.5, 2.0], 3), Answer(0.5, [2.5, 2.75, 4.0], 3)]
     found = turn_of(OURS, 2, answers, 1024)
@@ -168,6 +174,7 @@ def test_the_command_saves_what_it_has_and_tells_by_its_status(tmp_path: Path) -
     assert cli.main(["--json", str(file)], missed) == 1
     assert cli.main(["--json", str(file), "--results", str(tmp_path)], stopped) == 130
     assert load(file) == figures()
+    assert "Measured here. **Incomplete**: it was stopped." in (tmp_path / "local.md").read_text(encoding="utf-8")
     assert cli.main(["--json", str(file), "--redraw"]) == 0
 
 
