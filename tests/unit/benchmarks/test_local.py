@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import gguf
+import numpy as np
 import pytest
 from aiohttp import web
-from benchmarks.local import cli, report
+from benchmarks.local import cli, gguf_file, report
 from benchmarks.local.figures import HELD_UP, IDLE, WARM_PREFIX, Figures, Promise, Turn, gaps_of, turn_of
 from benchmarks.local.files import without_end
 from benchmarks.local.measure import FailedError, Plan, answers_of, in_turn
@@ -36,6 +38,7 @@ from benchmarks.local.ways import way
 from benchmarks.local.ways.served import serving, started
 from benchmarks.local.ways.together import together
 from benchmarks.local.worker import turn
+from gguf.quants import dequantize
 from transformers import AutoTokenizer
 
 from llm.providers.local.fetch import fetch_model
@@ -193,6 +196,31 @@ def test_the_folder_names_no_end_token_and_no_way_to_draw(tmp_path: Path) -> Non
         "tokenizer_config.json": {"bos_token": "<begin>"},
     }
     assert (folder / "model.safetensors").read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize(("kind", "off_by"), [("BF16", 0.0), ("Q8_0", 0.01)])
+def test_a_gguf_file_is_written_anew_with_all_it_says_and_its_matrices_rounded(
+    tmp_path: Path, kind: str, off_by: float
+) -> None:
+    source, target = tmp_path / "source.gguf", tmp_path / "target.gguf"
+    matrix, vector = np.arange(64, dtype=np.float32).reshape(2, 32) / 64, np.ones(32, dtype=np.float32)
+    writer = gguf.GGUFWriter(str(source), "llama")
+    writer.add_context_length(8192)
+    writer.add_token_list(["a", "b"])
+    writer.add_tensor("matrix", matrix)
+    writer.add_tensor("vector", vector)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    gguf_file.main(str(source), str(target), kind)
+    reader = gguf.GGUFReader(str(target))
+    told = {field.name: field.contents() for field in reader.fields.values()}
+    assert (told["llama.context_length"], told["tokenizer.ggml.tokens"]) == (8192, ["a", "b"])
+    found = {tensor.name: tensor for tensor in reader.tensors}
+    assert (found["matrix"].tensor_type.name, found["vector"].tensor_type.name) == (kind, "F32")
+    read = dequantize(found["matrix"].data, found["matrix"].tensor_type)
+    assert float(np.abs(read - matrix).max()) <= off_by
 
 
 async def test_our_engine_makes_as_many_tokens_as_were_asked_for(model_files: Files) -> None:
