@@ -1,5 +1,5 @@
 # Two commands matter: `make run` and `make test`. Each makes the .venv it needs; only Python 3.11 or newer must be there.
-.PHONY: help run test test-all test-long check format bench bench-limits bench-waiters bench-batch bench-gateway picture chaos clean
+.PHONY: help run test test-all test-long check format bench bench-limits bench-waiters bench-batch bench-gateway bench-local picture chaos clean
 .NOTPARALLEL:
 
 export PYTHON
@@ -10,6 +10,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 PY := .venv/bin/python
 BENCH_VENV := .cache/bench-venv
 NODE_CLIENTS := .cache/node
+BENCH_LOCAL_VENV := .cache/bench-local-venv
 LEFT_OUT := node or browser or ray or soak
 
 help: ## this list
@@ -72,6 +73,11 @@ bench-gateway: ## requests through `manifold serve` beside a bare handler: into 
 	@.ci/venv test
 	@$(PY) -m benchmarks.gateway --results benchmarks/results
 
+bench-local: $(BENCH_LOCAL_VENV)/.done ## the model on the box beside transformers' own and llama.cpp: into benchmarks/results (15 minutes)
+	@.ci/venv run
+	@$(PY) -m llm models fetch smollm2-135m --quiet
+	@$(PY) -m benchmarks.local --json .cache/bench-local.json --results benchmarks/results
+
 picture: ## records the terminal picture of the README anew: docs/pictures/batch.svg (half a minute)
 	@.ci/venv test
 	@$(PY) docs/pictures/record.py
@@ -86,6 +92,16 @@ $(BENCH_VENV)/.done: benchmarks/requirements.txt
 	@echo "==> Installing what is compared into $(BENCH_VENV) (first time only: about 500 MB on disk)"
 	@$(PY) -m venv --clear $(BENCH_VENV)
 	@$(BENCH_VENV)/bin/python -m pip install -qq --disable-pip-version-check -r $<
+	@touch $@
+
+# The same for the local model; its torch and transformers are those of .venv, found by the .pth file.
+$(BENCH_LOCAL_VENV)/.done: benchmarks/requirements-local.txt
+	@.ci/venv run
+	@echo "==> Installing what is compared into $(BENCH_LOCAL_VENV) (first time only: about 300 MB on disk)"
+	@$(PY) -m venv --clear $(BENCH_LOCAL_VENV)
+	@$(BENCH_LOCAL_VENV)/bin/python -m pip install -qq --disable-pip-version-check -r $<
+	@beside="import sysconfig; print(sysconfig.get_path('purelib'))"; \
+		$(PY) -c "$$beside" > "$$($(BENCH_LOCAL_VENV)/bin/python -c "$$beside")/beside.pth"
 	@touch $@
 
 clean: ## remove all that was made here, .venv and caches included

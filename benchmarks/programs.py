@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
+    from types import FrameType
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 OTHER_PYTHON: Final = ROOT / ".cache" / "bench-venv" / "bin" / "python"
@@ -43,3 +45,17 @@ def first_line(process: subprocess.Popen[str]) -> str:
     if process.stdout is None:
         raise RuntimeError("the process was started without a pipe from it")
     return process.stdout.readline().strip()
+
+
+@contextmanager
+def terminated_is_interrupted() -> Generator[None]:
+    """Have a signal to terminate raise `KeyboardInterrupt`, as Ctrl-C does: a limit in time ends it so."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

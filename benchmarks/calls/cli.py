@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.programs import OTHER_PYTHON, ROOT
+from benchmarks.programs import OTHER_PYTHON, ROOT, terminated_is_interrupted
 from benchmarks.tables import made
 from llm.utils.clock import SystemClock
 
@@ -24,8 +22,7 @@ from .measure import AT_ONCE, Plan, measure
 from .saved import as_json, load, save
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
-    from types import FrameType
+    from collections.abc import Callable, Iterator, Sequence
 
     from .figures import Part, Piece
 
@@ -90,7 +87,7 @@ class _Run:
         how = f"{made('benchmarks.calls')} At most {plan.rounds} rounds, {plan.calls} calls a turn."
         self._keep(replace(self.figures, missing=[*left, *elsewhere]))
         try:
-            with _terminated_is_interrupted():
+            with terminated_is_interrupted():
                 for more in measure(plan, pieces):
                     name = left.pop(0)
                     joined = self.figures.joined(more)
@@ -120,20 +117,6 @@ def _known(asked: argparse.Namespace) -> Figures:
     if goes_on:
         return load(asked.json)
     return Figures() if set(asked.only) == set(PARTS) else load(asked.json).without(asked.only)
-
-
-@contextmanager
-def _terminated_is_interrupted() -> Generator[None]:
-    """Have a signal to terminate raise `KeyboardInterrupt`, as Ctrl-C does: a limit in time ends it so."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _draw(folder: Path, figures: Figures) -> None:

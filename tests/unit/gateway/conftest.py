@@ -146,7 +146,7 @@ class Inside:
     @asynccontextmanager
     async def line(
         self, path: str, *, key: str | None = None, subprotocols: str = "graphql-transport-ws", **headers: str
-    ) -> AsyncIterator[Line]:
+    ) -> AsyncGenerator[Line]:
         """Open a WebSocket; what it says first is heard as `accepted` or `closed`."""
         scope = {
             "type": "websocket",
@@ -199,7 +199,7 @@ def inside() -> Gateways:
         *,
         section: dict[str, Any] | None = None,
         **config: Any,  # noqa: ANN401 - a configuration
-    ) -> AsyncIterator[Inside]:
+    ) -> AsyncGenerator[Inside]:
         async with up or MockUpstream() as upstream:
             told = {"base_url": upstream.base_url, "api_keys": ["k1"], "models": ["gpt-4o-mini"], **(section or {})}
             async with LLMManager.open({"providers": {"openai": told}, **config}) as manager:

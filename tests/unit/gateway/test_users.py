@@ -1,6 +1,5 @@
 """Whose call it is: each key has its own quota, and nothing in a request moves it to another user."""
 
-
 from __future__ import annotations
 
 import asyncio
