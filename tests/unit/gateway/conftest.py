@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def serving(gateway: Gateways) -> Gateways:
-    """Starts both: `async with serving(up, options={…}, **configuration) as it`; `up`, which is running, may be left out."""
+    """Starts both: `async with serving(up, options={…}, **configuration) as it`; without `up`, one of its own."""
 
     @asynccontextmanager
     async def serve(
@@ -72,7 +72,7 @@ class Line:
         self._said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._waiting: list[dict[str, Any]] = []
 
-    async def say(self, **message: Any) -> None:  # noqa: ANN401 - JSON
+    async def say(self, **message: Any) -> None:
         """Send a message."""
         await self.say_text(orjson.dumps(message).decode())
 
@@ -111,7 +111,7 @@ class Line:
         """As ASGI's."""
         return await self._said.get()
 
-    async def send(self, message: Any) -> None:  # noqa: ANN401 - as ASGI has it
+    async def send(self, message: Any) -> None:
         """As ASGI's."""
         self.sent += 1
         await self.taken.wait()
@@ -175,7 +175,7 @@ class Inside:
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": data}
 
-        async def send(message: Any) -> None:  # noqa: ANN401 - as ASGI has it
+        async def send(message: Any) -> None:
             told.append(message)
 
         await self.entry({"type": "http", "method": method, "path": path, "headers": named}, receive, send)
@@ -198,7 +198,7 @@ def inside() -> Gateways:
         up: MockUpstream | None = None,
         *,
         section: dict[str, Any] | None = None,
-        **config: Any,  # noqa: ANN401 - a configuration
+        **config: Any,
     ) -> AsyncGenerator[Inside]:
         async with up or MockUpstream() as upstream:
             told = {"base_url": upstream.base_url, "api_keys": ["k1"], "models": ["gpt-4o-mini"], **(section or {})}
