@@ -274,7 +274,7 @@ async def _gateway(config: Any, **options: Any) -> AsyncGenerator[Gateway]:  # n
             entry, lambda: Guards.of(manager.config.gateway, room=1000), refused=entry.desk.counts.refused
         )
         task = asyncio.create_task(server.serve([listening]))
-        while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn's own flag
+        while not server.started and not task.done():  # noqa: ASYNC110 - as below
             await asyncio.sleep(0)  # noqa: TID251 - it starts in a few turns of the loop
         try:
             async with aiohttp.ClientSession() as session:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -263,7 +264,7 @@ class Ended:
 
 _FORKING = """
 import asyncio, encodings.idna, gc, json, os, sqlite3, sys, traceback
-import llm.__main__, llm.cli.main, llm.cli.running, llm.cli.foretelling
+import llm.__main__, llm.cli.main, llm.cli.running, llm.cli.foretelling, llm.gateway.starting
 
 async def warm():
     provider = {"base_url": "http://127.0.0.1:9/v1", "api_keys": ["k"], "models": ["gpt-4o-mini"]}
@@ -332,7 +333,12 @@ class Forking:
         self._parent.stdin.flush()
         child = int(self._parent.stdout.readline())
         if during is not None:
-            during(child)
+            try:
+                during(child)
+            except BaseException:
+                os.kill(child, signal.SIGKILL)
+                self._parent.stdout.readline()
+                raise
         status = int(self._parent.stdout.readline())
         out, err = (Path(name).read_text(encoding="utf-8") for name in streams[1:])
         return Ended(status, out, err)

@@ -91,10 +91,7 @@ class Asking:
         Raises:
             LLMInvalidRequestError: None has it; names some of those there are.
         """
-        if self._manager.config is not self._config:  # it was reloaded
-            self._config = self._manager.config
-            self._ways = dict(_ways(self._config))
-            self._clients.clear()
+        self._follow()
         if model is None:
             return None
         way = self._ways.get(model)
@@ -112,8 +109,16 @@ class Asking:
 
     def models(self, caller: Caller | None = None) -> list[str]:
         """Return what may be asked for by name: aliases and models; where `caller` is given, by that one."""
+        self._follow()
         names = [name for name in self._ways if "*" not in name and self._is_short(name)]
         return names if caller is None else [name for name in names if caller.may_use(name)]
+
+    def _follow(self) -> None:
+        """Know what the manager's configuration of now says."""
+        if self._manager.config is not self._config:  # it was reloaded
+            self._config = self._manager.config
+            self._ways = dict(_ways(self._config))
+            self._clients.clear()
 
     def _is_short(self, name: str) -> bool:
         """Return whether a name is not one of those that carry the provider of a model which has a shorter one."""

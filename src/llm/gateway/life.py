@@ -27,54 +27,78 @@ _logger = logging.getLogger("llm.gateway")
 
 
 class Life:
-    """One serving process.
+    """One serving process: what it is told before it is ready, it does as soon as it is."""
 
-    Attributes:
-        manager: What it serves.
-        server: What serves it.
-    """
-
-    def __init__(self, manager: LLMManager, container: Container, ready: Callable[[], object] = lambda: None) -> None:
-        """Put an entry and a server in front of a manager; `ready` is called once it listens."""
-        self.manager: LLMManager = manager
-        self.entry: Entry = Entry(manager, max_length=container.max_tokens, temperature=container.temperature)
-        self.entry.desk.asking.default = container.model
-        if not container.metrics:
-            self.entry.routes.pop(("GET", "/v1/metrics"), None)
-        self._room = make_room()
+    def __init__(self, container: Container, ready: Callable[[], object]) -> None:
+        """Wait for a manager; `ready` is called once it is served."""
+        self._container = container
+        self._ready = ready
+        self._manager: LLMManager | None = None
+        self._server: GatewayServer | None = None
+        self._changed = False
+        self._grace: float | None = None
         self._reloading: set[asyncio.Task[None]] = set()
-        self.server: GatewayServer = GatewayServer(
-            self.entry, self.guards, clock=manager.parts.clock, refused=self.entry.desk.counts.refused, ready=ready
+
+    async def serve(self, manager: LLMManager, sockets: list[socket.socket]) -> None:
+        """Serve a manager until it is told to stop, and close it."""
+        container, room = self._container, make_room()
+        entry = Entry(manager, max_length=container.max_tokens, temperature=container.temperature)
+        entry.desk.asking.default = container.model
+        if not container.metrics:
+            entry.routes.pop(("GET", "/v1/metrics"), None)
+        self._manager = manager
+        self._server = GatewayServer(
+            entry,
+            lambda: Guards.of(manager.config.gateway, room=room),
+            clock=manager.parts.clock,
+            refused=entry.desk.counts.refused,
+            ready=self._ready,
         )
-
-    def guards(self) -> Guards:
-        """Return the bounds in force."""
-        return Guards.of(self.manager.config.gateway, room=self._room)
-
-    def reload(self) -> None:
-        """Begin to read the configuration again."""
-        task = asyncio.get_running_loop().create_task(self._reload())
-        self._reloading.add(task)
-        task.add_done_callback(self._reloading.discard)
-
-    async def _reload(self) -> None:
+        if self._changed:
+            self.reload()
+        if self._grace is not None:
+            self.stop(self._grace)
         try:
-            await self.manager.reload()
-        except LLMException as error:
-            _logger.warning("the configuration was read again, and the one before stays in force: %s", error)
-        except Exception as error:  # noqa: BLE001 - what a provider's own code raises may hold a key, and is no end
-            told = type(error).__name__
-            _logger.warning("the configuration was read again, and the one before stays in force: it raised %s", told)
-        else:
-            _logger.info("the configuration was read again, and is in force")
+            await self._server.serve(sockets)
+        finally:
+            await self._close(manager)
 
-    async def serve(self, sockets: list[socket.socket]) -> None:
-        """Serve until the server is told to stop."""
-        await self.server.serve(sockets)
+    async def _close(self, manager: LLMManager) -> None:
         for task in self._reloading:
             task.cancel()
         if self._reloading:
             await asyncio.wait(self._reloading)
+        await manager.close(drain=0.0)
+
+    def stop(self, grace: float) -> None:
+        """End; answers that run have so many seconds."""
+        self._grace = grace
+        if self._server is not None:
+            self._server.stop(grace)
+
+    def grace(self) -> float:
+        """Return how many seconds the configuration leaves to answers that run."""
+        return 0.0 if self._manager is None else self._manager.config.gateway.drain
+
+    def reload(self) -> None:
+        """Begin to read the configuration again."""
+        self._changed = True
+        if self._manager is not None:
+            task = asyncio.get_running_loop().create_task(_reload(self._manager))
+            self._reloading.add(task)
+            task.add_done_callback(self._reloading.discard)
+
+
+async def _reload(manager: LLMManager) -> None:
+    try:
+        await manager.reload()
+    except LLMException as error:
+        _logger.warning("the configuration was read again, and the one before stays in force: %s", error)
+    except Exception as error:  # noqa: BLE001 - what a provider's own code raises may hold a key, and is no end
+        told = type(error).__name__
+        _logger.warning("the configuration was read again, and the one before stays in force: it raised %s", told)
+    else:
+        _logger.info("the configuration was read again, and is in force")
 
 
 async def live(
@@ -97,16 +121,13 @@ async def live(
     Raises:
         LLMException: The manager could not be opened.
     """
-    async with LLMManager.open(config) as manager:
-        life = Life(manager, container, ready)
-        with Orders(
-            life.server.stop, life.reload, lambda: manager.config.gateway.drain, alone=parent is None
-        ) as orders:
-            if parent is not None:
-                _follow(parent, orders)
-            await life.serve(sockets)
-            await manager.close(drain=0.0)
-            return orders.status
+    life = Life(container, ready)
+    with Orders(life.stop, life.reload, life.grace, alone=parent is None) as orders:
+        if parent is not None:
+            _follow(parent, orders)
+        async with LLMManager.open(config) as manager:
+            await life.serve(manager, sockets)
+        return orders.status
 
 
 def _follow(parent: socket.socket, orders: Orders) -> None:

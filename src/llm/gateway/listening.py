@@ -68,8 +68,8 @@ def _addresses(host: str, port: int) -> list[tuple[int, int, int, str, tuple[str
 
 def url_of(bound: socket.socket) -> str:
     """Return the address that people on this machine open."""
-    host, port = bound.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - looked for, not listened on
+    name, port = bound.getsockname()[:2]
+    host = str({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name))  # noqa: S104 - looked for, not listened on
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from uvicorn import Config, Server
 
 from llm.core.exceptions import LLMConfigurationError
 from llm.utils.clock import SystemClock
 
-from .protocol import Connection
+from .protocol import HTTPConnection
 from .state import State
 from .web_socket import WebSocket
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llm.utils.clock import Clock, Timer
 
     from .guards import Guards
+    from .state import App
 
 _BACKLOG: Final = 2048
 _ENDINGS: Final = 0.4
@@ -35,24 +36,6 @@ _GOODBYE: Final = 0.2
 """Seconds in which what is written last is read."""
 
 _MOMENT: Final = 0.01
-
-
-class App(Protocol):
-    """The application, as the server sees it."""
-
-    @property
-    def draining(self) -> bool:
-        """Whether new calls are refused; the server says so."""
-        ...
-
-    @draining.setter
-    def draining(self, draining: bool) -> None: ...
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI's
-        """Answer a request."""
-
-    def end_all(self) -> None:
-        """End every answer that still runs: each tells its client so."""
 
 
 class GatewayServer(Server):
@@ -76,21 +59,20 @@ class GatewayServer(Server):
             refused: Called with the status of each answer that the server gives by itself.
             ready: Called once it listens.
         """
-        self._app = app
         self._guards = guards
         self._clock: Clock = clock or SystemClock()
         self._ready = ready
         self._stopping: asyncio.Future[None] | None = None
         self._drain = 0.0
         self._timer: Timer | None = None
-        self.state: State = State(guards(), self._clock, refused)
+        self.state: State = State(app, guards(), self._clock, refused)
         super().__init__(self._settings())
         self.server_state = self.state
 
     def _settings(self) -> Config:
         return Config(
-            self._app,
-            http=Connection,
+            self.state.app,
+            http=HTTPConnection,
             ws=WebSocket,
             ws_max_size=self.state.guards.max_body_bytes,
             ws_per_message_deflate=False,  # a stream of tokens gains little, and each connection would pay for it
@@ -147,7 +129,7 @@ class GatewayServer(Server):
         del sockets  # the servers close them
         for server in self.servers:
             server.close()
-        self.state.draining = self._app.draining = True
+        self.state.draining = self.state.app.draining = True
         for connection in tuple(self.state.watched):
             connection.last()
         due = self._clock.now() + self._drain
@@ -166,7 +148,7 @@ class GatewayServer(Server):
         return not tasks
 
     async def _end_answers(self) -> None:
-        self._app.end_all()
+        self.state.app.end_all()
         if not await self._answered(self._clock.now() + _ENDINGS):
             for task in tuple(self.state.tasks):
                 task.cancel()

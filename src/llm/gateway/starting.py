@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,8 @@ def start(config: Path | None, host: str | None, port: int | None, workers: int,
         LLMConfigurationError: Something is wrong; nothing was opened.
         LLMException: The manager could not be opened.
     """
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # who has not begun yet reads the newest anyhow
+        signal.signal(signal.SIGHUP, _nothing)
     for name, value in (("HOST", host), ("PORT", port)):
         if value is not None:
             os.environ[f"LLM__GATEWAY__{name}"] = str(value)
@@ -81,3 +84,7 @@ def _said(config: LLMConfig, sockets: list[socket.socket]) -> str:
 def _close(sockets: list[socket.socket]) -> None:
     for bound in sockets:
         bound.close()
+
+
+def _nothing(*_: object) -> None:
+    """Have no effect."""

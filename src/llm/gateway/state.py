@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from uvicorn.server import ServerState
 
@@ -16,6 +16,24 @@ if TYPE_CHECKING:
     from .guards import Guards
 
 logger = logging.getLogger("llm.gateway")
+
+
+class App(Protocol):
+    """The application, as the server sees it."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether new calls are refused; the server says so."""
+        ...
+
+    @draining.setter
+    def draining(self, draining: bool) -> None: ...
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI's
+        """Answer a request."""
+
+    def end_all(self) -> None:
+        """End every answer that still runs: each tells its client so."""
 
 
 class Watched(Protocol):
@@ -38,6 +56,7 @@ class State(ServerState):
     """What all connections of a server share.
 
     Attributes:
+        app: What answers.
         guards: The bounds that are in force.
         clock: The time.
         date: The line of the head that tells the second.
@@ -46,9 +65,10 @@ class State(ServerState):
         watched: All connections.
     """
 
-    def __init__(self, guards: Guards, clock: Clock, refused: Callable[[int], object] = lambda _: None) -> None:
+    def __init__(self, app: App, guards: Guards, clock: Clock, refused: Callable[[int], object]) -> None:
         """Start without connections."""
         super().__init__()
+        self.app: App = app
         self.guards: Guards = guards
         self.clock: Clock = clock
         self.date: bytes = b""

@@ -20,7 +20,7 @@ _CLOSES = 10.0
 """Seconds that a client has to read what was written before the connection ends."""
 
 _WENT_WELL: Final = 1000
-_GOES_AWAY: Final = 1001
+_RESTARTS: Final = 1012
 _FAILED: Final = 1011
 
 
@@ -70,9 +70,9 @@ class WebSocket(WebSocketsSansIOProtocol):
         self.scope["llm.left"] = self.left  # type: ignore[typeddict-unknown-key] # our own
         code = _WENT_WELL
         try:
-            await self.app(self.scope, self.receive, self.send)
+            await self.state.app(self.scope, self.receive, self.send)
         except (asyncio.CancelledError, ClientDisconnected):
-            code = _GOES_AWAY
+            code = _RESTARTS
         except Exception as error:  # noqa: BLE001 - whatever a route did not foresee
             tell_failure(error)
             code = _FAILED
@@ -115,7 +115,11 @@ class WebSocket(WebSocketsSansIOProtocol):
     def close(self) -> None:
         """Say goodbye, and end it."""
         self.stop_keepalive()
-        self._end(_GOES_AWAY)
+        self._end(_RESTARTS)
+        if self.close_timer is not None:  # it waits for the client's goodbye no longer
+            self.close_timer.cancel()
+            self.close_timer = None
+            self.transport.close()
 
     def abort(self) -> None:
         """End it at once."""

@@ -1,5 +1,7 @@
 """A gateway in front of a `MockUpstream`; and its server alone, in front of an application of the test's own."""
 
+# ruff: noqa: ANN401, ARG002 - ASGI's messages, and applications that look at some of them
+
 from __future__ import annotations
 
 import asyncio
@@ -16,7 +18,7 @@ from llm.testing import MockUpstream
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
     from contextlib import AbstractAsyncContextManager
 
     Gateways = Callable[..., AbstractAsyncContextManager[Any]]
@@ -29,7 +31,7 @@ def serving(gateway: Gateways) -> Gateways:
     @asynccontextmanager
     async def serve(
         up: MockUpstream | None = None, *, section: dict[str, Any] | None = None, **config: Any
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any]:
         async with nullcontext(up) if up is not None else MockUpstream() as upstream:
             kind = "openai" if upstream.base_url.endswith("/v1") else "anthropic"
             told = {"base_url": upstream.base_url, "api_keys": ["k1"], "models": ["gpt-4o-mini"], **(section or {})}
@@ -208,7 +210,7 @@ class Bare:
 
 
 @asynccontextmanager
-async def _bare(app: Any = None, **bounds: Any) -> AsyncIterator[Bare]:
+async def _bare(app: Any = None, **bounds: Any) -> AsyncGenerator[Bare]:
     app = app or Small()
     refused: list[int] = []
     guards = Guards(**bounds)

@@ -81,7 +81,7 @@ def test_an_address_that_cannot_be_had_is_told_with_the_reason(host: str, why: s
 def test_a_port_that_is_taken_is_told_with_what_to_do() -> None:
     with (
         closing(socket.create_server(("127.0.0.1", 0))) as taken,
-        pytest.raises(LLMConfigurationError, match="another program listens there.*--port"),
+        pytest.raises(LLMConfigurationError, match=r"another program listens there.*--port"),
     ):
         bind("127.0.0.1", taken.getsockname()[1])
 

@@ -1,16 +1,18 @@
 """Connections: what is served, what is refused, and how each of them ends. Raw sockets on both sides of HTTP."""
 
+# ruff: noqa: ANN401 - ASGI's messages, and doubles whose kind a test knows
+
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import socket
-from itertools import pairwise
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from llm.gateway.guards import Guards
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -160,7 +162,7 @@ async def test_a_large_body_is_held_back_until_it_is_asked_for(bare: Bare) -> No
         await CLOCK.sleep(4 * SHORT)  # the client's time does not run while it is we who let it wait
         [(connection)] = server.server.state.watched
         assert connection.flow.read_paused
-        assert connection.cycle._held < 500_000
+        assert connection._newest._held < 500_000
         server.app.go_on.set()
         assert (await raw.answer())[2] == b"late"
 
@@ -186,7 +188,7 @@ TWISTED = {
     "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "an unknown coding": f"POST / HTTP/1.1\r\n{HOST}Transfer-Encoding: xchunked\r\n\r\nabc",
     "a coding after chunks": f"POST / HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked, identity\r\n\r\nabc",
-    "a coding twice": f"POST / HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a coding twice": f"POST / HTTP/1.1\r\n{HOST}" + "Transfer-Encoding: chunked\r\n" * 2 + "\r\n0\r\n\r\n",
     "line feeds alone": "GET / HTTP/1.1\nHost: here\n\n",
     "a carriage return": f"GET / HTTP/1.1\r\n{HOST}X: a\rb\r\n\r\n",
     "a null": f"GET / HTTP/1.1\r\n{HOST}X: a\0b\r\n\r\n",
@@ -225,7 +227,7 @@ async def test_a_version_that_is_not_known_is_refused(bare: Bare) -> None:
     ("sent", "status"),
     [
         (f"GET /{'a' * 8192} HTTP/1.1\r\n", 414),
-        (f"GET / HTTP/1.1\r\n{HOST}" + "x: y\r\n" * 101, 431),
+        (f"GET / HTTP/1.1\r\n{HOST}" + "x: y\r\n" * 100 + "\r\n", 431),
         (f"GET / HTTP/1.1\r\n{HOST}x: {'y' * 66_000}\r\n", 431),
         (f"GET / HTTP/1.1\r\n{HOST}x: " + "y" * 66_000, 431),
         (CHUNKED + "0\r\n" + f"x: {'y' * 40_000}\r\n" * 3, 431),
@@ -551,9 +553,8 @@ async def test_connections_beyond_all_measure_are_cut(bare: Bare) -> None:
             await server.open("GET")
         await server.until(lambda: server.connections == 2)
         raw = await server.open()
-        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-            await raw.until(b"\r\n\r\n")
-            raise ConnectionError
+        with suppress(ConnectionError):
+            assert await raw.rest() == b""
         assert server.connections == 2
 
 
@@ -589,13 +590,10 @@ async def test_a_look_at_two_thousand_connections_takes_no_time(bare: Bare) -> N
 
 
 def test_bounds_are_looked_at_once_a_second_or_oftener() -> None:
-    from llm.gateway.guards import Guards
-
     assert Guards().interval == 0.5
     assert Guards(linger=10.0).interval == 1.0
     assert Guards(header_timeout=0.2).interval == 0.05
-    assert all(one <= other for one, other in pairwise([Guards(idle=0.01).interval, Guards(idle=1.0).interval]))
-    assert logging.getLogger("llm.gateway").name
+    assert Guards(idle=0.01).interval == 0.02
 
 
 # --- WebSockets ---------------------------------------------------------------------------------------------------

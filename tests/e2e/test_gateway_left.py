@@ -1,0 +1,66 @@
+"""A client that goes away cancels its upstream call within 1.5 seconds: stream or not, in every dialect."""
+
+# ruff: noqa: ANN401 - ASGI's messages, and doubles whose kind a test knows
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from llm.testing import MockUpstream
+from llm.utils.clock import SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+    Gateway = Callable[..., AbstractAsyncContextManager[Any]]
+
+CLOCK = SystemClock()
+SECONDS = 1.5
+CHAT = {"model": "m", "max_tokens": 1000, "messages": [{"role": "user", "content": "one " * 400}]}
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": CHAT,
+    "/v1/messages": CHAT,
+    "/v1/completions": {"model": "m", "prompt": "one " * 400, "max_tokens": 1000},
+    "/v1/responses": {"model": "m", "input": "one " * 400},
+    "/v1/generate": {"model": "m", "prompt": "one " * 400},
+}
+
+
+@pytest.mark.parametrize("upstream", ["openai", "anthropic"])
+@pytest.mark.parametrize("when", ["before its answer", "in its stream"])
+@pytest.mark.parametrize("path", [*BODIES, "/v1/embeddings"])
+async def test_a_client_that_leaves_ends_its_call_upstream_within_a_second_and_a_half(
+    gateway: Gateway, path: str, when: str, upstream: Any
+) -> None:
+    if path == "/v1/embeddings" and (when != "before its answer" or upstream != "openai"):
+        return
+    async with MockUpstream(upstream, service=60.0) as up:
+        section = {"type": upstream, "base_url": up.base_url, "api_keys": ["k1"], "models": ["m"]}
+        async with gateway({"providers": {"up": section}}) as it:
+            host, port = it.url.removeprefix("http://").split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            body = BODIES.get(path, {"model": "m", "input": "one"}) | {"stream": when == "in its stream"}
+            data = json.dumps(body if path != "/v1/embeddings" else {"model": "m", "input": "one"}).encode()
+            writer.write(f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
+            await until(lambda: up.active == 1)
+            if when == "in its stream":
+                await reader.readuntil(b"one")
+            began = CLOCK.now()
+            writer.close()
+            await until(lambda: up.active == 0)
+            assert CLOCK.now() - began < SECONDS
+            await until(lambda: not it.server.state.tasks)
+            metrics = it.manager.get_status()["metrics"]
+            assert (metrics["cancelled_requests"], metrics["total_requests"]) == (1, 1)
+            assert not it.entry.running
+
+
+async def until(true: Callable[[], object]) -> None:
+    async with CLOCK.timeout(5.0):
+        while not true():
+            await CLOCK.sleep(0.002)
