@@ -18,6 +18,7 @@ from .cors import Origins
 from .desk import Desk, Route
 from .exchange import LEFT, ClientLeftError, Exchange
 from .faults import ANTHROPIC, NATIVE, OPENAI
+from .live import Live, refuse
 from .logs import tell_fault, tell_request
 from .native import Defaults
 from .routes import chat, embeddings, generate, health, messages, metrics, models, pages, responses, text
@@ -61,6 +62,7 @@ class Entry:
         desk: What its routes work with.
         routes: What a method at a path leads to; more may be put in before it serves.
         sockets: What a path leads to for WebSockets; each takes the scope and the channels, and refuses by itself.
+        live: GraphQL, and the WebSockets that are open.
         running: Requests that are being answered.
     """
 
@@ -70,8 +72,9 @@ class Entry:
         `max_length` and `temperature` are what `/v1/generate` takes where a body says nothing.
         """
         self.desk: Desk = Desk(manager, Defaults(max_length, temperature))
-        self.routes: dict[tuple[str, str], Route] = dict(ROUTES)
-        self.sockets: dict[str, Socket] = {}
+        self.live: Live = Live(self)
+        self.routes: dict[tuple[str, str], Route] = {**ROUTES, **self.live.routes}
+        self.sockets: dict[str, Socket] = dict(self.live.sockets)
         self.running: set[Exchange] = set()
         self._config: GatewayConfig = manager.config.gateway
         self._keyring = Keyring(self._config, self.desk.clock)
@@ -85,6 +88,8 @@ class Entry:
     @draining.setter
     def draining(self, draining: bool) -> None:
         self.desk.draining = draining
+        if draining:
+            self.live.drain()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or serve one WebSocket; follow the server through its life."""
@@ -196,9 +201,9 @@ class Entry:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         socket = self.sockets.get(scope["path"])
-        if socket is None or self.draining:
+        if socket is None:
             await receive()
-            await send({"type": "websocket.close", "code": 1001 if socket is not None else 1000})
+            await refuse(scope, send, _nothing())
             return
         await socket(scope, receive, send)
 
@@ -214,7 +219,11 @@ async def _refuse(exchange: Exchange, dialect: Dialect, error: LLMException) -> 
 
 async def _not_there(_: Desk, exchange: Exchange) -> None:
     await exchange.body()
-    raise LLMInvalidRequestError("there is nothing at this address; /docs lists what there is", status=404)
+    raise _nothing()
+
+
+def _nothing() -> LLMException:
+    return LLMInvalidRequestError("there is nothing at this address; /docs lists what there is", status=404)
 
 
 async def _not_allowed(allowed: str, _: Desk, exchange: Exchange) -> None:
