@@ -23,6 +23,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 DISTRIBUTIONS = {
     "yaml": "pyyaml",
     "strawberry": "strawberry-graphql",
+    "graphql": "graphql-core",
     "opentelemetry": "opentelemetry-api",
     "pydantic_core": "pydantic",
 }

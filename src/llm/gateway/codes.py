@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 INTERNAL: Final = "INTERNAL"
+SWITCHED_OFF: Final = "GraphQL is switched off here (features.graphql)"
 _HUMP: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 from llm.core.exceptions import (
     LLMException,
     LLMInvalidRequestError,
-    LLMPoolExhaustedError,
     LLMRateLimitError,
 )
 
@@ -22,6 +21,7 @@ from .live import Live, refuse
 from .logs import tell_fault, tell_request
 from .native import Defaults
 from .routes import chat, embeddings, generate, health, messages, metrics, models, pages, responses, text
+from .sockets import going_away
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -103,7 +103,7 @@ class Entry:
 
     def end_all(self) -> None:
         """End what still runs: streams by an event that says so, all else with a 503."""
-        error = _draining()
+        error = going_away()
         for exchange in tuple(self.running):
             exchange.end(error)
 
@@ -157,7 +157,7 @@ class Entry:
                 exchange.caller = keyring.caller(exchange.scope["headers"])
                 if self.desk.draining:
                     exchange.more.append((b"connection", b"close"))
-                    raise _draining()  # noqa: TRY301 - one place tells of all failures
+                    raise going_away()  # noqa: TRY301 - one place tells of all failures
             await route.handle(self.desk, exchange)
         except LLMException as error:
             if isinstance(error, LLMRateLimitError):
@@ -253,10 +253,6 @@ async def _cancelled(exchange: Exchange, dialect: Dialect, error: asyncio.Cancel
 def _left(scope: Scope) -> bool:
     left: Callable[[], bool] | None = scope.get("llm.left")
     return left is not None and left()
-
-
-def _draining() -> LLMException:
-    return LLMPoolExhaustedError("the gateway is shutting down; ask again, it or another one")
 
 
 def _endpoint_of(path: str) -> str:

@@ -11,7 +11,7 @@ import orjson
 
 from llm.core.exceptions import LLMAuthenticationError, LLMException, LLMInvalidRequestError
 
-from .codes import written_failure
+from .codes import SWITCHED_OFF, written_failure
 from .cors import Origins
 from .desk import Route
 from .faults import NATIVE, Refusal
@@ -118,7 +118,7 @@ class Live:
 
     def _check_switch(self) -> None:
         if not self._host.desk.manager.config.features.graphql:
-            raise LLMInvalidRequestError("GraphQL is switched off here (features.graphql)", status=404)
+            raise LLMInvalidRequestError(SWITCHED_OFF, status=404)
 
     def _check_origin(self, scope: Scope) -> None:
         """Refuse a web page of another origin that is not named; browsers let any page open a WebSocket."""

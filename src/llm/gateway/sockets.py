@@ -188,8 +188,6 @@ class Socket(ABC):
             event = await self._receive()
             if event["type"] == "websocket.disconnect":
                 return
-            if event["type"] != "websocket.receive":
-                continue
             try:
                 message = self._read(event)
             except LLMInvalidRequestError as error:

@@ -32,11 +32,11 @@ async def streaming(desk: Desk, exchange: Exchange, request: LLMRequest) -> Asyn
     chunks = desk.asking.stream(exchange.caller, request)
     try:
         await chunks.begin()
-        exchange.stream, exchange.call = chunks, request.call
+        exchange.stream, exchange.call, exchange.first = chunks, request.call, desk.clock.now() - began
         exchange.model, exchange.provider = chunks.model or request.model, chunks.provider
         exchange.cached = request.call is not None and request.call.sends == 0
         yield chunks
     finally:
-        exchange.stream = None
+        exchange.stream, exchange.call = None, request.call or exchange.call
         exchange.usage, exchange.generating = chunks.usage, desk.clock.now() - began
         chunks.leave()

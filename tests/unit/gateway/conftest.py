@@ -55,7 +55,9 @@ class Line:
         status: HTTP status of a handshake that was refused; None before, and where it was not.
         accepted: The subprotocol of the one that was not.
         code: The close code, once it was closed.
-        held: Where it is set, the client takes nothing until it is set free.
+        taken: Whether the client takes what is sent; where it is cleared, a message waits.
+        gone: Whether sending fails.
+        sent: Messages that were sent, or tried.
     """
 
     def __init__(self) -> None:
@@ -64,6 +66,7 @@ class Line:
         self.code: int | None = None
         self.taken = asyncio.Event()
         self.taken.set()
+        self.gone = False
         self.sent = 0
         self._heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -112,6 +115,8 @@ class Line:
         """As ASGI's."""
         self.sent += 1
         await self.taken.wait()
+        if self.gone:
+            raise OSError
         match message:
             case {"type": "websocket.accept", "subprotocol": protocol}:
                 self.accepted = protocol

@@ -14,8 +14,10 @@ from llm.core.exceptions import LLMException
 from llm.core.messages import MessageRole, TextPart, ToolCall
 from llm.core.types import LLMResponse
 from llm.gateway.codes import code_of
-from llm.gateway.graphql.documents import Documents
+from llm.gateway.exchange import Exchange
+from llm.gateway.graphql.documents import Document, Documents
 from llm.gateway.graphql.errors import written
+from llm.gateway.graphql.operations import Operations
 from llm.gateway.graphql.schema import own
 from llm.testing import Fault, MockUpstream
 
@@ -32,14 +34,14 @@ KEYS = {"alice": {"key": ALICE}, "bob": {"key": BOB, "models": ["other"]}}
 COMPLETE = "mutation ($input: CompletionInput!) { complete(input: $input) { content finishReason } }"
 
 
-async def ask(it: Any, query: str, *, key: str | None = None, **variables: object) -> tuple[Any, list[Any]]:  # noqa: ANN401 - JSON
+async def ask(it: Any, query: str, *, key: str | None = None, **variables: Any) -> tuple[Any, list[Any]]:  # noqa: ANN401 - JSON
     """Return data and errors."""
     status, told, _ = await it.ask("POST", "/graphql", {"query": query, "variables": variables}, key=key)
     assert status == 200, told
     return told.get("data"), told.get("errors", [])
 
 
-async def code(it: Any, query: str, **variables: object) -> str:  # noqa: ANN401 - the fixture's
+async def code(it: Any, query: str, **variables: Any) -> str:  # noqa: ANN401 - JSON
     """Return the code of the one error."""
     _, errors = await ask(it, query, **variables)
     assert len(errors) == 1
@@ -153,7 +155,7 @@ async def test_the_operation_that_is_named_is_run(inside: Gateways) -> None:
     ],
 )  # fmt: skip
 async def test_what_cannot_run_has_a_code(
-    inside: Gateways, query: str, variables: dict[str, object], expected: str
+    inside: Gateways, query: str, variables: dict[str, Any], expected: str
 ) -> None:
     async with inside() as it:
         assert await code(it, query, **variables) == expected
@@ -290,7 +292,7 @@ async def test_a_fault_of_the_gateways_own_is_told_without_its_words(
 async def test_errors_repeat_nothing_of_what_was_sent(inside: Gateways, caplog: pytest.LogCaptureFixture) -> None:
     async with inside() as it:
         with caplog.at_level(logging.DEBUG):
-            for query, variables in (
+            sent: list[tuple[str, dict[str, Any]]] = [
                 (COMPLETE, {"input": {"prompt": "hush hush", "nothing": 1}}),
                 (COMPLETE, {"input": "hush hush"}),
                 (COMPLETE, {"input": {"temperature": "hush hush"}}),
@@ -301,7 +303,8 @@ async def test_errors_repeat_nothing_of_what_was_sent(inside: Gateways, caplog: 
                 ('mutation "hush hush" {complete}', {}),
                 ('"hush hush"', {}),
                 ('{health(a: "hush hush") {status}}', {}),
-            ):
+            ]
+            for query, variables in sent:
                 _, errors = await ask(it, query, **variables)
                 assert errors
                 assert "hush" not in json.dumps(errors), errors
@@ -346,6 +349,24 @@ def test_a_kind_of_somebody_elses_has_the_code_of_the_one_above_it() -> None:
         """Another's."""
 
     assert code_of(Mine("no")) == "OVERLOADED"
+
+
+def held(document: Document) -> int | None:
+    return None if document.wrong is None else len(document.wrong)
+
+
+async def test_a_document_that_comes_again_is_held_against_the_schema_once(inside: Gateways) -> None:
+    operations = Operations()
+    async with inside() as it:
+        scope: dict[str, Any] = {"headers": []}
+        for query, wrong in (("{health {status}}", 0), ("{nothing}", 1)):
+            document = operations.documents.read(query)
+            assert held(document) is None
+            for _ in range(2):
+                exchange = Exchange(scope, None, None, started=0.0, most=0)  # type: ignore[arg-type] # nothing is sent
+                result = await operations.whole(it.entry.desk, exchange, {"query": query})
+                assert result.ran is not bool(wrong)
+                assert held(document) == wrong
 
 
 def test_documents_that_come_again_are_read_once() -> None:

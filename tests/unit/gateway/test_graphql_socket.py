@@ -36,6 +36,21 @@ COMPLETION = """subscription ($input: CompletionInput!) {
 
 SLOW = 'subscription { completion(input: {prompt: "hi"}) { content } }'
 
+FORBIDDEN: list[tuple[list[dict[str, Any] | str | bytes], int]] = [
+    ([{"type": "connection_init"}], 4429),
+    (["{"], 4400),
+    (["[]"], 4400),
+    ([b"{}"], 4400),
+    (["[" * 400 + "]" * 400], 4400),
+    ([{"type": "nothing"}], 4400),
+    ([{}], 4400),
+    ([{"type": "subscribe", "id": "1"}], 4400),
+    ([{"type": "subscribe", "id": 1, "payload": {"query": "{a}"}}], 4400),
+    ([{"type": "subscribe", "id": "", "payload": {"query": "{a}"}}], 4400),
+    ([{"type": "complete"}], 4400),
+    ([{"type": "subscribe", "id": "1", "payload": {"query": SLOW}}] * 2, 4409),
+]
+
 
 async def begin(ws: Any, **payload: object) -> None:  # noqa: ANN401 - the fixture's
     await ws.say(type="connection_init", **({"payload": payload} if payload else {}))
@@ -242,23 +257,7 @@ async def test_who_says_nothing_is_closed_after_ten_seconds(inside: Gateways) ->
             assert await greeted.hear() == {"type": "pong"}
 
 
-@pytest.mark.parametrize(
-    ("said", "code"),
-    [
-        ([{"type": "connection_init"}], 4429),
-        (["{"], 4400),
-        (["[]"], 4400),
-        ([b"{}"], 4400),
-        (["[" * 400 + "]" * 400], 4400),
-        ([{"type": "nothing"}], 4400),
-        ([{}], 4400),
-        ([{"type": "subscribe", "id": "1"}], 4400),
-        ([{"type": "subscribe", "id": 1, "payload": {"query": "{a}"}}], 4400),
-        ([{"type": "subscribe", "id": "", "payload": {"query": "{a}"}}], 4400),
-        ([{"type": "complete"}], 4400),
-        ([{"type": "subscribe", "id": "1", "payload": {"query": SLOW}}] * 2, 4409),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("said", "code"), FORBIDDEN)
 async def test_what_the_protocol_forbids_closes_with_its_code(
     inside: Gateways, said: list[dict[str, Any] | str | bytes], code: int
 ) -> None:

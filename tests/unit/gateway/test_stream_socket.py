@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llm.core.messages import ToolCall
+from llm.core.choices import Choice
+from llm.core.messages import ThinkingPart, ToolCall
 from llm.core.types import LLMResponse
 from llm.gateway.sockets import MOST_OPERATIONS
 from llm.testing import Fault, MockUpstream
@@ -102,12 +103,25 @@ async def test_tool_calls_come_in_pieces(inside: Gateways) -> None:
     assert done["finish_reason"] == "tool_calls"
 
 
+async def test_thoughts_and_further_choices_are_told_apart(inside: Gateways) -> None:
+    def speak(_: LLMRequest) -> LLMResponse:
+        return LLMResponse(content="one", thinking=(ThinkingPart("hm"),), alternatives=(Choice("two", "stop"),))
+
+    async with inside(MockUpstream(answer=speak)) as it, line(it) as ws:
+        await ws.say(id="t", messages=[{"role": "user", "content": "Say it."}], n=2)
+        *chunks, _ = await ws.answer("t")
+    told = [{key: value for key, value in chunk.items() if key != "type"} for chunk in chunks]
+    assert {"reasoning_content": "hm"} in told
+    assert {"text": "one"} in told
+    assert {"text": "two", "index": 1} in told
+
+
 async def test_several_answers_at_once_are_told_apart_by_their_ids(inside: Gateways) -> None:
     async with inside(MockUpstream(service=0.2)) as it, line(it) as ws:
         for name in ("a", "b", 3):
             await ws.say(id=name, prompt=f"{LONG} {name}")
         told: dict[object, str] = {}
-        order = []
+        order: list[tuple[object, str]] = []
         while sum(kind == "done" for _, kind in order) < 3:
             message = await ws.hear()
             order.append((message["id"], message["type"]))
@@ -127,6 +141,8 @@ async def test_a_cancelled_answer_is_done_at_once_and_the_others_go_on(inside: G
         await ws.say(id="a", prompt="short")  # the id is free again
         assert (await ws.answer("b"))[-1]["finish_reason"] == "stop"
         assert text(await ws.answer("a")) == "short"
+        await ws.say(id="a", prompt="again")
+        assert text(await ws.answer("a")) == "again"
 
 
 async def test_a_cancelled_answers_upstream_closes_within_a_second(inside: Gateways) -> None:
@@ -328,6 +344,8 @@ async def test_each_answer_is_a_request_of_the_metrics(inside: Gateways) -> None
         await until(lambda: counts.active == 0, seconds=1)
         assert counts.requests == {200: 2}
         assert counts.tokens == 12
+        assert list(counts.durations) == ["/v1/stream"]
+        assert sum(counts.models["chat", "openai", "gpt-4o-mini"].first.counts) == 2
 
 
 async def test_a_slow_reader_holds_up_its_upstream_and_fills_no_memory(inside: Gateways) -> None:
@@ -341,6 +359,16 @@ async def test_a_slow_reader_holds_up_its_upstream_and_fills_no_memory(inside: G
         assert len(next(iter(it.entry.running)).stream.text) < 1_000_000
         await ws.leave()
         await until(lambda: up.active == 0, seconds=1)
+
+
+async def test_a_client_that_went_is_told_nothing_and_ends_its_calls(inside: Gateways) -> None:
+    up = MockUpstream(service=30.0)
+    async with inside(up) as it, line(it) as ws:
+        await ws.say(id="a", prompt=ENDLESS)
+        await ws.hear()
+        ws.gone = True
+        await ws.say(id="a", type="something else")
+        await until(lambda: up.active == 0 and not it.entry.live.open, seconds=2)
 
 
 async def test_a_connection_that_went_as_it_was_accepted_leaves_nothing(inside: Gateways) -> None:

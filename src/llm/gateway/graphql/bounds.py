@@ -135,15 +135,11 @@ class _Walk:
         )
 
     def _of(self, selection: SelectionNode) -> _Size:
-        match selection:
-            case FieldNode():
-                return self._field(selection)
-            case FragmentSpreadNode():
-                return self._fragment(selection.name.value)
-            case InlineFragmentNode():
-                return self.size(selection.selection_set)
-            case _:
-                return _Size()
+        if isinstance(selection, FieldNode):
+            return self._field(selection)
+        if isinstance(selection, FragmentSpreadNode):
+            return self._fragment(selection.name.value)
+        return self.size(selection.selection_set if isinstance(selection, InlineFragmentNode) else None)
 
     def _field(self, field: FieldNode) -> _Size:
         within = self.size(field.selection_set)

@@ -47,18 +47,22 @@ class Result(NamedTuple):
 
 
 class Operations:
-    """Runs the operations of all callers."""
+    """Runs the operations of all callers.
+
+    Attributes:
+        documents: What was read of late.
+    """
 
     def __init__(self) -> None:
         """Start with no document read."""
-        self._documents = Documents()
+        self.documents: Documents = Documents()
 
     async def whole(self, desk: Desk, exchange: Exchange, payload: Mapping[str, Any]) -> Result:
         """Return the one result of a query or a mutation."""
         request_id = exchange.request_id.decode()
         try:
             asked = read_asked(payload)
-            context = Context(desk, exchange, self._documents.read(asked.document))
+            context = Context(desk, exchange, self.documents.read(asked.document))
             told = await SCHEMA.execute(
                 asked.document,
                 variable_values=asked.variables,
@@ -75,7 +79,7 @@ class Operations:
         request_id = exchange.request_id.decode()
         try:
             asked = read_asked(payload)
-            context = Context(desk, exchange, self._documents.read(asked.document))
+            context = Context(desk, exchange, self.documents.read(asked.document))
         except (LLMException, GraphQLError) as error:
             yield _refused(error, request_id)
             return

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from llm.core.exceptions import LLMAuthenticationError, LLMInvalidRequestError, LLMRateLimitError
-from llm.gateway.codes import written_failure
+from llm.gateway.codes import SWITCHED_OFF, written_failure
 from llm.gateway.sockets import MOST_OPERATIONS, Socket, going_away
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 INIT_TIMEOUT: Final = 10.0
 """Seconds that a client has to say who it is."""
-
-SWITCHED_OFF: Final = "GraphQL is switched off here (features.graphql)"
 
 _BAD_MESSAGE: Final = 4400
 _UNAUTHORIZED: Final = 4401
