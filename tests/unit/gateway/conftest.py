@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def serving(gateway: Gateways) -> Gateways:
-    """Starts both: `async with serving(up, options={…}, **configuration) as it`; `up`, which is running, may be left out."""
+    """Starts both: `async with serving(up, options={…}, **configuration) as it`; `up`, which runs, may be left out."""
 
     @asynccontextmanager
     async def serve(
         up: MockUpstream | None = None,
         *,
         section: dict[str, Any] | None = None,
-        **config: Any,  # noqa: ANN401 - a configuration
+        **config: Any,
     ) -> AsyncGenerator[Any]:
         async with nullcontext(up) if up is not None else MockUpstream() as upstream:
             kind = "openai" if upstream.base_url.endswith("/v1") else "anthropic"
@@ -72,7 +72,7 @@ class Line:
         self._said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._waiting: list[dict[str, Any]] = []
 
-    async def say(self, **message: Any) -> None:  # noqa: ANN401 - JSON
+    async def say(self, **message: Any) -> None:
         """Send a message."""
         await self.say_text(orjson.dumps(message).decode())
 
@@ -111,7 +111,7 @@ class Line:
         """As ASGI's."""
         return await self._said.get()
 
-    async def send(self, message: Any) -> None:  # noqa: ANN401 - as ASGI has it
+    async def send(self, message: Any) -> None:
         """As ASGI's."""
         self.sent += 1
         await self.taken.wait()
@@ -146,7 +146,7 @@ class Inside:
     @asynccontextmanager
     async def line(
         self, path: str, *, key: str | None = None, subprotocols: str = "graphql-transport-ws", **headers: str
-    ) -> AsyncIterator[Line]:
+    ) -> AsyncGenerator[Line]:
         """Open a WebSocket; what it says first is heard as `accepted` or `closed`."""
         scope = {
             "type": "websocket",
@@ -175,7 +175,7 @@ class Inside:
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": data}
 
-        async def send(message: Any) -> None:  # noqa: ANN401 - as ASGI has it
+        async def send(message: Any) -> None:
             told.append(message)
 
         await self.entry({"type": "http", "method": method, "path": path, "headers": named}, receive, send)
@@ -198,8 +198,8 @@ def inside() -> Gateways:
         up: MockUpstream | None = None,
         *,
         section: dict[str, Any] | None = None,
-        **config: Any,  # noqa: ANN401 - a configuration
-    ) -> AsyncIterator[Inside]:
+        **config: Any,
+    ) -> AsyncGenerator[Inside]:
         async with up or MockUpstream() as upstream:
             told = {"base_url": upstream.base_url, "api_keys": ["k1"], "models": ["gpt-4o-mini"], **(section or {})}
             async with LLMManager.open({"providers": {"openai": told}, **config}) as manager:
