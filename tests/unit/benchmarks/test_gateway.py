@@ -27,8 +27,8 @@ def test_each_turn_is_set_beside_its_neighbour() -> None:
 
 
 def test_a_missed_target_is_said() -> None:
-    met = [row[-1] for row in cli._targets(measured(800, 0.03)).rows]
-    missed = [row[-1] for row in cli._targets(measured(150, 0.05)).rows]
+    met = [row[-1] for row in cli.targets(measured(800, 0.03)).rows]
+    missed = [row[-1] for row in cli.targets(measured(150, 0.05)).rows]
     assert met == ["met", "met", "met"]
     assert missed == ["missed", "missed", "missed"]
 
@@ -38,5 +38,5 @@ def test_all_servers_are_asked(capsys: pytest.CaptureFixture[str]) -> None:
     found = measure(1, 64, 4, told.append)
     assert [turn.per_second > 0 for turns in found.turns.values() for turn in turns] == [True] * len(found.turns)
     assert told[:2] == [BARE, GATEWAY]
-    assert "manifold serve" in cli._ways(found, 4).markdown()
+    assert "manifold serve" in cli.ways(found, 4).markdown()
     assert capsys.readouterr().out == ""

@@ -148,7 +148,7 @@ class Inside:
         self, path: str, *, key: str | None = None, subprotocols: str = "graphql-transport-ws", **headers: str
     ) -> AsyncGenerator[Line]:
         """Open a WebSocket; what it says first is heard as `accepted` or `closed`."""
-        scope = {
+        scope: dict[str, Any] = {
             "type": "websocket",
             "path": path,
             "headers": _headers(key, headers),
