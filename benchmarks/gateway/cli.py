@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     """Measure, print the tables, and return the exit status: 1 where a target is missed."""
     asked = _parser().parse_args(arguments)
     measured = measure(asked.rounds, asked.requests, asked.connections, lambda way: sys.stderr.write(f"{way}\n"))
-    grids = (_ways(measured, asked.connections), _targets(measured))
+    grids = (ways(measured, asked.connections), targets(measured))
     for grid in grids:
         grid.show()
     if asked.results is not None:
@@ -47,7 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if any(row[-1] == "missed" for row in grids[1].rows) else 0
 
 
-def _ways(measured: Measured, connections: int) -> Grid:
+def ways(measured: Measured, connections: int) -> Grid:
+    """Return what a request of each way took."""
     rows = [
         (
             way,
@@ -62,7 +63,8 @@ def _ways(measured: Measured, connections: int) -> Grid:
     return Grid(f"/v1/chat/completions, {connections} connections", head, rows, ("way",))
 
 
-def _targets(measured: Measured) -> Grid:
+def targets(measured: Measured) -> Grid:
+    """Return what was asked for, beside what was found."""
     rows = [
         _row("requests/s of bare Starlette's", measured.beside(GATEWAY, BARE, "per_second"), _LEAST_PART, least=True),
         _row("its p99", measured.beside(GATEWAY, BARE, "p99"), _MOST_P99, least=False),

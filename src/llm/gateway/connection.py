@@ -76,7 +76,6 @@ class Connection(HttpToolsProtocol):
         self._newest: Cycle | None = None  # of what came
         self._answering: tuple[Cycle, asyncio.Task[None]] | None = None
         self._waiting: deque[Cycle] = deque()
-        self._ahead = bytearray()  # what was sent before its turn, and is not parsed yet
         self._refusal = _FULL
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
@@ -109,7 +108,6 @@ class Connection(HttpToolsProtocol):
         self.due = math.inf
         self._stalled = 0.0
         self._waiting.clear()
-        self._ahead.clear()
         if self._answering is not None:
             self._leave(*self._answering)
         self.flow.resume_writing()
@@ -188,22 +186,14 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if not cycle.keep_alive:
-            self._linger() if cycle.more_body or self._ahead or self.phase is Phase.REFUSED else self.close()
+            self.close() if self.phase is Phase.ANSWER and not self._waiting else self._linger()
         elif self._waiting:
             self._answer(self._waiting.pop())
         elif self.phase is Phase.REFUSED:
             self._tell_refusal()
         elif self.phase is Phase.ANSWER:
-            self._wait_for_next()
-
-    def _wait_for_next(self) -> None:
-        self.phase = Phase.IDLE
-        self.due = self._now() + self.state.guards.idle
-        if self._ahead:
-            data = bytes(self._ahead)
-            self._ahead.clear()
-            self.flow.resume_reading()
-            self.data_received(data)
+            self.phase = Phase.IDLE
+            self.due = self._now() + self.state.guards.idle
 
     def _refuse(self, refusal: Refusal) -> None:
         """Read nothing more, and say why, once what was asked before is answered."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from .guards import MOST_AHEAD
+from .guards import MOST_HELD
 from .refusal import Refusal
 from .state import tell_failure
 
@@ -86,7 +86,7 @@ class Cycle(RequestResponseCycle):
         """Add a piece of the body; where nobody asks for it, the client has to wait with what follows."""
         self._pieces.append(piece)
         self._held += len(piece)
-        if self._held > MOST_AHEAD:
+        if self._held > MOST_HELD:
             self.flow.pause_reading()
         self.tell()
 

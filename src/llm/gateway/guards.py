@@ -16,11 +16,11 @@ MOST_TARGET: Final = 8_192
 
 MOST_HEADERS: Final = 100
 
-MOST_AHEAD: Final = 65_536
-"""Bytes that a client may send of later requests before an earlier one is answered; the rest waits in the network."""
+MOST_HELD: Final = 65_536
+"""Bytes of a body that are held before somebody asks for them; the rest waits in the network."""
 
 MOST_PIPELINED: Final = 16
-"""Whole requests among them."""
+"""Requests that wait on a connection behind the one that is answered."""
 
 MOST_DISCARDED: Final = 64 * 1024 * 1024
 """Bytes that are thrown away of a body that was refused, so that its client reads why."""

@@ -10,7 +10,7 @@ import httptools
 
 from .connection import Connection, Phase
 from .cycle import Cycle
-from .guards import MOST_AHEAD, MOST_DISCARDED, MOST_HEAD, MOST_HEADERS, MOST_PIPELINED, MOST_TARGET
+from .guards import MOST_DISCARDED, MOST_HEAD, MOST_HEADERS, MOST_PIPELINED, MOST_TARGET
 from .refusal import Refusal
 
 if TYPE_CHECKING:
@@ -61,16 +61,9 @@ class HTTPConnection(Connection):
             self._discarded += len(data)
             if self._discarded > MOST_DISCARDED:
                 self.abort()
-        elif self.phase is Phase.ANSWER:
-            # It is not parsed yet, but read: who reads on hears when the client leaves.
-            self._ahead += data
-            if len(self._ahead) > MOST_AHEAD:
-                self.flow.pause_reading()
         elif self._unparsed:
             self._take_unparsed(data)
-        else:
-            if self.phase is Phase.IDLE:
-                self._wait_for_head()
+        else:  # of a later request, too, while one is answered: who reads on hears when the client leaves
             self._feed(data)
 
     def _take_unparsed(self, data: bytes) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def serving(gateway: Gateways) -> Gateways:
-    """Starts both: `async with serving(up, options={…}, **configuration) as it`; without `up`, one of its own."""
+    """Starts both: `async with serving(up, options={…}, **configuration) as it`; `up`, which runs, may be left out."""
 
     @asynccontextmanager
     async def serve(
@@ -148,7 +148,7 @@ class Inside:
         self, path: str, *, key: str | None = None, subprotocols: str = "graphql-transport-ws", **headers: str
     ) -> AsyncGenerator[Line]:
         """Open a WebSocket; what it says first is heard as `accepted` or `closed`."""
-        scope = {
+        scope: dict[str, Any] = {
             "type": "websocket",
             "path": path,
             "headers": _headers(key, headers),

@@ -269,7 +269,7 @@ async def test_what_is_cut_in_the_middle_of_its_answer_gets_no_second_one(servin
         return {"type": "http.request", "body": json.dumps(ASK).encode()}
 
     async with serving() as it:
-        scope = {"type": "http", "method": "POST", "path": CHAT, "headers": []}
+        scope: dict[str, Any] = {"type": "http", "method": "POST", "path": CHAT, "headers": []}
         task = asyncio.create_task(it.entry(scope, receive, send))
         await stuck.wait()
         assert it.entry.draining is False

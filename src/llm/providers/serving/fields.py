@@ -33,7 +33,7 @@ def objects(value: object, field: str) -> list[Mapping[str, Any]]:
     """
     if not is_list(value):
         raise wrong(field, "a list of objects")
-    if all([type(element) is dict for element in value]):  # noqa: C419 - a list is half the cost of a generator
+    if all([type(element) is dict for element in value]):  # noqa: C419 - quicker than a generator
         return value
     return [an_object(element, f"{field}[{place}]") for place, element in enumerate(value)]
 
