@@ -9,6 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 PY := .venv/bin/python
 BENCH_VENV := .cache/bench-venv
+NODE_CLIENTS := .cache/node
 LEFT_OUT := node or browser or ray or soak
 
 help: ## this list
@@ -25,7 +26,15 @@ test: check ## all checks and tests that need Python alone
 
 test-all: ## what `make test` leaves out: Node, a browser, Ray, a long soak
 	@.ci/venv test
+	@! command -v npm >/dev/null || $(MAKE) --no-print-directory $(NODE_CLIENTS)/.done
 	@$(PY) -m pytest -m "$(LEFT_OUT)" || [ $$? -eq 5 ]
+
+# What tests of the gateway call it with from Node.
+$(NODE_CLIENTS)/.done: tests/e2e/node/package-lock.json
+	@echo "==> Installing the Vercel AI SDK into $(NODE_CLIENTS) (first time only: about 30 MB)"
+	@mkdir -p $(NODE_CLIENTS) && cp tests/e2e/node/package.json $< $(NODE_CLIENTS)
+	@npm ci --prefix $(NODE_CLIENTS) --silent --no-audit --no-fund --ignore-scripts
+	@touch $@
 
 test-long: ## the tests of properties with forty times as many examples each
 	@.ci/venv test

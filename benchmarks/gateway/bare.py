@@ -16,7 +16,7 @@ from starlette.routing import Route
 from benchmarks.calls.server import allow_many_files
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from starlette.requests import Request
 
@@ -27,7 +27,7 @@ def app(upstream: str) -> Starlette:
     kept: dict[str, aiohttp.ClientSession] = {}
 
     @asynccontextmanager
-    async def life(_: Starlette) -> AsyncIterator[None]:
+    async def life(_: Starlette) -> AsyncGenerator[None]:
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
             kept["session"] = session

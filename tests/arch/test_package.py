@@ -23,6 +23,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 DISTRIBUTIONS = {
     "yaml": "pyyaml",
     "strawberry": "strawberry-graphql",
+    "graphql": "graphql-core",
     "opentelemetry": "opentelemetry-api",
     "pydantic_core": "pydantic",
 }
@@ -167,7 +168,7 @@ def test_plain_make_lists_the_targets() -> None:
     listed = set(re.findall(r"^([a-z-]+) +\S", run("make"), re.MULTILINE))
     checks, benchmarks = (
         {"test", "test-all", "test-long", "check"},
-        {"bench", "bench-limits", "bench-waiters", "bench-batch", "picture", "chaos"},
+        {"bench", "bench-limits", "bench-waiters", "bench-batch", "bench-gateway", "picture", "chaos"},
     )
     assert listed == {"help", "run", "format", "clean"} | checks | benchmarks
     for target in listed:

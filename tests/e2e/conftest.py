@@ -5,22 +5,31 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import struct
 import subprocess
 import sys
-from contextlib import suppress
+import threading
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import pytest
 
+from llm.core.messages import TextPart, ToolCall
+from llm.core.types import LLMResponse
+from llm.testing import Fault, MockUpstream
 from llm.utils.clock import SystemClock
+from llm.utils.gateway_key import new_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
+
+    from llm.core.messages import Message
+    from llm.core.types import LLMRequest
 
 CLOCK: Final = SystemClock()
 WIRE: Final = Path(__file__).parents[1] / "wire"
@@ -354,3 +363,140 @@ def forking(root: Path) -> Iterator[Forking]:
     forking = Forking(root)
     yield forking
     forking.close()
+
+
+# --- the gateway, as a program --------------------------------------------------------------------------------------
+
+_LISTENS: Final = re.compile(r"listening on (http://[^\s;]+)")
+_LIMITED: Final = 16
+
+
+_PARIS: Final = '{"name": "Paris", "people": 2100000}'
+
+
+def _speak(request: LLMRequest) -> LLMResponse | str:
+    """Call the first tool, tell what it found, answer in JSON where that is asked for, else say the same again."""
+    if request.embed is not None:
+        return ""  # the vectors are the mock's
+    last = request.messages[-1]
+    if last.role == "tool":
+        return f"It is {_text(last)} there."
+    if request.response_format is not None:
+        return _PARIS
+    if request.tools:
+        tool: Any = request.tools[0]
+        arguments = '{"city": "Paris"}' if tool.name == "weather" else _PARIS
+        call = ToolCall("call_1", tool.name, arguments)
+        return LLMResponse(tool_calls=(call,), finish_reason="tool_calls")
+    return _text(last)
+
+
+def _text(message: Message) -> str:
+    content = message.content
+    return content if isinstance(content, str) else "".join(p.text for p in content if isinstance(p, TextPart))
+
+
+@dataclass
+class Served:
+    """`manifold serve` as a program of its own, in front of two vendors.
+
+    Attributes:
+        url: Where it listens.
+        openai: The vendor of `gpt-4o-mini` and of `slow-gpt`, whose streams stall.
+        anthropic: The vendor of `claude-haiku-4-5` and of `slow-claude`.
+        key: A key that may do anything.
+        folder: Where its configuration is.
+        pid: Its process.
+        limited: Keys that nobody took yet.
+    """
+
+    url: str
+    openai: MockUpstream
+    anthropic: MockUpstream
+    key: str = field(repr=False)
+    folder: Path
+    pid: int
+    limited: list[str] = field(repr=False)
+
+    def limited_key(self) -> str:
+        """Return a key, of a user of its own, that may call once in an hour."""
+        return self.limited.pop()
+
+    def upstream(self, model: str) -> MockUpstream:
+        """Return the vendor of a model."""
+        return self.openai if "gpt" in model else self.anthropic
+
+
+def _gateway_config(openai: MockUpstream, anthropic: MockUpstream, keys: Mapping[str, str]) -> dict[str, Any]:
+    # A fault of the mock's meets one key.
+    def section(kind: str, up: MockUpstream, key: str, *models: str) -> dict[str, Any]:
+        return {"type": kind, "base_url": up.base_url, "api_keys": [key], "models": models}
+
+    users = {name: {"requests_per_hour": 1} for name in keys if name != "alice"}
+    return {
+        "providers": {
+            "openai": section("openai", openai, "k1", "gpt-4o-mini"),
+            "vectors": section("openai", openai, "k1", "text-embedding-3-small"),
+            "anthropic": section("anthropic", anthropic, "k1", "claude-haiku-4-5"),
+            "stalls": section("openai", openai, "k-stalls", "slow-gpt"),
+            "stalls-too": section("anthropic", anthropic, "k-stalls", "slow-claude"),
+        },
+        "limits": {"users": users},
+        "gateway": {"api_keys": {name: {"key": key, "user": name} for name, key in keys.items()}},
+    }
+
+
+@contextmanager
+def _in_a_thread(*servers: MockUpstream) -> Generator[None]:
+    """Run servers where a test that blocks does not block them."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        for server in servers:
+            asyncio.run_coroutine_threadsafe(server.__aenter__(), loop).result(10)
+        yield
+        for server in servers:
+            asyncio.run_coroutine_threadsafe(server.__aexit__(), loop).result(10)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@contextmanager
+def _serving(folder: Path, root: Path, **variables: str) -> Generator[tuple[str, int]]:
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(root / "src"), "HOME": str(folder), **variables}
+    command = [sys.executable, "-m", "llm", "serve", "--port", "0"]
+    with (folder / "log").open("w", encoding="utf-8") as log:
+        program = subprocess.Popen(command, cwd=folder, env=environ, stderr=log)  # noqa: S603 - our own program
+    try:
+        while (found := _LISTENS.search((folder / "log").read_text(encoding="utf-8"))) is None:
+            assert program.poll() is None, (folder / "log").read_text(encoding="utf-8")
+            threading.Event().wait(0.02)
+        yield found[1], program.pid
+    finally:
+        program.terminate()
+        program.wait(10)
+
+
+@pytest.fixture
+def served_alone(tmp_path: Path, root: Path) -> Iterator[str]:
+    """The address of a `manifold serve` with nothing configured: the model on the box answers."""
+    kept = {name: os.environ[name] for name in ("HOME", "XDG_CACHE_HOME", "LLM_MODELS_DIR") if name in os.environ}
+    with _serving(tmp_path, root, OMP_NUM_THREADS="1", **kept) as (url, _):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Served]:
+    """`manifold serve`, for all tests of a module."""
+    folder = tmp_path_factory.mktemp("served")
+    stall = [Fault("stalled", key="k-stalls", every=1, after_chunks=3)]
+    openai, anthropic = (MockUpstream(kind, faults=stall, answer=_speak) for kind in ("openai", "anthropic"))
+    keys = {name: new_key() for name in ("alice", *(f"limited-{n}" for n in range(_LIMITED)))}
+    with _in_a_thread(openai, anthropic):
+        (folder / "llm.yaml").write_text(json.dumps(_gateway_config(openai, anthropic, keys)), encoding="utf-8")
+        with _serving(folder, root) as (url, pid):
+            key = keys.pop("alice")
+            yield Served(url, openai, anthropic, key, folder, pid, [*keys.values()])

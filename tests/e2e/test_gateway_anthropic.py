@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from anthropic import (
@@ -18,13 +18,15 @@ from anthropic import (
 from llm.core.messages import ToolCall
 from llm.core.types import LLMResponse
 from llm.testing import Fault, MockUpstream
+from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
     from contextlib import AbstractAsyncContextManager
 
     from llm.core.types import LLMRequest
 
+    Dialect = Literal["openai", "anthropic"]
     Gateways = Callable[..., AbstractAsyncContextManager[Any]]
 
 MODEL = "claude-haiku-4-5"
@@ -38,8 +40,8 @@ KEYS = {
 
 @asynccontextmanager
 async def client(
-    gateway: Gateways, up: MockUpstream, *, key: str = "gw-alice-0123456789", **config: Any
-) -> AsyncIterator[AsyncAnthropic]:
+    gateway: Gateways, up: MockUpstream, *, key: str = "gw-alice-0123456789", **config: object
+) -> AsyncGenerator[Any]:
     kind = "openai" if up.base_url.endswith("/v1") else "anthropic"
     section = {"base_url": up.base_url, "api_keys": ["k1"], "models": [MODEL]}
     told = {"providers": {kind: section}, "gateway": {"api_keys": KEYS}, **config}
@@ -58,7 +60,7 @@ def speak(request: LLMRequest) -> LLMResponse | str:
 
 
 @pytest.mark.parametrize("dialect", ["openai", "anthropic"])
-async def test_anthropics_client_gets_a_whole_answer_of_any_provider(gateway: Gateways, dialect: Any) -> None:
+async def test_anthropics_client_gets_a_whole_answer_of_any_provider(gateway: Gateways, dialect: Dialect) -> None:
     async with MockUpstream(dialect) as up, client(gateway, up) as asked:
         raw = await asked.messages.with_raw_response.create(model=MODEL, max_tokens=50, messages=HELLO, system="Hi.")
         answer: Any = await raw.parse()
@@ -69,7 +71,7 @@ async def test_anthropics_client_gets_a_whole_answer_of_any_provider(gateway: Ga
 
 
 @pytest.mark.parametrize("dialect", ["openai", "anthropic"])
-async def test_anthropics_client_gets_a_stream_with_its_usage(gateway: Gateways, dialect: Any) -> None:
+async def test_anthropics_client_gets_a_stream_with_its_usage(gateway: Gateways, dialect: Dialect) -> None:
     async with (
         MockUpstream(dialect) as up,
         client(gateway, up) as asked,
@@ -128,9 +130,10 @@ async def test_anthropics_client_hears_that_its_key_is_wrong(gateway: Gateways) 
 
 
 async def test_anthropics_client_hears_what_is_wrong(gateway: Gateways) -> None:
+    wrong: Any = [{"role": "judge", "content": "x"}]
     async with MockUpstream("anthropic") as up, client(gateway, up) as asked:
         with pytest.raises(BadRequestError, match=r"messages\[0\].role"):
-            await asked.messages.create(model=MODEL, max_tokens=50, messages=[{"role": "judge", "content": "x"}])  # type: ignore[typeddict-item] - it is wrong
+            await asked.messages.create(model=MODEL, max_tokens=50, messages=wrong)
     async with MockUpstream("anthropic") as up, client(gateway, up, key="gw-bob-0123456789") as asked:
         with pytest.raises(PermissionDeniedError):
             await asked.messages.create(model=MODEL, max_tokens=50, messages=HELLO)
@@ -142,6 +145,18 @@ async def test_anthropics_client_hears_of_a_limit_and_how_long_to_wait(gateway: 
         with pytest.raises(RateLimitError) as refused:
             await asked.messages.create(model=MODEL, max_tokens=50, messages=HELLO)
     assert refused.value.response.headers["retry-after"] == "300"
+
+
+async def test_a_stream_that_anthropics_client_leaves_ends_upstream_at_once(gateway: Gateways) -> None:
+    clock = SystemClock()
+    async with MockUpstream("anthropic", service=20.0, chunk_size=1) as up, client(gateway, up) as asked:
+        async with asked.messages.stream(model=MODEL, max_tokens=50, messages=HELLO) as stream:
+            async for _ in stream:
+                break
+        async with clock.timeout(1.5):
+            while up.active:
+                await clock.sleep(0.01)
+    assert up.requests[0].left
 
 
 async def test_a_stream_that_breaks_tells_anthropics_client(gateway: Gateways) -> None:

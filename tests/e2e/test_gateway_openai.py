@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from openai import (
     APIStatusError,
+    APITimeoutError,
     AsyncOpenAI,
     AuthenticationError,
     NotFoundError,
@@ -20,9 +21,10 @@ from pydantic import BaseModel
 from llm.core.messages import ToolCall
 from llm.core.types import LLMResponse
 from llm.testing import Fault, MockUpstream
+from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, Callable
     from contextlib import AbstractAsyncContextManager
 
     from llm.core.types import LLMRequest
@@ -51,8 +53,8 @@ class City(BaseModel):
 
 @asynccontextmanager
 async def client(
-    gateway: Gateways, up: MockUpstream, *, key: str = "gw-alice-0123456789", **config: Any
-) -> AsyncIterator[AsyncOpenAI]:
+    gateway: Gateways, up: MockUpstream, *, key: str = "gw-alice-0123456789", **config: object
+) -> AsyncGenerator[Any]:
     section = {"base_url": up.base_url, "api_keys": ["k1"], "models": [MODEL]}
     told = {"providers": {"openai": section}, "gateway": {"api_keys": KEYS}, **config}
     async with (
@@ -110,10 +112,10 @@ async def test_openais_client_makes_a_tools_round(gateway: Gateways, *, stream: 
             async with asked.chat.completions.stream(model=MODEL, messages=messages, tools=[WEATHER]) as events:
                 async for _ in events:
                     pass
-                first = (await events.get_final_completion()).choices[0].message
+                first: Any = (await events.get_final_completion()).choices[0].message
         else:
             answer = await asked.chat.completions.create(model=MODEL, messages=messages, tools=[WEATHER])
-            first = answer.choices[0].message  # type: ignore[assignment] - the parsed kind has more
+            first = answer.choices[0].message
         assert first.tool_calls is not None
         call: Any = first.tool_calls[0]
         assert json.loads(call.function.arguments) == {"city": "Paris"}
@@ -164,6 +166,31 @@ async def test_a_provider_that_refuses_the_gateways_key_is_not_the_clients_fault
         with pytest.raises(APIStatusError) as refused:
             await asked.chat.completions.create(model=MODEL, messages=HELLO)
     assert refused.value.status_code == 502
+
+
+async def test_a_stream_that_openais_client_leaves_ends_upstream_at_once(gateway: Gateways) -> None:
+    async with MockUpstream(service=20.0, chunk_size=1) as up, client(gateway, up) as asked:
+        stream: Any = await asked.chat.completions.create(model=MODEL, messages=HELLO, stream=True)
+        async for _ in stream:
+            break
+        await stream.close()
+        await gone(up)
+
+
+async def test_a_call_that_openais_client_gives_up_ends_upstream_at_once(gateway: Gateways) -> None:
+    async with MockUpstream(service=20.0) as up, client(gateway, up) as asked:
+        with pytest.raises(APITimeoutError):
+            await asked.chat.completions.create(model=MODEL, messages=HELLO, timeout=0.1)
+        await gone(up)
+
+
+async def gone(up: MockUpstream) -> None:
+    """Return once nobody asks upstream any more; it has 1.5 seconds."""
+    clock = SystemClock()
+    async with clock.timeout(1.5):
+        while up.active:
+            await clock.sleep(0.01)
+    assert up.requests[-1].left
 
 
 async def test_a_stream_that_breaks_tells_openais_client(gateway: Gateways) -> None:

@@ -86,14 +86,9 @@ def _checked(edited: str, meant: dict[str, Any]) -> str:
 
 def _tree(text: str) -> dict[str, Any]:
     try:
-        tree: Any = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506 - the one that makes text of everything
+        return yaml.load(text, Loader=yaml.BaseLoader) or {}  # noqa: S506 - the one that makes text of everything
     except yaml.YAMLError as error:
         raise FormError from error
-    if tree is None or tree == "":
-        return {}
-    if not isinstance(tree, dict):
-        raise FormError
-    return cast("dict[str, Any]", tree)
 
 
 def _inserted(text: str, path: tuple[str, ...], line: str) -> str:
@@ -195,5 +190,5 @@ def _end(text: str, node: yaml.Node) -> int:
     """Return where a value's own text ends; a block's mark stands after the comments that follow it."""
     if isinstance(node, yaml.CollectionNode) and node.value and not node.flow_style:
         last: Any = node.value[-1]
-        return _end(text, last[1] if isinstance(last, tuple) else last)
+        return _end(text, cast("yaml.Node", last[1] if isinstance(last, tuple) else last))
     return len(text[: node.end_mark.index].rstrip())

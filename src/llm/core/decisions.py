@@ -21,8 +21,8 @@ class Decision(NamedTuple):
             attempt), `circuit_open` (not sent), `budget_spent` (not sent again), `settled`, `refunded`, `closed` (the
             ticket), `trial` (of a key that had been refused), `fell_back` (to another target), `continued` (a broken
             stream), `stale` (an answer over its time was given), `parked` (while another process asks the same),
-            `similar` (the answer to a question like it was given), `not_compared` (with such), `ended`, and what
-            layers note.
+            `followed` (the answer of an identical call in flight was shared), `similar` (the answer to a question like
+            it was given), `not_compared` (with such), `ended`, and what layers note.
         detail: Which limit, key, amount or failure it was about.
     """
 

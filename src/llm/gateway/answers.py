@@ -57,8 +57,6 @@ async def answers(desk: Desk, exchange: Exchange, requests: Sequence[LLMRequest]
             asking = [group.create_task(_asked(desk, exchange, request)) for request in requests]
     except* LLMException as failed:
         failure = failed.exceptions[0]
-        while isinstance(failure, BaseExceptionGroup):
-            failure = failure.exceptions[0]
     else:
         exchange.generating = desk.clock.now() - began
         responses = [task.result() for task in asking]
@@ -124,13 +122,13 @@ async def stream(
     chunks = desk.asking.stream(exchange.caller, request)
     try:
         await chunks.begin()
-        exchange.stream, exchange.first = chunks, desk.clock.now() - began
+        exchange.stream, exchange.call, exchange.first = chunks, request.call, desk.clock.now() - began
         exchange.model, exchange.provider = chunks.model or request.model, chunks.provider
         exchange.cached = not _sent(request.call)
         await exchange.begin(200, [*EVENTS, *_origin(exchange)])
         await _pump(exchange, chunks, begun(chunks), failed)
     finally:
-        exchange.stream, exchange.call = None, request.call
+        exchange.stream, exchange.call = None, request.call or exchange.call
         exchange.usage, exchange.generating = chunks.usage, desk.clock.now() - began
         chunks.leave()
 
@@ -167,5 +165,13 @@ def _origin(exchange: Exchange) -> list[Header]:
         headers.append((b"x-llm-provider", told(exchange.provider)))
     if exchange.model:
         headers.append((b"x-llm-model", told(exchange.model)))
-    headers.append((b"x-llm-cache", b"hit" if exchange.cached else b"miss"))
+    headers.append((b"x-llm-cache", _cache(exchange)))
     return headers
+
+
+def _cache(exchange: Exchange) -> bytes:
+    if not exchange.cached:
+        return b"miss"
+    call = exchange.call
+    followed = call is not None and any(event == "followed" for _, event, _ in call.decisions)
+    return b"follower" if followed else b"hit"

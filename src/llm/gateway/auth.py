@@ -52,7 +52,7 @@ class Keyring:
     time that it takes tells nothing of a key.
     """
 
-    __slots__ = ("_clock", "_entries", "_origins")
+    __slots__ = ("_clock", "_entries", "_local", "_origins")
 
     def __init__(self, config: GatewayConfig, clock: Clock) -> None:
         """Take the keys of a configuration; `clock` tells when they expire."""
@@ -63,6 +63,7 @@ class Keyring:
             )
             for name, key in config.api_keys.items()
         }
+        self._local = config.local
         self._origins = Origins(config.cors_origins)
 
     def caller(self, headers: Sequence[tuple[bytes, bytes]]) -> Caller:
@@ -74,7 +75,7 @@ class Keyring:
             LLMAuthenticationError: No key is sent, an unknown or expired one, or several that differ.
         """
         if not self._entries:
-            check_local(headers, self._origins)
+            check_local(headers, self._origins, local=self._local)
             return ANYONE
         sent = _hash_in(headers)
         entry = self._entries.get(sent, _NOBODY)

@@ -21,6 +21,9 @@ _EXPOSED: Final = ", ".join(
         "request-id",
         "retry-after",
         "retry-after-ms",
+        "x-llm-provider",
+        "x-llm-model",
+        "x-llm-cache",
         *(f"x-ratelimit-{what}-{unit}" for what in ("limit", "remaining", "reset") for unit in ("requests", "tokens")),
         *(
             f"anthropic-ratelimit-{unit}-{what}"

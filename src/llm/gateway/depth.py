@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from llm.core.exceptions import LLMInvalidRequestError
 
@@ -49,7 +49,7 @@ def _is_deeper(value: object, most: int) -> bool:
 
 
 def _parts(whole: Any) -> Iterable[Any]:  # noqa: ANN401 - JSON
-    return whole.values() if type(whole) is dict else whole
+    return cast("Iterable[Any]", whole.values() if type(whole) is dict else whole)
 
 
 def _nested(values: Iterable[Any]) -> list[Any]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 from llm.core.exceptions import (
     LLMException,
     LLMInvalidRequestError,
-    LLMPoolExhaustedError,
     LLMRateLimitError,
 )
 
@@ -18,9 +17,11 @@ from .cors import Origins
 from .desk import Desk, Route
 from .exchange import LEFT, ClientLeftError, Exchange
 from .faults import ANTHROPIC, NATIVE, OPENAI
+from .live import Live, refuse
 from .logs import tell_fault, tell_request
 from .native import Defaults
 from .routes import chat, embeddings, generate, health, messages, metrics, models, pages, responses, text
+from .sockets import going_away
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -61,6 +62,7 @@ class Entry:
         desk: What its routes work with.
         routes: What a method at a path leads to; more may be put in before it serves.
         sockets: What a path leads to for WebSockets; each takes the scope and the channels, and refuses by itself.
+        live: GraphQL, and the WebSockets that are open.
         running: Requests that are being answered.
     """
 
@@ -70,8 +72,9 @@ class Entry:
         `max_length` and `temperature` are what `/v1/generate` takes where a body says nothing.
         """
         self.desk: Desk = Desk(manager, Defaults(max_length, temperature))
-        self.routes: dict[tuple[str, str], Route] = dict(ROUTES)
-        self.sockets: dict[str, Socket] = {}
+        self.live: Live = Live(self)
+        self.routes: dict[tuple[str, str], Route] = {**ROUTES, **self.live.routes}
+        self.sockets: dict[str, Socket] = dict(self.live.sockets)
         self.running: set[Exchange] = set()
         self._config: GatewayConfig = manager.config.gateway
         self._keyring = Keyring(self._config, self.desk.clock)
@@ -85,6 +88,8 @@ class Entry:
     @draining.setter
     def draining(self, draining: bool) -> None:
         self.desk.draining = draining
+        if draining:
+            self.live.drain()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or serve one WebSocket; follow the server through its life."""
@@ -98,7 +103,7 @@ class Entry:
 
     def end_all(self) -> None:
         """End what still runs: streams by an event that says so, all else with a 503."""
-        error = _draining()
+        error = going_away()
         for exchange in tuple(self.running):
             exchange.end(error)
 
@@ -152,7 +157,7 @@ class Entry:
                 exchange.caller = keyring.caller(exchange.scope["headers"])
                 if self.desk.draining:
                     exchange.more.append((b"connection", b"close"))
-                    raise _draining()  # noqa: TRY301 - one place tells of all failures
+                    raise going_away()  # noqa: TRY301 - one place tells of all failures
             await route.handle(self.desk, exchange)
         except LLMException as error:
             if isinstance(error, LLMRateLimitError):
@@ -196,9 +201,9 @@ class Entry:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         socket = self.sockets.get(scope["path"])
-        if socket is None or self.draining:
+        if socket is None:
             await receive()
-            await send({"type": "websocket.close", "code": 1001 if socket is not None else 1000})
+            await refuse(scope, send, _nothing())
             return
         await socket(scope, receive, send)
 
@@ -214,7 +219,11 @@ async def _refuse(exchange: Exchange, dialect: Dialect, error: LLMException) -> 
 
 async def _not_there(_: Desk, exchange: Exchange) -> None:
     await exchange.body()
-    raise LLMInvalidRequestError("there is nothing at this address; /docs lists what there is", status=404)
+    raise _nothing()
+
+
+def _nothing() -> LLMException:
+    return LLMInvalidRequestError("there is nothing at this address; /docs lists what there is", status=404)
 
 
 async def _not_allowed(allowed: str, _: Desk, exchange: Exchange) -> None:
@@ -244,10 +253,6 @@ async def _cancelled(exchange: Exchange, dialect: Dialect, error: asyncio.Cancel
 def _left(scope: Scope) -> bool:
     left: Callable[[], bool] | None = scope.get("llm.left")
     return left is not None and left()
-
-
-def _draining() -> LLMException:
-    return LLMPoolExhaustedError("the gateway is shutting down; ask again, it or another one")
 
 
 def _endpoint_of(path: str) -> str:

@@ -75,8 +75,8 @@ class Exchange:
 
     __slots__ = (
         "_headers", "_most", "_receive", "_send", "anthropic", "cached", "call", "caller", "ending", "error", "first",
-        "generating", "model", "more", "operation", "provider", "request_id", "scope", "started", "status", "stream", "task",
-        "usage",
+        "generating", "model", "more", "operation", "provider", "request_id", "scope", "started", "status", "stream",
+        "task", "usage",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, *, started: float, most: int) -> None:

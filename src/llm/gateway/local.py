@@ -21,16 +21,23 @@ if TYPE_CHECKING:
 _LOOPBACK: Final = re.compile(rb"(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d{1,5})?", re.IGNORECASE)
 
 
-def check_local(headers: Iterable[tuple[bytes, bytes]], origins: Origins) -> None:
+def check_local(headers: Iterable[tuple[bytes, bytes]], origins: Origins, *, local: bool) -> None:
     """Refuse a request that a page of another site sent, unless `origins` has it.
 
     Args:
         headers: Those of the request, names in lower case.
         origins: Pages that may call.
+        local: Whether the gateway listens on loopback alone; else, after a reload that took the last key away,
+            nobody may call.
 
     Raises:
         LLMAuthenticationError: Says what to configure.
     """
+    if not local:
+        raise LLMAuthenticationError(
+            "this gateway has no keys any more and other machines reach it, so it answers nobody; put a key into "
+            "gateway.api_keys (`manifold keys create`), and reload"
+        )
     host = origin = None
     for name, value in headers:
         if name == b"host":

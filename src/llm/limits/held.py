@@ -75,10 +75,9 @@ class Held:
 
     def _end(self, waiter: Waiter, wait: float) -> None:
         """Refuse one that was held for so long, and still is."""
-        if waiter.future.done() or waiter.user is None:
-            return
-        own = self._bound(waiter.user, waiter.ticket.charge, self._clock.now())
-        if own.seconds > 0.0:
+        user = waiter.user
+        own = FREE if user is None else self._bound(user, waiter.ticket.charge, self._clock.now())
+        if own.seconds > 0.0 and not waiter.future.done():
             waiter.future.set_exception(refusals.held_too_long(self._provider, waiter.ticket, own, wait))
 
     def _own(self, user: Account, charges: Sequence[Charge], now: float) -> Binding:

@@ -305,6 +305,8 @@ class CacheMiddleware:
 
     async def _followed(self, told: Answer | Reader, request: LLMRequest) -> LLMResult:
         self.stats.followers += 1
+        if request.call is not None:
+            request.call.note(self._clock.now(), "followed")
         if isinstance(told, Answer):
             return await self._again(told, request)
         stream = self._stream(told, request)

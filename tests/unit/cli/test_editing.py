@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -56,7 +56,8 @@ def test_an_entry_is_added_where_it_belongs_and_nothing_else_changes(before: str
 
 
 def _keys(text: str) -> object:
-    gateway = (yaml.safe_load(text) or {}).get("gateway") or {}
+    read: Any = yaml.safe_load(text) or {}
+    gateway: Any = read.get("gateway") or {}
     return gateway.get("api_keys") or {}
 
 
@@ -92,6 +93,7 @@ def test_an_entry_is_taken_out_whole_and_nothing_else_changes(before: str, after
         "gateway: 5\n",
         "gateway: [\n",
         "retry: {}\n...\n",
+        "gateway:\n  api_keys:\n    bob: {}\ngateway:\n  api_keys:\n    bob: {}\n    eve: {}\n",
         "a: 1\n---\nb: 2\n",
     ],
 )

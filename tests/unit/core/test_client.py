@@ -110,6 +110,8 @@ async def test_wrong_arguments_beside_a_request_are_refused_by_name(quiet: LLMCl
         await quiet.count_tokens("hello", model=wrong)
     with pytest.raises(LLMInvalidRequestError, match="pass an LLMRequest"):
         await quiet.request(wrong)
+    with pytest.raises(LLMInvalidRequestError, match="pass an LLMRequest"):
+        quiet.stream_request(wrong)
 
 
 async def test_history_and_texts_that_are_no_list_are_refused_by_name(quiet: LLMClient) -> None:
@@ -228,11 +230,46 @@ async def test_all_options_reach_the_request() -> None:
         await client.stream_complete("hello", **given).response()
         whole = await client.request(LLMRequest("hello", stream=True, **given))
         assert isinstance(whole, LLMResponse)
+        await client.stream_request(LLMRequest("hello", stream=True, **given)).response()
+        await client.stream_request(LLMRequest("hello", **given)).response()
     kept = {**given, "stop": ("x",), "tools": ({"type": "function"},)}
     for request in provider.requests:
         assert {name: getattr(request, name) for name in kept} == kept
     assert [message.text for message in provider.requests[0].messages] == ["be brief", "before", "yes", "hello"]
-    assert [request.stream for request in provider.requests] == [False, True, True]
+    assert [request.stream for request in provider.requests] == [False, True, True, True, True]
+
+
+async def test_a_stream_tells_who_answers_once_it_is_open() -> None:
+    bench = Bench()
+    async with await bench.open() as manager:
+        stream = manager.get_client().stream_request(LLMRequest("hello there, all of you"))
+        assert (stream.id, stream.model, stream.waiting()) == ("", "", False)
+        async with stream:
+            assert stream.id.startswith("chatcmpl-")
+            assert stream.model == MODEL
+            assert stream.waiting()
+            await stream.response()
+            assert not stream.waiting()
+
+
+async def test_a_request_given_away_has_the_calls_record() -> None:
+    bench = Bench()
+    async with await bench.open() as manager:
+        client = manager.get_client()
+        kept, given = LLMRequest("hello"), LLMRequest("hello")
+        await client.request(kept)
+        await client.request(given, _mine=True)
+        assert kept.call is None
+        assert given.call is not None
+        assert given.call.sends == 1
+
+
+async def test_tokens_of_a_request_are_counted_with_the_model_that_it_names() -> None:
+    bench = Bench()
+    async with await bench.open() as manager:
+        client = manager.get_client()
+        asked = LLMRequest("hello there", model=MODEL)
+        assert await client.count_tokens(asked) == await client.count_tokens("hello there", model=MODEL) > 0
 
 
 async def test_a_model_may_carry_its_provider_or_be_an_alias() -> None:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llm.gateway.entry import Entry
 from llm.testing import Fault, MockUpstream
+from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from llm.gateway.entry import Entry
 
     Serving = Callable[..., Any]
 
@@ -21,6 +23,14 @@ ASK: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "co
 CHAT = "/v1/chat/completions"
 KEYS = {"gateway": {"api_keys": {"alice": {"key": "gw-alice-0123456789"}}}}
 ALICE = {"authorization": "Bearer gw-alice-0123456789"}
+
+
+async def until(there: Callable[[], bool]) -> None:
+    """Return once something is so; it has two seconds."""
+    clock = SystemClock()
+    async with clock.timeout(2.0):
+        while not there():
+            await clock.sleep(0.005)
 
 
 async def test_health_alone_needs_no_key(serving: Serving) -> None:
@@ -185,8 +195,7 @@ async def test_a_gateway_that_ends_takes_no_calls_and_says_so(serving: Serving) 
 async def test_calls_that_still_run_at_the_end_hear_of_it(serving: Serving) -> None:
     async with MockUpstream(service=9.0) as up, serving(up) as it, asyncio.TaskGroup() as group:
         whole = group.create_task(it.ask("POST", CHAT, ASK))
-        while len(up.requests) < 1:
-            await asyncio.sleep(0.01)  # noqa: TID251 - until the call is out
+        await until(lambda: bool(up.requests))
         it.entry.end_all()
         status, body, headers = await whole
     assert status == 503
@@ -209,8 +218,7 @@ async def test_a_stream_that_still_runs_at_the_end_ends_with_an_event(
 ) -> None:
     async with MockUpstream(service=2.0, chunk_size=1) as up, serving(up) as it, asyncio.TaskGroup() as group:
         reading = group.create_task(it.events(path, body | {"stream": True}))
-        while not any(exchange.stream for exchange in it.entry.running):
-            await asyncio.sleep(0.01)  # noqa: TID251 - until its first chunk is there
+        await until(lambda: any(exchange.stream for exchange in it.entry.running))
         it.entry.end_all()
         events = await reading
     assert events[-1].startswith(last)
@@ -240,17 +248,14 @@ async def test_a_client_that_left_ends_its_call_and_is_no_failure(
     caplog.set_level(logging.INFO, "llm.gateway")
     async with MockUpstream(service=20.0) as up, serving(up) as it:
         task = asyncio.create_task(_call(it.entry, left=True))
-        while not up.active:
-            await asyncio.sleep(0.01)  # noqa: TID251 - until the call is out
+        await until(lambda: up.active > 0)
         task.cancel()
         await task  # quietly
-        while up.active:
-            await asyncio.sleep(0.01)  # noqa: TID251 - until upstream has seen it
+        await until(lambda: up.active == 0)
         assert up.requests[0].left
         assert it.entry.desk.counts.requests == {499: 1}
         cancelled = asyncio.create_task(_call(it.entry, left=False))
-        while not up.active:
-            await asyncio.sleep(0.01)  # noqa: TID251 - until the call is out
+        await until(lambda: up.active > 0)
         cancelled.cancel()
         with pytest.raises(asyncio.CancelledError):
             await cancelled
@@ -273,7 +278,10 @@ async def _call(entry: Entry, *, left: bool) -> list[Any]:
 
 async def test_a_body_that_never_ends_has_no_answer(serving: Serving) -> None:
     async with serving() as it:
-        messages = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+        messages: list[dict[str, Any]] = [
+            {"type": "http.request", "body": b"{", "more_body": True},
+            {"type": "http.disconnect"},
+        ]
 
         async def receive() -> dict[str, Any]:
             return messages.pop(0)

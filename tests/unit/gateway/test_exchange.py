@@ -21,7 +21,7 @@ from llm.core.exceptions import (
 )
 from llm.core.stream import LLMStream
 from llm.core.types import LLMResponse, StreamChunk
-from llm.gateway.exchange import told
+from llm.gateway.exchange import ClientLeftError, Exchange, told
 from llm.gateway.faults import ANTHROPIC, NATIVE, OPENAI
 from llm.testing import MockUpstream
 
@@ -209,3 +209,77 @@ def test_when_to_ask_again_is_told_where_it_is_known(error: LLMException, second
     headers = dict(OPENAI.refusal(error, b"").headers)
     wanted = {} if seconds is None else {b"retry-after": seconds[0], b"retry-after-ms": seconds[1]}
     assert {name: value for name, value in headers.items() if name.startswith(b"retry")} == wanted
+
+
+@pytest.mark.parametrize(
+    ("pieces", "length", "read"),
+    [
+        ([b"12345"], None, b"12345"),
+        ([b"12", b"34"], b"4", b"1234"),
+        ([b"123456"], None, None),
+        ([b"123", b"456"], None, None),
+        ([], b"6", None),
+    ],
+)
+async def test_a_body_is_read_as_far_as_it_may_go(
+    pieces: list[bytes], length: bytes | None, read: bytes | None
+) -> None:
+    exchange = taken([(b"content-length", length)] if length else [], pieces)
+    if read is None:
+        with pytest.raises(LLMInvalidRequestError, match="5 bytes") as refused:
+            await exchange.body()
+        assert refused.value.status == 413
+    else:
+        assert await exchange.body() == read
+
+
+async def test_a_client_that_leaves_within_its_body_is_noticed() -> None:
+    with pytest.raises(ClientLeftError):
+        await taken([], []).body()
+    exchange = taken([], [])
+    exchange.end(LLMException("x"))  # before anybody answers it
+    assert str(exchange.ending) == "x"
+
+
+def taken(headers: list[tuple[bytes, bytes]], pieces: list[bytes]) -> Exchange:
+    messages = [
+        {"type": "http.request", "body": piece, "more_body": place < len(pieces)}
+        for place, piece in enumerate(pieces, 1)
+    ]
+
+    async def receive() -> Any:  # noqa: ANN401 - ASGI's
+        return messages.pop(0) if messages else {"type": "http.disconnect"}
+
+    async def send(_: object) -> None:
+        """Is never asked."""
+
+    return Exchange({"headers": headers}, receive, send, started=0.0, most=5)
+
+
+async def test_what_is_cut_in_the_middle_of_its_answer_gets_no_second_one(serving: Serving) -> None:
+    sent: list[Any] = []
+    stuck = asyncio.Event()
+
+    async def send(message: Any) -> None:  # noqa: ANN401 - ASGI's
+        sent.append(message)
+        stuck.set()
+        await asyncio.Event().wait()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": json.dumps(ASK).encode()}
+
+    async with serving() as it:
+        scope = {"type": "http", "method": "POST", "path": CHAT, "headers": []}
+        task = asyncio.create_task(it.entry(scope, receive, send))
+        await stuck.wait()
+        assert it.entry.draining is False
+        it.entry.end_all()
+        await task
+    assert [message["type"] for message in sent] == ["http.response.start"]
+
+
+async def test_a_response_keeps_the_name_that_its_provider_gave(serving: Serving) -> None:
+    async with MockUpstream(answer=lambda _: LLMResponse(id="resp_7", content="x")) as up, serving(up) as it:
+        _, body, _ = await it.ask("POST", "/v1/responses", {"input": "x"})
+        _, other, _ = await it.ask("POST", "/v1/chat/completions", ASK)
+    assert body["id"] == other["id"] == "resp_7"

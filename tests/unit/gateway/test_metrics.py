@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -88,6 +89,17 @@ async def test_what_a_cache_gave_was_not_generated(serving: Serving) -> None:
         assert sum(counts.generations.counts) == 1
     assert [told["x-llm-cache"] for told in headers] == ["miss", "hit"]
     assert streamed.headers["x-llm-cache"] == "hit"
+
+
+async def test_who_follows_an_identical_call_hears_so(serving: Serving) -> None:
+    async with (
+        MockUpstream(service=0.1) as up,
+        serving(up, cache={"backend": "memory"}) as it,
+        asyncio.TaskGroup() as group,
+    ):
+        asking = [group.create_task(it.ask("POST", CHAT, ASK)) for _ in range(2)]
+        told = [(await task)[2]["x-llm-cache"] for task in asking]
+    assert sorted(told) == ["follower", "miss"]
 
 
 def test_a_value_at_a_bound_falls_below_it() -> None:

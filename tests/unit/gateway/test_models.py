@@ -89,8 +89,9 @@ async def test_a_caller_asks_for_its_own_models_only(manager: LLMManager) -> Non
         asking.stream(bob, LLMRequest("x", model="large"))
     with pytest.raises(LLMInvalidRequestError, match="models: expected none"):
         await asking.answer(bob, LLMRequest("x", model="small", extra={"models": ["large"]}))
-    assert asking._asked(bob, LLMRequest("x")).model == "small"
-    assert asking._asked(ANYONE, LLMRequest("x")).model is None
+    assert await asking.count(bob, LLMRequest("x")) == await asking.count(bob, LLMRequest("x", model="small")) > 0
+    with pytest.raises(LLMAuthenticationError, match="large"):
+        await asking.count(bob, LLMRequest("x", model="large"))
 
 
 async def test_models_are_listed_for_each_key_in_each_form(serving: Serving) -> None:

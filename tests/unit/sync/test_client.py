@@ -47,6 +47,14 @@ def client(up: MockUpstream, of: Callable[..., dict[str, Any]]) -> Iterator[LLMC
         yield manager.get_client()
 
 
+def test_a_request_is_streamed_too(client: LLMClient) -> None:
+    with client.stream_request(LLMRequest(LONG)) as stream:
+        assert stream.model
+        assert stream.id
+        assert stream.waiting() in (False, True)
+        assert stream.response().content == LONG
+
+
 @pytest.mark.parametrize("kind", ["LLMClient", "LLMManager"])
 def test_every_public_method_is_there_with_the_same_parameters_and_says_what_it_does(kind: str) -> None:
     blocking: type[Any] = getattr(llm.sync, kind)

@@ -67,7 +67,7 @@ class File(NamedTuple):
 @cache
 def document() -> File:
     """Return the OpenAPI document; does I/O the first time."""
-    text = files(__package__).joinpath("openapi.yaml").read_text(encoding="utf-8")
+    text = files("llm.gateway.pages").joinpath("openapi.yaml").read_text(encoding="utf-8")
     told: dict[str, Any] = yaml.safe_load(text)
     told["info"]["version"] = __version__
     return File(orjson.dumps(told), "application/json")

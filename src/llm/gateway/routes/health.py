@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 async def health(desk: Desk, exchange: Exchange) -> None:
     """Tell how the gateway and its providers are, from what their keys met; nobody is asked."""
-    told = _told(desk)
-    await exchange.answer(200 if told["status"] == "ok" else 503, orjson.dumps(told))
+    found = told(desk)
+    await exchange.answer(200 if found["status"] == "ok" else 503, orjson.dumps(found))
 
 
 async def live(desk: Desk, exchange: Exchange) -> None:
@@ -25,11 +25,12 @@ async def live(desk: Desk, exchange: Exchange) -> None:
 
 async def ready(desk: Desk, exchange: Exchange) -> None:
     """Tell whether calls should be sent here."""
-    status = _told(desk)["status"]
+    status = told(desk)["status"]
     await exchange.answer(200 if status == "ok" else 503, orjson.dumps({"status": status}))
 
 
-def _told(desk: Desk) -> dict[str, Any]:
+def told(desk: Desk) -> dict[str, Any]:
+    """Return what `/v1/health` tells."""
     chains = desk.manager.parts.chains
     providers = {
         name: any(slot.key.serves(slot.model) for slot in chain.pool.queue.slots) for name, chain in chains.items()

@@ -33,6 +33,8 @@ def objects(value: object, field: str) -> list[Mapping[str, Any]]:
     """
     if not is_list(value):
         raise wrong(field, "a list of objects")
+    if all([type(element) is dict for element in value]):
+        return value
     return [an_object(element, f"{field}[{place}]") for place, element in enumerate(value)]
 
 

@@ -63,6 +63,7 @@ def read_request(body: Mapping[str, Any]) -> LLMRequest:
     return LLMRequest(messages, extra=extra or None, **fields)
 
 
+_PLAIN: Final = 2  # role and content
 _ROLES: Final[Mapping[str, MessageRole]] = {role.value: role for role in MessageRole}
 
 
@@ -71,6 +72,9 @@ def _message(message: Mapping[str, Any], field: str) -> Message:
     known = _ROLES.get(role) if isinstance(role, str) else None
     if known is None:
         raise wrong(f"{field}.role", f"one of {', '.join(MessageRole)}")
+    content = message.get("content")
+    if len(message) == _PLAIN and isinstance(content, str):  # as nearly all are, in long conversations too
+        return Message(known, content)
     calls = objects(message.get("tool_calls") or _before_tools(message), f"{field}.tool_calls")
     return Message(
         known,

@@ -111,7 +111,7 @@ class TextStream:
         """Return what closes the answer: the usage where it was asked for, and the mark of the end."""
         if not self._include_usage or self._usage is None:
             return DONE
-        told = {**self._head, "choices": [], "usage": write_usage(self._usage)}
+        told: dict[str, Any] = {**self._head, "choices": [], "usage": write_usage(self._usage)}
         return b"data: " + orjson.dumps(told) + b"\n\n" + DONE
 
     def _event(self, index: int, text: str, reason: str | None = None) -> bytes:

@@ -157,7 +157,7 @@ def _delta(chunk: StreamChunk) -> dict[str, Any]:
     if chunk.content:
         delta["refusal" if chunk.refused else "content"] = chunk.content
     if chunk.tool_calls:
-        delta["tool_calls"] = [_piece(piece) for piece in chunk.tool_calls]
+        delta["tool_calls"] = [write_piece(piece) for piece in chunk.tool_calls]
     return delta
 
 
@@ -171,7 +171,8 @@ def _tool_call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
-def _piece(piece: ToolCallDelta) -> dict[str, Any]:
+def write_piece(piece: ToolCallDelta) -> dict[str, Any]:
+    """Return a piece of a tool call, as a delta has it."""
     kind, text = ("custom", "input") if piece.custom else ("function", "arguments")
     named = {} if piece.name is None else {"name": piece.name}
     written: dict[str, Any] = {"index": piece.index, kind: {text: piece.arguments, **named}}
