@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -101,13 +102,14 @@ async def _reload(manager: LLMManager) -> None:
         _logger.info("the configuration was read again, and is in force")
 
 
-async def live(
+async def live(  # noqa: PLR0913 - a process's surroundings, each with its default
     config: Path | None,
     sockets: list[socket.socket],
     container: Container,
     *,
     ready: Callable[[], object],
     parent: socket.socket | None = None,
+    end: Callable[[int], object] = os._exit,
 ) -> int:
     """Open a manager, serve it until a signal comes, and close it; return the exit status.
 
@@ -117,12 +119,13 @@ async def live(
         container: What the environment says.
         ready: Called once it listens.
         parent: Ends when the process does that this one works for.
+        end: Ends this process at once, with a status.
 
     Raises:
         LLMException: The manager could not be opened.
     """
     life = Life(container, ready)
-    with Orders(life.stop, life.reload, life.grace, alone=parent is None) as orders:
+    with Orders(life.stop, life.reload, life.grace, alone=parent is None, end=end) as orders:
         if parent is not None:
             _follow(parent, orders)
         async with LLMManager.open(config) as manager:

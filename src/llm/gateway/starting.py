@@ -25,8 +25,15 @@ if TYPE_CHECKING:
     from llm.core.config import LLMConfig
 
 
-def start(config: Path | None, host: str | None, port: int | None, workers: int, say: Callable[[str], object]) -> int:
-    """Serve until a signal comes, and return the exit status.
+def start(  # noqa: PLR0913, PLR0917 - the command's options, and two doors to the process
+    config: Path | None,
+    host: str | None,
+    port: int | None,
+    workers: int,
+    say: Callable[[str], object],
+    end: Callable[[int], object] = os._exit,
+) -> int:
+    """Serve until a signal comes, and return the exit status; `end` ends the process at once.
 
     Raises:
         LLMConfigurationError: Something is wrong; nothing was opened.
@@ -45,7 +52,7 @@ def start(config: Path | None, host: str | None, port: int | None, workers: int,
     logger = logging.getLogger("llm")
     logger.handlers[:] = [lines := JSONLines()]
     logger.setLevel(container.level)
-    run = partial(live, config, sockets, container)
+    run = partial(live, config, sockets, container, end=end)
     said = _said(found, sockets)
     try:
         if workers == 1:

@@ -29,7 +29,6 @@ _READY: Final = b"1"
 _WRONG: Final = frozenset({2, 3})
 """Statuses of who has no usable configuration, or no provider: the next would not do better."""
 
-_FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 30.0
 _STEADY: Final = 10.0
 """Seconds after which a worker's death says nothing about how long the next one lives."""
@@ -61,30 +60,31 @@ class Worker:
     """A place among the workers, and the process that has it.
 
     Attributes:
+        pause: Seconds that the next one will have to wait, if this one dies soon.
         pid: Its process; 0 while there is none.
         since: Monotonic seconds of its start.
         due: Monotonic seconds from which on the next may start.
-        pause: Seconds that the next one's successor will have to wait.
         line: The parent's end of what joins them.
     """
 
+    pause: float
     pid: int = 0
     since: float = 0.0
     due: float = 0.0
-    pause: float = _FIRST_PAUSE
     line: socket.socket | None = None
 
 
 class Supervisor:
     """The parent of the workers."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a parent needs, most of it with its default
         self,
         count: int,
         work: Callable[[socket.socket], int],
         *,
         ready: Callable[[], object],
         leave: Callable[[], object],
+        pause: float = 0.5,
         clock: Clock | None = None,
     ) -> None:
         """Start nothing yet.
@@ -94,13 +94,15 @@ class Supervisor:
             work: What one does, with its line to the parent; returns its exit status.
             ready: Called once the first of them listens.
             leave: Called as no more are started: the parent's own hold of what they listen on ends.
+            pause: Seconds until a worker that died is started again; they double while it dies soon.
             clock: Its time.
         """
+        self._pause = pause
         self._work = work
         self._ready = ready
         self._leave = leave
         self._clock = clock or SystemClock()
-        self._workers = [Worker() for _ in range(count)]
+        self._workers = [Worker(pause) for _ in range(count)]
         self._served = False
         self._ending: int | None = None  # the exit status to come
 
@@ -199,7 +201,7 @@ class Supervisor:
         if status in _WRONG and not self._served:
             self._end(status, signal.SIGTERM)
             return
-        pause = _FIRST_PAUSE if now - worker.since >= _STEADY else worker.pause
+        pause = self._pause if now - worker.since >= _STEADY else worker.pause
         worker.due, worker.pause = now + pause, min(2 * pause, _LONGEST_PAUSE)
         _logger.error("worker %d ended with status %d; another one starts in %g seconds", pid, status, pause)
 

@@ -17,7 +17,7 @@ def test_the_help_has_every_command_in_its_section(manifold: Callable[..., Any])
     done = manifold("--help")
     assert done.status == 0
     sections = [line for line in done.out.splitlines() if line.endswith(":") and not line.startswith(" ")]
-    assert sections == ["Options:", "Ask:", "Look:", "Set up:"]
+    assert sections == ["Options:", "Ask:", "Serve:", "Look:", "Set up:"]
     assert manifold().err == done.out
     assert manifold().status == 2
 

@@ -310,6 +310,9 @@ class Small:
                         self.written += 65536
                 case "boom":
                     raise ZeroDivisionError
+                case "bye":
+                    await send({"type": "websocket.close"})
+                    return
                 case "forever":
                     await asyncio.Event().wait()
                 case text:
