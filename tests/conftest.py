@@ -194,6 +194,12 @@ def served() -> Callable[..., AbstractContextManager[MockUpstream]]:
     return _served
 
 
+@pytest.fixture(scope="session")
+def vendor() -> Callable[..., AbstractContextManager[MockUpstream]]:
+    """Does as `served`, where that name stands for a gateway."""
+    return _served
+
+
 @pytest.fixture
 async def no_task_left() -> AsyncIterator[None]:
     """A task that outlives its test is an error; one that was cancelled has a few turns of the loop to end."""

@@ -87,18 +87,11 @@ def ask(port: int, method: str, path: str, body: object = None) -> tuple[int, st
         return answer.status, answer.read().decode()
 
 
-LATER = {"/graphql"}
-
-
-@pytest.mark.parametrize(
-    ("path", "method"),
-    [pytest.param(p, m, marks=[pytest.mark.planned("issue 10")] * (p in LATER)) for p, m in ROUTES.items()],
-)
+@pytest.mark.parametrize(("path", "method"), ROUTES.items())
 def test_a_route_is_there(port: int, path: str, method: str) -> None:
     assert ask(port, method, path, {} if method == "POST" else None)[0] not in {404, 405, 501}
 
 
-@pytest.mark.planned("issue 10")
 @pytest.mark.parametrize("path", ["/graphql", "/v1/stream"])
 def test_a_web_socket_is_there(port: int, path: str) -> None:
     head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"

@@ -103,7 +103,7 @@ def serving(
 
 
 def test_after_sigterm_new_calls_are_refused_and_what_runs_may_finish(
-    forking: Forking, tmp_path: Path, served: Any
+    forking: Forking, tmp_path: Path, vendor: Any
 ) -> None:
     def act(port: int, end: Callable[[], None]) -> None:
         with ExitStack() as stack:
@@ -131,7 +131,7 @@ def test_after_sigterm_new_calls_are_refused_and_what_runs_may_finish(
                 assert WHOLE[path] in client.rest()
             assert TEXT.encode() in unary.rest()
 
-    with served(service=0.8) as up:
+    with vendor(service=0.8) as up:
         ended, seconds = serving(forking, tmp_path, up, 30.0, act)
     assert ended.status == 143
     assert seconds < 2.5
@@ -140,7 +140,7 @@ def test_after_sigterm_new_calls_are_refused_and_what_runs_may_finish(
 
 @pytest.mark.parametrize("drain", [0.0, 0.3])
 def test_at_the_deadline_streams_end_with_their_dialects_error_event_and_calls_with_a_503(
-    forking: Forking, tmp_path: Path, served: Any, drain: float
+    forking: Forking, tmp_path: Path, vendor: Any, drain: float
 ) -> None:
     def act(port: int, end: Callable[[], None]) -> None:
         with ExitStack() as stack:
@@ -161,7 +161,7 @@ def test_at_the_deadline_streams_end_with_their_dialects_error_event_and_calls_w
                 assert told.endswith(b"0\r\n\r\n")
             assert unary.rest().startswith(b"HTTP/1.1 503 ")
 
-    with served(service=30.0) as up:
+    with vendor(service=30.0) as up:
         ended, seconds = serving(forking, tmp_path, up, drain, act)
         until(lambda: not up.active)
     assert ended.status == 143

@@ -164,8 +164,8 @@ def test_a_manager_that_cannot_be_opened_is_a_2_and_nobody_listens(
 # --- signals ------------------------------------------------------------------------------------------------------
 
 
-def test_a_second_signal_ends_it_at_once(forking: Forking, tmp_path: Path, served: Any) -> None:
-    with served(service=60.0) as up:
+def test_a_second_signal_ends_it_at_once(forking: Forking, tmp_path: Path, vendor: Any) -> None:
+    with vendor(service=60.0) as up:
         config = CONFIG.replace("http://127.0.0.1:9/v1", up.base_url)
 
         def insist(port: int, pid: int) -> None:

@@ -99,7 +99,7 @@ def test_a_worker_that_dies_is_started_again_and_signals_reach_all(forking: Fork
     assert re.search(r"worker \d+ ended with status -9; another one starts in 0\.5 seconds", ended.err)
 
 
-def test_ctrl_c_ends_all_and_a_second_signal_kills_them(forking: Forking, tmp_path: Path, served: Any) -> None:
+def test_ctrl_c_ends_all_and_a_second_signal_kills_them(forking: Forking, tmp_path: Path, vendor: Any) -> None:
     def act(_: int, pid: int) -> None:
         os.kill(pid, signal.SIGINT)
 
@@ -115,11 +115,11 @@ def test_ctrl_c_ends_all_and_a_second_signal_kills_them(forking: Forking, tmp_pa
             os.kill(pid, signal.SIGTERM)
             assert raw.recv(1) == b""
 
-    with served(service=60.0) as up:
+    with vendor(service=60.0) as up:
         assert serving(forking, tmp_path, insist, up.base_url).status == 143
 
 
-def test_after_sigterm_to_the_whole_group_what_runs_may_finish(forking: Forking, tmp_path: Path, served: Any) -> None:
+def test_after_sigterm_to_the_whole_group_what_runs_may_finish(forking: Forking, tmp_path: Path, vendor: Any) -> None:
     def act(port: int, pid: int) -> None:
         with closing(socket.create_connection(("127.0.0.1", port), 5)) as raw:
             head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(BODY)}\r\n\r\n"
@@ -130,7 +130,7 @@ def test_after_sigterm_to_the_whole_group_what_runs_may_finish(forking: Forking,
             answer = b"".join(iter(lambda: raw.recv(65536), b""))
             assert answer.startswith(b"HTTP/1.1 200 ")
 
-    with served(service=0.7) as up:
+    with vendor(service=0.7) as up:
         assert serving(forking, tmp_path, act, up.base_url).status == 143
 
 
@@ -148,9 +148,9 @@ def test_workers_end_with_their_parent(forking: Forking, tmp_path: Path) -> None
 
 
 def test_without_a_store_each_worker_takes_its_part_of_the_limits_and_it_says_so(
-    forking: Forking, tmp_path: Path, served: Any
+    forking: Forking, tmp_path: Path, vendor: Any
 ) -> None:
-    with served() as up:
+    with vendor() as up:
         statuses = asked_of_two(forking, tmp_path, up.base_url, {"global": {"requests_per_day": 4}})
         assert 2 <= statuses.count(200) <= 4
         assert set(statuses) == {200, 429}
@@ -159,9 +159,9 @@ def test_without_a_store_each_worker_takes_its_part_of_the_limits_and_it_says_so
 
 
 def test_with_a_store_the_workers_share_the_limits_whole(
-    forking: Forking, tmp_path: Path, served: Any, redis_server: Any
+    forking: Forking, tmp_path: Path, vendor: Any, redis_server: Any
 ) -> None:
-    with served() as up, redis_server() as store:
+    with vendor() as up, redis_server() as store:
         limits = {"store": "redis", "url": store.url, "global": {"requests_per_day": 5}}
         statuses = asked_of_two(forking, tmp_path, up.base_url, limits)
         assert statuses.count(200) == len(up.requests) == 5

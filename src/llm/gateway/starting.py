@@ -47,6 +47,7 @@ def start(  # noqa: PLR0913, PLR0917 - the command's options, and two doors to t
     found, container = read_container(os.environ, config)
     if workers > 1:
         found = _divided(found, config, workers, say)
+        say("each worker counts for itself: /v1/metrics shows those of the one that answers")
     check_open(found.gateway)
     sockets = bind(found.gateway.host, found.gateway.port)
     logger = logging.getLogger("llm")

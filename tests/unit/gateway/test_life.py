@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import threading
+import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
