@@ -41,9 +41,11 @@ class Serve(Protocol):
 _lent: list[Serve] = []
 
 
-def lend(serve: Serve) -> None:
-    """Have `manifold serve` call that."""
+def lend(serve: Serve) -> Serve | None:
+    """Have `manifold serve` call that; returns what it called before."""
+    before = _lent[0] if _lent else None
     _lent[:] = [serve]
+    return before
 
 
 def serve(  # noqa: PLR0913 - the command's options

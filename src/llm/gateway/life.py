@@ -19,7 +19,7 @@ from .server import GatewayServer
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     from .container import Container
@@ -38,7 +38,7 @@ class Life:
         self._server: GatewayServer | None = None
         self._changed = False
         self._grace: float | None = None
-        self._reloading: set[asyncio.Task[None]] = set()
+        self._beside: set[asyncio.Task[None]] = set()
 
     async def serve(self, manager: LLMManager, sockets: list[socket.socket]) -> None:
         """Serve a manager until it is told to stop, and close it."""
@@ -59,16 +59,17 @@ class Life:
             self.reload()
         if self._grace is not None:
             self.stop(self._grace)
+        self._spawn(_load(manager))
         try:
             await self._server.serve(sockets)
         finally:
             await self._close(manager)
 
     async def _close(self, manager: LLMManager) -> None:
-        for task in self._reloading:
+        for task in self._beside:
             task.cancel()
-        if self._reloading:
-            await asyncio.wait(self._reloading)
+        if self._beside:
+            await asyncio.wait(self._beside)
         await manager.close(drain=0.0)
 
     def stop(self, grace: float) -> None:
@@ -85,9 +86,22 @@ class Life:
         """Begin to read the configuration again."""
         self._changed = True
         if self._manager is not None:
-            task = asyncio.get_running_loop().create_task(_reload(self._manager))
-            self._reloading.add(task)
-            task.add_done_callback(self._reloading.discard)
+            self._spawn(_reload(self._manager))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+
+
+async def _load(manager: LLMManager) -> None:
+    """Have the models on the box in memory before somebody asks."""
+    parts = manager.parts
+    for name, section in parts.config.providers.items():
+        if section.type == "local":
+            found = await parts.chains[name].pool.health_check()
+            if not found.healthy:
+                _logger.warning("the provider %s is not ready: %s", name, found.error)
 
 
 async def _reload(manager: LLMManager) -> None:

@@ -93,14 +93,18 @@ class WebSocket(WebSocketsSansIOProtocol):
             self.transport.close()
 
     def pause_writing(self) -> None:
-        """Know since when the client takes nothing."""
+        """Know since when the client takes nothing, and hear nothing from it: each ping would add a pong to what waits."""
         self._stalled = self._now()
         super().pause_writing()
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Know that it does."""
         self._stalled = 0.0
         super().resume_writing()
+        if not self.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def sweep(self, now: float) -> None:
         """End it where its client takes nothing for too long."""

@@ -69,7 +69,7 @@ class Line:
         self.gone = False
         self.sent = 0
         self._heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._waiting: list[dict[str, Any]] = []
 
     async def say(self, **message: Any) -> None:
@@ -79,11 +79,11 @@ class Line:
     async def say_text(self, text: str | bytes) -> None:
         """Send what may be no message."""
         kind = "text" if isinstance(text, str) else "bytes"
-        await self._said.put({"type": "websocket.receive", kind: text})
+        await self.said.put({"type": "websocket.receive", kind: text})
 
     async def leave(self) -> None:
         """Go."""
-        await self._said.put({"type": "websocket.disconnect", "code": 1005})
+        await self.said.put({"type": "websocket.disconnect", "code": 1005})
 
     async def hear(self) -> dict[str, Any]:
         """Return the next message; an end of the connection is a message too."""
@@ -109,7 +109,7 @@ class Line:
 
     async def receive(self) -> dict[str, Any]:
         """As ASGI's."""
-        return await self._said.get()
+        return await self.said.get()
 
     async def send(self, message: Any) -> None:
         """As ASGI's."""
@@ -133,7 +133,7 @@ class Line:
     def _end(self, code: int) -> None:
         self.code = code
         self._heard.put_nowait({"type": "closed", "code": code})
-        self._said.put_nowait({"type": "websocket.disconnect", "code": code})
+        self.said.put_nowait({"type": "websocket.disconnect", "code": code})
 
 
 class Inside:
@@ -156,7 +156,7 @@ class Inside:
             "extensions": {"websocket.http.response": {}},
         }
         line = Line()
-        await line._said.put({"type": "websocket.connect"})
+        await line.said.put({"type": "websocket.connect"})
         async with asyncio.TaskGroup() as group:
             group.create_task(self.entry(scope, line.receive, line.send))
             assert (await line.hear())["type"] in {"accepted", "closed"}

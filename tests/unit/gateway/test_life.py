@@ -102,6 +102,24 @@ def test_it_serves_until_a_signal_comes(config: Path, capsys: pytest.CaptureFixt
     assert [line["path"] for line in lines] == ["/livez", "/v1/metrics"]
 
 
+def test_a_model_on_the_box_is_loaded_before_anybody_asks_and_what_is_wrong_with_it_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "llm.yaml").write_text("providers: {local: {models: [no-such-model]}}\n", encoding="utf-8")
+
+    def look(_: str) -> None:
+        for _ in range(500):
+            if caplog.messages:
+                break
+            threading.Event().wait(0.01)
+        terminate()
+
+    began(tmp_path / "llm.yaml", look)
+    [message] = caplog.messages
+    assert message.startswith("the provider local is not ready: ")
+    assert "no-such-model" in message
+
+
 def test_without_metrics_there_are_none(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("METRICS_ENABLED", "false")
     monkeypatch.setenv("LOG_LEVEL", "error")

@@ -139,6 +139,24 @@ async def test_a_web_socket_whose_application_stays_is_closed_at_the_deadline(ba
         await server.served
 
 
+async def test_a_web_socket_that_pings_and_reads_nothing_is_not_heard_for_long(bare: Bare) -> None:
+    async with bare() as server:
+        raw = await server.open(
+            get("/socket")[:-2],
+            "Connection: Upgrade\r\nUpgrade: websocket\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        )
+        await raw.until(b"\r\n\r\n")
+        raw.writer.transport.pause_reading()
+        ping = b"\x89\xfd" + bytes(4) + b"x" * 125  # masked, with as much as it may hold
+        for _ in range(40):
+            raw.send(b"", ping * 4000)  # half a megabyte
+            await CLOCK.sleep(0.005)
+        [socket_] = [each for each in server.server.state.watched if isinstance(each, WebSocket)]
+        assert socket_.transport.get_write_buffer_size() < 2_000_000
+        raw.writer.transport.abort()
+
+
 async def test_a_stop_before_it_listens_is_heard() -> None:
     class App:
         draining = False
