@@ -7,7 +7,7 @@ transformers calls in each layer in the place of its own: it cuts the row into i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import torch
 from transformers import AttentionInterface
@@ -19,6 +19,20 @@ NAME: Final = "llm_ragged"
 """What `set_attn_implementation` takes."""
 
 
+class Where(NamedTuple):
+    """A layer, and what it sees.
+
+    Attributes:
+        layer: Its number.
+        scale: Factor of the products; None: one over the root of the dimensions.
+        window: A token sees so many, itself included; None: all before it.
+    """
+
+    layer: int
+    scale: float | None
+    window: int | None
+
+
 class Part(Protocol):
     """Tokens of a pass that attend together, and the memory of what came before them."""
 
@@ -27,25 +41,14 @@ class Part(Protocol):
         """How many there are."""
         ...
 
-    def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        *,
-        scale: float | None,
-        window: int | None,
-    ) -> torch.Tensor:
+    def attend(self, where: Where, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Remember the keys and values of these tokens in a layer, and return what their queries find.
 
         Args:
-            layer: Number of the layer.
+            where: The layer.
             query: Shape `(tokens, heads, dimensions)`, as is what comes back.
             key: Shape `(tokens, key heads, dimensions)`.
             value: As `key`.
-            scale: Factor of the products; None: one over the root of the dimensions.
-            window: A token sees so many, itself included; None: all before it.
         """
         ...
 
@@ -73,20 +76,12 @@ def attend(  # noqa: PLR0913 - the signature is transformers'
     """
     del attention_mask, others
     query, key, value = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
+    where = Where(module.layer_idx, scaling, sliding_window)
     found: list[torch.Tensor] = []
     at = 0
     for part in llm_parts:
         end = at + part.tokens
-        found.append(
-            part.attend(
-                module.layer_idx,
-                query[at:end],
-                key[at:end],
-                value[at:end],
-                scale=scaling,
-                window=sliding_window,
-            )
-        )
+        found.append(part.attend(where, query[at:end], key[at:end], value[at:end]))
         at = end
     return (found[0] if len(found) == 1 else torch.cat(found)).unsqueeze(0), None
 

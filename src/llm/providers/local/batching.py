@@ -53,6 +53,7 @@ class Batch:
         self.waiting: deque[Sequence] = deque()
         self.reading: list[Sequence] = []
         self.latest: int = 0
+        self.made_tokens: int = 0
         self.cached_tokens: int = 0
         self.waits: tuple[int, float] = (0, 0.0)
         self._size = size
@@ -97,8 +98,8 @@ class Batch:
     def _drop_cancelled(self) -> None:
         for sequence in [*self.waiting, *self.reading, *self.room.answering]:
             if sequence.job.cancelled:
-                sequence.end("cancelled")
                 self._remove(sequence)
+                sequence.end("cancelled")
 
     def _widen(self) -> None:
         for sequence in self.room.answering:
@@ -165,11 +166,13 @@ class Batch:
         if reading:
             self.reading.remove(sequence)
             self.room.answer(sequence)
-        ended = sequence.accept(token)
-        if reading or ended:
+        self.made_tokens += 1
+        ending = sequence.accept(token)
+        if reading or ending:
             self._keep(sequence)
-        if ended:
+        if ending:
             self.room.leave(sequence)
+            sequence.end(ending)
 
     def _keep(self, sequence: Sequence) -> None:
         self.store.keep(sequence.tokens[: sequence.read], self.room.view(sequence))
@@ -189,5 +192,5 @@ class Batch:
         self.room.leave(sequence)
 
     def _fail(self, sequence: Sequence, failure: BaseException) -> None:
-        sequence.job.fail(failed(failure))
         self._remove(sequence)
+        sequence.job.fail(failed(failure))

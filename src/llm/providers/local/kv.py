@@ -1,4 +1,4 @@
-"""The memory of the tokens that were read: keys and values of all layers, kept without gaps so that nothing is gathered.
+"""The memory of the tokens that were read: keys and values of all layers, without gaps, so that nothing is gathered.
 
 Each request has a row on a shelf. A shelf is one tensor whose rows have room for the same number of tokens, so all that
 answer from one shelf attend in one operation, padded only to the longest of them. A request that outgrows its row moves
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -16,6 +17,8 @@ from .blocks import BLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from .attention import Where
 
 
 class Shape(NamedTuple):
@@ -40,10 +43,17 @@ class Shape(NamedTuple):
         """Bytes of one token."""
         return 2 * self.layers * self.heads * self.dimensions * self.dtype.itemsize
 
-    def empty(self, *, rows: int, room: int) -> torch.Tensor:
-        """Return memory for rows of tokens, shape `(2, layers, rows, heads, room, dimensions)`."""
+    def zeros(self, *, rows: int, room: int) -> torch.Tensor:
+        """Return memory for rows of tokens, shape `(2, layers, rows, heads, room, dimensions)`.
+
+        What is never written is zero: a row is multiplied up to the length of the longest, and hidden numbers must at
+        least be numbers. On a CPU the system gives such memory page by page, as it is first touched.
+        """
         size = (2, self.layers, rows, self.heads, room, self.dimensions)
-        return torch.empty(size, dtype=self.dtype, device=self.device)
+        if self.device.type != "cpu" or rows == 0:
+            return torch.zeros(size, dtype=self.dtype, device=self.device)
+        pages = np.zeros(self.token_bytes * rows * room, dtype=np.uint8)
+        return torch.from_numpy(pages).view(self.dtype).view(*size)
 
 
 class Owner(Protocol):
@@ -70,7 +80,7 @@ class Shelf(Generic[T]):
         self.rows: int = 0
         self._shape = shape
         self._most = most
-        self._data = shape.empty(rows=0, room=room)
+        self._data = shape.zeros(rows=0, room=room)
 
     @property
     def row_blocks(self) -> int:
@@ -83,7 +93,7 @@ class Shelf(Generic[T]):
         if rows > held or rows < self.rows:
             # A CPU gives memory as it is first written: all rows are asked for at once, and need not move later.
             whole = self._most if self._shape.device.type == "cpu" and rows else rows
-            data, owned = self._shape.empty(rows=whole, room=self.room), len(self.owners)
+            data, owned = self._shape.zeros(rows=whole, room=self.room), len(self.owners)
             data[:, :, :owned] = self._data[:, :, :owned]
             self._data = data
         self.rows = rows
@@ -145,18 +155,9 @@ class Rows:
         self._places = (heads * shelf.room + self._lengths.unsqueeze(1) - 1).flatten()
         self._masks: dict[int | None, torch.Tensor | None] = {}
 
-    def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        *,
-        scale: float | None,
-        window: int | None,
-    ) -> torch.Tensor:
+    def attend(self, where: Where, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Put one token into each row, and let it see its row; as `Part`."""
-        shape, (keys, values) = self._shape, self._shelf.layer(layer)
+        shape, (keys, values) = self._shape, self._shelf.layer(where.layer)
         keys.view(-1, shape.dimensions).index_copy_(0, self._places, key.reshape(-1, shape.dimensions))
         values.view(-1, shape.dimensions).index_copy_(0, self._places, value.reshape(-1, shape.dimensions))
         # The queries that share a head of keys are rows of one product: it is read once for all of them.
@@ -164,8 +165,8 @@ class Rows:
             query.reshape(self.tokens, shape.heads, -1, shape.dimensions),
             keys[: self.tokens, :, : self._longest],
             values[: self.tokens, :, : self._longest],
-            attn_mask=self._mask(window),
-            scale=scale,
+            attn_mask=self._mask(where.window),
+            scale=where.scale,
         )
         return found.reshape(self.tokens, -1, shape.dimensions)
 
@@ -199,28 +200,19 @@ class Chunk:
         self._end = start + tokens
         self._masks: dict[int | None, torch.Tensor | None] = {}
 
-    def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        *,
-        scale: float | None,
-        window: int | None,
-    ) -> torch.Tensor:
+    def attend(self, where: Where, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Add the tokens to the row, and let each see those before it; as `Part`."""
-        keys, values = self._row[0, layer], self._row[1, layer]
+        keys, values = self._row[0, where.layer], self._row[1, where.layer]
         keys[:, self._start : self._end] = key.transpose(0, 1)
         values[:, self._start : self._end] = value.transpose(0, 1)
-        mask = self._mask(window)
+        mask = self._mask(where.window)
         found = scaled_dot_product_attention(
             query.transpose(0, 1).unsqueeze(0),
             keys[:, : self._end].unsqueeze(0),
             values[:, : self._end].unsqueeze(0),
             attn_mask=mask,
             is_causal=mask is None and self.tokens > 1,
-            scale=scale,
+            scale=where.scale,
             enable_gqa=True,
         )
         return found[0].transpose(0, 1)

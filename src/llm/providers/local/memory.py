@@ -10,7 +10,7 @@ from .blocks import BLOCK, blocks_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import nn
+    from transformers import PreTrainedModel
 
     from .kv import Shape
 
@@ -24,7 +24,7 @@ def saved_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
-def weight_bytes(network: nn.Module) -> int:
+def weight_bytes(network: PreTrainedModel) -> int:
     """Return the size of a network's parameters; to be asked before they are packed, which keeps their size."""
     return sum(weights.numel() * weights.element_size() for weights in network.parameters())
 

@@ -180,7 +180,7 @@ class Models:
             blocks_total=sum(batch.room.blocks for batch in batches),
             prefix_blocks=sum(len(batch.store) for batch in batches),
             cached_tokens=sum(batch.cached_tokens for batch in batches),
-            generated_tokens=self._pace.tokens,
+            generated_tokens=sum(batch.made_tokens for batch in batches),
             tokens_per_second=self._pace.rate,
             queue_wait=sum(seconds for _, seconds in waits) / waited if waited else 0.0,
             forward_passes=sum(batch.model.passes for batch in batches),

@@ -26,7 +26,7 @@ class PrefixStore:
     def __init__(self, shape: Shape, blocks: int) -> None:
         """Make room for so many blocks."""
         self.blocks: int = blocks
-        self._data = shape.empty(rows=blocks, room=BLOCK).zero_()
+        self._data = shape.zeros(rows=blocks, room=BLOCK)
         self._free = list(range(blocks))
         self._rows: OrderedDict[bytes, int] = OrderedDict()
 

@@ -49,16 +49,12 @@ class Sequence:
         """Tokens of the answer so far."""
         return len(self.tokens) - self._prompt
 
-    def accept(self, token: int) -> bool:
-        """Take the next token, and return whether the answer is whole; then its job has it."""
+    def accept(self, token: int) -> Ending | None:
+        """Take the next token, and return how the answer ends with it; None: it goes on."""
         self.tokens.append(token)
         if token in self._ends or self._say(self._detokenizer.push(token)):
-            self.end("stop")
-        elif self.made >= self._most:
-            self.end("length")
-        else:
-            return False
-        return True
+            return "stop"
+        return "length" if self.made >= self._most else None
 
     def end(self, ending: Ending) -> None:
         """Give what there is to the job."""

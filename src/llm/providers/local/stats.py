@@ -20,7 +20,7 @@ class EngineStats:
         blocks_total: Blocks that there are for them.
         prefix_blocks: Blocks that are kept for prompts that begin alike.
         cached_tokens: Tokens of prompts that did not have to be read, since the models were loaded.
-        generated_tokens: Tokens made since the engine was.
+        generated_tokens: Tokens made since the models were loaded.
         tokens_per_second: Tokens made per second of work, lately; 0 before the first.
         queue_wait: Seconds that a request waited for its place, on average.
         forward_passes: Times that the networks ran.
@@ -44,12 +44,10 @@ class Pace:
 
     def __init__(self) -> None:
         """Start with nothing."""
-        self.tokens: int = 0
         self._lately = (0.0, 0.0)
 
     def note(self, tokens: int, seconds: float) -> None:
         """Take what one step made, and how long it took."""
-        self.tokens += tokens
         fades = math.exp(-seconds / _MEMORY)
         made, took = self._lately
         self._lately = (made * fades + tokens, took * fades + seconds)
