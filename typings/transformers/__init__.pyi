@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, Self
 
 from torch import Tensor, device, dtype
-from torch.nn import Module
+from torch.nn import Linear, Module
 
 from . import utils as utils
 
@@ -24,6 +24,7 @@ class GgufConfig:
 
 class PreTrainedConfig:
     quantization_config: object
+    _attn_implementation: str
     hidden_size: int
     num_attention_heads: int
     num_hidden_layers: int
@@ -80,6 +81,12 @@ class PreTrainedTokenizerBase:
     def encode(self, text: str) -> list[int]: ...
     def save_pretrained(self, save_directory: str) -> None: ...
 
+class BloomConfig(PreTrainedConfig):
+    def __init__(self, **kwargs: object) -> None: ...
+
+class BloomForCausalLM(PreTrainedModel):
+    def __init__(self, config: BloomConfig) -> None: ...
+
 class LlamaConfig(PreTrainedConfig):
     def __init__(self, **kwargs: object) -> None: ...
 
@@ -87,9 +94,11 @@ class MistralConfig(PreTrainedConfig):
     def __init__(self, **kwargs: object) -> None: ...
 
 class LlamaForCausalLM(PreTrainedModel):
+    lm_head: Linear
     def __init__(self, config: LlamaConfig) -> None: ...
 
 class MistralForCausalLM(PreTrainedModel):
+    lm_head: Linear
     def __init__(self, config: MistralConfig) -> None: ...
 
 class PreTrainedTokenizerFast(PreTrainedTokenizerBase):

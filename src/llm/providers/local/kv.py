@@ -7,9 +7,9 @@ to the shelf with twice the room.
 
 from __future__ import annotations
 
+from mmap import mmap
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
-import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -52,8 +52,7 @@ class Shape(NamedTuple):
         size = (2, self.layers, rows, self.heads, room, self.dimensions)
         if self.device.type != "cpu" or rows == 0:
             return torch.zeros(size, dtype=self.dtype, device=self.device)
-        pages = np.zeros(self.token_bytes * rows * room, dtype=np.uint8)
-        return torch.from_numpy(pages).view(self.dtype).view(*size)
+        return torch.frombuffer(mmap(-1, self.token_bytes * rows * room), dtype=self.dtype).view(*size)
 
 
 class Owner(Protocol):

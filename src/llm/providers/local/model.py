@@ -150,7 +150,7 @@ def load(name: str, folder: Path, *, device: str, dtype: str) -> LoadedModel:
     """
     target = choose_device(device)
     try:
-        with _quiet():
+        with quiet():
             network = AutoModelForCausalLM.from_pretrained(
                 str(folder), dtype=_choose_type(dtype), local_files_only=True
             )
@@ -210,7 +210,8 @@ def _as_script(messages: Sequence[Mapping[str, str]]) -> str:
 
 
 @contextmanager
-def _quiet() -> Generator[None]:
+def quiet() -> Generator[None]:
+    """Keep what transformers would print to itself."""
     # transformers has one switch for the whole process; it is put back as it was.
     with _quiet_lock:
         level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()

@@ -10,13 +10,14 @@ from llm.core.exceptions import LLMConfigurationError
 
 from .attention import NAME
 from .kv import Chunk, Rows, Shape, Shelf
+from .model import quiet
 from .packing import can_pack, pack
 
 if TYPE_CHECKING:
     from .model import LoadedModel
 
 _TRIAL = 12  # tokens that are read in both ways
-_APART = 0.05  # share of the largest logit by which the two may differ; half-sized types round differently
+_APART = {4: 1e-3, 2: 0.05}  # share of the largest logit by which the two may differ, by the bytes of a number
 
 
 class _Trial:
@@ -45,17 +46,26 @@ def ready_for_batches(model: LoadedModel) -> Shape:
     wanted = _plain(model)
     try:
         shape = shape_of(model)
-        model.network.set_attn_implementation(NAME)
+        _replace_attention(model)
         if can_pack(model.network):
             pack(model.network)
         got = _batched(model, shape)
+    except LLMConfigurationError:
+        raise
     except Exception as error:
         raise _unknown(model, f"{type(error).__name__}: {error}") from error
     apart = float((wanted - got).abs().max() / wanted.abs().max())
-    if not apart < _APART:
+    if not apart < _APART[shape.dtype.itemsize]:
         raise _unknown(model, f"its logits differ by {apart:.0%}")
     model.passes = 0
     return shape
+
+
+def _replace_attention(model: LoadedModel) -> None:
+    with quiet():
+        model.network.set_attn_implementation(NAME)
+    if model.network.config._attn_implementation != NAME:
+        raise _unknown(model, "its attention cannot be replaced")
 
 
 def _trial_tokens(model: LoadedModel) -> list[int]:
