@@ -1,12 +1,16 @@
 """The part of transformers that the model on the box relies on."""
 
-from typing import Protocol, Self
+from collections.abc import Callable
+from typing import Any, Protocol, Self
 
 from torch import Tensor, device, dtype
+from torch.nn import Linear, Module
 
 from . import utils as utils
 
-class Cache: ...
+class AttentionInterface:
+    @classmethod
+    def register(cls, key: str, value: Callable[..., Any]) -> None: ...
 
 class GenerationConfig:
     eos_token_id: int | list[int] | None
@@ -20,20 +24,34 @@ class GgufConfig:
 
 class PreTrainedConfig:
     quantization_config: object
+    _attn_implementation: str
+    hidden_size: int
+    num_attention_heads: int
+    num_hidden_layers: int
+    vocab_size: int
     def get_text_config(self) -> PreTrainedConfig: ...
 
 class CausalLMOutput(Protocol):
     logits: Tensor
-    past_key_values: Cache
 
-class PreTrainedModel:
+_float = float
+
+class PreTrainedModel(Module):
     config: PreTrainedConfig
     generation_config: GenerationConfig
     device: device
     dtype: dtype
     def __call__(
-        self, *, input_ids: Tensor, past_key_values: Cache | None, use_cache: bool, logits_to_keep: int
+        self,
+        *,
+        input_ids: Tensor,
+        use_cache: bool,
+        position_ids: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: object,
     ) -> CausalLMOutput: ...
+    def float(self) -> Self: ...
+    def set_attn_implementation(self, attn_implementation: str) -> None: ...
     def eval(self) -> Self: ...
     def generate(
         self,
@@ -41,8 +59,8 @@ class PreTrainedModel:
         *,
         max_new_tokens: int,
         do_sample: bool,
-        temperature: float | None = None,
-        top_p: float | None = None,
+        temperature: _float | None = None,
+        top_p: _float | None = None,
     ) -> Tensor: ...
     def save_pretrained(self, save_directory: str) -> None: ...
     def to(self, device: str) -> Self: ...
@@ -62,6 +80,29 @@ class PreTrainedTokenizerBase:
     def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str: ...
     def encode(self, text: str) -> list[int]: ...
     def save_pretrained(self, save_directory: str) -> None: ...
+
+class BloomConfig(PreTrainedConfig):
+    def __init__(self, **kwargs: object) -> None: ...
+
+class BloomForCausalLM(PreTrainedModel):
+    def __init__(self, config: BloomConfig) -> None: ...
+
+class LlamaConfig(PreTrainedConfig):
+    def __init__(self, **kwargs: object) -> None: ...
+
+class MistralConfig(PreTrainedConfig):
+    def __init__(self, **kwargs: object) -> None: ...
+
+class LlamaForCausalLM(PreTrainedModel):
+    lm_head: Linear
+    def __init__(self, config: LlamaConfig) -> None: ...
+
+class MistralForCausalLM(PreTrainedModel):
+    lm_head: Linear
+    def __init__(self, config: MistralConfig) -> None: ...
+
+class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
+    def __init__(self, *, tokenizer_object: object, eos_token: str | None = None) -> None: ...
 
 class AutoModelForCausalLM:
     @staticmethod

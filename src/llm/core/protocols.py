@@ -188,6 +188,25 @@ class Transport(Protocol):
         """Close all connections."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """How models on the box run.
+
+    Attributes:
+        dtype: Numbers: `auto`, `float32`, `bfloat16` or `float16`.
+        threads: Cores to use; None: all physical ones.
+        memory_limit: Bytes that models and their requests may have together; None: no limit.
+        max_batch: Requests to one model that run at once.
+        max_waiting: Requests that may wait for a place.
+    """
+
+    dtype: str = "auto"
+    threads: int | None = None
+    memory_limit: int | None = None
+    max_batch: int = 64
+    max_waiting: int = 256
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderSettings:
     """What a provider is made of; `register_provider(name, factory)` takes a factory of these.
@@ -200,6 +219,7 @@ class ProviderSettings:
         key: Its key; None where it needs none.
         base_url: Where it is; None for the vendor's own address.
         device: For a model on the box: `auto`, `cpu`, `cuda` or `mps`.
+        engine: For a model on the box: how it runs.
         api: Which of OpenAI's two interfaces it speaks: `chat_completions` or `responses`.
         headers: Headers to send with every request, by name; those that must not be shown as secrets.
         on_unsupported: What becomes of a sampling parameter that the model does not take.
@@ -214,6 +234,7 @@ class ProviderSettings:
     key: Secret | None = None
     base_url: str | None = field(default=None, repr=False)  # a password may stand in it
     device: str = "auto"
+    engine: EngineSettings = EngineSettings()
     api: str = "chat_completions"
     headers: Mapping[str, Secret | str] = field(default_factory=dict[str, Secret | str])
     on_unsupported: Literal["drop", "refuse"] = "drop"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llm.core.exceptions import LLMConfigurationError
 from llm.core.keys import Key, Slot
 from llm.core.pool import Pool
-from llm.core.protocols import Provider, ProviderSettings
+from llm.core.protocols import EngineSettings, Provider, ProviderSettings
 from llm.limits.admission import AdmissionQueue
 
 from .registry import provider_factory
@@ -110,6 +110,7 @@ class Pools:
             key=key,
             base_url=section.address,
             device=section.device,
+            engine=EngineSettings() if section.engine is None else EngineSettings(**section.engine.model_dump()),
             api=section.api,
             headers=section.headers,
             on_unsupported=section.on_unsupported,

@@ -1,1 +1,2 @@
+from . import mkldnn as mkldnn
 from . import mps as mps

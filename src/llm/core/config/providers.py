@@ -20,6 +20,22 @@ Routing = RoutingConfig | None
 LimitsList = Annotated[tuple[Annotated[RateLimits, fields.Defaulted()], ...], fields.OneOrMany()]
 
 
+class EngineConfig(fields.Section):
+    """How local models run; sections with the same device and the same words here share their models."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="Numbers; auto: as saved, but float32 on a CPU without instructions for that."
+    )
+    threads: fields.Count | None = Field(default=None, description="Cores to use; null: all physical ones.")
+    memory_limit: fields.Count | None = Field(
+        default=None, description="Bytes that models and their requests may have together; null: no limit."
+    )
+    max_batch: fields.Count = Field(default=64, description="Requests to one model that run at once.")
+    max_waiting: fields.CountOrZero = Field(
+        default=256, description="Requests that may wait for a place; with more, the model is overloaded."
+    )
+
+
 class ProviderConfig(fields.Section):
     """One upstream: its keys, models and limits.
 
@@ -61,6 +77,7 @@ class ProviderConfig(fields.Section):
         description="Which of OpenAI's two interfaces is spoken; responses: only with `type: openai`.",
     )
     device: fields.Text = Field(default="auto", description="Where a local model runs: auto, cpu, cuda, cuda:1, mps.")
+    engine: EngineConfig | None = Field(default=None, description="How local models run; null: as the defaults say.")
     headers: request_headers.Headers = Field(
         default_factory=dict[str, Secret | str],
         description="Headers of one's own, sent with every request; keys belong under api_keys.",

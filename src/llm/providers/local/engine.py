@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
-import os
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from llm.core.exceptions import LLMConfigurationError, LLMStreamInterruptedError
+from llm.utils.clock import SystemClock
 
-from .convert import missing_extra
 from .job import Generation, Job
+from .models import Models, Source
 from .request import Settings
 from .store import unobserved
-from .weights import find_weights
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -23,8 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import TypedDict, Unpack
 
-    from .model import LoadedModel
+    from llm.utils.clock import Clock
+
     from .request import GenerationResult, Prompt
+    from .stats import EngineStats
     from .store import ModelProgress
 
     class Options(TypedDict, total=False):
@@ -36,17 +36,12 @@ if TYPE_CHECKING:
         top_k: int | None
         seed: int | None
         stop: str | Sequence[str]
+        ignore_eos: bool
 
 
 T = TypeVar("T")
 
 _numbers = itertools.count(1)
-
-
-class _Source(NamedTuple):
-    device: str
-    dtype: str
-    directory: Path | None
 
 
 class GenerationStream:
@@ -104,32 +99,66 @@ class GenerationStream:
 class InferenceEngine:
     """Models on the box, run in one thread of the engine's own.
 
-    Requests wait for each other, first come first served. All methods may be called from several event loops and
-    threads; a loop that ends takes only its own requests with it.
+    Requests to a model share one running batch: each joins it when it comes, and leaves it with its last token. All
+    methods may be called from several event loops and threads; a loop that ends takes only its own requests with it.
     """
 
-    def __init__(self, *, device: str = "auto", dtype: str = "auto", models_directory: Path | None = None) -> None:
+    def __init__(  # noqa: PLR0913 - options, each with a default
+        self,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        models_directory: Path | None = None,
+        threads: int | None = None,
+        memory_limit: int | None = None,
+        max_batch: int = 64,
+        max_waiting: int = 256,
+        clock: Clock | None = None,
+    ) -> None:
         """Take the settings; nothing is loaded, and no thread runs, before the first model is asked for.
 
         Args:
             device: `auto` (the first there is of cuda, mps and cpu), `cpu`, `cuda`, `cuda:1`, `mps`.
-            dtype: `auto` (as the weights were saved), `float32`, `bfloat16` or `float16`.
+            dtype: `auto` (as the weights were saved; on a CPU without instructions for that, `float32`), `float32`,
+                `bfloat16` or `float16`.
             models_directory: Where fetched and converted models are; None: `$LLM_MODELS_DIR`, else the user's cache.
+            threads: Cores that a pass uses; None: all physical ones.
+            memory_limit: Bytes that models and their requests may have together. The least recently used model makes
+                room for another, and comes back when it is asked. None: no limit.
+            max_batch: Requests to one model that run at once.
+            max_waiting: Requests that may wait for a place; with more, `LLMOverloadedError`.
+            clock: Its time; None: the system's.
+
+        Raises:
+            LLMConfigurationError: A number out of range; names it.
         """
-        self._source = _Source(device, dtype, models_directory)
-        self._models: dict[str, LoadedModel] = {}
-        self._worker = Worker(f"llm-engine-{next(_numbers)}")
+        for name, value, least in (
+            ("threads", threads, 1),
+            ("memory_limit", memory_limit, 1),
+            ("max_batch", max_batch, 1),
+            ("max_waiting", max_waiting, 0),
+        ):
+            if value is not None and value < least:
+                raise LLMConfigurationError(f"{name} is {value!r}; expected a whole number, {least} or more")
+        source = Source(device, dtype, models_directory, threads, memory_limit, max_batch)
+        self._most = max_batch + max_waiting
+        self._models = Models(source, (clock or SystemClock()).now)
+        self._worker = Worker(f"llm-engine-{next(_numbers)}", self._models)
         weakref.finalize(self, self._worker.stop)  # an engine that nobody holds any more ends its thread
 
     @property
     def models(self) -> tuple[str, ...]:
         """Names of the models that are loaded."""
-        return tuple(self._models)
+        return self._models.names
 
     @property
     def forward_passes(self) -> int:
-        """Times that the loaded models ran: one per generated token, and one per 512 tokens of a prompt."""
-        return sum(model.passes for model in list(self._models.values()))
+        """Times that the loaded models ran; one pass reads a token of each request that answers."""
+        return self.stats().forward_passes
+
+    def stats(self) -> EngineStats:
+        """Return the engine's figures, as of a moment ago."""
+        return self._models.stats()
 
     async def load_model(self, name_or_path: str, *, progress: ModelProgress = unobserved) -> None:
         """Load a model; at once when it is loaded already.
@@ -142,7 +171,7 @@ class InferenceEngine:
         Raises:
             LLMConfigurationError: Not found, not loadable, no such device, or the `local` extra is missing.
         """
-        await self._do(partial(_load, self._models, name_or_path, self._source, progress))
+        await self._do(partial(self._models.load, name_or_path, progress))
 
     async def unload_model(self, name: str) -> None:
         """Give a model's memory back, once the requests queued before are done.
@@ -150,7 +179,7 @@ class InferenceEngine:
         Raises:
             LLMConfigurationError: No model of that name is loaded.
         """
-        await self._do(partial(_unload, self._models, name))
+        await self._do(partial(self._models.unload, name))
 
     async def generate(
         self, prompt: Prompt, *, model: str | None = None, **options: Unpack[Options]
@@ -160,12 +189,13 @@ class InferenceEngine:
         Args:
             prompt: A text to continue as it stands, or a conversation for the model's chat template.
             model: A loaded model's name; None: the only one.
-            **options: `max_tokens`, `temperature`, `top_p`, `top_k`, `seed`, `stop`, as in `Settings`.
+            **options: `max_tokens`, `temperature`, `top_p`, `top_k`, `seed`, `stop`, `ignore_eos`, as in `Settings`.
 
         Raises:
             LLMInvalidRequestError: An option out of range, an empty prompt, or one the chat template refuses.
             LLMContextLengthError: The prompt does not fit the window; `.limit` and `.requested` in tokens.
             LLMConfigurationError: The model is not loaded, or the engine is closed.
+            LLMOverloadedError: As many requests as may run and wait are there already.
             LLMConnectionError: The engine was closed in the middle.
         """
         job = self._start(prompt, model, options, streaming=False)
@@ -191,11 +221,11 @@ class InferenceEngine:
             LLMInvalidRequestError: An empty prompt, or one the chat template refuses.
             LLMConfigurationError: The model is not loaded, or the engine is closed.
         """
-        return await self._do(partial(_count, self._models, model, prompt))
+        return await self._do(partial(self._models.count, model, prompt))
 
     async def close(self) -> None:
         """End running and waiting requests, unload all models and end the thread; as often as one likes."""
-        last = Job(partial(_unload_all, self._models))
+        last = Job(self._models.unload_all)
         if self._worker.stop(last):
             await last.result()
 
@@ -213,66 +243,8 @@ class InferenceEngine:
             top_k=options.get("top_k"),
             seed=options.get("seed"),
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            ignore_eos=options.get("ignore_eos", False),
         )
-        job = Generation(partial(_generate, self._models, model, prompt, settings), streaming=streaming)
-        self._worker.submit(job)
+        job = Generation(partial(self._models.begin, model, prompt, settings), streaming=streaming)
+        self._worker.submit(job, most=self._most)
         return job
-
-
-# What runs in the thread knows the models and not the engine, so that an engine nobody holds is freed, and ends it.
-
-
-def _load(models: dict[str, LoadedModel], name: str, source: _Source, progress: ModelProgress) -> None:
-    if name in models:
-        return
-    folder = find_weights(name, directory=source.directory, progress=progress)
-    # Read as torch is imported. Its threads otherwise spin at every barrier, and on cores that others use too a token
-    # then takes several times as long; without others it costs nothing that could be measured.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        from .model import load
-    except ImportError as error:
-        raise missing_extra(error.name) from error
-    models[name] = load(name, folder, device=source.device, dtype=source.dtype)
-
-
-def _find(models: dict[str, LoadedModel], name: str | None) -> LoadedModel:
-    if name is None and len(models) == 1:
-        return next(iter(models.values()))
-    if name is None or name not in models:
-        loaded = ", ".join(models) or "none"
-        asked = "no model was named" if name is None else f"the model {name!r} is not loaded"
-        raise LLMConfigurationError(f"{asked}; loaded: {loaded}. Call load_model first", model=name)
-    return models[name]
-
-
-def _generate(
-    models: dict[str, LoadedModel], name: str | None, prompt: Prompt, settings: Settings, job: Generation
-) -> GenerationResult:
-    model = _find(models, name)
-    from .generate import generate
-
-    return generate(model, prompt, settings, job)
-
-
-def _count(models: dict[str, LoadedModel], name: str | None, prompt: Prompt) -> int:
-    return len(_find(models, name).encode(prompt))
-
-
-def _unload(models: dict[str, LoadedModel], name: str) -> None:
-    del models[_find(models, name).name]
-    _give_memory_back()
-
-
-def _unload_all(models: dict[str, LoadedModel]) -> None:
-    if models:
-        models.clear()
-        _give_memory_back()
-
-
-def _give_memory_back() -> None:
-    import torch
-
-    gc.collect()  # modules know each other in rings
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Job(Generic[T]):
-    """One piece of work; it belongs to the loop that was running when it was made, and to no other."""
+class Task(Generic[T]):
+    """What is asked of the engine's thread; it belongs to the loop that was running when it was made, and no other."""
 
-    def __init__(self, work: Callable[[], T]) -> None:
-        """Keep the work; it runs in the engine's thread."""
-        self._work: Callable[[], T] | None = work
+    def __init__(self, work: Callable[[], object]) -> None:
+        """Keep the work; it runs in the engine's thread, and settles the task or sees to it that something will."""
+        self._work: Callable[[], object] | None = work
         self._loop = asyncio.get_running_loop()
         self._lock = threading.RLock()  # a stream that the collector frees while this thread holds it cancels its job
         self._waiters: list[asyncio.Future[None]] = []
@@ -36,6 +36,11 @@ class Job(Generic[T]):
     def cancelled(self) -> bool:
         """Whether nobody waits any more: it was cancelled, or its loop was closed."""
         return self._cancelled or self._loop.is_closed()
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is an outcome."""
+        return self._ended
 
     @property
     def value(self) -> T | None:
@@ -53,16 +58,24 @@ class Job(Generic[T]):
         self._wake()
 
     def run(self) -> None:
-        """Do the work and keep its outcome; called once, by the engine's thread."""
+        """Do the work, unless nobody waits for it; called once, by the engine's thread."""
         work, self._work = self._work, None  # who still holds the job must not hold a model by it
         if self._ended or work is None:
             return
         try:
-            value, error = work(), None
-        except LLMException as failure:
-            value, error = None, failure
+            work()
         except Exception as failure:  # noqa: BLE001 - whatever a model does, it fails one request and not the thread
-            value, error = None, _failed(failure)
+            self.fail(failed(failure))
+
+    def settle(self, value: T) -> None:
+        """Keep the outcome, unless there is one."""
+        self._end(value, None)
+
+    def fail(self, error: LLMException) -> None:
+        """Keep the error as the outcome, unless there is one."""
+        self._end(None, error)
+
+    def _end(self, value: T | None, error: LLMException | None) -> None:
         with self._lock:
             if not self._ended:
                 self._value, self._error, self._ended = value, error, True
@@ -96,12 +109,20 @@ class Job(Generic[T]):
                 self._loop.call_soon_threadsafe(_release, waiter)
 
 
-class Generation(Job[GenerationResult]):
-    """The generation of one text, piece by piece."""
+class Job(Task[T]):
+    """One piece of work, whose value is the outcome."""
 
-    def __init__(self, work: Callable[[Generation], GenerationResult], *, streaming: bool) -> None:
-        """Keep the work; the pieces of one that is not streaming are read at the end, and wake nobody before."""
-        super().__init__(lambda: work(self))
+    def __init__(self, work: Callable[[], T]) -> None:
+        """Keep the work."""
+        super().__init__(lambda: self.settle(work()))
+
+
+class Generation(Task[GenerationResult]):
+    """The generation of one text, piece by piece; its work begins it, and the batch that it is in then settles it."""
+
+    def __init__(self, begin: Callable[[Generation], None], *, streaming: bool) -> None:
+        """Keep how it begins; the pieces of one that is not streaming are read at the end, and wake nobody before."""
+        super().__init__(lambda: begin(self))
         self._streaming = streaming
         self._pieces: deque[str] = deque()
 
@@ -134,7 +155,10 @@ def _release(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
-def _failed(failure: Exception) -> LLMServerError:
+def failed(failure: BaseException) -> LLMException:
+    """Return a failure in the engine's thread as the caller gets it."""
+    if isinstance(failure, LLMException):
+        return failure
     error = LLMServerError(
         f"the model on the box failed: {type(failure).__name__}: {failure}; ask again, and if it stays, "
         "take another device or a shorter prompt"

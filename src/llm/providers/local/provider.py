@@ -36,7 +36,7 @@ _SPEAKERS = {
 
 
 class LocalProvider:
-    """The models of one section that run on this machine; all sections of a device share one engine.
+    """The models of one section that run on this machine; sections that agree on device and `engine` share one engine.
 
     Of `LLMRequest.extra` it knows `top_k`. A `response_model` is asked for in words. `reasoning_effort` is a wish that
     it has no means for, and leaves aside.
@@ -66,6 +66,7 @@ class LocalProvider:
             LLMInvalidRequestError: It asks for what a model on the box does not do; the message names the field.
             LLMContextLengthError: The prompt does not fit the model's window.
             LLMConfigurationError: The model is not there.
+            LLMOverloadedError: As many requests as may run and wait are there already.
             LLMConnectionError: The provider was closed in the middle.
         """
         model = self._model(request)
@@ -125,7 +126,7 @@ class LocalProvider:
         if self._closed:
             raise closed()
         if self._lease is None:
-            self._lease = EngineLease(self._settings.device)
+            self._lease = EngineLease(self._settings.device, self._settings.engine)
         engine = self._lease.engine
         if model not in engine.models:
             await engine.load_model(model)
@@ -233,7 +234,7 @@ def _new_id() -> str:
 
 
 def _usage(result: GenerationResult) -> TokenUsage:
-    return TokenUsage(result.input_tokens, result.output_tokens)
+    return TokenUsage(result.input_tokens, result.output_tokens, result.cached_tokens)
 
 
 def _finish(result: GenerationResult) -> FinishReason:

@@ -29,6 +29,7 @@ class Settings:
         top_k: Number of the likeliest tokens to draw from, 1 or more; None: the model's default, else all.
         seed: The same seed draws the same text; None: another each time.
         stop: Texts before which the answer ends.
+        ignore_eos: Go on past the model's own end, for measurements.
     """
 
     max_tokens: int | None = None
@@ -37,6 +38,7 @@ class Settings:
     top_k: int | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no model can do.
@@ -76,9 +78,11 @@ class GenerationResult:
         input_tokens: Tokens of the prompt, the chat template's included.
         output_tokens: Tokens that were generated, the one that ends an answer and those of a stop string included.
         finish_reason: `stop` (the model's end or a stop string), `length`, or `cancelled`: left early, this is a part.
+        cached_tokens: Tokens of the prompt that were read for another request before.
     """
 
     text: str
     input_tokens: int
     output_tokens: int
     finish_reason: Ending
+    cached_tokens: int = 0

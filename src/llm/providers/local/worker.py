@@ -1,50 +1,78 @@
-"""The one thread in which an engine's model runs, so that no event loop ever waits for a matrix."""
+"""The one thread in which an engine's models run, so that no event loop ever waits for a matrix."""
 
 from __future__ import annotations
 
 import atexit
 import threading
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Protocol
 
-from llm.core.exceptions import LLMConfigurationError, LLMConnectionError
+from llm.core.exceptions import LLMConfigurationError, LLMConnectionError, LLMOverloadedError
+
+from .job import Generation, failed
 
 if TYPE_CHECKING:
-    from .job import Job
+    from collections.abc import Iterator
+
+    from .job import Task
 
 _PATIENCE = 10.0  # seconds that leaving the interpreter waits for the step that runs
+_AT_ONCE = 16  # tasks that are begun between two steps, so that a crowd that comes holds up nobody who is served
+
+
+class Steps(Protocol):
+    """What goes on in steps as long as there is anything to do."""
+
+    def step(self) -> bool:
+        """Go one step on, and return whether there is more to do."""
+        ...
+
+    def clear(self, failure: BaseException) -> None:
+        """Fail all that was begun: the thread died of it."""
+        ...
 
 
 class Worker:
-    """Runs jobs one after the other, first come first served; the thread starts with the first."""
+    """Begins tasks, first come first served, and steps on with what they began; sleeps where there is nothing to do.
 
-    def __init__(self, name: str) -> None:
+    The thread starts with the first task. One that dies fails what it had; the next task starts another.
+    """
+
+    def __init__(self, name: str, steps: Steps | None = None) -> None:
         """Name the thread, for stack dumps."""
         self._name = name
-        self._queue: SimpleQueue[Job[Any] | None] = SimpleQueue()
+        self._steps = steps
+        self._queue: SimpleQueue[Task[Any] | None] = SimpleQueue()
         self._lock = threading.RLock()  # the collector may free the engine, which stops this, while it is held
-        self._live: set[Job[Any]] = set()
+        self._live: set[Task[Any]] = set()
         self._thread: threading.Thread | None = None
         self._stopped = False
 
-    def submit(self, job: Job[Any]) -> None:
-        """Queue a job.
+    def submit(self, task: Task[Any], *, most: int | None = None) -> None:
+        """Queue a task.
 
         Raises:
             LLMConfigurationError: The engine is closed.
+            LLMOverloadedError: `most` generations, or more, are queued or run.
         """
         with self._lock:
             if self._stopped:
                 raise LLMConfigurationError("this engine is closed; make a new one")
-            self._live.add(job)
-            self._queue.put(job)
+            if most is not None and self._generations() >= most:
+                raise LLMOverloadedError(
+                    f"the model on the box has {most} requests, as many as may run and wait; "
+                    "ask again later, or allow more with max_waiting"
+                )
+            self._live.add(task)
+            self._queue.put(task)
             if self._thread is None:
                 # A daemon, so that leaving the interpreter does not wait for an answer that nobody reads.
                 self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
 
-    def stop(self, last: Job[Any] | None = None) -> bool:
-        """Take no more jobs, cancel those there are, run `last` and end the thread; return whether `last` will run."""
+    def stop(self, last: Task[Any] | None = None) -> bool:
+        """Take no more tasks, cancel those there are, run `last` and end the thread; return whether `last` will run."""
         with self._lock:
             if self._stopped:
                 return False
@@ -53,25 +81,54 @@ class Worker:
             if last is not None:
                 self._queue.put(last)
             self._queue.put(None)
-        for job in live:
-            job.cancel(LLMConnectionError("the engine was closed before the answer was whole; ask another", sent=True))
+        for task in live:
+            task.cancel(LLMConnectionError("the engine was closed before the answer was whole; ask another", sent=True))
         return self._thread is not None
 
     def join(self, seconds: float) -> None:
         """Wait for the thread's end, so many seconds at most; blocks."""
-        if self._thread is not None:
-            self._thread.join(seconds)
+        if (thread := self._thread) is not None:
+            thread.join(seconds)
+
+    def _generations(self) -> int:
+        return sum(isinstance(task, Generation) and not task.ended for task in self._live)
 
     def _run(self) -> None:
         _running.add(self)
         try:
-            while (job := self._queue.get()) is not None:
-                job.run()
-                with self._lock:
-                    self._live.discard(job)
-                del job  # its prompt and its text must not stay until the next one comes
+            self._work()
+        except BaseException as failure:  # noqa: BLE001 - whatever it is, nobody may wait for ever
+            self._die(failure)
         finally:
             _running.discard(self)
+
+    def _work(self) -> None:
+        busy = False
+        while True:
+            for task in self._next(wait=not busy):
+                if task is None:
+                    return
+                task.run()
+                del task  # its prompt and its text must not stay until the next one comes
+            busy = self._steps is not None and self._steps.step()
+            with self._lock:
+                self._live = {task for task in self._live if not task.ended}
+
+    def _next(self, *, wait: bool) -> Iterator[Task[Any] | None]:
+        if wait:
+            yield self._queue.get()
+        with suppress(Empty):
+            for _ in range(_AT_ONCE):
+                yield self._queue.get_nowait()
+
+    def _die(self, failure: BaseException) -> None:
+        with self._lock:
+            self._thread = None
+            live, self._live = self._live, set()
+        if self._steps is not None:
+            self._steps.clear(failure)
+        for task in live:
+            task.fail(failed(failure))
 
 
 _running: set[Worker] = set()

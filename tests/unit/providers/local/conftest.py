@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 import gguf
 import numpy as np
 import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from llm.providers.local import InferenceEngine
 from llm.providers.local.catalogue import BundledModel
@@ -21,6 +24,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _HERE = Path(__file__).parent
+END = "<end>"
+LETTERS = [*map(chr, range(33, 127)), "\u0120", END]  # before the end: how such a tokenizer writes a blank
+
+
+def silence_the_end(network: LlamaForCausalLM) -> None:
+    """Give the end no score above the others', so that a text holds all its tokens."""
+    with torch.inference_mode():
+        network.lm_head.weight[-1] = 0.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,6 +58,35 @@ def engine(model_folder: Path) -> Iterator[InferenceEngine]:
 def oracle(model_folder: Path) -> LoadedModel:
     """The same model beside the engine's, to compare with."""
     return load("smollm2-135m", model_folder, device="cpu", dtype="auto")
+
+
+@pytest.fixture(scope="session")
+def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A llama of two layers and random weights, whose tokens are letters: for what needs no sense, but speed."""
+    folder = tmp_path_factory.mktemp("small")
+    letters = Tokenizer(models.BPE(vocab={letter: at for at, letter in enumerate(LETTERS)}, merges=[]))
+    letters.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    letters.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=letters, eos_token=END).save_pretrained(str(folder))
+    torch.manual_seed(5)
+    config = LlamaConfig(
+        vocab_size=len(LETTERS), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, eos_token_id=LETTERS.index(END), initializer_range=0.3,
+        dtype="float32",
+    )  # fmt: skip
+    network = LlamaForCausalLM(config)
+    silence_the_end(network)
+    network.save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture
+def small(small_folder: Path) -> Iterator[InferenceEngine]:
+    """An engine with the small model, which takes 16 requests at once and lets 200 wait."""
+    engine = InferenceEngine(device="cpu", threads=1, max_batch=16, max_waiting=200)
+    asyncio.run(engine.load_model(str(small_folder)))
+    yield engine
+    asyncio.run(engine.close())
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import gc
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,8 +32,10 @@ CHARACTERS = [{"role": "user", "content": "Say: 漢字 🙂"}]
 
 
 async def until_idle(engine: InferenceEngine) -> None:
-    """The thread does one thing after the other: when this is done, what was before it has ended."""
-    await engine.count_tokens("x")
+    """Wait until nobody reads, answers or waits."""
+    async with SystemClock().timeout(30):
+        while engine.stats().running + engine.stats().waiting:
+            await SystemClock().sleep(0.005)
 
 
 def models_in_memory() -> int:
@@ -80,7 +83,8 @@ async def test_a_stream_joined_is_the_unary_answer_and_comes_in_pieces(engine: I
     pieces = await texts(stream)
     assert "".join(pieces) == whole.text
     assert len(pieces) > 4
-    assert stream.result == whole
+    assert stream.result is not None
+    assert replace(stream.result, cached_tokens=0) == replace(whole, cached_tokens=0)
 
 
 @pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
@@ -132,14 +136,12 @@ async def test_a_closed_stream_ends_within_a_token_and_keeps_its_part(engine: In
 
 
 async def test_a_read_under_way_raises_when_another_thread_closes_the_stream(engine: InferenceEngine) -> None:
-    ahead = engine.generate_stream(QUESTION, max_tokens=80)  # the next one waits for this
     stream = engine.generate_stream(QUESTION, max_tokens=80)
     reading = asyncio.create_task(texts(stream))
     await SystemClock().sleep(0)
     threading.Thread(target=stream.close).start()
     with pytest.raises(LLMStreamInterruptedError):
         await reading
-    ahead.close()
 
 
 @pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again

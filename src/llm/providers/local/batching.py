@@ -1,0 +1,196 @@
+"""The running batch of one model: who reads a prompt, who answers, and one pass of the network for all of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from .blocks import BLOCK
+from .job import failed
+from .prefix import PrefixStore
+from .room import Room
+from .sampling import choose
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .attention import Part
+    from .kv import Shape
+    from .model import LoadedModel
+    from .sequence import Sequence
+
+_ALONE: Final = 512  # tokens of prompts in one pass while nobody answers
+_BESIDE: Final = 128  # and while somebody does, whose next token has to wait for them
+_KEPT: Final = 4096 // BLOCK  # blocks that are kept for prompts that begin alike
+
+
+class _Turn(NamedTuple):
+    # One pass: who reads one token, and who reads how many of its prompt.
+    answering: list[Sequence]
+    parts: list[Part]
+    chunks: list[tuple[Sequence, int]]
+
+    @property
+    def everyone(self) -> list[Sequence]:
+        return [*self.answering, *(sequence for sequence, _ in self.chunks)]
+
+
+class Batch:
+    """Requests of one model, from the queue to the end of their answers; used by one thread.
+
+    Each pass reads one token of every request that answers, then the next tokens of the prompts, first come first
+    served. A request comes in when there is memory for its prompt. Where one that answers finds no memory for its next
+    token, the youngest gives its own back and waits; it reads its tokens again later.
+    """
+
+    def __init__(self, model: LoadedModel, shape: Shape, *, blocks: int, size: int, now: Callable[[], float]) -> None:
+        """Run at most `size` requests, in memory of so many blocks; `now` tells the time in seconds."""
+        kept = min(_KEPT, blocks // 8)
+        self.model: LoadedModel = model
+        self.room: Room = Room(shape, blocks=blocks - kept, window=model.window)
+        self.store: PrefixStore = PrefixStore(shape, kept)
+        self.waiting: deque[Sequence] = deque()
+        self.reading: list[Sequence] = []
+        self.latest: int = 0
+        self.made_tokens: int = 0
+        self.cached_tokens: int = 0
+        self.waits: tuple[int, float] = (0, 0.0)
+        self._size = size
+        self._now = now
+        self._numbers = itertools.count()
+
+    @property
+    def running(self) -> int:
+        """Requests that read or answer."""
+        return len(self.reading) + len(self.room.answering)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.waiting) or self.running > 0
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a request whose tokens fit the room's longest."""
+        sequence.number, sequence.arrived = next(self._numbers), self._now()
+        self.waiting.append(sequence)
+
+    def step(self) -> int:
+        """Run one pass, and return how many tokens it made; where it fails, so do the requests in it, and no others."""
+        self._drop_cancelled()
+        self._widen()
+        turn = self._plan()
+        self.latest = len(turn.everyone)
+        if not turn.everyone:
+            return 0
+        try:
+            return self._run(turn)
+        except Exception as failure:  # noqa: BLE001 - whatever the network does, it fails a pass and not the thread
+            for sequence in turn.everyone:
+                self._fail(sequence, failure)
+            return 0
+
+    def clear(self, failure: BaseException) -> None:
+        """Fail all requests."""
+        for sequence in [*self.waiting, *self.reading, *self.room.answering]:
+            self._fail(sequence, failure)
+
+    def _drop_cancelled(self) -> None:
+        for sequence in [*self.waiting, *self.reading, *self.room.answering]:
+            if sequence.job.cancelled:
+                self._remove(sequence)
+                sequence.end("cancelled")
+
+    def _widen(self) -> None:
+        for sequence in self.room.answering:
+            while sequence not in self.waiting and not self.room.widen(sequence):
+                self._put_back(max(self.room.answering, key=lambda other: other.number))
+
+    def _plan(self) -> _Turn:
+        answering = self.room.answering
+        budget = _BESIDE if answering else _ALONE
+        chunks: list[tuple[Sequence, int]] = []
+        readers = self._readers()
+        while budget > 0 and (sequence := next(readers, None)):
+            tokens = min(budget, len(sequence.tokens) - sequence.read)
+            chunks.append((sequence, tokens))
+            budget -= tokens
+        return _Turn(answering, self.room.parts(), chunks)
+
+    def _readers(self) -> Iterator[Sequence]:
+        yield from list(self.reading)
+        while self.waiting and self.running < self._size and self.room.enter(self.waiting[0]):
+            sequence = self.waiting.popleft()
+            self.reading.append(sequence)
+            self._recall(sequence)
+            yield sequence
+
+    def _recall(self, sequence: Sequence) -> None:
+        sequence.read = self.store.recall(sequence.tokens, self.room.view(sequence))
+        if not sequence.made:  # else it was here before
+            sequence.cached = sequence.read
+            self.cached_tokens += sequence.read
+            count, seconds = self.waits
+            self.waits = (count + 1, seconds + self._now() - sequence.arrived)
+
+    def _run(self, turn: _Turn) -> int:
+        parts = list(turn.parts)
+        tokens = [sequence.tokens[-1] for sequence in turn.answering]
+        positions = [sequence.read for sequence in turn.answering]
+        asked, ends = list(turn.answering), list(range(len(turn.answering)))
+        for sequence, count in turn.chunks:
+            start, end = sequence.read, sequence.read + count
+            tokens += sequence.tokens[start:end]
+            positions += range(start, end)
+            parts.append(self.room.chunk(sequence, count))
+            if end == len(sequence.tokens):
+                asked.append(sequence)
+                ends.append(len(tokens) - 1)
+        logits = self.model.forward(tokens, positions, ends or [0], parts)
+        self._count(turn)
+        if not asked:
+            return 0
+        for sequence, token in zip(asked, choose(logits, [sequence.chooser for sequence in asked]), strict=True):
+            self._accept(sequence, token)
+        return len(asked)
+
+    @staticmethod
+    def _count(turn: _Turn) -> None:
+        for sequence in turn.answering:
+            sequence.read += 1
+        for sequence, count in turn.chunks:
+            sequence.read += count
+
+    def _accept(self, sequence: Sequence, token: int) -> None:
+        reading = sequence in self.reading
+        if reading:
+            self.reading.remove(sequence)
+            self.room.answer(sequence)
+        self.made_tokens += 1
+        ending = sequence.accept(token)
+        if reading or ending:
+            self._keep(sequence)
+        if ending:
+            self.room.leave(sequence)
+            sequence.end(ending)
+
+    def _keep(self, sequence: Sequence) -> None:
+        self.store.keep(sequence.tokens[: sequence.read], self.room.view(sequence))
+
+    def _put_back(self, sequence: Sequence) -> None:
+        self._keep(sequence)
+        self._remove(sequence)
+        sequence.read = 0
+        self.waiting.appendleft(sequence)
+
+    def _remove(self, sequence: Sequence) -> None:
+        if sequence in self.waiting:
+            self.waiting.remove(sequence)
+            return
+        if sequence in self.reading:
+            self.reading.remove(sequence)
+        self.room.leave(sequence)
+
+    def _fail(self, sequence: Sequence, failure: BaseException) -> None:
+        self._remove(sequence)
+        sequence.job.fail(failed(failure))

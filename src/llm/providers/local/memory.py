@@ -1,0 +1,51 @@
+"""How much memory a model takes, and how much of it its requests may have."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from .blocks import BLOCK, blocks_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import PreTrainedModel
+
+    from .kv import Shape
+
+_EACH: Final = 1024  # tokens that each request of a full batch may have on average
+_SHARE: Final = 4  # of this machine's memory, or of the limit, requests may have one such part
+LEAST: Final = 16  # blocks with which a model can do anything
+
+
+def saved_bytes(folder: Path) -> int:
+    """Return the size of the weights on disk."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def weight_bytes(network: PreTrainedModel) -> int:
+    """Return the size of a network's parameters; to be asked before they are packed, which keeps their size."""
+    return sum(weights.numel() * weights.element_size() for weights in network.parameters())
+
+
+def blocks_for(shape: Shape, *, window: int, size: int, limit: int | None) -> int:
+    """Return how many blocks a model's requests may have.
+
+    It is what a batch of `size` requests of 1,024 tokens takes, and two whole windows at least, but no more than a
+    quarter of the memory.
+
+    Args:
+        shape: What one token takes.
+        window: Tokens of the longest request.
+        size: Requests that run at once.
+        limit: Bytes for all models; None: what this machine has.
+    """
+    wanted = max(2 * blocks_of(window), blocks_of(size * _EACH))
+    wanted += wanted // 8  # for prompts that begin alike
+    there = _machine_bytes() if limit is None else limit
+    return max(LEAST, min(wanted, there // _SHARE // (BLOCK * shape.token_bytes)))
+
+
+def _machine_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

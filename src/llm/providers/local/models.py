@@ -1,0 +1,228 @@
+"""The models of an engine, used by its thread alone: loaded by name, run in turn, unloaded when memory is needed."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+from llm.core.exceptions import LLMConfigurationError
+
+from .blocks import BLOCK
+from .convert import missing_extra
+from .memory import LEAST, blocks_for, saved_bytes, weight_bytes
+from .stats import EngineStats, Pace
+from .store import unobserved
+from .weights import find_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from .batching import Batch
+    from .job import Generation
+    from .request import Prompt, Settings
+    from .store import ModelProgress
+
+
+class Source(NamedTuple):
+    """How models are loaded, and what they may take; as `InferenceEngine` says."""
+
+    device: str
+    dtype: str
+    directory: Path | None
+    threads: int | None
+    memory_limit: int | None
+    max_batch: int
+
+
+class _Loaded(NamedTuple):
+    batch: Batch
+    bytes: int
+
+
+class Models:
+    """What runs in the engine's thread; it knows no engine, so that one that nobody holds is freed."""
+
+    def __init__(self, source: Source, now: Callable[[], float]) -> None:
+        """Start with none; `now` tells the time in seconds."""
+        self._source = source
+        self._now = now
+        self._loaded: dict[str, _Loaded] = {}  # the least recently used first
+        self._left: set[str] = set()  # those that had to make room, and come back when they are asked
+        self._pace = Pace()
+        self._tuned: int | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of those that are loaded."""
+        return tuple(self._loaded)
+
+    def load(self, name: str, progress: ModelProgress) -> None:
+        """Load a model; at once when it is there.
+
+        Raises:
+            LLMConfigurationError: As `InferenceEngine.load_model`.
+        """
+        if name in self._loaded:
+            return
+        folder = find_weights(name, directory=self._source.directory, progress=progress)
+        # Read as torch is imported. Its threads otherwise spin at every barrier, and on cores that others use too a
+        # token then takes several times as long; without others it costs nothing that could be measured.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        try:
+            from .batching import Batch
+            from .model import load
+            from .ready import ready_for_batches
+        except ImportError as error:
+            raise missing_extra(error.name) from error
+        self._tune()
+        self._make_room(name, saved_bytes(folder))
+        model = load(name, folder, device=self._source.device, dtype=self._source.dtype)
+        weights = weight_bytes(model.network)
+        self._make_room(name, weights)
+        shape = ready_for_batches(model)
+        block = BLOCK * shape.token_bytes
+        blocks = blocks_for(shape, window=model.window, size=self._source.max_batch, limit=self._source.memory_limit)
+        self._make_room(name, weights + LEAST * block)
+        blocks = min(blocks, self._free(weights) // block)
+        batch = Batch(model, shape, blocks=blocks, size=self._source.max_batch, now=self._now)
+        model.limit = min(model.window, batch.room.longest)
+        self._loaded[name] = _Loaded(batch, weights + blocks * block)
+        self._left.discard(name)
+
+    def unload(self, name: str) -> None:
+        """Give a model's memory back, once what it began is done.
+
+        Raises:
+            LLMConfigurationError: It is not loaded.
+        """
+        self._left.discard(name)
+        self._drop(self.find(name).model.name)
+
+    def unload_all(self) -> None:
+        """Give all memory back, and end what was begun."""
+        if self._loaded:
+            self._loaded.clear()
+            _give_memory_back()
+
+    def find(self, name: str | None) -> Batch:
+        """Return a model's batch; None: of the only one. It is now the most recently used.
+
+        Raises:
+            LLMConfigurationError: It is not loaded.
+        """
+        if name is None and len(self._loaded) == 1:
+            return next(iter(self._loaded.values())).batch
+        if name is not None and name in self._left:
+            self.load(name, unobserved)
+        if name is None or name not in self._loaded:
+            loaded = ", ".join(self._loaded) or "none"
+            asked = "no model was named" if name is None else f"the model {name!r} is not loaded"
+            raise LLMConfigurationError(f"{asked}; loaded: {loaded}. Call load_model first", model=name)
+        self._loaded[name] = self._loaded.pop(name)
+        return self._loaded[name].batch
+
+    def begin(self, name: str | None, prompt: Prompt, settings: Settings, job: Generation) -> None:
+        """Queue a request with its model.
+
+        Raises:
+            LLMContextLengthError: The prompt does not fit the model's window.
+            LLMInvalidRequestError: The prompt is empty or does not fit the chat template.
+            LLMConfigurationError: The model is not loaded.
+        """
+        from .sequence import Sequence
+
+        batch = self.find(name)
+        model = batch.model
+        tokens = model.encode(prompt)
+        model.check_fits(len(tokens))
+        most = min(settings.max_tokens or model.defaults.max_new_tokens or model.limit, model.limit - len(tokens))
+        batch.add(Sequence(model, tokens, settings, job, most))
+
+    def count(self, name: str | None, prompt: Prompt) -> int:
+        """Return the number of a prompt's tokens.
+
+        Raises:
+            LLMInvalidRequestError: The prompt is empty or does not fit the chat template.
+            LLMConfigurationError: The model is not loaded.
+        """
+        return len(self.find(name).model.encode(prompt))
+
+    def step(self) -> bool:
+        """Run one pass of each model that has requests; whether there is more to do."""
+        self._tune()
+        busy = False
+        for loaded in list(self._loaded.values()):
+            if loaded.batch.busy:
+                started = self._now()
+                made = loaded.batch.step()
+                self._pace.note(made, self._now() - started)
+                busy = busy or loaded.batch.busy
+        return busy
+
+    def clear(self, failure: BaseException) -> None:
+        """Fail all requests."""
+        for loaded in self._loaded.values():
+            loaded.batch.clear(failure)
+
+    def stats(self) -> EngineStats:
+        """Return the figures over all models; may be asked from any thread, and is then a moment old."""
+        batches = [loaded.batch for loaded in list(self._loaded.values())]
+        waits = [batch.waits for batch in batches]
+        waited = sum(count for count, _ in waits)
+        return EngineStats(
+            running=sum(batch.running for batch in batches),
+            waiting=sum(len(batch.waiting) for batch in batches),
+            batch_size=max((batch.latest for batch in batches), default=0),
+            blocks_used=sum(batch.room.used for batch in batches),
+            blocks_total=sum(batch.room.blocks for batch in batches),
+            prefix_blocks=sum(len(batch.store) for batch in batches),
+            cached_tokens=sum(batch.cached_tokens for batch in batches),
+            generated_tokens=sum(batch.made_tokens for batch in batches),
+            tokens_per_second=self._pace.rate,
+            queue_wait=sum(seconds for _, seconds in waits) / waited if waited else 0.0,
+            forward_passes=sum(batch.model.passes for batch in batches),
+        )
+
+    def _tune(self) -> None:
+        # The number belongs to the thread that calls, and another one may have taken its place.
+        if self._source.threads is not None and self._tuned != threading.get_ident():
+            import torch
+
+            torch.set_num_threads(self._source.threads)
+            self._tuned = threading.get_ident()
+
+    def _free(self, weights: int) -> int:
+        if self._source.memory_limit is None:
+            return 1 << 62
+        return self._source.memory_limit - weights - sum(loaded.bytes for loaded in self._loaded.values())
+
+    def _make_room(self, name: str, wanted: int) -> None:
+        limit = self._source.memory_limit
+        if limit is not None and wanted > limit:
+            raise LLMConfigurationError(
+                f"the model {name!r} takes {wanted:,} bytes, and memory_limit is {limit:,}; allow more, or take a "
+                "smaller model or dtype",
+                model=name,
+            )
+        while self._loaded and self._free(wanted) < 0:
+            oldest = next(iter(self._loaded))
+            self._drop(oldest)
+            self._left.add(oldest)
+
+    def _drop(self, name: str) -> None:
+        batch = self._loaded[name].batch
+        while batch.busy:
+            batch.step()
+        del self._loaded[name], batch
+        _give_memory_back()
+
+
+def _give_memory_back() -> None:
+    import torch
+
+    gc.collect()  # modules know each other in rings
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
