@@ -89,12 +89,14 @@ def error_line(row: Row | BadRow, error: LLMException | None = None) -> bytes:
 
 def coded_line(row: Row, code: str, message: str) -> bytes:
     """Return the line of a row that ended without an answer, for a reason that has a code and no exception."""
-    return _line({
-        "id": _name(row),
-        "custom_id": row.custom_id,
-        "response": None,
-        "error": {"code": code, "message": message},
-    })
+    return _line(
+        {
+            "id": _name(row),
+            "custom_id": row.custom_id,
+            "response": None,
+            "error": {"code": code, "message": message},
+        }
+    )
 
 
 def _failure(name: str, error: LLMException) -> dict[str, Any]:

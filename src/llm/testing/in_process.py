@@ -34,7 +34,7 @@ class InProcessTransport:
         """
         parts = urlsplit(url)
         target = f"{parts.path}?{parts.query}" if parts.query else parts.path
-        exchange = await self._arrive(method, target, headers, body or b"")
+        exchange = await self._arrive(method, target, headers, bytes(body or b""))
         try:
             play = await exchange.head()
         except ConnectionBrokenError as broken:

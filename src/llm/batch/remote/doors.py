@@ -129,8 +129,8 @@ class Doors:
         self._shut: dict[str, LLMException] = {}
         self._turn = 0
 
-    def next(self, model: str) -> Door:
-        """Return the key whose turn it is, of those that may use a model.
+    def next(self, model: str, before: str | None = None) -> Door:
+        """Return the key whose turn it is, of those that may use a model; the one `before`, where that may.
 
         Raises:
             LLMException: None is left; says why.
@@ -144,8 +144,8 @@ class Doors:
         if not able:
             refused = [self._shut[slot.key.fingerprint] for slot in offering if slot.key.fingerprint in self._shut]
             raise refused[0] if refused else no_key_left(self._provider, model, offering)
-        names = list(able)
-        self._turn += 1
+        names = [before] if before in able else list(able)
+        self._turn += before not in able
         return self._doors[names[(self._turn - 1) % len(names)]]
 
     def named(self, fingerprint: str | None) -> list[Door]:

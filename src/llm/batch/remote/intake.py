@@ -137,10 +137,10 @@ class Intake:
         return full, wrong
 
     def _put(self, ready: Ready) -> list[Plan]:
-        api, weight = self._apis[ready.way.provider], _weight(ready.request)
+        api, weight = self._apis[ready.way.provider], weight_of(ready.request)
         writer = self._open.get(ready.way)
         mark, number = ("", 0) if writer is None else (writer.mark, writer.rows)
-        sent = _sent(api, ready, mark, number)  # what cannot be sent begins no part
+        sent = sent_of(api, ready, mark, number)  # what cannot be sent begins no part
         if len(sent) + _MARGIN > api.bounds.size or weight > api.bounds.rows:
             raise LLMInvalidRequestError("it is larger than a whole batch may be; make it smaller")
         full: list[Plan] = []
@@ -150,7 +150,7 @@ class Intake:
             elif len(self._open) >= _MOST_OPEN:
                 full.append(self._open.pop(next(iter(self._open))).finish())
             writer = self._open[ready.way] = self._begin(ready.way)
-            sent = _sent(api, ready, writer.mark, 0)
+            sent = sent_of(api, ready, writer.mark, 0)
         writer.add(ready.row, sent, weight)
         return full
 
@@ -160,9 +160,15 @@ class Intake:
         return plans
 
 
-def _sent(api: BatchAPI, ready: Ready, mark: str, number: int) -> bytes:
+def sent_of(api: BatchAPI, ready: Ready, mark: str, number: int) -> bytes:
+    """Return what is sent for row `number` of a part of this mark.
+
+    Raises:
+        LLMInvalidRequestError: The vendor has no word for it.
+    """
     return api.row(ready.row, ready.request, api.sent_id(ready.row, mark, number))
 
 
-def _weight(request: LLMRequest) -> int:
+def weight_of(request: LLMRequest) -> int:
+    """Return how many requests the vendor counts: of one for vectors its texts."""
     return 1 if request.embed is None else max(1, len(request.embed.texts))

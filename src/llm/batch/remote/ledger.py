@@ -31,7 +31,7 @@ class State(StrEnum):
 
     Attributes:
         PLANNED: On our disk; the vendor has nothing of it, or refused it.
-        SENDING: It may be at the vendor: that it would be sent was noted, and not yet what came of it.
+        SENDING: It may be at the vendor: that it would be submitted was noted, and not yet what came of it.
         SENT: It is at the vendor, under a known name.
     """
 
@@ -71,10 +71,10 @@ class Part:
         state: Where it is.
         key: Fingerprint of the key that it went over with.
         newest: The vendor's newest batch before this one; empty where there was none, or it was not submitted.
-        at: When it was about to be sent, in seconds since 1970.
+        asked: Fingerprint of the key with which `newest` was looked up; None where it never was.
+        at: When it was about to be submitted, in seconds since 1970.
         file: The file that was uploaded for it, with that key.
         batch: Its name at the vendor.
-        asked: Whether it was about to be sent with this key before.
     """
 
     plan: Plan
@@ -82,10 +82,10 @@ class Part:
     state: State = State.PLANNED
     key: str | None = None
     newest: str = ""
+    asked: str | None = None
     at: float = 0.0
     file: str | None = None
     batch: str | None = None
-    asked: bool = False
 
 
 class Left(NamedTuple):
@@ -93,11 +93,17 @@ class Left(NamedTuple):
 
     Attributes:
         engine: Through which API.
-        rows: How many rows are not collected.
+        rows: Rows that are not collected.
+        submitted: Of these, rows that are at the vendor, or may be.
+        batches: Batches that they are in.
+        folder: Where that is noted.
     """
 
     engine: str
     rows: int
+    submitted: int
+    batches: int
+    folder: Path
 
 
 def folder_beside(output: str | os.PathLike[str]) -> Path:
@@ -119,8 +125,12 @@ def left_beside(output: str | os.PathLike[str]) -> Left | None:
         return None
     if not events:
         return None
-    parts = _replayed(events, path)
-    return Left(str(events[0]["engine"]), sum(part.plan.rows for part in parts.values())) if parts else None
+    parts = _replayed(events, path).values()
+    there = [part.plan.rows for part in parts if part.state is not State.PLANNED]
+    if not parts:
+        return None
+    engine = str(events[0]["engine"])
+    return Left(engine, sum(part.plan.rows for part in parts), sum(there), len(there), path.parent)
 
 
 class Ledger:
@@ -191,15 +201,14 @@ class Ledger:
         await self._note({"event": "planned", "plans": _written(plans)})
         self._add(plans)
 
-    async def sending(self, part: Part, key: str, newest: str, wall: float) -> None:
-        """Note that a part is about to be sent with a key."""
-        event = {"event": "sending", "part": part.plan.number, "key": key, "newest": newest, "at": wall}
-        await self._note(event)
-        _apply(part, event)
+    async def uploaded(self, part: Part, key: str, file: str) -> None:
+        """Note what the vendor calls the file of a part, which went over with a key."""
+        await self._change(part, {"event": "uploaded", "part": part.plan.number, "key": key, "file": file})
 
-    async def uploaded(self, part: Part, file: str) -> None:
-        """Note what the vendor calls the file of a part."""
-        await self._change(part, {"event": "uploaded", "part": part.plan.number, "file": file})
+    async def sending(self, part: Part, key: str, newest: str, wall: float) -> None:
+        """Note that a part is about to be submitted with a key, and which batch was the newest before."""
+        event = {"event": "sending", "part": part.plan.number, "key": key, "newest": newest, "at": wall}
+        await self._change(part, event)
 
     async def sent(self, part: Part, batch: str) -> None:
         """Note what the vendor calls a part."""
@@ -274,14 +283,13 @@ def _damaged(path: Path) -> LLMConfigurationError:
 def _apply(part: Part, event: Mapping[str, Any]) -> None:
     """Change a part by what was noted of it."""
     match event["event"]:
-        case "sending":
-            if part.key != event["key"]:
-                part.file, part.asked = None, False
-            part.state, part.key, part.at = State.SENDING, event["key"], event["at"]
-            if not part.asked:  # of several tries the first knows best what was there before
-                part.newest, part.asked = event["newest"], True
         case "uploaded":
-            part.file = event["file"]
+            part.key, part.file = event["key"], event["file"]
+        case "sending":
+            part.file = part.file if part.key == event["key"] else None
+            part.state, part.key, part.at = State.SENDING, event["key"], event["at"]
+            if part.asked != part.key:  # of several tries the first knows best what was there before
+                part.newest, part.asked = event["newest"], part.key
         case "sent":
             part.state, part.batch = State.SENT, event["batch"]
         case _:

@@ -184,8 +184,8 @@ class _Run:
         self._apis = apis_of(manager, engine, pace)
         self._reading = Reading(client_of(manager, self._apis, engine, provider, model), self._apis, self._kind(engine))
         self._manager = manager
-        self.ledger = Ledger(output, engine)
-        self._spool = Spool(self.ledger.folder)
+        self._engine: Engine = engine
+        self.ledger: Ledger
         self._pace = pace
         self._cancel = cancel
         self._finished = 0
@@ -228,6 +228,8 @@ class _Run:
         self._books = Books(
             self._journal, self.tally, self.tracker, self._clock, BatchPrices(self._manager.parts), files
         )
+        self.ledger = await asyncio.to_thread(Ledger, self._output, self._engine)
+        self._spool = Spool(self.ledger.folder)
         async with self._journal as journal:
             self._finished = journal.found.answers + journal.found.errors
             try:
@@ -235,7 +237,7 @@ class _Run:
                 self.tracker.begin(None, self._finished)
                 yield self._work()
             finally:
-                self.ledger.close()
+                await asyncio.to_thread(self.ledger.close)
 
     def counted(self, total: int) -> None:
         """Know how many rows the input has."""
@@ -268,7 +270,7 @@ class _Run:
         full, wrong = await intake.take(fresh)
         for row, error in wrong:
             wrapper = ResponseWrapper(row.custom_id, row.order, None, error)
-            await self._books.failed(row, Ending(error_line(row, error), kind_of(row, wrapper), error))
+            await self._books.end([(row, Ending(error_line(row, error), kind_of(row, wrapper), error))])
         await self._planned(full)
 
     def _met(self, row: Row | BadRow) -> Row | BadRow | None:

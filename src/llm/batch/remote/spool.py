@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from llm.batch.values import Row
 
     from .ledger import Plan
+    from .values import Bounds
     from .vendor import BatchAPI
 
 _ROWS: Final = ".jsonl"
@@ -77,6 +78,28 @@ class Spool:
         return self._folder / f"{number:06d}{kind}"
 
 
+class Room:
+    """What still fits into a part."""
+
+    def __init__(self, bounds: Bounds, head: int, between: int, tail: int) -> None:
+        """Begin empty; the bytes before, between and after the rows count, too."""
+        self._bounds = bounds
+        self._between = between
+        self._size = head + tail
+        self._weight = 0
+
+    def fits(self, size: int, weight: int) -> bool:
+        """Return whether a row of so many bytes, with so many requests in it, may come in; the first always may."""
+        more = size + self._between
+        within = self._weight + weight <= self._bounds.rows and self._size + more <= self._bounds.size
+        return not self._weight or within
+
+    def add(self, size: int, weight: int) -> None:
+        """Know that it came in."""
+        self._size += size + self._between
+        self._weight += weight
+
+
 class PartWriter:
     """A part that is being written; its methods block.
 
@@ -93,11 +116,9 @@ class PartWriter:
         """
         self.rows: int = 0
         self._plan = plan
-        self._bounds = api.bounds
         self.mark: str = mark
         self._head, self._between, self._tail = api.envelope(mark)
-        self._weight = 0
-        self._size = len(self._head) + len(self._tail)
+        self._room = Room(api.bounds, *map(len, (self._head, self._between, self._tail)))
         self._paths = (rows, body)
         self._files: tuple[BinaryIO, BinaryIO] = (rows.open("wb", _BUFFER), body.open("wb", _BUFFER))
         self._files[1].write(self._head)
@@ -109,10 +130,7 @@ class PartWriter:
 
     def fits(self, size: int, weight: int) -> bool:
         """Return whether a row of so many bytes, with so many requests in it, may come in."""
-        if not self.rows:
-            return True
-        more = size + len(self._between)
-        return self._weight + weight <= self._bounds.rows and self._size + more <= self._bounds.size
+        return self._room.fits(size, weight)
 
     def add(self, row: Row, sent: bytes, weight: int) -> None:
         """Add a row, and what is sent for it.
@@ -125,8 +143,7 @@ class PartWriter:
         if self.rows:
             body.write(self._between)
         body.write(sent)
-        self._size += len(sent) + (len(self._between) if self.rows else 0)
-        self._weight += weight
+        self._room.add(len(sent), weight)
         self.rows += 1
 
     def finish(self) -> Plan:

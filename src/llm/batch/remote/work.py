@@ -6,6 +6,7 @@ before it is done again.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
@@ -137,15 +138,15 @@ class Work:
         """Submit a part with the key whose turn it is."""
         number, provider = part.plan.number, part.plan.provider
         api, doors = self._apis[provider], self._doors[provider]
-        door = doors.next(part.plan.model)
-        body = self._spool.body(number)
+        door = doors.next(part.plan.model, None if part.file is None else part.key)
+        body = await asyncio.to_thread(self._spool.body, number)
         try:
-            newest = await self._patience.ask(lambda: api.newest(door))
-            await self._ledger.sending(part, door.fingerprint, newest, self._clock.wall())
-            if part.file is None:
+            if part.file is None or part.key != door.fingerprint:
                 file = await self._patience.ask(lambda: api.upload(door, part, body))
                 if file is not None:
-                    await self._ledger.uploaded(part, file)
+                    await self._ledger.uploaded(part, door.fingerprint, file)
+            newest = await self._patience.ask(lambda: api.newest(door))
+            await self._ledger.sending(part, door.fingerprint, newest, self._clock.wall())
             batch = await api.submit(door, part, body)
         except LLMException as error:
             await self._unsent(part, door, error)
@@ -286,15 +287,13 @@ class Work:
     async def _without(self, part: Part, lines: list[Refusal], whole: list[Refusal]) -> None:
         """Write off the rows that the vendor refuses, and send the others again: all, where it names none."""
         async with self._opened(part, self._again(part, part.plan.tries)) as collecting:
-            named = [
-                await collecting.refuse((refusal.line or 1) - 1, refusal.code, refusal.message) for refusal in lines
-            ]
-            if any(named):
+            places = {(refusal.line or 0) - 1: refusal for refusal in lines}
+            named = {place: refusal for place, refusal in places.items() if 0 <= place < part.plan.rows}
+            if named:
+                await collecting.refuse(named)
                 await collecting.retry()
             else:
-                code, message, _ = (*whole, *lines, _NO_WORDS)[0]
-                for number in range(part.plan.rows):
-                    await collecting.refuse(number, code, message)
+                await collecting.refuse_all((*whole, *lines, _NO_WORDS)[0])
             await self._over(part, await collecting.finish())
 
     async def _no_room(self, part: Part) -> None:
@@ -329,7 +328,7 @@ class Work:
 
     async def _over(self, part: Part, plans: list[Plan]) -> None:
         await self._ledger.over(part, plans)
-        self._spool.remove(part.plan.number)
+        await asyncio.to_thread(self._spool.remove, part.plan.number)
         self._times.forget(part.plan.number)
         self._view.forget(part)
 
