@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from llm.batch.dialect import request_of
 from llm.core.exceptions import LLMException, LLMInvalidRequestError
 from llm.core.types import request_with
+from llm.limits.refusals import no_such_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -79,18 +80,21 @@ class Reading:
         """
         request = request_of(row)
         route, prepared, hops = self._client.prepare(request)
-        provider, model = route.provider, prepared.model
-        if provider not in self._apis:
+        model = prepared.model
+        if route.provider not in self._apis:
             able = [hop for hop in hops if hop.route.provider in self._apis and hop.model is not None]
             if not able:
                 raise LLMInvalidRequestError(
-                    f"its model is one of {provider!r}, and this engine asks providers of type {self._kind}; name "
+                    f"its model is one of {route.provider!r}, and this engine asks providers of type {self._kind}; name "
                     "another model, or run it by another engine"
                 )
-            provider, model = able[0].route.provider, able[0].model
+            route, model = able[0].route, able[0].model
+        provider, queue, model = route.provider, route.chain.pool.queue, model or ""
+        if not any(slot.offers(model) for slot in queue.slots):
+            raise no_such_model(provider, model, queue.models())
         if row.url not in self._apis[provider].urls:
             raise LLMInvalidRequestError(f"{row.url} is none of the addresses that {provider!r} takes in batches")
-        return Ready(Way(provider, row.url, model or ""), row, request_with(request, model=model))
+        return Ready(Way(provider, row.url, model), row, request_with(request, model=model))
 
 
 class Intake:

@@ -314,7 +314,7 @@ class _Run:
             ledger=self.ledger,
             spool=self._spool,
             books=self._books,
-            patience=Patience(self._pace.patience, self._clock, self.tracker),
+            patience=Patience(self._pace, self._clock, self.tracker),
             view=View(self.tracker),
             clock=self._clock,
             pace=self._pace,

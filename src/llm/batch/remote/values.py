@@ -33,8 +33,9 @@ class Pace:
     """How a run takes its time, in seconds.
 
     Attributes:
-        first: From a submission to the first look at it; each look that finds no end doubles the pause.
-        most: The longest pause between two looks.
+        first: From a submission to the first look at it, which is doubled by each that finds no end; and the first
+            pause after a failure.
+        most: The longest of these pauses.
         settle: From a submission whose end is unknown until it is believed that the vendor has not got it.
         queue: The first pause where the vendor's queue is full; doubled each time.
         queue_most: The longest of these.
