@@ -214,9 +214,9 @@ class Ledger:
         """Note what the vendor calls a part."""
         await self._change(part, {"event": "sent", "part": part.plan.number, "batch": batch})
 
-    async def refused(self, part: Part) -> None:
-        """Note that the vendor has not got a part, for sure."""
-        await self._change(part, {"event": "refused", "part": part.plan.number})
+    async def refused(self, part: Part, *, file: bool = True) -> None:
+        """Note that the vendor has not got a part, for sure; `file`: whether what was uploaded is still of use."""
+        await self._change(part, {"event": "refused", "part": part.plan.number, "file": part.file if file else None})
 
     async def over(self, part: Part, plans: Sequence[Plan] = ()) -> None:
         """Note that all rows of a part are finished but those that are in other parts now; both in one step."""
@@ -293,4 +293,4 @@ def _apply(part: Part, event: Mapping[str, Any]) -> None:
         case "sent":
             part.state, part.batch = State.SENT, event["batch"]
         case _:
-            part.state, part.batch = State.PLANNED, None
+            part.state, part.batch, part.file = State.PLANNED, None, event["file"]

@@ -139,6 +139,7 @@ class Work:
         number, provider = part.plan.number, part.plan.provider
         api, doors = self._apis[provider], self._doors[provider]
         door = doors.next(part.plan.model, None if part.file is None else part.key)
+        before = part.file
         body = await asyncio.to_thread(self._spool.body, number)
         try:
             if part.file is None or part.key != door.fingerprint:
@@ -149,7 +150,11 @@ class Work:
             await self._ledger.sending(part, door.fingerprint, newest, self._clock.wall())
             batch = await api.submit(door, part, body)
         except LLMException as error:
-            await self._unsent(part, door, error)
+            is_stale = isinstance(error, LLMInvalidRequestError) and before is not None and part.file == before
+            if is_stale:  # the vendor may have removed it since; it goes over once more
+                await self._ledger.refused(part, file=False)
+            else:
+                await self._unsent(part, door, error)
             return
         await self._submitted(part, batch)
 
@@ -171,7 +176,7 @@ class Work:
             await self._ledger.refused(part)
             self._full(part, error.retry_after)
         elif not passes(error):
-            await self._ledger.refused(part)
+            await self._ledger.refused(part, file=False)
             raise error
         else:
             await self._fail(part, error)
