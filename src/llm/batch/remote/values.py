@@ -45,7 +45,7 @@ class Pace:
         patience: Without one answer, until a vendor in trouble is given up.
     """
 
-    first: float = 1.0
+    first: float = 0.5
     most: float = 60.0
     settle: float = 60.0
     queue: float = 30.0
