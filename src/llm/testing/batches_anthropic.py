@@ -101,7 +101,8 @@ class AnthropicDesk:
         script, now = self.shelf.script, call.stamp.now
         stage = batch.stage(now, script)
         ended = stage == "ended"
-        counts = Counter(_result_type(outcome) for _, outcome in batch.outcomes(now, script)) if ended else Counter()
+        outcomes = batch.outcomes(now, script) if ended else []
+        counts = Counter(_result_type(outcome) for _, outcome in outcomes)
         host = call.headers.get("host", "upstream.test")
         return {
             "id": batch.id,

@@ -152,12 +152,14 @@ async def test_openais_queue_holds_so_many_tokens() -> None:
 async def test_keys_see_the_batches_of_their_group_alone() -> None:
     groups = {"k1": "one", "k2": "one"}
     async with MockUpstream("openai", groups=groups) as up:
-        async with _openai(up, "k1") as mine, _openai(up, "k2") as ours, _openai(up, "k3") as theirs:
-            names = [await _submit(mine, _lines("a")) for _ in range(3)]
-            assert [batch.id async for batch in await ours.batches.list(limit=2)] == names[::-1]
-            assert (await theirs.batches.list()).data == []
-            with pytest.raises(openai.NotFoundError):
-                await theirs.batches.retrieve(names[0])
+        mine, ours, theirs = (_openai(up, key) for key in ("k1", "k2", "k3"))
+        names = [await _submit(mine, _lines("a")) for _ in range(3)]
+        assert [batch.id async for batch in await ours.batches.list(limit=2)] == names[::-1]
+        assert (await theirs.batches.list()).data == []
+        with pytest.raises(openai.NotFoundError):
+            await theirs.batches.retrieve(names[0])
+        for client in (mine, ours, theirs):
+            await client.close()
 
 
 async def test_anthropics_client_takes_a_batch_to_its_results() -> None:
@@ -196,7 +198,8 @@ async def test_anthropics_batches_are_cancelled_listed_and_refused() -> None:
         await clock.advance(5)
         results = [line.result.type async for line in await client.messages.batches.results(names[0])]
         assert results == ["succeeded", "canceled"]
-        for requests in (_requests("a", "a"), _requests("no blanks"), []):
+        wrong: list[Any] = [_requests("a", "a"), _requests("no blanks"), []]
+        for requests in wrong:
             with pytest.raises(anthropic.BadRequestError):
                 await client.messages.batches.create(requests=requests)
 

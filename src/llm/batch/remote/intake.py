@@ -85,8 +85,8 @@ class Reading:
             able = [hop for hop in hops if hop.route.provider in self._apis and hop.model is not None]
             if not able:
                 raise LLMInvalidRequestError(
-                    f"its model is one of {route.provider!r}, and this engine asks providers of type {self._kind}; name "
-                    "another model, or run it by another engine"
+                    f"its model is one of {route.provider!r}, and this engine asks providers of type {self._kind}; "
+                    "name another model, or run it by another engine"
                 )
             route, model = able[0].route, able[0].model
         provider, queue, model = route.provider, route.chain.pool.queue, model or ""

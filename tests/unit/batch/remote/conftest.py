@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +19,6 @@ from llm.testing import BatchScript, MockUpstream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
-    from pathlib import Path
 
     from llm.batch import Summary
     from llm.batch.remote.values import Engine
@@ -77,9 +77,7 @@ class Bench:
         return self.folder / "out.batches"
 
     def config(self, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - a configuration
-        section = {"base_url": self.up.base_url, "api_keys": self.keys, "models": [self.model, "*"], **more}
-        slots = len(self.keys)
-        section["models"] = [self.model] * slots
+        section = {"base_url": self.up.base_url, "api_keys": self.keys, "models": [self.model] * len(self.keys), **more}
         return {"providers": {self.dialect: section}}
 
     def write(self, names: Iterable[str], **body: Any) -> None:  # noqa: ANN401 - JSON
@@ -99,18 +97,9 @@ class Bench:
     async def run(self, *, transport: Transport | None = None, **options: Any) -> Summary:  # noqa: ANN401 - as above
         self.tally, self.tracker = Tally(), Told()
         async with LLMManager.open(self.config(), transport=transport) as manager:
-            return await run_remote(
-                manager,
-                self.folder / "in.jsonl",
-                self.output,
-                **{
-                    "engine": self.engine,
-                    "pace": self.pace,
-                    "tally": self.tally,
-                    "tracker": self.tracker,
-                    **options,
-                },
-            )
+            given: dict[str, Any] = {"engine": self.engine, "pace": self.pace, "tally": self.tally, **options}
+            source = self.folder / "in.jsonl"
+            return await run_remote(manager, source, self.output, tracker=self.tracker, **given)
 
     async def cancel(self) -> Summary:
         async with LLMManager.open(self.config()) as manager:
@@ -127,12 +116,10 @@ class Bench:
         assert len(told) == len(lines)
         return told
 
-    def failures(self) -> dict[str, str]:
+    def failures(self) -> dict[str, str | int]:
         """Return the code or the status of each row in the errors file."""
         lines = self.lines("out.errors.jsonl")
-        told = {
-            line["custom_id"]: (line["error"] or {}).get("code") or line["response"]["status_code"] for line in lines
-        }
+        told = {line["custom_id"]: _why(line) for line in lines}
         assert len(told) == len(lines)
         return told
 
@@ -140,6 +127,11 @@ class Bench:
         """Return how often each row was submitted, by its text."""
         bodies = [row.body for batch in self.up.batches for row in batch.rows]
         return Counter(body["messages"][0]["content"].removeprefix("text of ") for body in bodies)
+
+
+def _why(line: dict[str, Any]) -> str | int:
+    why: str | int = line["response"]["status_code"] if line["error"] is None else line["error"]["code"]
+    return why
 
 
 @pytest.fixture(params=["openai", "anthropic"])

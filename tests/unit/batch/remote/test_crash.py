@@ -1,4 +1,4 @@
-"""A run that ends at any of its requests, before the vendor has it or after: nothing is submitted twice, none is lost."""
+"""A run that ends at any of its requests, before the vendor has it or after: no row goes over twice, none is lost."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from llm.testing import BatchScript
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llm.core.protocols import Reply, Transport
     from tests.unit.batch.remote.conftest import Bench
+
+    from llm.core.protocols import Reply, Transport
 
 
 class KilledError(BaseException):
@@ -63,7 +64,7 @@ async def test_killed_at_any_request_no_row_is_submitted_twice_and_none_is_lost(
             assert set(bench.submitted().values()) == {1}, at
             assert bench.failures() == {}
             assert not bench.notes.exists()
-        assert at > 5
+        assert at >= 5
 
 
 async def _ends(bench: Bench, at: int, *, after: bool) -> bool:

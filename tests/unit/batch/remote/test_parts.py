@@ -22,7 +22,7 @@ from llm.batch.values import CHAT, EMBEDDINGS, Row
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     from llm.batch.remote.spool import PartWriter
@@ -55,7 +55,7 @@ class Taking:
 
 
 @pytest.fixture
-async def taking(tmp_path: Path) -> AsyncIterator[Callable[..., Taking]]:
+async def taking(tmp_path: Path) -> AsyncIterator[Callable[[Any, Bounds], Awaitable[Taking]]]:
     managers: list[LLMManager] = []
 
     async def make(api: Any, bounds: Bounds) -> Taking:  # noqa: ANN401 - either vendor's
@@ -208,7 +208,7 @@ async def test_results_of_64_mib_are_read_in_flat_memory(sink: tuple[Sink, Any])
 async def test_who_never_answers_is_left_in_time(sink: tuple[Sink, Any]) -> None:
     server, door = sink
     server.hold = True
-    with pytest.raises(LLMTimeoutError, match="no answer came within 0.05 seconds"):
+    with pytest.raises(LLMTimeoutError, match=r"no answer came within 0\.05 seconds"):
         await door.ask("GET", f"{door.address}/x", seconds=0.05)
     with pytest.raises(LLMTimeoutError, match="no results came within"):
         await anext(door.lines(f"{door.address}/x", seconds=0.05))
@@ -241,10 +241,3 @@ async def test_an_answer_without_a_name_is_none(sink: tuple[Sink, Any], api: Any
     part = Part(Plan(1, "openai", CHAT, "m", 1), "run-1")
     with pytest.raises(LLMServerError, match="without an id"):
         await api("openai", door.address, PACE).submit(door, part, b"{}")
-
-
-def test_a_refusal_says_what_it_can() -> None:
-    from llm.batch.remote.openai import _refusal  # noqa: PLC0415 - a part of it by itself
-
-    assert _refusal({"code": "x", "message": "y", "line": 3}) == ("x", "y", 3)
-    assert _refusal({"line": "?"})[2] is None

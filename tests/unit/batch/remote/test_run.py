@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,20 +10,13 @@ import pytest
 
 from llm import (
     LLMAuthenticationError,
-    LLMConfigurationError,
-    LLMConnectionError,
-    LLMInvalidRequestError,
     LLMManager,
-    LLMServerError,
 )
 from llm.batch import run_file
-from llm.batch.remote.ledger import left_beside
-from llm.testing import BatchScript, Fault, MockUpstream
+from llm.testing import BatchScript, Fault
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from tests.unit.batch.remote.conftest import Bench
 
 ALL = {f"r {number}": f"text of r {number}" for number in range(6)}
