@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EVERYWHERE = "--config --json --quiet"
 OPTIONS = {
     "chat": "-p --provider -m --model --stream --no-stream --continue --no-history",
-    "batch": "-o --errors --concurrency --resume --restart --dry-run --ordered -p -m --prompt --id --system",
+    "batch": "-o --errors --concurrency --resume --restart --dry-run --ordered -p -m --prompt --id --system --engine --cancel",
     "stats": "--since --by --clear --yes",
     "status": "",
     "config check": "",
@@ -39,7 +39,7 @@ OPTIONS = {
     "cache export": "FILE --provider --model --user --tag --older-than",
 }
 PLANNED_OPTIONS = {
-    "batch": ("--engine local ray openai-batch anthropic-batch", 11),
+    "batch": ("ray", 11),
     "keys create": ("", 10),
     "keys list": ("", 10),
     "keys revoke": ("", 10),
