@@ -138,6 +138,10 @@ class HTTPProvider:
             failure = bare(error)
         raise failure
 
+    def redacted(self, text: str) -> str:
+        """Return a text of the vendor's, which may repeat a key, without its secrets."""
+        return redact(text, self._secrets)
+
     @property
     def url(self) -> str:
         """Where it sends calls for answers."""
@@ -266,7 +270,7 @@ class HTTPProvider:
 
     def _tell(self, error: LLMException, model: str | None, reply: Reply | None) -> None:
         """Complete an error by what is known here, and take keys out of its words."""
-        error.message = redact(error.message, self._secrets)
+        error.message = self.redacted(error.message)
         error.args = (error.message,)
         error.provider = self._name
         error.model = model

@@ -113,8 +113,15 @@ class Books:
 class Collecting:
     """One part, row by row; an async context manager."""
 
-    def __init__(
-        self, part: Part, rows: PartRows, *, api: BatchAPI, books: Books, again: Callable[[], PartWriter] | None
+    def __init__(  # noqa: PLR0913 - what is collected, from where and to where
+        self,
+        part: Part,
+        rows: PartRows,
+        *,
+        api: BatchAPI,
+        books: Books,
+        again: Callable[[], PartWriter] | None,
+        clean: Callable[[str], str] = str,
     ) -> None:
         """Collect `part`.
 
@@ -124,12 +131,14 @@ class Collecting:
             api: Whose results they are.
             books: Where rows are written.
             again: Begins a part for rows that are worth another try; None where none is any more.
+            clean: Takes keys out of the vendor's words.
         """
         self._part = part
         self._rows = rows
         self._api = api
         self._books = books
         self._again = again
+        self._clean = clean
         self._writer: PartWriter | None = None
         self._numbers: dict[str, int] = {}
         self._seen = bytearray()
@@ -237,7 +246,7 @@ class Collecting:
         if result.error is not None:
             return self._failure(row, result.error)
         if result.answer is None:
-            return coded(row, result.code or "server_error", result.message)
+            return coded(row, result.code or "server_error", self._clean(result.message))
         plan, key = self._part.plan, self._part.key or ""
         request = request_with(request_of(row, plan.model), model=plan.model)
         try:
@@ -249,6 +258,8 @@ class Collecting:
 
     def _failure(self, row: Row, error: LLMException) -> Ending:
         plan = self._part.plan
+        error.message = self._clean(error.message)
+        error.args = (error.message,)
         error.provider, error.model, error.key = plan.provider, plan.model, self._part.key
         error.attempts = 1
         if error.status is None:

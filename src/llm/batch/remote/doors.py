@@ -34,6 +34,11 @@ class Door:
         """Name of the key that may be shown."""
         return self._key.fingerprint
 
+    def redacted(self, text: str) -> str:
+        """Return what the vendor said, without the key."""
+        provider = self._key.client.provider
+        return provider.redacted(text) if isinstance(provider, HTTPProvider) else text
+
     async def ask(
         self,
         method: str,

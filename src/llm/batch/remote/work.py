@@ -31,7 +31,7 @@ from .timetable import Timetable
 from .values import CANCELLED, Phase, Refusal, Search
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from llm.utils.clock import Clock
 
@@ -103,6 +103,7 @@ class Work:
         self._cancel = cancel
         self._times = Timetable(pace)
         self._sends: dict[int, int] = {}
+        self._searched: dict[int, float] = {}
         self._ended: set[int] = set()  # parts that were told to end
 
     async def run(self) -> None:
@@ -159,6 +160,7 @@ class Work:
         await self._submitted(part, batch)
 
     async def _submitted(self, part: Part, batch: str) -> None:
+        self._searched.pop(part.plan.number, None)
         await self._ledger.sent(part, batch)
         self._sends.pop(part.plan.number, None)
         self._times.sent(part.plan.number, self._clock.now())
@@ -206,12 +208,15 @@ class Work:
                 raise _lost(part)
             await self._give_up(part)
             return
-        left = part.at + self._pace.settle - self._clock.wall()
+        now = self._clock.now()
+        since = self._searched.setdefault(number, now)  # the machine's date may have been set since it was noted
+        left = self._pace.settle - max(self._clock.wall() - part.at, now - since)
         if found.batch is not None:
             await self._submitted(part, found.batch)
         elif found.undecided or left > 0.0:
-            self._times.later(number, self._clock.now(), None if found.undecided else left)
+            self._times.later(number, now, None if found.undecided else left)
         else:
+            self._searched.pop(number)
             await self._ledger.refused(part)
 
     async def _look(self, part: Part) -> None:
@@ -260,19 +265,26 @@ class Work:
     async def _collect(self, part: Part, door: Door, standing: Standing) -> None:
         api, batch = self._apis[part.plan.provider], part.batch or ""
         again = None if self._cancel or part.plan.tries + 1 >= TRIES else self._again(part, part.plan.tries + 1)
-        async with self._opened(part, again) as collecting:
+        async with self._opened(part, again, door) as collecting:
 
             async def take() -> None:
                 async with aclosing(api.results(door, batch, standing, self._pace)) as results:
                     await collecting.take(results)
 
-            for _ in range(_READINGS):  # a file that was cut in an orderly way looks whole
-                await self._patience.ask(take)
-                if collecting.complete:
-                    break
-                await self._clock.sleep(self._pace.first)
+            try:
+                await self._read(take, collecting)
+            except LLMInvalidRequestError:  # they are not kept for ever
+                if not self._cancel:
+                    raise
             await collecting.rest()
             await self._over(part, await collecting.finish())
+
+    async def _read(self, take: Callable[[], Awaitable[None]], collecting: Collecting) -> None:
+        for _ in range(_READINGS):  # a file that was cut in an orderly way looks whole
+            await self._patience.ask(take)
+            if collecting.complete:
+                return
+            await self._clock.sleep(self._pace.first)
 
     async def _refused(self, part: Part, door: Door, standing: Standing) -> None:
         """Do what helps where the vendor took a batch back: no row of it was asked."""
@@ -287,11 +299,13 @@ class Work:
             await self._ledger.refused(part)
             self._doors[part.plan.provider].shut(door, kind)
         else:
-            await self._without(part, [refusal for refusal in standing.refusals if refusal.line is not None], whole)
+            await self._without(
+                part, door, [refusal for refusal in standing.refusals if refusal.line is not None], whole
+            )
 
-    async def _without(self, part: Part, lines: list[Refusal], whole: list[Refusal]) -> None:
+    async def _without(self, part: Part, door: Door, lines: list[Refusal], whole: list[Refusal]) -> None:
         """Write off the rows that the vendor refuses, and send the others again: all, where it names none."""
-        async with self._opened(part, self._again(part, part.plan.tries)) as collecting:
+        async with self._opened(part, self._again(part, part.plan.tries), door) as collecting:
             places = {(refusal.line or 0) - 1: refusal for refusal in lines}
             named = {place: refusal for place, refusal in places.items() if 0 <= place < part.plan.rows}
             if named:
@@ -337,13 +351,14 @@ class Work:
         self._times.forget(part.plan.number)
         self._view.forget(part)
 
-    def _opened(self, part: Part, again: Callable[[], PartWriter] | None) -> Collecting:
+    def _opened(self, part: Part, again: Callable[[], PartWriter] | None, door: Door | None = None) -> Collecting:
         return Collecting(
             part,
             self._spool.rows(part.plan.number),
             api=self._apis[part.plan.provider],
             books=self._books,
             again=again,
+            clean=str if door is None else door.redacted,
         )
 
     def _again(self, part: Part, tries: int) -> Callable[[], PartWriter]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,9 +25,11 @@ from llm.utils.clock import SystemClock
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from tests.unit.batch.remote.conftest import Bench
 
     from llm.core.protocols import Reply, Transport
-    from tests.unit.batch.remote.conftest import Bench
 
 ALL = {f"r {number}": f"text of r {number}" for number in range(6)}
 CLOCK = SystemClock()
@@ -231,3 +234,45 @@ async def test_a_row_of_a_batch_may_be_one_that_no_vendor_understands(openai: Be
         summary = await openai.run()
         assert len(up.batches) == 3
     assert summary.errors == {"LLMServerError": 6}
+
+
+async def test_a_vendor_that_repeats_the_key_has_it_taken_out_of_the_errors_file(bench: Bench) -> None:
+    bench.keys = ["a-secret-of-some-length"]
+
+    def answer(_: object) -> LLMResponse | str | Exception:
+        return LLMInvalidRequestError("the key a-secret-of-some-length may not", status=400)
+
+    async with bench.serving(answer=answer):
+        await bench.run()
+    text = (bench.folder / "out.errors.jsonl").read_text()
+    assert text.count("the key ********** may not") == 6
+    assert "a-secret" not in text
+
+
+async def test_results_that_are_not_kept_any_more_can_be_given_up(bench: Bench) -> None:
+    route = "GET */content" if bench.dialect == "openai" else "GET */results"
+    async with bench.serving(Fault("invalid", route=route, every=1)) as up:
+        with pytest.raises(LLMInvalidRequestError):
+            await bench.run()
+        summary = await bench.cancel()
+        assert len(up.batches) == 1
+    assert summary.errors == {"batch_expired": 6}
+    assert not bench.notes.exists()
+
+
+async def test_a_date_that_was_set_back_holds_up_no_search(anthropic: Bench) -> None:
+    async with anthropic.serving(Fault("reset_before", route=anthropic.submit)) as up:
+        task = asyncio.create_task(anthropic.run())
+        journal = anthropic.notes / "journal.jsonl"
+        while not any(probe.fault for probe in up.probes):
+            await CLOCK.sleep(0.0005)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.to_thread(_in_the_future, journal)
+        await anthropic.run()
+    assert anthropic.texts() == ALL
+
+
+def _in_the_future(journal: Path) -> None:
+    journal.write_text(re.sub(r'"at":[0-9.]+', '"at":99999999999.0', journal.read_text()))

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 async def _told(bench: Bench, finished: Callable[[str | int], bool] | None = None) -> RemoteForecast:
     section = {"api_keys": ["k"], "models": ["*"]}
-    async with LLMManager.open({"providers": {bench.dialect: section}}) as manager:
-        async with aclosing(read_rows(bench.folder / "in.jsonl")) as portions:
-            return await forecast_remote(
-                manager, portions, engine=bench.engine, default_model=bench.model, finished=finished
-            )
+    source = bench.folder / "in.jsonl"
+    config = {"providers": {bench.dialect: section}}
+    async with LLMManager.open(config) as manager, aclosing(read_rows(source)) as portions:
+        return await forecast_remote(
+            manager, portions, engine=bench.engine, default_model=bench.model, finished=finished
+        )
 
 
 async def test_it_tells_rows_tokens_dollars_and_parts(bench: Bench) -> None:

@@ -180,9 +180,9 @@ async def test_a_file_of_64_mib_goes_out_in_flat_memory(sink: tuple[Sink, Any], 
     with (tmp_path / "000001.body").open("wb") as file:
         file.truncate(64 * MIB)
     server.answer = [_said(b'{"id": "file-1"}')]
-    body = Spool(tmp_path).body(1)
     tracemalloc.start()
     try:
+        body = await asyncio.to_thread(Spool(tmp_path).body, 1)
         told = await door.ask("POST", f"{door.address}/files", body=body, seconds=60.0)
         _, most = tracemalloc.get_traced_memory()
     finally:

@@ -244,16 +244,19 @@ async def test_a_provider_that_is_gone_is_named(openai: Bench) -> None:
                 )
 
 
-async def test_a_batch_of_somebody_else_with_as_many_rows_is_not_taken_for_ours(anthropic: Bench) -> None:
+@pytest.mark.parametrize(("kind", "order"), [("reset_before", [True, False]), ("truncated", [False, True])])
+async def test_a_batch_of_somebody_else_with_as_many_rows_is_not_taken_for_ours(
+    anthropic: Bench, kind: str, order: list[bool]
+) -> None:
     anthropic.script = BatchScript(running=0.1)
-    async with anthropic.serving(Fault("reset_before", route=anthropic.submit)) as up:
+    async with anthropic.serving(Fault(kind, route=anthropic.submit)) as up:
         task = asyncio.create_task(anthropic.run())
         while not any(probe.fault for probe in up.probes):
             await CLOCK.sleep(0.0005)
         await _foreign(anthropic)
         await task
-        assert [len(batch.rows) for batch in up.batches] == [6, 6]
-        assert [batch.custom_ids[0].startswith("x-") for batch in up.batches] == [True, False]
+        assert [batch.custom_ids[0].startswith("x-") for batch in up.batches] == order
+        assert up.batches[order.index(False)].custom_ids[0].endswith("-1-0")  # it is the first part that was collected
     assert anthropic.texts() == ALL
 
 
