@@ -27,8 +27,8 @@ ROWS = 60
 LOOK = threading.Event()
 MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-sonnet-4-5"}
 STEPS = {
-    "openai": ["POST */files", "POST */batches", "GET */batches/batch_*", "GET */content"],
-    "anthropic": ["POST */batches", "GET */batches/msgbatch_*", "GET */results"],
+    "openai": ["POST */files", "POST */batches", "GET */content"],
+    "anthropic": ["POST */batches", "GET */results"],
 }
 
 

@@ -184,7 +184,7 @@ async def test_a_vendor_that_refuses_to_tell_ends_the_run(bench: Bench) -> None:
 
 
 async def test_a_lists_pages_are_turned_to_find_what_was_submitted(bench: Bench) -> None:
-    rows = [bench.row(f"m {number}", model=f"model-{number}") for number in range(130)]
+    rows = [bench.row(f"m {number}", model=f"model-{number}") for number in range(103)]
     (bench.folder / "in.jsonl").write_text("".join(rows))
     bench.keys = ["k1"]
     async with bench.serving(Fault("reset_before", route=bench.submit)) as up:
@@ -195,8 +195,8 @@ async def test_a_lists_pages_are_turned_to_find_what_was_submitted(bench: Bench)
 
             given: dict[str, Any] = {"engine": bench.engine, "pace": bench.pace, "model": "m"}
             await run_remote(manager, bench.folder / "in.jsonl", bench.output, **given)
-        assert len(up.batches) == 130
-    assert len(bench.texts()) == 130
+        assert len(up.batches) == 103
+    assert len(bench.texts()) == 103
 
 
 def test_notes_of_nothing_are_nothing(openai: Bench) -> None:
