@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EVERYWHERE = "--config --json --quiet"
 OPTIONS = {
     "chat": "-p --provider -m --model --stream --no-stream --continue --no-history",
-    "batch": "-o --errors --concurrency --resume --restart --dry-run --ordered -p -m --prompt --id --system",
+    "batch": "-o --errors --concurrency --resume --restart --dry-run --ordered -p -m --prompt --id --system --engine --cancel",
     "stats": "--since --by --clear --yes",
     "status": "",
     "config check": "",
@@ -43,7 +43,7 @@ OPTIONS = {
     "keys revoke": "NAME --write",
 }
 PLANNED_OPTIONS = {
-    "batch": ("--engine local ray openai-batch anthropic-batch", 11),
+    "batch": ("ray", 11),
 }
 GOOD = "providers: {openai: {base_url: 'BASE', api_keys: [sk-one], models: [gpt-4o-mini]}}\n"
 

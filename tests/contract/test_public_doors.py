@@ -87,9 +87,11 @@ DOORS = {
         "ResponseWrapper",
         "Summary",
         "Tally",
+        "cancel_remote",
         "count_records",
         "read_table",
         "run_file",
+        "run_remote",
     ],
     "llm.middleware": [
         "CacheMiddleware",
@@ -102,7 +104,7 @@ DOORS = {
     "llm.providers": ["Flavor", "OpenAICompatible", "SERVERS", "Server", "Way", "shaped"],
     "llm.progress": ["Progress", "ProgressTracker", "show"],
     "llm.sync": ["LLMClient", "LLMManager", "close_llm_manager", "get_llm_manager"],
-    "llm.testing": ["FakeClock", "FakeProvider", "Fault", "MockUpstream", "RecordingMiddleware"],
+    "llm.testing": ["BatchScript", "FakeClock", "FakeProvider", "Fault", "MockUpstream", "RecordingMiddleware"],
 }
 
 

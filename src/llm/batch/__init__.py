@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .foretold import Forecast
 from .manager import RequestManager
+from .remote.run import cancel_remote, run_remote
 from .request import RequestBatch
 from .run import run_file
 from .summary import Summary, Tally
@@ -17,7 +18,9 @@ __all__ = [
     "ResponseWrapper",
     "Summary",
     "Tally",
+    "cancel_remote",
     "count_records",
     "read_table",
     "run_file",
+    "run_remote",
 ]

@@ -87,6 +87,18 @@ def error_line(row: Row | BadRow, error: LLMException | None = None) -> bytes:
     return _line({"id": name, "custom_id": row.custom_id, **said})
 
 
+def coded_line(row: Row, code: str, message: str) -> bytes:
+    """Return the line of a row that ended without an answer, for a reason that has a code and no exception."""
+    return _line(
+        {
+            "id": _name(row),
+            "custom_id": row.custom_id,
+            "response": None,
+            "error": {"code": code, "message": message},
+        }
+    )
+
+
 def _failure(name: str, error: LLMException) -> dict[str, Any]:
     wire = wire_for(error)
     if not error.attempts or error.status is None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from llm.utils.clock import Clock
 
 _MET: Final = FINISHED << 1  # in this run's input
+_HELD: Final = FINISHED << 2
 
 
 class Standing(Enum):
@@ -36,14 +37,13 @@ class Standing(Enum):
         NEW: It is to be asked.
         FINISHED: An earlier run has its answer, or a failure that is its own.
         REPEATED: The input had a row of this name before.
+        HELD: Somebody is asked for it already.
     """
 
     NEW = auto()
     FINISHED = auto()
     REPEATED = auto()
-
-
-_STANDINGS: Final = (Standing.NEW, Standing.FINISHED, Standing.REPEATED, Standing.REPEATED)  # by a name's marks
+    HELD = auto()
 
 
 def errors_beside(output: str | os.PathLike[str]) -> Path:
@@ -134,8 +134,16 @@ class Journal:
     def met(self, custom_id: str) -> Standing:
         """Say what is known of a row, and note that the input brought it."""
         before = self._index.mark(custom_id, _MET)
-        self._met += before == FINISHED
-        return _STANDINGS[before]
+        if before & _MET:
+            return Standing.REPEATED
+        if before & FINISHED:
+            self._met += 1
+            return Standing.FINISHED
+        return Standing.HELD if before else Standing.NEW
+
+    def hold(self, custom_id: str) -> bool:
+        """Note that somebody is asked for a row already; return whether an earlier run finished it all the same."""
+        return bool(self._index.mark(custom_id, _HELD) & FINISHED)
 
     @property
     def unmet(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from enum import StrEnum
 from typing import Annotated, Final
 
 import typer
@@ -18,6 +19,7 @@ Examples:
   manifold batch questions.jsonl.gz -o answers.jsonl -m openai/gpt-4o-mini --ordered
   manifold batch reviews.csv -o answers.jsonl --id number --prompt "Summarise: {text}"
   produce | manifold batch - -o answers.jsonl
+  manifold batch questions.jsonl -o answers.jsonl --engine openai-batch
 
 \b
 A line of IN is a request as OpenAI's Batch API takes it:
@@ -28,8 +30,17 @@ A line of IN is a request as OpenAI's Batch API takes it:
 Exit status: 0 every row is answered, 1 some have no answer (the errors file says why) or a file
 cannot be written, 2 wrong usage or configuration, 3 the provider does not serve, 130 Ctrl-C,
 143 SIGTERM. In each case all that was answered is kept, and the same command, without
---restart, goes on.
+--restart, goes on. With --engine openai-batch or anthropic-batch what was submitted goes on at
+the vendor meanwhile: the same command collects it, and with --cancel ends it.
 """
+
+
+class EngineChoice(StrEnum):
+    """Who answers the rows: calls of this program, or a vendor's own batch API."""
+
+    LOCAL = "local"
+    OPENAI_BATCH = "openai-batch"
+    ANTHROPIC_BATCH = "anthropic-batch"
 
 
 def batch(  # noqa: PLR0913 - the command's options
@@ -54,6 +65,13 @@ def batch(  # noqa: PLR0913 - the command's options
     ordered: Annotated[bool, typer.Option("--ordered", help="Sort OUT at the end into the order of IN.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Tell rows, tokens, cost and the time it takes at best; send nothing.")
+    ] = False,
+    engine: Annotated[
+        EngineChoice,
+        typer.Option("--engine", help="Calls of our own, or a vendor's batch API: half the price, within a day."),
+    ] = EngineChoice.LOCAL,
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="End the batches that are at the vendor, and keep what was answered.")
     ] = False,
     prompt: Annotated[
         str | None, typer.Option("--prompt", metavar="TEMPLATE", help="Of a table: what to ask; {column} is a cell.")
@@ -85,6 +103,8 @@ def batch(  # noqa: PLR0913 - the command's options
         concurrency=concurrency,
         restart=not resume,
         ordered=ordered,
+        engine=engine.value,
+        cancel=cancel,
         prompt=prompt,
         system=system,
         id_column=id_column,
@@ -92,6 +112,8 @@ def batch(  # noqa: PLR0913 - the command's options
     job.check(dry_run=dry_run)
     if dry_run:
         from .foretelling import foretell as work
-    else:
+    elif engine is EngineChoice.LOCAL:
         from .running import run as work
+    else:
+        from .remote import run as work
     raise typer.Exit(asyncio.run(work(job)))

@@ -7,13 +7,17 @@ from contextlib import aclosing, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from time import process_time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from llm.batch.dialect import may_pass
 from llm.batch.finished import record_of
 from llm.batch.forecast import forecast
 from llm.batch.index import IdIndex
 from llm.batch.journal import errors_beside
+from llm.batch.lines import read_line
+from llm.batch.remote.forecast import forecast_remote
+from llm.batch.remote.ledger import left_beside
+from llm.batch.values import Row
 from llm.core.manager import LLMManager
 from llm.utils.clock import SystemClock
 
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from llm.batch.foretold import Forecast
+    from llm.batch.remote.values import Engine
 
     from .job import Job
     from .shell import Shell
@@ -38,28 +43,45 @@ async def foretell(job: Job) -> int:
     """
     done = IdIndex()
     rows, _ = job.reader()
+    parts: int | None = None
     with _looking(job.shell):
         if job.output is not None and not job.restart:
             output = Path(job.output)
             errors = errors_beside(output) if job.errors is None else Path(job.errors)
             await asyncio.to_thread(_read_back, done, output, errors)
+            await asyncio.to_thread(_read_held, done, output)
         async with LLMManager.open(job.shell.config) as manager, aclosing(rows(job.input)) as portions:
             start = process_time()  # the run will take as long to begin
-            told = await forecast(
-                manager,
-                portions,
-                concurrency=job.concurrency,
-                provider=job.provider,
-                default_model=job.model,
-                finished=done.__contains__,
-                clock=SystemClock(),
-            )
-    if told.rows > told.invalid_rows:
+            if job.engine == "local":
+                told = await forecast(
+                    manager,
+                    portions,
+                    concurrency=job.concurrency,
+                    provider=job.provider,
+                    default_model=job.model,
+                    finished=done.__contains__,
+                    clock=SystemClock(),
+                )
+            else:
+                told, parts = await forecast_remote(
+                    manager,
+                    portions,
+                    engine=cast("Engine", job.engine),
+                    provider=job.provider,
+                    default_model=job.model,
+                    finished=done.__contains__,
+                )
+    if parts is None and told.rows > told.invalid_rows:
         told = replace(told, seconds=told.seconds + start, seconds_at_most=told.seconds_at_most + start)
     if job.shell.json:
-        job.shell.put_json(told.as_json())
+        job.shell.put_json(told.as_json() if parts is None else {**told.as_json(), "parts": parts})
     else:
         _tell(job.shell, told)
+        if parts:
+            noun = "1 batch" if parts == 1 else f"{parts:,} batches"
+            job.shell.remark(
+                f"It goes over in {noun}, at the price of batches; the vendor takes up to 24 hours for each."
+            )
     return 0
 
 
@@ -82,6 +104,19 @@ def _read_back(done: IdIndex, output: Path, errors: Path) -> None:
                     continue
                 if path is output or (isinstance(record[0], str) and not may_pass(record[1])):
                     done.add(record[0])
+
+
+def _read_held(done: IdIndex, output: Path) -> None:
+    """Note what earlier runs have submitted and not collected."""
+    left = left_beside(output)
+    if left is None:
+        return
+    for path in left.folder.glob("*[0-9].jsonl"):
+        with path.open("rb") as file:
+            for line in file:
+                row = read_line(line, 0, 1)
+                if isinstance(row, Row):
+                    done.add(row.custom_id)
 
 
 def _tell(shell: Shell, told: Forecast) -> None:

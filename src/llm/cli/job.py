@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _TABLES: Final = frozenset({".csv", ".tsv", ".parquet"})
 _STDIN: Final = "-"
+_LOCAL: Final = "local"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,8 @@ class Job:
         concurrency: Calls at once.
         restart: Whether everything is asked anew.
         ordered: Whether the output is sorted at the end.
+        engine: Who answers: `local`, or a vendor's batch API.
+        cancel: Whether what is at the vendor is ended.
         prompt: Of a table: what is asked of each record.
         system: Of a table: instructions before that.
         id_column: Of a table: where a record's id is.
@@ -49,6 +52,8 @@ class Job:
     concurrency: int
     restart: bool
     ordered: bool
+    engine: str
+    cancel: bool
     prompt: str | None
     system: str | None
     id_column: str | None
@@ -100,10 +105,25 @@ class Job:
             raise LLMInvalidRequestError(
                 f"{self.source} is a table; say what to ask of each record, as in --prompt 'Summarise: {{text}}'"
             )
+        self._check_engine(dry_run=dry_run)
         given = {"--prompt": self.prompt, "--system": self.system, "--id": self.id_column}
         if not self.is_table and (named := [name for name, value in given.items() if value is not None]):
             raise LLMInvalidRequestError(
                 f"{' and '.join(named)}: only for tables, and {self.named} is none (.csv, .tsv, .parquet); leave out"
+            )
+
+    def _check_engine(self, *, dry_run: bool) -> None:
+        from llm.batch.remote.ledger import left_beside
+
+        if self.cancel and self.engine == _LOCAL:
+            raise LLMInvalidRequestError("--cancel ends what is at a vendor; name whose: --engine openai-batch")
+        if self.cancel and (dry_run or self.restart):
+            raise LLMInvalidRequestError("--cancel goes with neither --dry-run nor --restart; leave one out")
+        left = None if self.output is None else left_beside(self.output)
+        if left is not None and left.engine != self.engine and not dry_run:
+            raise LLMInvalidRequestError(
+                f"{left.rows:,} rows for {self.output} are in batches of {left.engine}; collect them first by --engine "
+                f"{left.engine}, or give them up with --cancel beside it"
             )
 
     @property

@@ -23,6 +23,7 @@ from .signals import Signals
 from .units import count_of, dollars_of, span_of
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
     from types import TracebackType
 
     from .shell import Shell
@@ -32,7 +33,7 @@ _AGAIN: Final = "run the same command again to go on"
 _WITHOUT: Final = "run the same command without --restart to go on"
 
 
-class _Hears(ProgressTracker):
+class Hears(ProgressTracker):
     """Says, once, how much earlier runs have done, and is shown from then on.
 
     Attributes:
@@ -40,6 +41,7 @@ class _Hears(ProgressTracker):
     """
 
     def __init__(self, shell: Shell) -> None:
+        """Say it there."""
         super().__init__()
         self.rows: int | None = None
         self._shell = shell
@@ -78,14 +80,14 @@ async def run(job: Job) -> int:
     """
     output = Path(job.output or "")
     errors = errors_beside(output) if job.errors is None else Path(job.errors)
-    hears = _Hears(job.shell)
+    hears = Hears(job.shell)
     run = _Run(job, errors, Tally(), hears, Idle(hears, job.concurrency))
     async with LLMManager.open(job.shell.config) as manager:
         with Signals() as signals:
-            status, why = await run.to_its_end(manager, signals)
-            unanswered = await asyncio.to_thread(_lines, errors)
+            status, why = await to_its_end(run.rows(manager), run.tally, signals)
+            unanswered = await asyncio.to_thread(lines_in, errors)
             how = _WITHOUT if job.restart else _AGAIN
-            _Ended(run.tally.summary(), output, errors, unanswered, why, how).tell(job.shell)
+            Ended(run.tally.summary(), output, errors, unanswered, why, how).tell(job.shell)
             if not why and (slow := run.idle.said()):
                 job.shell.remark(slow)
         if signals.received is not None:
@@ -100,29 +102,11 @@ class _Run:
     job: Job
     errors: Path
     tally: Tally
-    hears: _Hears
+    hears: Hears
     idle: Idle
 
-    async def to_its_end(self, manager: LLMManager, signals: Signals) -> tuple[int, str]:
-        """Return the exit status, and what ended it early; empty where nothing did."""
-        try:
-            await self._rows(manager)
-        except asyncio.CancelledError:
-            if signals.received is None:
-                raise
-            return signals.status, "interrupted"
-        except LLMException as error:
-            if not self.tally.rows:
-                raise
-            return exit_status(error), told(error)
-        except OSError as error:
-            if not self.tally.rows:
-                raise
-            said, _, _ = (error.strerror or str(error)).partition("; ")  # what follows is said below
-            return ExitStatus.FAILED, said if error.filename is None else f"{error.filename}: {said}"
-        return ExitStatus.DONE, ""
-
-    async def _rows(self, manager: LLMManager) -> None:
+    async def rows(self, manager: LLMManager) -> None:
+        """Take all rows to their end."""
         job = self.job
         rows, count = job.reader()
         client = manager.get_client(job.provider, model=job.model)
@@ -145,8 +129,33 @@ class _Run:
             )
 
 
+async def to_its_end(rows: Awaitable[object], tally: Tally, signals: Signals) -> tuple[int, str]:
+    """Wait for a run; return the exit status, and what ended it early; empty where nothing did.
+
+    Raises:
+        LLMException: It could not begin.
+        OSError: It could not begin.
+    """
+    try:
+        await rows
+    except asyncio.CancelledError:
+        if signals.received is None:
+            raise
+        return signals.status, "interrupted"
+    except LLMException as error:
+        if not tally.rows:
+            raise
+        return exit_status(error), told(error)
+    except OSError as error:
+        if not tally.rows:
+            raise
+        said, _, _ = (error.strerror or str(error)).partition("; ")  # what follows is said below
+        return ExitStatus.FAILED, said if error.filename is None else f"{error.filename}: {said}"
+    return ExitStatus.DONE, ""
+
+
 @dataclass(frozen=True, slots=True)
-class _Ended:
+class Ended:
     """What came of a run.
 
     Attributes:
@@ -225,7 +234,8 @@ def _failed(summary: Summary) -> list[str]:
     return [f"{summary.failed:,} failed ({wrong:,} of them wrong requests)" if wrong else f"{summary.failed:,} failed"]
 
 
-def _lines(path: Path) -> int:
+def lines_in(path: Path) -> int:
+    """Return how many lines a file has; 0 where it is not there."""
     with suppress(OSError), path.open("rb") as file:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
     return 0

@@ -30,6 +30,9 @@ _MOST_MODELS: Final = 4096  # remembered; a name comes from a caller, so it must
 _PRICED_AS: Final = {"gemini": "google", "xai": "x-ai"}
 """Kinds of provider whose prices stand under another name."""
 
+_BATCH: Final = {"processing": "batch"}
+"""How `genai-prices` names what is asked through a vendor's batch API."""
+
 _WITHOUT_SCHEMA: Final = re.compile(
     r"gpt-3\.5|gpt-4(?:-|$)|gpt-4o-2024-05-13|chatgpt-4o|o1-(?:mini|preview)|davinci|babbage"
     r"|claude-(?:v?[123](?:[.-]|$)|instant)|claude-(?:opus|sonnet)-4-(?:[01](?:-|$)|2025)"
@@ -150,6 +153,20 @@ class PriceBook:
     def context_window(self, provider_kind: str, model: str) -> int | None:
         """Return the most tokens of prompt and answer; None where unknown."""
         return self._facts(provider_kind, model).context_window
+
+
+def batch_rates(provider_kind: str, model: str) -> Rates | None:
+    """Return what a vendor publishes as the price of a model in its batch API; None where it says nothing of it."""
+    from genai_prices import Usage, calc_price  # noqa: PLC0415 - a quarter of a second, for who asks for a price
+
+    try:
+        known = calc_price(
+            Usage(), model, provider_id=_PRICED_AS.get(provider_kind, provider_kind), price_context=_BATCH
+        )
+    except LookupError:
+        return None
+    said = any(variant.when == _BATCH for variant in known.model.price_variants or ())
+    return _rates(known.model_price) if said else None
 
 
 def _stated(price: StatedPrice) -> Rates:

@@ -113,6 +113,35 @@ class HTTPProvider:
             failure = bare(error)
         raise failure
 
+    async def send(
+        self, method: str, url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """Send a request that is no call, such as one of a batch API, with this key; return the answer, still unread.
+
+        Args:
+            method: HTTP method.
+            url: Where to; a server that may have the key.
+            body: Its body.
+            headers: Headers that go before those of every request; names are in lower case.
+
+        Raises:
+            LLMException: There is no answer, or one with a failure's status.
+        """
+        reply: Reply | None = None
+        try:
+            reply = await self._send(method, Address(url), body, headers)
+            if reply.status == _OK:
+                return reply
+            raise self._failure(reply, await _read(reply))
+        except LLMException as error:
+            self._tell(error, None, reply)
+            failure = bare(error)
+        raise failure
+
+    def redacted(self, text: str) -> str:
+        """Return a text of the vendor's, which may repeat a key, without its secrets."""
+        return redact(text, self._secrets)
+
     @property
     def url(self) -> str:
         """Where it sends calls for answers."""
@@ -241,7 +270,7 @@ class HTTPProvider:
 
     def _tell(self, error: LLMException, model: str | None, reply: Reply | None) -> None:
         """Complete an error by what is known here, and take keys out of its words."""
-        error.message = redact(error.message, self._secrets)
+        error.message = self.redacted(error.message)
         error.args = (error.message,)
         error.provider = self._name
         error.model = model

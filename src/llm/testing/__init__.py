@@ -9,15 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .batches import BatchScript
     from .clock import FakeClock
     from .faults import Fault
     from .provider import FakeProvider
     from .recording import RecordingMiddleware
     from .upstream import MockUpstream
 
-__all__ = ["FakeClock", "FakeProvider", "Fault", "MockUpstream", "RecordingMiddleware"]
+__all__ = ["BatchScript", "FakeClock", "FakeProvider", "Fault", "MockUpstream", "RecordingMiddleware"]
 
 _MODULES = {
+    "BatchScript": "batches",
     "FakeClock": "clock",
     "FakeProvider": "provider",
     "Fault": "faults",

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import orjson
 
@@ -13,6 +14,9 @@ from llm.core.exceptions import LLMInvalidRequestError
 from llm.providers.serving.fields import is_mapping
 
 from .accounts import Account, Lease
+from .batches import Call, Shelf
+from .batches_anthropic import AnthropicDesk
+from .batches_openai import OpenAIDesk
 from .exchange import Exchange, MockRequest, Play
 from .faults import FaultPlan
 from .service import Service, Work, failed, whole
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from llm.utils.clock import Clock
 
     from .accounts import Limits, Refusal
+    from .batches import BatchScript, Desk, MockBatch
     from .faults import Fault
     from .service import Answerer, Seconds
     from .vendor import Route, Vendor
@@ -56,6 +61,7 @@ class Backend:
         chunk_size: int,
         models: tuple[str, ...] | None,
         api_keys: frozenset[str] | None,
+        batches: BatchScript,
         seed: int,
     ) -> None:
         """Start with all limits as they are at their start."""
@@ -71,11 +77,18 @@ class Backend:
         self._random = Random(seed)  # noqa: S311 - a mock's dice
         self._faults = FaultPlan(faults, Random(seed + 1))  # noqa: S311 - a mock's dice
         self._service = Service(vendor, clock, answer=answer, seconds=service, chunk_size=chunk_size)
+        shelf = Shelf(vendor, batches, groups, self._service.row)
+        self._desk: Desk | None = _desk(vendor.name, shelf)
         self._network = network
         self._models = models
         self._api_keys = api_keys
         self._per_key: Counter[str | None] = Counter()
         self._arrived = {True: 0, False: 0}  # requests and probes; the lists of them are the test's to clear
+
+    @property
+    def batches(self) -> list[MockBatch]:
+        """Batches that were submitted, in order."""
+        return [] if self._desk is None else self._desk.shelf.batches
 
     def delay(self) -> float:
         """Return seconds that a message takes, one way."""
@@ -86,7 +99,7 @@ class Backend:
         """Drop what would still be settled."""
         self._service.close()
 
-    def arrive(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Exchange:
+    def arrive(self, method: str, path: str, headers: Mapping[str, str], body: bytes, *, query: str = "") -> Exchange:
         """Take a request that arrives now, and decide all of its answer."""
         headers = {name.lower(): value for name, value in headers.items()}
         route = self._vendor.route(method, path)
@@ -102,10 +115,20 @@ class Backend:
             headers,
             asked or {},
             stream=asked is not None and asked.get("stream") is True,
+            method=method,
         )
         log.append(record)
         stamp = Stamp(record.number, record.at, self._clock.wall())
-        play = self._play(asked, record, stamp) if counted else self._probe(route, asked, record, stamp)
+        if counted:
+            play = self._play(asked, record, stamp)
+        else:
+            play = self._aside(
+                route,
+                asked,
+                record,
+                stamp,
+                Call(method, _behind(path), _named(query), headers, body, record.key, stamp),
+            )
         record.status = play.status
         play.headers |= self._vendor.identify(record.number)
         self.active += 1
@@ -116,6 +139,34 @@ class Backend:
         self.active -= 1
         if record.left and record.stream and record.charge is not None:
             self._service.left(record.number, record.sent)
+
+    def _aside(
+        self, route: Route | None, body: Mapping[str, Any] | None, record: MockRequest, stamp: Stamp, call: Call
+    ) -> Play:
+        fault = self._faults.meet_aside(record.method, record.path, record.key)
+        record.fault = None if fault is None else fault.kind
+        if fault is not None and fault.is_refusal:
+            return self._refuse(fault, record, stamp)
+        if route is None and self._desk is not None and self._desk.owns(call.method, call.path):
+            play = self._serve(self._desk, call)
+        else:
+            play = self._probe(route, body, record, stamp)
+        return play if fault is None else self._spoilt(play, fault, stamp)
+
+    def _serve(self, desk: Desk, call: Call) -> Play:
+        if not self._known(call.key):
+            return failed(self._vendor, self._vendor.failure("auth"), call.stamp)
+        try:
+            said = desk.serve(call)
+        except (ValueError, KeyError, TypeError):  # of a body that is none
+            said = self._vendor.failure("invalid")
+        return failed(self._vendor, said, call.stamp) if isinstance(said, Failure) else said
+
+    def _spoilt(self, play: Play, fault: Fault, stamp: Stamp) -> Play:
+        late = fault.seconds if fault.kind == "slow" else 0.0
+        play.head_at += late
+        play.frames = [frame._replace(at=frame.at + late) for frame in play.frames]
+        return spoil(play, fault, self._vendor, stamp, stream=False)
 
     def _probe(self, route: Route | None, body: Mapping[str, Any] | None, record: MockRequest, stamp: Stamp) -> Play:
         if route not in self._vendor.public and not self._known(record.key):
@@ -195,6 +246,24 @@ class Backend:
 
     def _known(self, key: str | None) -> bool:
         return self._api_keys is None or key in self._api_keys
+
+
+def _desk(vendor: str, shelf: Shelf) -> Desk | None:
+    match vendor:
+        case "openai":
+            return OpenAIDesk(shelf)
+        case "anthropic":
+            return AnthropicDesk(shelf)
+        case _:
+            return None
+
+
+def _behind(path: str) -> str:
+    return path.removeprefix("/v1")
+
+
+def _named(query: str) -> dict[str, str]:
+    return dict(parse_qsl(query))
 
 
 def _object(body: bytes) -> Mapping[str, Any] | None:

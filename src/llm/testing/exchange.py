@@ -36,6 +36,7 @@ class MockRequest:
         sent: Pieces of the answer that were sent.
         ended: When the last of it was sent, or the client left, in monotonic seconds.
         left: Whether the client left before that.
+        method: HTTP method.
     """
 
     number: int
@@ -51,6 +52,7 @@ class MockRequest:
     sent: int = 0
     ended: float | None = None
     left: bool = False
+    method: str = "POST"
 
 
 class Frame(NamedTuple):

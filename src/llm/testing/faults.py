@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ class Fault:
     """Something that goes wrong with some requests.
 
     Requests for answers are counted from 1: chat completions, responses, messages and embeddings, refused ones too.
-    Lists of models and token counts are not counted and never spoilt. Of several faults that meet a request the first
-    is played.
+    Lists of models, token counts, files and batches are not counted and never spoilt, but by a fault with a `route`.
+    Of several faults that meet a request the first is played.
 
     Attributes:
         kind: One of `REFUSALS` and `DAMAGES` in `llm.testing.faults`.
@@ -63,6 +64,8 @@ class Fault:
         seconds: For `slow`: how late.
         message: What the refusal says instead of the vendor's words; `{key}` in it becomes the key.
         headers: More headers of a refusal.
+        route: Only requests with this method and path, with `*` for any text in it, such as `POST */batches`, which are
+            counted by themselves; None: requests for answers.
     """
 
     kind: str
@@ -76,6 +79,7 @@ class Fault:
     seconds: float = field(default=1.0, kw_only=True)
     message: str | None = field(default=None, kw_only=True)
     headers: Mapping[str, str] | None = field(default=None, kw_only=True)
+    route: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         """Refuse what could never be played.
@@ -106,15 +110,28 @@ class FaultPlan:
         self._faults = tuple(faults)
         self._random = random
         self._met: Counter[int] = Counter()
+        self._came: Counter[int] = Counter()  # of those with a route: requests that came there
 
     def meet(self, number: int, key: str | None, number_of_key: int) -> Fault | None:
         """Return the fault of a request: the `number`-th of all, and the `number_of_key`-th with its key."""
         for place, fault in enumerate(self._faults):
             counted = number if fault.key is None else number_of_key
-            if fault.key in (None, key) and self._meets(fault, counted, self._met[place]):
+            if fault.route is None and fault.key in (None, key) and self._meets(fault, counted, self._met[place]):
                 self._met[place] += 1
                 return fault
         return None
+
+    def meet_aside(self, method: str, path: str, key: str | None) -> Fault | None:
+        """Return the fault of a request that is for no answer."""
+        met: Fault | None = None
+        for place, fault in enumerate(self._faults):
+            if fault.route is None or fault.key not in (None, key) or not fnmatchcase(f"{method} {path}", fault.route):
+                continue
+            self._came[place] += 1
+            if met is None and self._meets(fault, self._came[place], self._met[place]):
+                self._met[place] += 1
+                met = fault
+        return met
 
     def _meets(self, fault: Fault, number: int, met: int) -> bool:
         if fault.rate is not None:

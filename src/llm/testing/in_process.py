@@ -32,7 +32,9 @@ class InProcessTransport:
         Raises:
             LLMConnectionError: The script resets the connection.
         """
-        exchange = await self._arrive(method, urlsplit(url).path, headers, body or b"")
+        parts = urlsplit(url)
+        target = f"{parts.path}?{parts.query}" if parts.query else parts.path
+        exchange = await self._arrive(method, target, headers, bytes(body or b""))
         try:
             play = await exchange.head()
         except ConnectionBrokenError as broken:

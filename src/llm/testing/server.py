@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     Arrive = Callable[[str, str, Mapping[str, str], bytes], Awaitable[Exchange]]
+
+
+_MOST_BYTES: Final = 300 * 1024 * 1024
+"""Of a request: more than a batch may have."""
 
 
 class MockServer:
@@ -28,7 +32,7 @@ class MockServer:
     async def start(self) -> int:
         """Listen, and return the port."""
         # A client that goes away cancels its handler, which is how the mock sees that it left.
-        server = web.Server(self._handle, handler_cancellation=True)
+        server = web.Server(self._handle, request_factory=_request, handler_cancellation=True)
         self._runner = web.ServerRunner(server, shutdown_timeout=0.0)
         await self._runner.setup()
         listening = socket.create_server(("127.0.0.1", 0))
@@ -43,7 +47,8 @@ class MockServer:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read()
-        exchange = await self._arrive(request.method, request.path, dict(request.headers), body)
+        target = f"{request.path}?{request.query_string}" if request.query_string else request.path
+        exchange = await self._arrive(request.method, target, dict(request.headers), body)
         try:
             return await _play(exchange, request)
         except ConnectionBrokenError as broken:
@@ -53,6 +58,13 @@ class MockServer:
             raise asyncio.CancelledError from None
         finally:
             exchange.leave()
+
+
+def _request(*parts: Any) -> web.BaseRequest:  # noqa: ANN401 - the server's own
+    message, payload, protocol, writer, task = parts
+    return web.BaseRequest(
+        message, payload, protocol, writer, task, asyncio.get_running_loop(), client_max_size=_MOST_BYTES
+    )
 
 
 async def _play(exchange: Exchange, request: web.BaseRequest) -> web.StreamResponse:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import orjson
 
-from llm.core.exceptions import LLMException
+from llm.core.exceptions import LLMException, LLMInvalidRequestError
 from llm.core.types import LLMResponse, TokenUsage
 from llm.providers.errors import wire_for
 from llm.providers.serving.openai_embeddings import write_embeddings
@@ -20,6 +20,7 @@ from .echo import vectors
 from .exchange import Frame, Play
 from .script import cut
 from .vendor import Failure
+from .vendor_responses import speaker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -78,7 +79,7 @@ class Service:
 
     def answer(self, work: Work) -> Play:
         """Return the play of a chat's answer."""
-        said = self._say(work)
+        said = self._say(work.request, work.vendor, work.stamp)
         if isinstance(said, Failure):
             work.lease.settle(work.stamp.now, self._vendor.used(TokenUsage()))
             return failed(self._vendor, said, work.stamp)
@@ -93,17 +94,27 @@ class Service:
 
     def embed(self, work: Work, asked: EmbeddingInput) -> Play:
         """Return the play of an answer with vectors, which OpenAI's dialect alone has."""
-        said = None if self._answer is None else self._answer(work.request)
-        if isinstance(said, Exception):
+        response = self._vectors(work.request, asked)
+        if isinstance(response, Failure):
             work.lease.settle(work.stamp.now, self._vendor.used(TokenUsage()))
-            return failed(self._vendor, self._worded(said), work.stamp)
-        response = vectors(asked, work.request.model or "")
-        if isinstance(said, LLMResponse):
-            response = replace(response, embeddings=said.embeddings)
+            return failed(self._vendor, response, work.stamp)
         seconds = self._seconds_of(work.request)
         self._settle_at(work, seconds, response.usage)
         data = orjson.dumps(write_embeddings(response, work.body))
         return whole(data, work.stamp.now + work.late + seconds)
+
+    def row(self, url: str, body: Mapping[str, Any], stamp: Stamp) -> bytes | Failure:
+        """Return the body that answers a row of a batch, or its failure; no limit counts it, and it takes no time."""
+        vendor = speaker(self._vendor, url, body)
+        try:
+            request = vendor.read(body)
+        except LLMInvalidRequestError as error:
+            return replace(vendor.failure("invalid"), message=error.message)
+        if request.embed is None:
+            said = self._say(request, vendor, stamp)
+            return said if isinstance(said, Failure) else vendor.whole(said, stamp)
+        made = self._vectors(request, request.embed)
+        return made if isinstance(made, Failure) else orjson.dumps(write_embeddings(made, body))
 
     def left(self, number: int, sent: int) -> None:
         """Settle a stream that was left after so many pieces, if it was still going on."""
@@ -119,8 +130,14 @@ class Service:
     def _seconds_of(self, request: LLMRequest) -> float:
         return self._seconds(request) if callable(self._seconds) else self._seconds
 
-    def _say(self, work: Work) -> LLMResponse | Failure:
-        request = work.request
+    def _vectors(self, request: LLMRequest, asked: EmbeddingInput) -> LLMResponse | Failure:
+        said = None if self._answer is None else self._answer(request)
+        if isinstance(said, Exception):
+            return self._worded(said)
+        response = vectors(asked, request.model or "")
+        return replace(response, embeddings=said.embeddings) if isinstance(said, LLMResponse) else response
+
+    def _say(self, request: LLMRequest, vendor: Vendor, stamp: Stamp) -> LLMResponse | Failure:
         said = None if self._answer is None else self._answer(request)
         if isinstance(said, Exception):
             return self._worded(said)
@@ -131,7 +148,7 @@ class Service:
             usage = echo(replace(request, max_tokens=None), said.content).usage
         return replace(
             said,
-            id=said.id or work.vendor.answer_id(work.stamp.number),
+            id=said.id or vendor.answer_id(stamp.number),
             model=said.model or request.model or "",
             usage=usage,
             finish_reason=said.finish_reason or ("tool_calls" if said.tool_calls else "stop"),

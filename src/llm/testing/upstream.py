@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
 from llm.utils.clock import SystemClock
 
 from .backend import Backend
+from .batches import BatchScript
 from .in_process import InProcessTransport
 from .vendor_anthropic import AnthropicVendor
 from .vendor_openai import OpenAIVendor
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from llm.utils.clock import Clock
 
     from .accounts import Limits
+    from .batches import MockBatch
     from .exchange import Exchange, MockRequest
     from .faults import Fault
     from .server import MockServer
@@ -68,6 +70,7 @@ class MockUpstream:
         chunk_size: int = 8,
         models: Iterable[str] | None = None,
         api_keys: Iterable[str] | None = None,
+        batches: BatchScript | None = None,
         clock: Clock | None = None,
         seed: int = 0,
     ) -> None:
@@ -81,7 +84,7 @@ class MockUpstream:
             answer: Makes the answer to a request: a text, a whole response (what it leaves out is filled in), or an
                 exception, which is told as the vendor tells it. Of a response to a request with `embed` its
                 `embeddings` are sent; a text leaves the vectors to the mock.
-            groups: Key → group; keys of one group draw on the same limits.
+            groups: Key → group; keys of one group draw on the same limits, and see each other's files and batches.
             mode: How limits are counted. `bucket`: full at the start, refilled continuously. `fixed`: a whole
                 allowance at the start, the next one after `phase` seconds (a period, if not given), then one every
                 period. `sliding`: no period holds more than the limit.
@@ -90,6 +93,7 @@ class MockUpstream:
             chunk_size: Characters in a piece of a streamed text.
             models: The models there are; None for any.
             api_keys: The keys that are known; others get a 401. None for any, and for none at all.
+            batches: How batches go; without it they end at once, and every row is answered.
             clock: Its time, for limits, waits and what is recorded; the machine's by default.
             seed: For the network's delays and the faults with a rate.
 
@@ -113,6 +117,7 @@ class MockUpstream:
             chunk_size=chunk_size,
             models=None if models is None else tuple(models),
             api_keys=None if api_keys is None else frozenset(api_keys),
+            batches=batches or BatchScript(),
             seed=seed,
         )
         self._server: MockServer | None = None
@@ -130,8 +135,13 @@ class MockUpstream:
 
     @property
     def probes(self) -> list[MockRequest]:
-        """Other requests: for lists of models and token counts, and to addresses that are not there."""
+        """Other requests: for lists of models, token counts, files and batches, and to what is not there."""
         return self._backend.probes
+
+    @property
+    def batches(self) -> list[MockBatch]:
+        """Batches that were submitted, in order."""
+        return self._backend.batches
 
     @property
     def active(self) -> int:
@@ -161,8 +171,9 @@ class MockUpstream:
             await self._server.stop()
         self._backend.close()
 
-    async def _arrive(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Exchange:
+    async def _arrive(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Exchange:
         delay = self._backend.delay()
         if delay > 0:
             await self._clock.sleep(delay)
-        return self._backend.arrive(method, path, headers, body)
+        path, _, query = target.partition("?")
+        return self._backend.arrive(method, path, headers, body, query=query)

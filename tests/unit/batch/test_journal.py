@@ -96,7 +96,7 @@ async def test_a_rerun_knows_what_is_finished_and_what_the_input_repeats(out: Pa
         assert journal.found == Found(answers=1, errors=1)
         assert journal.unmet == 2
         standings = [journal.met(name) for name in ("a", "b", "c", "a", "c")]
-        new, finished, repeated = Standing
+        new, finished, repeated, _ = Standing
         assert standings == [finished, finished, new, repeated, repeated]
         assert journal.unmet == 0
 
