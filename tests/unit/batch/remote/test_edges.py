@@ -91,7 +91,11 @@ async def test_a_full_disk_ends_the_run_and_the_next_goes_on(
     bench: Bench, small_disk: Callable[[int], AbstractContextManager[None]]
 ) -> None:
     bench.write([f"r {number}" for number in range(20)])
-    async with bench.serving(answer=lambda _: "x" * 4000) as up:
+
+    def answer(_: object) -> str:
+        return "x" * 4000
+
+    async with bench.serving(answer=answer) as up:
         with small_disk(12_000), pytest.raises(OSError, match="a rerun goes on"):
             await bench.run()
         summary = await bench.run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import email
 import json
 import tracemalloc
 from dataclasses import replace
@@ -106,6 +107,19 @@ async def test_what_is_sent_to_anthropic_is_one_json_object_with_names_of_ours(t
     sent = json.loads(ours.sent(1))
     assert [row["custom_id"] for row in sent["requests"]] == ["run-1-0", "run-1-1"]
     assert sent["requests"][1]["params"]["messages"] == [{"role": "user", "content": "text 1"}]
+
+
+async def test_what_is_uploaded_to_openai_is_a_form_as_anybody_reads_it(taking: Any) -> None:  # noqa: ANN401
+    ours = await taking(OpenAIBatches("openai", None, PACE), Bounds(rows=10, size=MIB))
+    await ours.intake.take([chat(f"r{n}", "a\u2028b\r\n--run-1") for n in range(2)])
+    await ours.intake.finish()
+    kind = b'Content-Type: multipart/form-data; boundary="manifold-run-1-edge"\r\n\r\n'
+    parts: Any = email.message_from_bytes(kind + ours.sent(1)).get_payload()
+    purpose, file = parts
+    assert purpose.get_payload(decode=True) == b"batch"
+    assert file.get_filename() == "manifold-run-1.jsonl"
+    lines = file.get_payload(decode=True).rstrip(b"\n").split(b"\n")
+    assert [json.loads(line)["custom_id"] for line in lines] == ["r0", "r1"]
 
 
 async def test_many_models_are_not_as_many_open_files(taking: Any) -> None:  # noqa: ANN401 - the fixture
