@@ -93,7 +93,7 @@ class WebSocket(WebSocketsSansIOProtocol):
             self.transport.close()
 
     def pause_writing(self) -> None:
-        """Know since when the client takes nothing, and hear nothing from it: each ping would add a pong to what waits."""
+        """Know since when the client takes nothing, and hear nothing from it: each ping would add a pong."""
         self._stalled = self._now()
         super().pause_writing()
         if not self.transport.is_closing():

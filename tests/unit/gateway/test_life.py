@@ -108,7 +108,7 @@ def test_a_model_on_the_box_is_loaded_before_anybody_asks_and_what_is_wrong_with
     (tmp_path / "llm.yaml").write_text("providers: {local: {models: [no-such-model]}}\n", encoding="utf-8")
 
     def look(_: str) -> None:
-        for _ in range(500):
+        for _turn in range(500):
             if caplog.messages:
                 break
             threading.Event().wait(0.01)
