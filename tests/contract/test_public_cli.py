@@ -25,7 +25,8 @@ EVERYWHERE = "--config --json --quiet"
 OPTIONS = {
     "chat": "-p --provider -m --model --stream --no-stream --continue --no-history",
     "batch": (
-        "-o --errors --concurrency --resume --restart --dry-run --ordered -p -m --prompt --id --system --engine --cancel"
+        "-o --errors --concurrency --resume --restart --dry-run --ordered -p -m --prompt --id --system "
+        "--engine --cancel"
     ),
     "stats": "--since --by --clear --yes",
     "status": "",
