@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 EVERYWHERE = "--config --json --quiet"
 OPTIONS = {
     "chat": "-p --provider -m --model --stream --no-stream --continue --no-history",
-    "batch": (
-        "-o --errors --concurrency --resume --restart --dry-run --ordered -p -m --prompt --id --system "
-        "--engine --cancel"
-    ),
+    "batch": "-o --errors --concurrency --resume --restart --dry-run --ordered --engine --cancel -p -m --prompt --id "
+    "--system",
     "stats": "--since --by --clear --yes",
     "status": "",
     "config check": "",

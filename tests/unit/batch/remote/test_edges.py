@@ -17,9 +17,11 @@ from llm import (
     register_provider,
 )
 from llm.batch.remote.doors import Doors
-from llm.batch.remote.ledger import left_beside
+from llm.batch.remote.ledger import Part, Plan, left_beside
+from llm.batch.remote.run import apis_of
+from llm.batch.remote.values import Pace
 from llm.testing import BatchScript, FakeProvider, Fault
-from llm.testing.batches import Refusal
+from llm.testing.batches import MockBatch, MockRow, Refusal
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 ALL = {f"r {number}": f"text of r {number}" for number in range(6)}
 CLOCK = SystemClock()
+PACE = Pace()
 
 
 class Rewriting:
@@ -188,19 +191,20 @@ async def test_a_vendor_that_refuses_to_tell_ends_the_run(bench: Bench) -> None:
 
 
 async def test_a_lists_pages_are_turned_to_find_what_was_submitted(bench: Bench) -> None:
-    rows = [bench.row(f"m {number}", model=f"model-{number}") for number in range(103)]
-    (bench.folder / "in.jsonl").write_text("".join(rows))
-    bench.keys = ["k1"]
-    async with bench.serving(Fault("reset_before", route=bench.submit)) as up:
-        config = bench.config(models=["*"])
-        config["providers"][bench.dialect]["models"] = ["*"]
-        async with LLMManager.open(config) as manager:
-            from llm.batch import run_remote  # noqa: PLC0415 - by itself here
-
-            given: dict[str, Any] = {"engine": bench.engine, "pace": bench.pace, "model": "m"}
-            await run_remote(manager, bench.folder / "in.jsonl", bench.output, **given)
-        assert len(up.batches) == 103
-    assert len(bench.texts()) == 103
+    part = Part(Plan(1, bench.dialect, "/v1/x", "m", 1), "run-1", newest="before")
+    names = ["before", "ours", *[f"other-{number}" for number in range(150)], "newest"]
+    async with bench.serving() as up, LLMManager.open(bench.config()) as manager:
+        for name in names:
+            rows = [MockRow("run-1-0" if name == "ours" else "run-2-0", "", {}, "failed")]
+            metadata = {"manifold": "run-1" if name == "ours" else "run-2"}
+            up.batches.append(MockBatch(name, "k1", "k1", rows, 0.0, 0.0, metadata=metadata))
+        api = apis_of(manager, bench.engine, PACE)[bench.dialect]
+        door = Doors(bench.dialect, manager.parts.chains[bench.dialect].pool, CLOCK).next(bench.model)
+        assert await api.newest(door) == "newest"
+        assert await api.find(door, part, set()) == ("ours", False)
+        assert await api.find(door, part, {"ours"}) == (None, False)
+        part.newest = "ours"
+        assert await api.find(door, part, set()) == (None, False)  # it looks no further than what was there before
 
 
 def test_notes_of_nothing_are_nothing(openai: Bench) -> None:
