@@ -489,7 +489,7 @@ def served_alone(tmp_path: Path, root: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Served]:
+def gateway_process(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Served]:
     """`manifold serve`, for all tests of a module."""
     folder = tmp_path_factory.mktemp("served")
     stall = [Fault("stalled", key="k-stalls", every=1, after_chunks=3)]

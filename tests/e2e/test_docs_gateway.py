@@ -90,9 +90,9 @@ def test_every_route_has_a_command(page: str) -> None:
     assert typed == there | OTHERS
 
 
-def test_every_command_gets_its_answer_and_its_stream(page: str, served: Any) -> None:
+def test_every_command_gets_its_answer_and_its_stream(page: str, gateway_process: Any) -> None:
     for command in commands(page):
-        status, body = curled(command, served.url, served.key)
+        status, body = curled(command, gateway_process.url, gateway_process.key)
         assert status == 200, f"{command}: {body}"
         if "-N" in command:
             assert len(events(body)) > 2, command
@@ -100,17 +100,17 @@ def test_every_command_gets_its_answer_and_its_stream(page: str, served: Any) ->
             assert SAYS[path_of(command)] in body, f"{command}: {body}"
 
 
-def test_without_the_key_every_command_is_refused_but_those_for_health(page: str, served: Any) -> None:
+def test_without_the_key_every_command_is_refused_but_those_for_health(page: str, gateway_process: Any) -> None:
     public = {path for (_, path), route in ROUTES.items() if route.public}
     for command in commands(page):
-        status, _ = curled(command, served.url, "sk-manifold-unknown")
+        status, _ = curled(command, gateway_process.url, "sk-manifold-unknown")
         assert status == (200 if path_of(command) in public else 401), command
 
 
-def test_several_streams_come_over_one_websocket(page: str, served: Any) -> None:
+def test_several_streams_come_over_one_websocket(page: str, gateway_process: Any) -> None:
     (program,) = blocks(page, "python")
-    code = program.replace("ws://127.0.0.1:8000", served.url.replace("http", "ws"))
-    environ = {"PATH": os.environ["PATH"], "KEY": served.key}
+    code = program.replace("ws://127.0.0.1:8000", gateway_process.url.replace("http", "ws"))
+    environ = {"PATH": os.environ["PATH"], "KEY": gateway_process.key}
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False)  # noqa: S603 - our own page
     assert done.returncode == 0, done.stderr
     said = [line.split(" ", 2) for line in done.stdout.splitlines()]

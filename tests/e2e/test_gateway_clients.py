@@ -429,45 +429,47 @@ def refused(ask: Callable[[], object]) -> Refused:
 
 @each_client
 @each_model
-def test_gets_a_whole_answer_with_its_usage(served: Any, client: type[Client], model: str) -> None:
-    told = client(served.url, served.key, model).whole()
+def test_gets_a_whole_answer_with_its_usage(gateway_process: Any, client: type[Client], model: str) -> None:
+    told = client(gateway_process.url, gateway_process.key, model).whole()
     assert told.text == HELLO
     assert told.tokens > 10
-    assert served.upstream(model).requests[-1].key == "k1"  # the gateway's key, never the client's
+    assert gateway_process.upstream(model).requests[-1].key == "k1"  # the gateway's key, never the client's
 
 
 @each_client
 @each_model
-def test_gets_a_stream_with_its_usage(served: Any, client: type[Client], model: str) -> None:
-    told = client(served.url, served.key, model).stream()
+def test_gets_a_stream_with_its_usage(gateway_process: Any, client: type[Client], model: str) -> None:
+    told = client(gateway_process.url, gateway_process.key, model).stream()
     assert told.text == HELLO
     assert told.tokens > 10
 
 
 @each_client
 @each_model
-def test_calls_a_tool_and_tells_what_it_found(served: Any, client: type[Client], model: str) -> None:
-    assert client(served.url, served.key, model).tool() == "It is sunny in Paris there."
+def test_calls_a_tool_and_tells_what_it_found(gateway_process: Any, client: type[Client], model: str) -> None:
+    assert client(gateway_process.url, gateway_process.key, model).tool() == "It is sunny in Paris there."
 
 
 @each_client
 @each_model
-def test_gets_a_structured_answer(served: Any, client: type[Client], model: str) -> None:
-    assert client(served.url, served.key, model).structured() == City(name="Paris", people=2_100_000)
+def test_gets_a_structured_answer(gateway_process: Any, client: type[Client], model: str) -> None:
+    assert client(gateway_process.url, gateway_process.key, model).structured() == City(name="Paris", people=2_100_000)
 
 
 @each_client
-def test_hears_that_its_key_is_wrong(served: Any, client: type[Client]) -> None:
+def test_hears_that_its_key_is_wrong(gateway_process: Any, client: type[Client]) -> None:
     wrong = "sk-manifold-mallory"
-    said = refused(client(served.url, wrong, MODELS[0]).whole)
+    said = refused(client(gateway_process.url, wrong, MODELS[0]).whole)
     assert said.status == 401
     assert "does not know the key" in said.words
     assert wrong not in said.words
 
 
 @each_client
-def test_promise_39_hears_of_its_keys_own_quota_and_how_long_to_wait(served: Any, client: type[Client]) -> None:
-    asked = client(served.url, served.limited_key(), MODELS[0])
+def test_promise_39_hears_of_its_keys_own_quota_and_how_long_to_wait(
+    gateway_process: Any, client: type[Client]
+) -> None:
+    asked = client(gateway_process.url, gateway_process.limited_key(), MODELS[0])
     assert asked.whole().text == HELLO
     for ask in (asked.whole, asked.stream):
         said = refused(ask)
@@ -477,9 +479,9 @@ def test_promise_39_hears_of_its_keys_own_quota_and_how_long_to_wait(served: Any
 
 @each_client
 @pytest.mark.parametrize("model", ["slow-gpt", "slow-claude"])
-def test_leaves_a_stream_which_ends_it_upstream(served: Any, client: type[Client], model: str) -> None:
-    upstream = served.upstream(model)
-    client(served.url, served.key, model).leave()
+def test_leaves_a_stream_which_ends_it_upstream(gateway_process: Any, client: type[Client], model: str) -> None:
+    upstream = gateway_process.upstream(model)
+    client(gateway_process.url, gateway_process.key, model).leave()
     began = CLOCK.now()
     while upstream.active:
         assert CLOCK.now() - began < 1.5

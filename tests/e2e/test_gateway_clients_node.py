@@ -29,7 +29,7 @@ each_model = pytest.mark.parametrize("model", MODELS)
 
 
 @pytest.fixture
-def node(served: Any, root: Path) -> Node:
+def node(gateway_process: Any, root: Path) -> Node:
     """Does one thing: `node(kind, model, what)`; returns what it told."""
     program, folder = shutil.which("node"), root / ".cache" / "node"
     if program is None or not (folder / "node_modules").is_dir():
@@ -38,7 +38,16 @@ def node(served: Any, root: Path) -> Node:
 
     def do(kind: str, model: str, what: str, *, key: str | None = None) -> Any:
         # A script from stdin finds its packages in the current folder.
-        words = [program, "--input-type=module", "-", served.url, key or served.key, kind, model, what]
+        words = [
+            program,
+            "--input-type=module",
+            "-",
+            gateway_process.url,
+            key or gateway_process.key,
+            kind,
+            model,
+            what,
+        ]
         done = subprocess.run(  # noqa: S603 - our own script
             words, input=script, cwd=folder, capture_output=True, text=True, timeout=60, check=False
         )
@@ -79,9 +88,9 @@ def test_hears_that_its_key_is_wrong(node: Node, kind: str) -> None:
 @each_kind
 @pytest.mark.parametrize("what", ["whole", "stream"])
 def test_promise_39_hears_of_its_keys_own_quota_and_how_long_to_wait(
-    served: Any, node: Node, kind: str, what: str
+    gateway_process: Any, node: Node, kind: str, what: str
 ) -> None:
-    key = served.limited_key()
+    key = gateway_process.limited_key()
     assert node(kind, MODELS[1], what, key=key)["text"] == HELLO
     said = node(kind, MODELS[1], what, key=key)
     assert said["status"] == 429
@@ -90,8 +99,8 @@ def test_promise_39_hears_of_its_keys_own_quota_and_how_long_to_wait(
 
 @each_kind
 @pytest.mark.parametrize("model", ["slow-gpt", "slow-claude"])
-def test_leaves_a_stream_which_ends_it_upstream(served: Any, node: Node, kind: str, model: str) -> None:
-    upstream = served.upstream(model)
+def test_leaves_a_stream_which_ends_it_upstream(gateway_process: Any, node: Node, kind: str, model: str) -> None:
+    upstream = gateway_process.upstream(model)
     assert node(kind, model, "leave")["piece"] in HELLO
     began = CLOCK.now()
     while upstream.active:

@@ -133,9 +133,3 @@ def test_a_gateway_that_others_reach_answers_nobody_once_its_last_key_is_gone() 
     config = GatewayConfig.model_validate({"host": "192.0.2.1"})
     with pytest.raises(LLMAuthenticationError, match="answers nobody"):
         Keyring(config, FakeClock()).caller([(b"host", b"127.0.0.1")])
-
-
-def test_two_entries_of_one_key_are_refused_by_the_configuration() -> None:
-    entries = {"alice": {"key_hash": hash_of(KEY)}, "bob": {"key": KEY}}
-    with pytest.raises(ValueError, match="alice and bob have the same key"):
-        GatewayConfig.model_validate({"api_keys": entries})

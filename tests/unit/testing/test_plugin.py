@@ -31,7 +31,8 @@ async def test_left_open(mock_upstream, fake_clock):
 
 def _pytest(folder: Path, root: Path, *options: str) -> str:
     environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{folder}"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", *options]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:langsmith_plugin"]
+    command += ["-o", "asyncio_mode=auto", *options]
     done = subprocess.run(  # noqa: S603 - our own suite
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60
     )

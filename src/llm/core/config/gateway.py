@@ -93,12 +93,3 @@ class GatewayConfig(fields.Section):
             for name, entry in entries.items()
         }
         return {**data, "api_keys": named}
-
-    @model_validator(mode="after")
-    def _one_entry_a_key(self) -> GatewayConfig:
-        owners: dict[str | None, str] = {}
-        for name, key in self.api_keys.items():
-            other = owners.setdefault(key.key_hash, name)
-            if other != name:
-                fields.refuse(f"{other} and {name} have the same key; make another one for each")
-        return self
