@@ -115,6 +115,10 @@ async def test_a_request_without_numbers_fails_alone_and_leaves_none_to_the_next
         assert [end.text for end in ends if not isinstance(end, BaseException)] == wanted
         assert [type(end) for end in ends[6:]] == [LLMServerError] * 2
         assert all("no numbers" in str(end) for end in ends[6:])
+    async with asyncio.TaskGroup() as group:  # where they were, beside one that is as long
+        group.create_task(ask(small, "z" * 110))
+        again = [group.create_task(ask(small, prompt)) for prompt in PROMPTS[:6] * 2]
+    assert [call.result().text for call in again] == wanted * 2
     assert small.stats().blocks_used == 0
 
 
@@ -342,7 +346,7 @@ async def test_a_model_that_attends_in_its_own_way_answers_one_request_after_the
     await engine.load_model(str(bloom_folder))
     assert [record.message.rpartition("; ")[2] for record in caplog.records] == ["it answers one request at a time"]
     calls = [asyncio.create_task(ask(engine, prompt)) for prompt in PROMPTS[:4]]
-    gone = [asyncio.create_task(ask(engine, prompt, 400)) for prompt in ("served", "queued")]
+    gone = [asyncio.create_task(ask(engine, prompt, 60)) for prompt in ("served", "queued")]
     await SystemClock().sleep(0)
     gone[1].cancel()
     for prompt, call in zip(PROMPTS, calls, strict=False):
