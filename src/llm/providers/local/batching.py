@@ -159,7 +159,7 @@ class Batch:
         for sequence, token, useless in zip(asked, tokens, unusable(logits), strict=True):
             try:
                 if useless:
-                    self.room.view(sequence).zero_()  # whoever gets the row next must not read it
+                    self.room.cleanse()  # rows move: whoever gets one next must not read it
                     raise ArithmeticError("its logits are no numbers")  # noqa: TRY301 - one of several
                 self._accept(sequence, token)
             except Exception as failure:  # noqa: BLE001 - what one request meets, it alone fails of

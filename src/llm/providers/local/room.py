@@ -99,6 +99,11 @@ class Room:
             if sequence in shelf.owners:
                 shelf.leave(sequence)
 
+    def cleanse(self) -> None:
+        """Take what is no number out of all rows."""
+        for shelf in self._shelves.values():
+            shelf.cleanse()
+
     def _ordered(self) -> list[Shelf[Sequence]]:
         return [shelf for _, shelf in sorted(self._shelves.items())]
 
