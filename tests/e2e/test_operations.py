@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from contextlib import suppress
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -14,11 +15,13 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from llm import LLMException, LLMManager
+from llm import LLMException, LLMManager, register_provider
 from llm.core import exceptions
 from llm.core.config import load_config
+from llm.core.standing import EngineStanding
+from llm.providers.local.stats import EngineStats
 from llm.telemetry.prometheus import ManagerCollector
-from llm.testing import FakeClock, Fault, MockUpstream
+from llm.testing import FakeClock, FakeProvider, Fault, MockUpstream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,14 +42,22 @@ def exposed() -> Exposed:
     return asyncio.run(_exposed())
 
 
+class OnBox(FakeProvider):
+    """A provider with an engine in this process."""
+
+    def engine_standing(self) -> EngineStanding:
+        return EngineStanding(asdict(EngineStats(running=1)), {})
+
+
 async def _exposed() -> Exposed:
     clock = FakeClock(auto=True)
     faults = [Fault("auth", at=1), Fault("server_error", at=3), Fault("invalid", at=5)]
     up = MockUpstream("openai", clock=clock, faults=faults)
     limits = {"requests_per_minute": 100, "cost_per_day": 10.0}
     provider = {"base_url": up.base_url, "api_keys": ["k1", "k2"], "models": [MODEL], "rate_limits": limits}
+    register_provider("onbox", lambda _: OnBox())
     config = {
-        "providers": {"openai": provider},
+        "providers": {"openai": provider, "onbox": {"models": ["m"]}},
         "limits": {"global": limits, "users": {"default": limits}},
         "cache": {},
         "circuit_breaker": {},

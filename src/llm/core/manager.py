@@ -159,6 +159,8 @@ class LLMManager:
           `failure_rate` of the `attempts` that are looked back on, or that opened it, and `retry_after`, seconds until
           it lets an attempt through (empty without `circuit_breaker:`); `retry_budget`: `calls` and `retries` of about
           the last ten seconds, how many retries are `allowed`, and how often one was `refused` (None without a bound);
+          of a model on the box also `engine`, the figures of what runs it (see `EngineStats`), and among the saturation
+          of its limits `max_batch` and `max_waiting`;
         - `pool`: `calls` that run, those `waiting`, `slots`, whether it is `closing`;
         - `cache`: its `backend`, `entries` and `bytes` (None where that is in another place: `manifold cache stats`
           asks there), and counts; `limits`: the saturation of the limits of everything and of each user; with

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .call import Call, Charge
     from .selection import Selection
-    from .standing import HealthStatus
+    from .standing import EngineStanding, HealthStatus
     from .stream import LLMResult, LLMStream
     from .types import LLMRequest, LLMResponse, TokenUsage
 
@@ -131,6 +131,15 @@ class TokenCounting(Protocol):
 
     async def count_tokens(self, request: LLMRequest) -> int | None:
         """Return the tokens that the request's prompt takes; None where it turns out that it cannot tell."""
+        ...
+
+
+@runtime_checkable
+class RunsModels(Protocol):
+    """A provider that runs its models in this process, with limits and figures of its own."""
+
+    def engine_standing(self) -> EngineStanding | None:
+        """Return how that does now, from any thread; None while nothing is loaded. Must not block."""
         ...
 
 

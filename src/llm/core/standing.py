@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,6 +26,19 @@ class HealthStatus:
     def __bool__(self) -> bool:
         """Return whether it can serve."""
         return self.healthy
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStanding:
+    """How what runs a provider's models in this process does.
+
+    Attributes:
+        figures: Its figures, by name.
+        saturation: Of each model how full each limit of its own is, 0 to 1, by the limit's name in the configuration.
+    """
+
+    figures: Mapping[str, float]
+    saturation: Mapping[str, Mapping[str, float]]
 
 
 class Room(NamedTuple):

@@ -68,6 +68,31 @@ class Asking:
         asked = self._asked(caller, request)
         return self.client_for(caller, asked.model).count_tokens(asked)
 
+    def continuing(self, caller: Caller, request: LLMRequest) -> LLMRequest:
+        """Return a request whose one text is to be continued: as it stands, where models on the box alone may answer.
+
+        Others answer conversations: of them it is asked as a turn.
+
+        Raises:
+            LLMInvalidRequestError: No provider has its model.
+        """
+        asked = self._asked(caller, request)
+        if all(self._config.providers[name].type == "local" for name in self._providers_of(asked.model)):
+            return request_with(asked, extra={"raw": True, **(asked.extra or {})})
+        return asked
+
+    def _providers_of(self, model: str | None) -> set[str]:
+        """Return all that may be asked for a model, also where the first cannot serve."""
+        provider = self.provider_of(model) or self._config.default_provider
+        if model in self._config.aliases:
+            return {target.partition("/")[0] for target in self._config.aliases[model].targets}
+        name = None if model is None else model.removeprefix(f"{provider}/")
+        fallback = self._config.global_.fallback
+        return {
+            provider,
+            *(other for other in fallback if name is None or name in self._config.providers[other].models),
+        }
+
     def client_for(self, caller: Caller, model: str | None) -> LLMClient:
         """Return the client that asks for a model in the caller's name; None: for one of the default provider's.
 

@@ -83,7 +83,7 @@ class StreamSocket(Socket):
             await self.send({"id": name, "type": "done", "finish_reason": "cancelled", "usage": None})
 
     async def _answer(self, name: Id, body: dict[str, Any], exchange: Exchange) -> None:
-        async with streaming(self.host.desk, exchange, self._request(body)) as chunks:
+        async with streaming(self.host.desk, exchange, self._request(body, exchange)) as chunks:
             async for chunk in chunks:
                 if piece := _written(chunk):
                     await self.send({"id": name, "type": "chunk", **piece})
@@ -101,13 +101,16 @@ class StreamSocket(Socket):
                 }
             )
 
-    def _request(self, body: dict[str, Any]) -> LLMRequest:
+    def _request(self, body: dict[str, Any], exchange: Exchange) -> LLMRequest:
         if ("prompt" in body) == ("messages" in body):
             raise LLMInvalidRequestError(
                 "expected a body of /v1/generate, with prompt, or of /v1/chat/completions, with messages", status=400
             )
         body["stream"] = True
-        return read_generate(body, self.host.desk.defaults) if "prompt" in body else read_request(body)
+        if "prompt" not in body:
+            return read_request(body)
+        desk = self.host.desk
+        return desk.asking.continuing(exchange.caller, read_generate(body, desk.defaults))
 
     async def _refuse(self, name: Hashable | None, error: LLMException) -> None:
         told: dict[str, Any] = dict(native(error))

@@ -62,7 +62,7 @@ class ManagerCollector:
 
     def describe(self) -> list[Metric]:
         """Return the names without values, by which the registry finds what is there twice."""
-        return [*_of_calls(()), *_of_attempts(()), *_of_cache({}), *_of_store({}), *_of_state({})]
+        return [*_of_calls(()), *_of_attempts(()), *_of_cache({}), *_of_store({}), *_of_state({}), *_of_engines({})]
 
     def collect(self) -> Iterator[Metric]:
         """Go over everything as it is now."""
@@ -72,6 +72,7 @@ class ManagerCollector:
         yield from _of_cache(status)
         yield from _of_store(status.get("limits", {}).get("store", {}))
         yield from _of_state(status)
+        yield from _of_engines(status.get("providers", {}))
 
 
 def _of_calls(models: Iterable[ModelMeasures]) -> list[Metric]:
@@ -188,6 +189,15 @@ def _of_state(status: dict[str, Any]) -> list[Metric]:
     return [saturation, states, cooling, in_flight, healthy, waiting, running, breakers, refused]
 
 
+def _of_engines(providers: dict[str, dict[str, Any]]) -> list[Metric]:
+    families = [(figure, kind(name, text, "provider")) for figure, kind, name, text in _ENGINE]
+    for name, provider in providers.items():
+        for figure, family in families:
+            if figure in provider.get("engine", {}):
+                family.add_metric((name,), provider["engine"][figure])
+    return [family for _, family in families]
+
+
 def _few(breakers: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
     """Return the states of breakers by model; where callers name very many models, not those of all that are closed."""
     states = [(model, breaker["state"]) for model, breaker in breakers.items()]
@@ -228,3 +238,20 @@ def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
 
 def _histogram(name: str, text: str, *labels: str) -> HistogramMetricFamily:
     return HistogramMetricFamily(name, text, labels=labels)
+
+
+_ENGINE: Final = (
+    ("running", _gauge, "llm_engine_running_requests", "Requests that a model on the box reads or answers."),
+    ("waiting", _gauge, "llm_engine_waiting_requests", "Requests that wait for their place in its batch."),
+    ("batch_size", _gauge, "llm_engine_batch_requests", "Requests in the latest pass of its network."),
+    ("blocks_used", _gauge, "llm_engine_blocks_used", "Blocks of 32 tokens that requests hold."),
+    ("blocks_total", _gauge, "llm_engine_blocks", "Blocks that there are for them."),
+    ("prefix_blocks", _gauge, "llm_engine_prefix_blocks", "Blocks kept for prompts that begin alike."),
+    ("tokens_per_second", _gauge, "llm_engine_tokens_per_second", "Tokens made per second of work, lately."),
+    ("generated_tokens", _counter, "llm_engine_generated_tokens", "Tokens made."),
+    ("cached_tokens", _counter, "llm_engine_cached_tokens", "Tokens of prompts that did not have to be read."),
+    ("admitted", _counter, "llm_engine_requests", "Requests that got their place in the batch."),
+    ("waited_seconds", _counter, "llm_engine_queue_wait_seconds", "How long they waited for it, all together."),
+    ("put_back", _counter, "llm_engine_put_back", "How often a request gave its memory to others, and waited."),
+    ("forward_passes", _counter, "llm_engine_passes", "Times that its networks ran."),
+)

@@ -17,6 +17,7 @@ from llm import (
     LLMRateLimitError,
     register_provider,
 )
+from llm.core.standing import EngineStanding
 from llm.testing import FakeClock, FakeProvider
 
 if TYPE_CHECKING:
@@ -133,3 +134,31 @@ async def test_a_model_that_the_key_may_not_use_is_named_and_the_key_stays(bench
     await bench.open(FakeProvider([LLMAuthenticationError("not that model", model_only=True)]))
     await bench.ask("b")
     assert bench.told("state", "forbidden_models", "reason") == ("available", ["b"], "not that model")
+
+
+class OnBox(FakeProvider):
+    """A provider that runs its models itself."""
+
+    standing: EngineStanding | None = None
+
+    def engine_standing(self) -> EngineStanding | None:
+        return self.standing
+
+
+async def test_what_runs_models_in_this_process_tells_its_figures_and_how_full_its_own_limits_are(bench: Bench) -> None:
+    provider = OnBox()
+    await bench.open(provider, requests_per_minute=4)
+    status = bench.manager.get_status()["providers"]["fake"]
+    assert "engine" not in status  # nothing is loaded yet
+    provider.standing = EngineStanding({"running": 3, "tokens_per_second": 80.5}, {"a": {"max_batch": 0.75}})
+    status = json.loads(json.dumps(bench.manager.get_status()))["providers"]["fake"]
+    assert status["engine"] == {"running": 3, "tokens_per_second": 80.5}
+    assert bench.key["models"] == {
+        "a": {"requests_per_minute": 0.0, "max_batch": 0.75},
+        "b": {"requests_per_minute": 0.0},
+    }
+
+
+async def test_who_runs_no_models_has_no_engine(bench: Bench) -> None:
+    await bench.open(FakeProvider())
+    assert "engine" not in bench.manager.get_status()["providers"]["fake"]

@@ -205,6 +205,30 @@ def test_a_breaker_and_a_budget_of_retries_are_told() -> None:
     assert bench.told("llm_retries_refused_total", provider="openai") == 3
 
 
+class Engined(Guarded):
+    """A manager of a model on the box."""
+
+    def get_status(self) -> dict[str, Any]:
+        engine = {"running": 5, "tokens_per_second": 210.5, "generated_tokens": 900, "waited_seconds": 1.5, "new": 1}
+        key = {"key": "box", "state": "available", "cooling_seconds": 0.0, "calls": 5}
+        keys = [key | {"models": {"m": {"max_batch": 0.5}}}]
+        box = {"health": "healthy", "waiting": 0, "keys": keys, "engine": engine}
+        status = super().get_status()
+        return status | {"providers": status["providers"] | {"box": box}}
+
+
+def test_a_model_on_the_box_is_told_by_its_figures_and_how_full_its_limits_are() -> None:
+    bench = Bench()
+    bench.registry.register(ManagerCollector(Engined()))
+    assert bench.told("llm_engine_running_requests", provider="box") == 5
+    assert bench.told("llm_engine_tokens_per_second", provider="box") == 210.5
+    assert bench.told("llm_engine_generated_tokens_total", provider="box") == 900
+    assert bench.told("llm_engine_queue_wait_seconds_total", provider="box") == 1.5
+    labels = {"level": "key", "provider": "box", "key": "box", "model": "m", "limit": "max_batch"}
+    assert bench.told("llm_limit_saturation_ratio", **labels) == 0.5
+    assert bench.rows("llm_engine_running_requests") == [{"provider": "box"}]
+
+
 async def test_all_names_are_known_before_the_first_call_and_keep_the_rules_of_prometheus(bench: Bench) -> None:
     await bench.open()
     await bench.ask("one", stream=True)

@@ -20,7 +20,7 @@ async def generate(desk: Desk, exchange: Exchange) -> None:
     """Answer a prompt by its continuation, whole or in events."""
     body = read_json(await exchange.body())
     streamed = streams(body)
-    request = read_generate(body, desk.defaults)
+    request = desk.asking.continuing(exchange.caller, read_generate(body, desk.defaults))
     if streamed:
         await stream(desk, exchange, request, lambda _: GeneratedStream(), _failed)
         return

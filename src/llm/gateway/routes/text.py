@@ -26,7 +26,8 @@ async def complete(desk: Desk, exchange: Exchange) -> None:
     """Answer one prompt or several whole, or one in events."""
     body = read_json(await exchange.body())
     streamed = streams(body)
-    prompts, requests = read_prompts(body)
+    prompts, read = read_prompts(body)
+    requests = [desk.asking.continuing(exchange.caller, request) for request in read]
     echoed = prompts if body.get("echo") else [""] * len(prompts)
     created = int(desk.clock.wall())
     if not streamed:

@@ -10,7 +10,7 @@ from .blocks import BLOCK
 from .job import failed
 from .prefix import PrefixStore
 from .room import Room
-from .sampling import choose
+from .sampling import choose, unusable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,6 +56,7 @@ class Batch:
         self.made_tokens: int = 0
         self.cached_tokens: int = 0
         self.waits: tuple[int, float] = (0, 0.0)
+        self.put_back: int = 0
         self._size = size
         self._now = now
         self._numbers = itertools.count()
@@ -77,9 +78,13 @@ class Batch:
 
     def step(self) -> int:
         """Run one pass, and return how many tokens it made; where it fails, so do the requests in it, and no others."""
-        self._drop_cancelled()
-        self._widen()
-        turn = self._plan()
+        try:
+            self._drop_cancelled()
+            self._widen()
+            turn = self._plan()
+        except Exception as failure:  # noqa: BLE001 - such as no memory on the device: it fails all, not the thread
+            self.clear(failure)
+            return 0
         self.latest = len(turn.everyone)
         if not turn.everyone:
             return 0
@@ -150,8 +155,15 @@ class Batch:
         self._count(turn)
         if not asked:
             return 0
-        for sequence, token in zip(asked, choose(logits, [sequence.chooser for sequence in asked]), strict=True):
-            self._accept(sequence, token)
+        tokens = choose(logits, [sequence.chooser for sequence in asked])
+        for sequence, token, useless in zip(asked, tokens, unusable(logits), strict=True):
+            try:
+                if useless:
+                    self.room.cleanse()  # rows move: whoever gets one next must not read it
+                    raise ArithmeticError("its logits are no numbers")  # noqa: TRY301 - one of several
+                self._accept(sequence, token)
+            except Exception as failure:  # noqa: BLE001 - what one request meets, it alone fails of
+                self._fail(sequence, failure)
         return len(asked)
 
     @staticmethod
@@ -180,6 +192,7 @@ class Batch:
     def _put_back(self, sequence: Sequence) -> None:
         self._keep(sequence)
         self._remove(sequence)
+        self.put_back += 1
         sequence.read = 0
         self.waiting.appendleft(sequence)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -141,7 +142,8 @@ class InferenceEngine:
             if value is not None and value < least:
                 raise LLMConfigurationError(f"{name} is {value!r}; expected a whole number, {least} or more")
         source = Source(device, dtype, models_directory, threads, memory_limit, max_batch)
-        self._most = max_batch + max_waiting
+        self._max_batch = max_batch
+        self._max_waiting = max_waiting
         self._models = Models(source, (clock or SystemClock()).now)
         self._worker = Worker(f"llm-engine-{next(_numbers)}", self._models)
         weakref.finalize(self, self._worker.stop)  # an engine that nobody holds any more ends its thread
@@ -157,8 +159,17 @@ class InferenceEngine:
         return self.stats().forward_passes
 
     def stats(self) -> EngineStats:
-        """Return the engine's figures, as of a moment ago."""
-        return self._models.stats()
+        """Return the engine's figures, as of a moment ago; from any thread."""
+        stats, asked = self._models.stats(), self._worker.generations
+        waiting = max(stats.waiting, asked - stats.running)  # also those that the thread has not taken up yet
+        return replace(stats, waiting=waiting, max_batch=self._max_batch, max_waiting=self._max_waiting)
+
+    def saturation(self) -> dict[str, dict[str, float]]:
+        """Return of each loaded model how full its batch is, and how full the queue of the engine is; 0 to 1."""
+        asked = max(0, self._worker.generations - self._max_batch)
+        queue = min(1.0, asked / self._max_waiting) if self._max_waiting else float(asked > 0)
+        running = self._models.running()
+        return {name: {"max_batch": count / self._max_batch, "max_waiting": queue} for name, count in running.items()}
 
     async def load_model(self, name_or_path: str, *, progress: ModelProgress = unobserved) -> None:
         """Load a model; at once when it is loaded already.
@@ -246,5 +257,5 @@ class InferenceEngine:
             ignore_eos=options.get("ignore_eos", False),
         )
         job = Generation(partial(self._models.begin, model, prompt, settings), streaming=streaming)
-        self._worker.submit(job, most=self._most)
+        self._worker.submit(job, most=self._max_batch + self._max_waiting)
         return job

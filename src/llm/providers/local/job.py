@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import traceback
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -158,10 +159,22 @@ def _release(waiter: asyncio.Future[None]) -> None:
 def failed(failure: BaseException) -> LLMException:
     """Return a failure in the engine's thread as the caller gets it."""
     if isinstance(failure, LLMException):
+        _let_go(failure)
         return failure
+    if failure.__traceback__ is not None:
+        failure.add_note("".join(traceback.format_tb(failure.__traceback__)))
+    _let_go(failure)
     error = LLMServerError(
         f"the model on the box failed: {type(failure).__name__}: {failure}; ask again, and if it stays, "
         "take another device or a shorter prompt"
     )
     error.__cause__ = failure
     return error
+
+
+def _let_go(failure: BaseException) -> None:
+    # Who keeps an error must not keep by its frames the model that they worked with.
+    link: BaseException | None = failure
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__

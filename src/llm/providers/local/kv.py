@@ -120,6 +120,10 @@ class Shelf(Generic[T]):
         self._fill(gap, len(self.owners) - 1)
         self.owners.pop()
 
+    def cleanse(self) -> None:
+        """Put zero where there is no number."""
+        self._data[:, :, : self.rows].nan_to_num_(0.0, 0.0, 0.0)
+
     def view(self, owner: T) -> torch.Tensor:
         """Return an owner's row, shape `(2, layers, heads, room, dimensions)`."""
         return self._data[:, :, self.owners.index(owner)]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import threading
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from llm.core.exceptions import LLMConfigurationError
@@ -12,6 +14,7 @@ from llm.core.exceptions import LLMConfigurationError
 from .blocks import BLOCK
 from .convert import missing_extra
 from .memory import LEAST, blocks_for, saved_bytes, weight_bytes
+from .request import check_text
 from .stats import EngineStats, Pace
 from .store import unobserved
 from .weights import find_weights
@@ -20,10 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from .alone import Alone
     from .batching import Batch
     from .job import Generation
+    from .model import LoadedModel
     from .request import Prompt, Settings
     from .store import ModelProgress
+
+_logger = logging.getLogger("llm.local")
 
 
 class Source(NamedTuple):
@@ -38,8 +45,26 @@ class Source(NamedTuple):
 
 
 class _Loaded(NamedTuple):
-    batch: Batch
+    batch: Batch | Alone
     bytes: int
+
+
+@dataclass(slots=True)
+class _Totals:
+    cached: int = 0
+    made: int = 0
+    admitted: int = 0
+    waited: float = 0.0
+    put_back: int = 0
+    passes: int = 0
+
+    def add(self, batch: Batch | Alone) -> None:
+        self.cached += batch.cached_tokens
+        self.made += batch.made_tokens
+        self.admitted += batch.waits[0]
+        self.waited += batch.waits[1]
+        self.put_back += batch.put_back
+        self.passes += batch.model.passes
 
 
 class Models:
@@ -51,6 +76,8 @@ class Models:
         self._now = now
         self._loaded: dict[str, _Loaded] = {}  # the least recently used first
         self._left: set[str] = set()  # those that had to make room, and come back when they are asked
+        self._gone = _Totals()  # of models that were unloaded
+        self._lock = threading.Lock()  # who asks for figures sees each model among those loaded, or among those gone
         self._pace = Pace()
         self._tuned: int | None = None
 
@@ -72,9 +99,7 @@ class Models:
         # token then takes several times as long; without others it costs nothing that could be measured.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         try:
-            from .batching import Batch
             from .model import load
-            from .ready import ready_for_batches
         except ImportError as error:
             raise missing_extra(error.name) from error
         self._tune()
@@ -82,14 +107,16 @@ class Models:
         model = load(name, folder, device=self._source.device, dtype=self._source.dtype)
         weights = weight_bytes(model.network)
         self._make_room(name, weights)
-        shape = ready_for_batches(model)
-        block = BLOCK * shape.token_bytes
-        blocks = blocks_for(shape, window=model.window, size=self._source.max_batch, limit=self._source.memory_limit)
-        self._make_room(name, weights + LEAST * block)
-        blocks = min(blocks, self._free(weights) // block)
-        batch = Batch(model, shape, blocks=blocks, size=self._source.max_batch, now=self._now)
-        model.limit = min(model.window, batch.room.longest)
-        self._loaded[name] = _Loaded(batch, weights + blocks * block)
+        loaded = self._share(model, weights)
+        if loaded is None:  # what was tried has changed it
+            from .alone import Alone
+
+            del model
+            gc.collect()
+            model = load(name, folder, device=self._source.device, dtype=self._source.dtype)
+            loaded = _Loaded(Alone(model, self._now), weights)
+        with self._lock:
+            self._loaded[name] = loaded
         self._left.discard(name)
 
     def unload(self, name: str) -> None:
@@ -98,31 +125,38 @@ class Models:
         Raises:
             LLMConfigurationError: It is not loaded.
         """
-        self._left.discard(name)
-        self._drop(self.find(name).model.name)
+        if name in self._left:
+            self._left.discard(name)
+        else:
+            self._drop(self.find(name).model.name)
 
     def unload_all(self) -> None:
         """Give all memory back, and end what was begun."""
+        self._left.clear()
         if self._loaded:
-            self._loaded.clear()
+            for name in self.names:
+                self._forget(name)
             _give_memory_back()
 
-    def find(self, name: str | None) -> Batch:
+    def find(self, name: str | None) -> Batch | Alone:
         """Return a model's batch; None: of the only one. It is now the most recently used.
 
         Raises:
             LLMConfigurationError: It is not loaded.
         """
-        if name is None and len(self._loaded) == 1:
-            return next(iter(self._loaded.values())).batch
+        known = {*self._loaded, *self._left}
+        if name is None and len(known) == 1:
+            [name] = known
         if name is not None and name in self._left:
             self.load(name, unobserved)
         if name is None or name not in self._loaded:
             loaded = ", ".join(self._loaded) or "none"
             asked = "no model was named" if name is None else f"the model {name!r} is not loaded"
             raise LLMConfigurationError(f"{asked}; loaded: {loaded}. Call load_model first", model=name)
-        self._loaded[name] = self._loaded.pop(name)
-        return self._loaded[name].batch
+        found = self._loaded[name]
+        with self._lock:  # at no moment is it not there
+            self._loaded = {**{other: self._loaded[other] for other in self._loaded if other != name}, name: found}
+        return found.batch
 
     def begin(self, name: str | None, prompt: Prompt, settings: Settings, job: Generation) -> None:
         """Queue a request with its model.
@@ -136,6 +170,7 @@ class Models:
 
         batch = self.find(name)
         model = batch.model
+        check_text(prompt)
         tokens = model.encode(prompt)
         model.check_fits(len(tokens))
         most = min(settings.max_tokens or model.defaults.max_new_tokens or model.limit, model.limit - len(tokens))
@@ -148,6 +183,7 @@ class Models:
             LLMInvalidRequestError: The prompt is empty or does not fit the chat template.
             LLMConfigurationError: The model is not loaded.
         """
+        check_text(prompt)
         return len(self.find(name).model.encode(prompt))
 
     def step(self) -> bool:
@@ -169,9 +205,11 @@ class Models:
 
     def stats(self) -> EngineStats:
         """Return the figures over all models; may be asked from any thread, and is then a moment old."""
-        batches = [loaded.batch for loaded in list(self._loaded.values())]
-        waits = [batch.waits for batch in batches]
-        waited = sum(count for count, _ in waits)
+        with self._lock:
+            batches = [loaded.batch for loaded in self._loaded.values()]
+            totals = replace(self._gone)
+        for batch in batches:
+            totals.add(batch)
         return EngineStats(
             running=sum(batch.running for batch in batches),
             waiting=sum(len(batch.waiting) for batch in batches),
@@ -179,12 +217,38 @@ class Models:
             blocks_used=sum(batch.room.used for batch in batches),
             blocks_total=sum(batch.room.blocks for batch in batches),
             prefix_blocks=sum(len(batch.store) for batch in batches),
-            cached_tokens=sum(batch.cached_tokens for batch in batches),
-            generated_tokens=sum(batch.made_tokens for batch in batches),
+            cached_tokens=totals.cached,
+            generated_tokens=totals.made,
             tokens_per_second=self._pace.rate,
-            queue_wait=sum(seconds for _, seconds in waits) / waited if waited else 0.0,
-            forward_passes=sum(batch.model.passes for batch in batches),
+            queue_wait=totals.waited / totals.admitted if totals.admitted else 0.0,
+            admitted=totals.admitted,
+            waited_seconds=totals.waited,
+            put_back=totals.put_back,
+            forward_passes=totals.passes,
         )
+
+    def running(self) -> dict[str, int]:
+        """Return how many requests of each model read or answer; from any thread, and a moment old."""
+        with self._lock:
+            loaded = dict(self._loaded)
+        return {name: each.batch.running for name, each in loaded.items()}
+
+    def _share(self, model: LoadedModel, weights: int) -> _Loaded | None:
+        from .batching import Batch
+        from .ready import ready_for_batches
+
+        try:
+            shape = ready_for_batches(model)
+        except LLMConfigurationError as error:
+            _logger.warning("%s; it answers one request at a time", error.message)
+            return None
+        block = BLOCK * shape.token_bytes
+        blocks = blocks_for(shape, window=model.window, size=self._source.max_batch, limit=self._source.memory_limit)
+        self._make_room(model.name, weights + LEAST * block)
+        blocks = min(blocks, self._free(weights) // block)
+        batch = Batch(model, shape, blocks=blocks, size=self._source.max_batch, now=self._now)
+        model.limit = min(model.window, batch.room.longest)
+        return _Loaded(batch, weights + blocks * block)
 
     def _tune(self) -> None:
         # The number belongs to the thread that calls, and another one may have taken its place.
@@ -213,11 +277,14 @@ class Models:
             self._left.add(oldest)
 
     def _drop(self, name: str) -> None:
-        batch = self._loaded[name].batch
-        while batch.busy:
-            batch.step()
-        del self._loaded[name], batch
+        while self._loaded[name].batch.busy:
+            self.step()  # of all: nobody else's stream stands still meanwhile
+        self._forget(name)
         _give_memory_back()
+
+    def _forget(self, name: str) -> None:
+        with self._lock:
+            self._gone.add(self._loaded.pop(name).batch)
 
 
 def _give_memory_back() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from llm.core.exceptions import LLMException, LLMInvalidRequestError
 from llm.core.messages import MessageRole, TextPart, ThinkingPart
-from llm.core.standing import HealthStatus
+from llm.core.standing import EngineStanding, HealthStatus
 from llm.core.stream import LLMStream
 from llm.core.types import LLMResponse, StreamChunk, TokenUsage
 from llm.core.vendor import CachePoint
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from llm.core.types import FinishReason, LLMRequest
 
     from .engine import GenerationStream, InferenceEngine, Options
-    from .request import GenerationResult
+    from .request import GenerationResult, Prompt
 
 _SPEAKERS = {
     MessageRole.SYSTEM: "system",
@@ -38,7 +39,8 @@ _SPEAKERS = {
 class LocalProvider:
     """The models of one section that run on this machine; sections that agree on device and `engine` share one engine.
 
-    Of `LLMRequest.extra` it knows `top_k`. A `response_model` is asked for in words. `reasoning_effort` is a wish that
+    Of `LLMRequest.extra` it knows `top_k`, and `raw`: the one message, a user's, is a text that the model continues as
+    it stands, without its chat template. A `response_model` is asked for in words. `reasoning_effort` is a wish that
     it has no means for, and leaves aside.
     """
 
@@ -112,6 +114,13 @@ class LocalProvider:
             return HealthStatus(healthy=False, latency=clock.now() - started, error=str(error))
         return HealthStatus(healthy=True, latency=clock.now() - started)
 
+    def engine_standing(self) -> EngineStanding | None:
+        """Return the engine's figures (`EngineStats`), and how full `max_batch` and `max_waiting` are."""
+        if self._lease is None:
+            return None
+        engine = self._lease.engine
+        return EngineStanding(asdict(engine.stats()), engine.saturation())
+
     async def close(self) -> None:
         """Serve nobody from now on, and let go of the engine.
 
@@ -173,13 +182,18 @@ class _Chunks:
         self._stream.close()
 
 
-def read_prompt(request: LLMRequest) -> list[Mapping[str, str]]:
-    """Return the request's conversation in the form that chat templates take.
+def read_prompt(request: LLMRequest) -> Prompt:
+    """Return the request's conversation in the form that chat templates take; with `raw` the text to be continued.
 
     Raises:
-        LLMInvalidRequestError: A turn that is not text; names it.
+        LLMInvalidRequestError: A turn that is not text; names it. With `raw` anything but one message, a user's.
     """
-    return [_turn(message, f"messages[{at}]") for at, message in enumerate(request.messages)]
+    turns: list[Mapping[str, str]] = [_turn(message, f"messages[{at}]") for at, message in enumerate(request.messages)]
+    if not _raw(request):
+        return turns
+    if len(turns) != 1 or turns[0]["role"] != "user":
+        raise LLMInvalidRequestError("extra.raw is true; expected one message, a user's, whose text is continued")
+    return turns[0]["content"]
 
 
 def read_options(request: LLMRequest) -> Options:
@@ -191,11 +205,12 @@ def read_options(request: LLMRequest) -> Options:
     _refuse_what_needs_more_than_text(request)
     extra = dict(request.extra or {})
     top_k = extra.pop("top_k", None)
+    extra.pop("raw", None)
     if extra.pop("n", 1) != 1:
         raise LLMInvalidRequestError("n is more than 1; a model on the box gives one answer a call, so call it again")
     if extra:
         raise LLMInvalidRequestError(
-            f"extra has {min(extra)!r}, which a model on the box does not know; leave it out (known: top_k)"
+            f"extra has {min(extra)!r}, which a model on the box does not know; leave it out (known: raw, top_k)"
         )
     return {
         "max_tokens": request.max_tokens,
@@ -205,6 +220,13 @@ def read_options(request: LLMRequest) -> Options:
         "seed": request.seed,
         "stop": request.stop or (),
     }
+
+
+def _raw(request: LLMRequest) -> bool:
+    raw: object = (request.extra or {}).get("raw", False)
+    if not isinstance(raw, bool):
+        raise LLMInvalidRequestError(f"extra.raw is {raw!r}; expected true or false")
+    return raw
 
 
 def _refuse_what_needs_more_than_text(request: LLMRequest) -> None:

@@ -54,6 +54,25 @@ class Settings:
         _check_stops(self.stop)
 
 
+def check_text(prompt: Prompt) -> None:
+    """Refuse a prompt that is no text, or cannot be written.
+
+    Raises:
+        LLMInvalidRequestError: Says where.
+    """
+    texts = [prompt] if isinstance(prompt, str) else [message.get("content") for message in prompt]
+    for at, text in enumerate(texts):
+        place = "the prompt" if isinstance(prompt, str) else f"messages[{at}]"
+        if not isinstance(text, str):
+            raise LLMInvalidRequestError(f"{place} has a {type(text).__name__} as its content; expected a text")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise LLMInvalidRequestError(
+                f"{place} holds half of a surrogate pair at {error.start}, which is no character; leave it out"
+            ) from None
+
+
 def _check_stops(stops: Sequence[object]) -> None:
     if not all(isinstance(text, str) and text for text in stops):
         raise LLMInvalidRequestError("stop has an element that is no text; expected texts of one character or more")

@@ -94,8 +94,15 @@ class Room:
         return self._shelf(sequence).view(sequence)
 
     def leave(self, sequence: Sequence) -> None:
-        """Take a request's row back."""
-        self._shelf(sequence).leave(sequence)
+        """Take a request's row back, if it has one."""
+        for shelf in self._shelves.values():
+            if sequence in shelf.owners:
+                shelf.leave(sequence)
+
+    def cleanse(self) -> None:
+        """Take what is no number out of all rows."""
+        for shelf in self._shelves.values():
+            shelf.cleanse()
 
     def _ordered(self) -> list[Shelf[Sequence]]:
         return [shelf for _, shelf in sorted(self._shelves.items())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,11 @@ def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[int]:
                 generator=chooser.generator,
             )
     return tokens
+
+
+def unusable(logits: torch.Tensor) -> list[bool]:
+    """Return of each row whether it holds what is no number, or an infinite one; shape as for `choose`."""
+    return [not abs(largest) < math.inf for largest in logits.amax(-1).tolist()]  # what is no number counts as largest
 
 
 def sample(

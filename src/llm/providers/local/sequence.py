@@ -77,7 +77,7 @@ def _chooser(model: LoadedModel, settings: Settings) -> Chooser:
     return Chooser(
         temperature=_first(settings.temperature, model.defaults.temperature, 1.0),
         top_p=_first(settings.top_p, model.defaults.top_p, 1.0),
-        top_k=settings.top_k or model.defaults.top_k,
+        top_k=settings.top_k or model.defaults.top_k or None,  # 0 in a model's defaults is all
         generator=generator_for(settings.seed),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -36,7 +37,8 @@ class Steps(Protocol):
 class Worker:
     """Begins tasks, first come first served, and steps on with what they began; sleeps where there is nothing to do.
 
-    The thread starts with the first task. One that dies fails what it had; the next task starts another.
+    The thread starts with the first task. One that dies fails what it had; the next task starts another. A forked child
+    has none, and its parent's locks as they were: there it takes no task.
     """
 
     def __init__(self, name: str, steps: Steps | None = None) -> None:
@@ -48,18 +50,22 @@ class Worker:
         self._live: set[Task[Any]] = set()
         self._thread: threading.Thread | None = None
         self._stopped = False
+        self._died = False
+        self._process = os.getpid()
 
     def submit(self, task: Task[Any], *, most: int | None = None) -> None:
         """Queue a task.
 
         Raises:
-            LLMConfigurationError: The engine is closed.
+            LLMConfigurationError: The engine is closed, or belongs to the process that this one was forked from.
             LLMOverloadedError: `most` generations, or more, are queued or run.
         """
+        if self._process != os.getpid():
+            raise LLMConfigurationError("this engine belongs to the process that was forked; make a new one here")
         with self._lock:
             if self._stopped:
                 raise LLMConfigurationError("this engine is closed; make a new one")
-            if most is not None and self._generations() >= most:
+            if most is not None and self.generations >= most:
                 raise LLMOverloadedError(
                     f"the model on the box has {most} requests, as many as may run and wait; "
                     "ask again later, or allow more with max_waiting"
@@ -67,12 +73,12 @@ class Worker:
             self._live.add(task)
             self._queue.put(task)
             if self._thread is None:
-                # A daemon, so that leaving the interpreter does not wait for an answer that nobody reads.
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+                self._start()
 
     def stop(self, last: Task[Any] | None = None) -> bool:
         """Take no more tasks, cancel those there are, run `last` and end the thread; return whether `last` will run."""
+        if self._process != os.getpid():
+            return False
         with self._lock:
             if self._stopped:
                 return False
@@ -81,6 +87,8 @@ class Worker:
             if last is not None:
                 self._queue.put(last)
             self._queue.put(None)
+            if self._died and last is not None and self._thread is None:
+                self._start()
         for task in live:
             task.cancel(LLMConnectionError("the engine was closed before the answer was whole; ask another", sent=True))
         return self._thread is not None
@@ -90,8 +98,16 @@ class Worker:
         if (thread := self._thread) is not None:
             thread.join(seconds)
 
-    def _generations(self) -> int:
-        return sum(isinstance(task, Generation) and not task.ended for task in self._live)
+    @property
+    def generations(self) -> int:
+        """How many texts are asked for, those that nobody has begun included."""
+        with self._lock:
+            return sum(isinstance(task, Generation) and not task.ended for task in self._live)
+
+    def _start(self) -> None:
+        # A daemon, so that leaving the interpreter does not wait for an answer that nobody reads.
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        self._thread.start()
 
     def _run(self) -> None:
         _running.add(self)
@@ -123,15 +139,21 @@ class Worker:
 
     def _die(self, failure: BaseException) -> None:
         with self._lock:
-            self._thread = None
             live, self._live = self._live, set()
-        if self._steps is not None:
-            self._steps.clear(failure)
-        for task in live:
-            task.fail(failed(failure))
+        try:
+            if self._steps is not None:
+                self._steps.clear(failure)
+        finally:
+            for task in live:
+                task.fail(failed(failure))
+            with self._lock:  # not before: no two threads may have the models
+                self._thread, self._died = None, True
+                if self._live or self._stopped:  # what came meanwhile, and what is to be done last
+                    self._start()
 
 
 _running: set[Worker] = set()
+os.register_at_fork(after_in_child=_running.clear)
 
 
 @atexit.register

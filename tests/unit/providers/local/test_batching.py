@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from transformers import BloomConfig, BloomForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel
+from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
 
 from llm.core.exceptions import (
     LLMConfigurationError,
@@ -100,19 +100,6 @@ async def test_a_window_that_slides_hides_what_is_behind_it(sliding_folder: Path
     prompts = [*PROMPTS[:5], "w" * 200]
     for prompt, result in zip(prompts, await ask_all(engine, prompts, 40), strict=True):
         assert surprise(plain, prompt, result.text) < 1e-3
-    await engine.close()
-
-
-@pytest.fixture
-def odd_folder(small_folder: Path, tmp_path: Path) -> Path:
-    network = BloomForCausalLM(BloomConfig(vocab_size=96, hidden_size=32, n_layer=1, n_head=2))
-    return with_tokenizer_of(small_folder, network, tmp_path / "bloom")
-
-
-async def test_a_model_that_attends_in_its_own_way_is_refused_when_it_is_loaded(odd_folder: Path) -> None:
-    engine = InferenceEngine(device="cpu", threads=1)
-    with pytest.raises(LLMConfigurationError, match=r"BloomForCausalLM does not run in a shared batch .its attention"):
-        await engine.load_model(str(odd_folder))
     await engine.close()
 
 

@@ -14,7 +14,7 @@ from llm.core.exceptions import (
     LLMStreamInterruptedError,
 )
 from llm.core.messages import ImagePart, Message, MessageRole, TextPart, ThinkingPart, ToolCall
-from llm.core.protocols import Provider, ProviderSettings, TokenCounting
+from llm.core.protocols import Provider, ProviderSettings, RunsModels, TokenCounting
 from llm.core.types import LLMRequest, ToolDefinition
 from llm.providers.local.model import LoadedModel
 from llm.providers.local.provider import LocalProvider, read_options, read_prompt
@@ -167,6 +167,45 @@ def test_messages_become_what_chat_templates_take() -> None:
 def test_what_it_cannot_serve_is_refused_with_the_fields_name(request_: LLMRequest, message: str) -> None:
     with pytest.raises(LLMInvalidRequestError, match=message):
         _ = read_prompt(request_), read_options(request_)
+
+
+async def test_a_raw_text_is_continued_and_a_conversation_is_answered(provider: LocalProvider) -> None:
+    text = LLMRequest("The capital of France is", model="smollm2-135m", max_tokens=6, temperature=0)
+    raw = replace(text, extra={"raw": True})
+    assert await provider.count_tokens(raw) == 5 < await provider.count_tokens(text)
+    assert (await provider.complete(raw)).content.startswith(" Paris")
+    streamed = await (await provider.stream(raw)).response()
+    assert streamed.content == (await provider.complete(raw)).content
+    assert read_prompt(replace(text, extra={"raw": False})) == read_prompt(text)
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (LLMRequest("x", extra={"raw": "yes"}), "extra.raw is 'yes'; expected true or false"),
+        (LLMRequest([Message(MessageRole.SYSTEM, "x")], extra={"raw": True}), "expected one message, a user's"),
+        (
+            LLMRequest([Message(MessageRole.USER, "x"), Message(MessageRole.USER, "y")], extra={"raw": True}),
+            "expected one message, a user's",
+        ),
+    ],
+)
+def test_what_is_no_single_text_cannot_be_continued(request_: LLMRequest, message: str) -> None:
+    with pytest.raises(LLMInvalidRequestError, match=message):
+        read_prompt(request_)
+
+
+async def test_the_engine_of_a_provider_tells_its_figures_and_its_limits(provider: LocalProvider) -> None:
+    assert isinstance(provider, RunsModels)
+    await provider.complete(REQUEST)
+    standing = provider.engine_standing()
+    assert standing is not None
+    assert standing.figures["generated_tokens"] == 6
+    assert standing.figures["tokens_per_second"] > 0
+    assert standing.figures["blocks_total"] > 0
+    assert standing.saturation == {"smollm2-135m": {"max_batch": 0.0, "max_waiting": 0.0}}
+    await provider.close()
+    assert provider.engine_standing() is None
 
 
 def test_options_go_to_the_engine_as_they_are() -> None:

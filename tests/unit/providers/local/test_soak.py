@@ -1,0 +1,142 @@
+"""The real model over a long time: memory, pauses, and every token of a full batch judged."""
+
+# ruff: noqa: T201 - figures are what a soak is run for
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from llm.providers.local import InferenceEngine
+from llm.providers.local.model import LoadedModel, load
+from llm.utils.clock import SystemClock
+
+if TYPE_CHECKING:
+    from llm.providers.local.request import GenerationResult
+
+WORDS = (
+    "The old lighthouse stood at the end of the long pier and every evening its keeper climbed the iron stairs to "
+    "light the lamp while the gulls cried over the grey water and the fishing boats came home one after the other "
+)
+
+
+def prompt(at: int) -> list[dict[str, str]]:
+    words = WORDS.split()
+    told = " ".join(words[(at * 7 + place) % len(words)] for place in range(15 + (at * 37) % 250))
+    return [{"role": "user", "content": f"Story {at}: {told}. What happens next?"}]
+
+
+def resident() -> int:
+    """Return the bytes of memory that this process has."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def ask_briefly(engine: InferenceEngine, count: int) -> None:
+    async with asyncio.TaskGroup() as group:
+        for at in range(count):
+            group.create_task(engine.generate(f"Number {at}", max_tokens=2, temperature=0))
+
+
+async def ask_all(engine: InferenceEngine, count: int, tokens: int) -> list[GenerationResult]:
+    async with asyncio.TaskGroup() as group:
+        calls = [
+            group.create_task(engine.generate(prompt(at), max_tokens=tokens, temperature=0)) for at in range(count)
+        ]
+    return [call.result() for call in calls]
+
+
+def surprise(plain: LoadedModel, asked: list[dict[str, str]], text: str) -> float:
+    """Return by how much a greedy text was not the likeliest, token by token, at most; in logits of float32."""
+    before, after = plain.encode(asked), plain.encode(text)
+    with torch.inference_mode():
+        logits = plain.network(input_ids=torch.tensor([before + after]), use_cache=False).logits[0].float()
+    asked_for = logits[len(before) - 1 : -1]
+    return max(float(asked_for[at].max() - asked_for[at][token]) for at, token in enumerate(after))
+
+
+@pytest.fixture(scope="module")
+def judge(model_folder: Path) -> LoadedModel:
+    return load("smollm2-135m", model_folder, device="cpu", dtype="float32")
+
+
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
+@pytest.mark.parametrize(
+    ("requests", "tokens"), [(5, 5), pytest.param(32, 64, marks=pytest.mark.soak)], ids=["some", "full"]
+)
+async def test_every_token_of_a_batch_of_the_real_model_is_the_likeliest_but_for_near_ties(
+    engine: InferenceEngine, judge: LoadedModel, requests: int, tokens: int
+) -> None:
+    for hits in (False, True):  # of the prefix
+        results = await ask_all(engine, requests, tokens)
+        assert not hits or sum(result.cached_tokens for result in results) > 0
+        for at, result in enumerate(results):
+            assert surprise(judge, prompt(at), result.text) < 0.6  # what bfloat16 moves the logits by, twice
+
+
+@pytest.mark.soak
+async def test_a_thousand_short_requests_leave_the_process_as_large_as_it_was(engine: InferenceEngine) -> None:
+    for _ in range(3):
+        await ask_briefly(engine, 32)
+    before = resident()
+    for _ in range(32):
+        await ask_briefly(engine, 32)
+    grown = resident() - before
+    print(f"grown by {grown / 1e6:.1f} MB")
+    assert grown < 16e6
+
+
+@pytest.mark.soak
+async def test_unloading_makes_the_process_smaller_by_the_weights(model_folder: Path) -> None:
+    engine = InferenceEngine(models_directory=model_folder.parent, device="cpu")
+    sizes: list[int] = []
+    for _ in range(4):
+        await engine.load_model("smollm2-135m")
+        await ask_briefly(engine, 16)
+        loaded = resident()
+        await engine.unload_model("smollm2-135m")
+        sizes.append(resident())
+        print(f"loaded {loaded / 1e6:.0f} MB, unloaded {sizes[-1] / 1e6:.0f} MB")
+        assert loaded - sizes[-1] > 200e6
+    assert sizes[-1] - sizes[0] < 30e6
+    await engine.close()
+
+
+@pytest.mark.soak
+async def test_a_running_stream_pauses_less_than_half_as_long_as_a_long_prompt_takes(engine: InferenceEngine) -> None:
+    long = " ".join(WORDS.split() * 70)
+    tokens = await engine.count_tokens(long)
+    started = time.perf_counter()
+    await engine.generate(f"warm {long}", max_tokens=1, temperature=0)
+    alone = time.perf_counter() - started
+    stream = engine.generate_stream(prompt(1), max_tokens=120, temperature=0, ignore_eos=True)
+    for _ in range(5):
+        await anext(stream)
+    reading = asyncio.create_task(engine.generate(f"other {long}", max_tokens=1, temperature=0))
+    gaps: list[float] = []
+    last = time.perf_counter()
+    async for _ in stream:
+        now = time.perf_counter()
+        gaps.append(now - last)
+        last = now
+    await reading
+    print(f"{tokens} tokens: {alone:.2f} s alone; longest gap {max(gaps):.3f} s of {len(gaps)}")
+    assert max(gaps) < alone / 2
+
+
+@pytest.mark.soak
+async def test_an_idle_engine_uses_no_cpu_for_two_seconds(engine: InferenceEngine) -> None:
+    await ask_all(engine, 2, 2)
+    await SystemClock().sleep(0.2)
+    before = time.process_time()
+    await SystemClock().sleep(2)
+    spent = time.process_time() - before
+    print(f"{spent * 1000:.1f} ms of CPU in two seconds")
+    assert spent < 0.02
