@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 LOGGER: Final = logging.getLogger("llm.gateway")
 
 _PATH_CHARS: Final = 200
+_MODEL_CHARS: Final = 256
+_ONE_WRITE: Final = 4096
+"""Bytes that several processes may write into one pipe without a line of one within a line of another."""
+
 _HELD_SECONDS: Final = 0.05
 _MOST_HELD: Final = 512  # lines
 
@@ -43,7 +47,7 @@ def tell_request(exchange: Exchange, *, seconds: float, wall: float) -> None:
     if caller.name is not None:
         told["key"], told["user"] = caller.name, caller.user
     if exchange.model is not None:
-        told["model"] = exchange.model
+        told["model"] = exchange.model[:_MODEL_CHARS]
     if exchange.provider is not None:
         told["provider"] = exchange.provider
         told["cached"] = exchange.cached
@@ -54,8 +58,9 @@ def tell_request(exchange: Exchange, *, seconds: float, wall: float) -> None:
     if exchange.error is not None:
         told["error"] = kind_of(exchange.error)
     text = orjson.dumps(told).decode()
-    if len(LOGGER.handlers) == 1 and type(LOGGER.handlers[0]) is JSONLines and not LOGGER.propagate:
-        LOGGER.handlers[0].add(text)  # a record costs as much as all the rest
+    writer = _only_writer()
+    if writer is not None:
+        writer.add(text)  # a record costs as much as all the rest
     else:
         LOGGER.handle(LOGGER.makeRecord(LOGGER.name, logging.INFO, "", 0, text, (), None))
 
@@ -65,6 +70,19 @@ def tell_fault(error: BaseException, exchange: Exchange) -> None:
     request = exchange.request_id.decode()
     where = _way_to(error.__traceback__)
     LOGGER.error("request %s failed by a fault of the gateway's own: %s at %s", request, type(error).__name__, where)
+
+
+def _only_writer() -> JSONLines | None:
+    """Return who alone would hear a record, where that is our own writer."""
+    only: logging.Handler | None = None
+    logger: logging.Logger | None = LOGGER
+    while logger is not None:
+        for handler in logger.handlers:
+            if only is not None:
+                return None
+            only = handler
+        logger = logger.parent if logger.propagate else None
+    return only if type(only) is JSONLines else None
 
 
 class JSONLines(logging.Handler):
@@ -119,9 +137,20 @@ class JSONLines(logging.Handler):
         if due is not None:
             due.cancel()
         lines, self._lines = self._lines, []
-        if lines:
-            self._stream.write("\n".join(lines) + "\n")
-            self._stream.flush()
+        piece, size = list[str](), 0
+        for line in lines:
+            length = len(line.encode()) + 1
+            if size + length > _ONE_WRITE and piece:
+                self._write(piece)
+                piece, size = [], 0
+            piece.append(line)
+            size += length
+        if piece:
+            self._write(piece)
+
+    def _write(self, lines: list[str]) -> None:
+        self._stream.write("\n".join(lines) + "\n")
+        self._stream.flush()
 
 
 def _time(wall: float) -> str:
