@@ -86,7 +86,7 @@ class Books:
             return
         if "status" in told:
             self._hear_request(told)
-        elif told["logger"] == "llm.gateway" and told["level"] == "error":
+        elif told["level"] in {"error", "critical"} or not told["logger"].startswith("llm."):
             self.breach("the gateway has no fault of its own", line.decode())
         elif told["message"].endswith("is in force"):
             self.reloads += 1
@@ -113,7 +113,9 @@ class Books:
     def close(self, page: str) -> None:
         """Hold the log against the callers, and the metrics against both, when all calls have ended."""
         if self._answered:
-            self.breach("each call has its line in the log", f"{len(self._answered)} have none: {_some(self._answered)}")
+            self.breach(
+                "each call has its line in the log", f"{len(self._answered)} have none: {_some(self._answered)}"
+            )
         if self._logged:
             self.breach("each line is of one call", f"{len(self._logged)} are of none: {_some(self._logged)}")
         samples = [sample for family in text_string_to_metric_families(page) for sample in family.samples]

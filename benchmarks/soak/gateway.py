@@ -51,7 +51,7 @@ class Served:
     @property
     def files(self) -> int:
         """How many files and sockets it has open."""
-        return len(os.listdir(f"/proc/{self._process.pid}/fd"))
+        return len(list(Path(f"/proc/{self._process.pid}/fd").iterdir()))
 
     def reload(self, config: Mapping[str, Any] | bytes) -> None:
         """Have it read another configuration."""

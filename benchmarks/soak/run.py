@@ -187,9 +187,10 @@ class _Soak:
 
     async def _check_held(self, session: aiohttp.ClientSession) -> None:
         callers = Callers(self._served.url, session, self._books, self._random)
+        held: dict[str, Any] = {}
         for _ in range(50):
             answer = await callers.fetch("POST", "/graphql", {"query": "{ status }"})
-            status: dict[str, Any] = orjson.loads(answer.body)["data"]["status"]
+            status = orjson.loads(answer.body)["data"]["status"]
             held = {name: status["pool"][name] for name in ("calls", "waiting") if status["pool"][name]}
             if not held:
                 return

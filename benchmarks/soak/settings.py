@@ -32,7 +32,7 @@ _PATIENCE: Final = 5.0  # seconds; of the provider that fails some answers stall
 
 @asynccontextmanager
 async def vendors(seed: int, *, stalls: bool) -> AsyncGenerator[Mapping[str, MockUpstream]]:
-    """Serve all providers, of which `shaky` fails in every way there is; with `stalls` it also says nothing at times."""
+    """Serve all providers, of which `shaky` fails in every way; with `stalls` it also says nothing at times."""
     faulty = [fault for fault in faults(_SHARE) if stalls or fault.kind != "stalled"]
     servers = {
         "openai": MockUpstream("openai", service=_SERVICE, seed=seed),

@@ -44,7 +44,9 @@ async def streams(callers: Callers) -> None:
             ended = message.get("finish_reason") == "cancelled"
             books.answered(f"{connection}-{number}", _LEFT if ended else 200)
             if message["type"] == "error" or not texts[number].startswith(got[number]):
-                books.breach("each stream of a socket is its own", f"{texts[number]!r}: {message} after {got[number]!r}")
+                books.breach(
+                    "each stream of a socket is its own", f"{texts[number]!r}: {message} after {got[number]!r}"
+                )
             elif not ended and got[number] != texts[number]:
                 books.breach("each stream of a socket is whole", f"{texts[number]!r}: {got[number]!r}")
 
@@ -60,9 +62,7 @@ async def subscription(callers: Callers) -> None:
         await socket.send_json({"type": "connection_init", "payload": {"x-api-key": KEYS["alice"]}})
         await socket.receive_json(timeout=60.0)
         variables = {"p": text, "m": callers.random.choice((GPT, CLAUDE))}
-        await socket.send_json(
-            {"id": "1", "type": "subscribe", "payload": {"query": _QUERY, "variables": variables}}
-        )
+        await socket.send_json({"id": "1", "type": "subscribe", "payload": {"query": _QUERY, "variables": variables}})
         got = ""
         while (message := await socket.receive_json(timeout=60.0))["type"] == "next":
             got += message["payload"]["data"]["completion"]["content"]

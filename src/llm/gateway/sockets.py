@@ -207,9 +207,7 @@ class Socket(ABC):
         most = self.longest
         body = text.encode()
         if len(body) > most:
-            raise LLMInvalidRequestError(
-                f"the message is larger than {most} bytes; send a smaller one", status=413
-            )
+            raise LLMInvalidRequestError(f"the message is larger than {most} bytes; send a smaller one", status=413)
         return read_json(body)
 
     async def _operate(self, name: Hashable, work: Callable[[Exchange], Awaitable[None]]) -> None:
