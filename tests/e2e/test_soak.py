@@ -10,8 +10,8 @@ from benchmarks.soak.books import Books
 async def test_a_soak_breaks_no_promise() -> None:
     report = await run.run(3.0, seed=3, callers=12, stalls=False)
     assert report.broken == []
-    assert report.calls.total() > 200
-    assert {"200", "400", "401", "404", "left"} <= report.outcomes.keys()
+    assert report.calls.total() > 100
+    assert {"200", "400", "401", "left"} <= report.outcomes.keys()
     assert report.faults
     assert report.reloads
 

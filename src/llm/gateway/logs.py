@@ -63,7 +63,7 @@ def tell_request(exchange: Exchange, *, seconds: float, wall: float) -> None:
     if exchange.error is not None:
         told["error"] = kind_of(exchange.error)
     text = _line(told)
-    writer = _only_writer()
+    writer = only_writer()
     if writer is not None:
         writer.add(text)  # a record costs as much as all the rest
     else:
@@ -77,7 +77,7 @@ def tell_fault(error: BaseException, exchange: Exchange) -> None:
     LOGGER.error("request %s failed by a fault of the gateway's own: %s at %s", request, type(error).__name__, where)
 
 
-def _only_writer() -> JSONLines | None:
+def only_writer() -> JSONLines | None:
     """Return who alone would hear a record, where that is our own writer."""
     only: logging.Handler | None = None
     logger: logging.Logger | None = LOGGER
