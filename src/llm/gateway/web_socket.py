@@ -55,7 +55,7 @@ class WebSocket(WebSocketsSansIOProtocol):
         self.state.watched.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, the whole head first; one that begins no WebSocket is refused, for nobody else would answer."""
+        """Take what came, a whole head first; one that begins no WebSocket is refused, as nobody else would answer."""
         super().data_received(data)
         if not (self.handshake_initiated or self.transport.is_closing()):
             self.state.refused(_NO_WEB_SOCKET.status)

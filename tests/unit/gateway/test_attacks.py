@@ -207,7 +207,7 @@ class Pipe(io.StringIO):
         return len(text)
 
 
-def test_lines_go_out_whole_in_pieces_that_no_other_process_writes_into() -> None:
+async def test_lines_go_out_whole_in_pieces_that_no_other_process_writes_into() -> None:
     pipe = Pipe()
     lines = JSONLines(pipe)
     for number in range(100):
