@@ -1,5 +1,5 @@
 # Two commands matter: `make run` and `make test`. Each makes the .venv it needs; only Python 3.11 or newer must be there.
-.PHONY: help run test test-all test-long check format bench bench-limits bench-waiters bench-batch bench-gateway bench-local picture chaos clean
+.PHONY: help run test test-all test-long check format bench bench-limits bench-waiters bench-batch bench-gateway bench-local picture chaos soak clean
 .NOTPARALLEL:
 
 export PYTHON
@@ -85,6 +85,10 @@ picture: ## records the terminal picture of the README anew: docs/pictures/batch
 chaos: ## 35,000 calls through faults, dying keys, reloads and cancellations, held against what is promised (ten minutes)
 	@.ci/venv run
 	@$(PY) -m benchmarks.chaos
+
+soak: ## 30 minutes of everything that `manifold serve` is asked, its memory, log and metrics held against it
+	@.ci/venv test
+	@$(PY) -m benchmarks.soak
 
 # What only benchmarks use, apart from .venv: litellm brings other versions of what we test with.
 $(BENCH_VENV)/.done: benchmarks/requirements.txt

@@ -14,6 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from benchmarks.calls.server import allow_many_files
+from llm.gateway.listening import bind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -52,4 +53,6 @@ def app(upstream: str) -> Starlette:
 
 if __name__ == "__main__":
     allow_many_files()
-    uvicorn.run(app(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]), log_level="warning", access_log=False)
+    listening = bind("127.0.0.1", int(sys.argv[2]))  # as the gateway's own sockets are
+    config = uvicorn.Config(app(sys.argv[1]), log_level="warning", access_log=False)
+    uvicorn.Server(config).run(listening)

@@ -30,6 +30,8 @@ def main(arguments: Sequence[str]) -> int:
     """Measure, print the tables, and return the exit status: 1 where a target is missed."""
     asked = _parser().parse_args(arguments)
     measured = measure(asked.rounds, asked.requests, asked.connections, lambda way: sys.stderr.write(f"{way}\n"))
+    if LITELLM not in measured.turns:
+        sys.stderr.write(f"{LITELLM} was left out: .cache/bench-venv does not have all that `litellm[proxy]` needs\n")
     grids = (ways(measured, asked.connections), targets(measured))
     for grid in grids:
         grid.show()

@@ -168,7 +168,8 @@ def test_plain_make_lists_the_targets() -> None:
     listed = set(re.findall(r"^([a-z-]+) +\S", run("make"), re.MULTILINE))
     checks, benchmarks = (
         {"test", "test-all", "test-long", "check"},
-        {"bench", "bench-limits", "bench-waiters", "bench-batch", "bench-gateway", "bench-local", "picture", "chaos"},
+        {"bench", "bench-limits", "bench-waiters", "bench-batch", "bench-gateway", "bench-local"}
+        | {"picture", "chaos", "soak"},
     )
     assert listed == {"help", "run", "format", "clean"} | checks | benchmarks
     for target in listed:

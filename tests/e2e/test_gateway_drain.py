@@ -12,11 +12,13 @@ import os
 import re
 import signal
 import socket
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from websockets import ConnectionClosed, Subprotocol
+from websockets.sync.client import connect
 
 from llm.utils.clock import SystemClock
 
@@ -174,3 +176,46 @@ def listens(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_at_sigterm_sockets_end_with_what_runs_on_them_or_with_its_error_and_are_closed_to_come_back(
+    forking: Forking, tmp_path: Path, vendor: Any, *, in_time: bool
+) -> None:
+    query = 'subscription { completion(input: {prompt: "%s"}) { content } }' % TEXT  # noqa: UP031 - braces
+    ends: list[str] = []
+
+    def act(port: int, end: Callable[[], None]) -> None:
+        base = f"ws://127.0.0.1:{port}"
+        with (
+            connect(f"{base}/v1/stream") as stream,
+            connect(f"{base}/graphql", subprotocols=[Subprotocol("graphql-transport-ws")]) as graphql,
+            connect(f"{base}/v1/stream") as idle,
+        ):
+            stream.send(json.dumps({"id": "1", "model": "m", "prompt": TEXT}))
+            graphql.send('{"type": "connection_init"}')
+            graphql.recv(5)
+            graphql.send(json.dumps({"id": "1", "type": "subscribe", "payload": {"query": query}}))
+            until(lambda: up.active == 2)
+            end()
+            assert closed(idle) == ([], 1012)
+            for socket_ in (stream, graphql):
+                told, code = closed(socket_)
+                ends.append(told[-1]["type"])
+                assert code == 1012
+
+    with vendor(service=0.8 if in_time else 30.0) as up:
+        ended, seconds = serving(forking, tmp_path, up, 30.0 if in_time else 0.3, act)
+        until(lambda: not up.active)
+    assert ended.status == 143
+    assert ends == (["done", "complete"] if in_time else ["error", "error"])
+    assert seconds < (2.5 if in_time else 1.3)
+
+
+def closed(socket_: Any) -> tuple[list[dict[str, Any]], int]:
+    """Return what still comes, and the code of the close."""
+    told: list[dict[str, Any]] = []
+    with suppress(ConnectionClosed):
+        while True:
+            told.append(json.loads(socket_.recv(5)))
+    return told, socket_.close_code

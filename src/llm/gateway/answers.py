@@ -12,11 +12,11 @@ from llm.core.types import TokenUsage
 
 from .exchange import EVENTS, JSON, told
 from .logs import tell_fault
+from .streaming import streaming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from llm.core.call import Call
     from llm.core.stream import LLMStream
     from llm.core.types import LLMRequest, LLMResponse, StreamChunk
 
@@ -117,20 +117,9 @@ async def stream(
     Raises:
         LLMException: The call failed before its first chunk.
     """
-    exchange.model = request.model
-    began = desk.clock.now()
-    chunks = desk.asking.stream(exchange.caller, request)
-    try:
-        await chunks.begin()
-        exchange.stream, exchange.call, exchange.first = chunks, request.call, desk.clock.now() - began
-        exchange.model, exchange.provider = chunks.model or request.model, chunks.provider
-        exchange.cached = not _sent(request.call)
+    async with streaming(desk, exchange, request) as chunks:
         await exchange.begin(200, [*EVENTS, *_origin(exchange)])
         await _pump(exchange, chunks, begun(chunks), failed)
-    finally:
-        exchange.stream, exchange.call = None, request.call or exchange.call
-        exchange.usage, exchange.generating = chunks.usage, desk.clock.now() - began
-        chunks.leave()
 
 
 async def _pump(
@@ -152,10 +141,6 @@ async def _pump(
         exchange.error = error
         held += failed(writer, LLMException("the gateway failed in the middle of the stream; its log has more"))
     await exchange.finish(held)
-
-
-def _sent(call: Call | None) -> bool:
-    return call is None or call.sends > 0
 
 
 def _origin(exchange: Exchange) -> list[Header]:

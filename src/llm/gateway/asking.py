@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from .caller import Caller
 
 _ANY: Final = "*"
+_LONGEST: Final = 256
+"""Characters of a model's name."""
+
 _NAMED: Final = 20
 """How many models an error lists."""
 
@@ -102,6 +105,7 @@ class Asking:
         """
         if model is not None:
             caller.check_model(model)
+            _check_length(model)
         name = (self.provider_of(model), caller.user)
         client = self._clients.get(name)
         if client is None:
@@ -160,6 +164,16 @@ class Asking:
             raise LLMInvalidRequestError("models: expected none, for this key may use certain models alone", status=400)
         # One of a provider's own choice could be any.
         return request if request.model is not None else request_with(request, model=caller.models[0])
+
+
+def _check_length(model: str) -> None:
+    """Refuse what is no name: counts and the log keep one for long, and a provider of any model has none too long.
+
+    Raises:
+        LLMInvalidRequestError: It is none.
+    """
+    if len(model) > _LONGEST:
+        raise LLMInvalidRequestError(f"model: expected a name of at most {_LONGEST} characters", status=400)
 
 
 def _ways(config: LLMConfig) -> Iterator[tuple[str, str]]:

@@ -34,7 +34,7 @@ class Caller:
         """
         if not self.may_use(model):
             raise LLMAuthenticationError(
-                f"this key may not use the model {model!r}; ask for one of {', '.join(self.models)}",
+                f"this key may not use the model {model[:100]!r}; ask for one of {', '.join(self.models)}",
                 model_only=True,
                 model=model,
             )

@@ -116,7 +116,7 @@ class Cycle(RequestResponseCycle):
 
     def _give_up(self, refusal: Refusal) -> None:
         """End an answer that is not whole."""
-        if self.disconnected or self.response_complete:
+        if self.disconnected or self.response_complete or self.transport.is_closing():
             return
         self.disconnected = self.response_complete = True
         self.keep_alive = False
@@ -156,7 +156,7 @@ class Cycle(RequestResponseCycle):
         """
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
-        if self.disconnected:
+        if self.disconnected or self.transport.is_closing():  # of the latter it hears in the loop's next turn
             return
         kind = message["type"]
         if kind == "http.response.body" and self.response_started and not self.response_complete:

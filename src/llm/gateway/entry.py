@@ -203,7 +203,7 @@ class Entry:
         socket = self.sockets.get(scope["path"])
         if socket is None:
             await receive()
-            await refuse(scope, send, _nothing())
+            await refuse(self.desk, scope, receive, send, _nothing(), "other")
             return
         await socket(scope, receive, send)
 
@@ -217,9 +217,8 @@ async def _refuse(exchange: Exchange, dialect: Dialect, error: LLMException) -> 
         await exchange.answer(refusal.status, refusal.body, refusal.headers)
 
 
-async def _not_there(_: Desk, exchange: Exchange) -> None:
-    await exchange.body()
-    raise _nothing()
+async def _not_there(_: Desk, __: Exchange) -> None:
+    raise _nothing()  # and nothing of the body is read, for who sends it may be anybody
 
 
 def _nothing() -> LLMException:

@@ -38,6 +38,7 @@ _NO_CONTENT: Final = 204
 LEFT: Final = 499
 """What the log and the metrics call the status of a request whose client left before it had one."""
 
+_PLAIN: Final = frozenset({b"identity", b""})
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _PRINTED: Final = re.compile(r"[!-~]{1,256}")
 _numbers: Final = count(1)
@@ -113,9 +114,14 @@ class Exchange:
         """Return the whole body.
 
         Raises:
-            LLMInvalidRequestError: It is larger than it may be; where its length is declared, nothing of it was read.
+            LLMInvalidRequestError: It is compressed, or larger than it may be; where its length is declared, nothing of
+                it was read.
             ClientLeftError: The client left before its end.
         """
+        if self._headers.get(b"content-encoding", b"identity").strip().lower() not in _PLAIN:
+            raise LLMInvalidRequestError(
+                "the header content-encoding: expected none; send the body as it is, uncompressed", status=415
+            )
         length = self._headers.get(b"content-length")
         if length is not None and length.isdigit() and int(length) > self._most:
             raise self._too_large()

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from .exchange import Header
 
 _KEYS_REFUSED: Final = (Wire(502, "server_error", "upstream_authentication"), Wire(502, "api_error"))
-_NOT_ALLOWED: Final = (Wire(405, "invalid_request_error"), Wire(405, "invalid_request_error"))
+_OURS: Final = {status: Wire(status, "invalid_request_error") for status in (405, 415)}
+"""What only a gateway says of a request, in the same words in each dialect."""
+
 _TOLD_LATER: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, 529})
 _A_MOMENT: Final = 1.0  # second; where nobody knows when there is room again
 
@@ -113,8 +115,8 @@ def wire_of(error: LLMException, *, anthropic: bool = False) -> Wire:
     """
     if isinstance(error, LLMAuthenticationError) and error.provider is not None and not error.model_only:
         return _KEYS_REFUSED[anthropic]
-    if isinstance(error, LLMInvalidRequestError) and error.status == HTTPStatus.METHOD_NOT_ALLOWED:
-        return _NOT_ALLOWED[anthropic]
+    if isinstance(error, LLMInvalidRequestError) and error.provider is None and error.status in _OURS:
+        return _OURS[error.status]
     wire = wire_for(error, anthropic=anthropic)
     if not anthropic and wire.status == HTTPStatus.NOT_FOUND and error.model is not None:
         return wire._replace(code="model_not_found")

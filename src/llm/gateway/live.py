@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from http import HTTPStatus
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +13,9 @@ from llm.core.exceptions import LLMAuthenticationError, LLMException, LLMInvalid
 from .codes import SWITCHED_OFF, written_failure
 from .cors import Origins
 from .desk import Route
+from .exchange import Exchange
 from .faults import NATIVE, Refusal
+from .logs import tell_request
 from .sockets import going_away
 from .stream_socket import StreamSocket
 
@@ -22,12 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .desk import Desk
-    from .exchange import Exchange, Receive, Scope, Send
+    from .exchange import Receive, Scope, Send
     from .sockets import Host, Socket
 
     Served = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_UNSUPPORTED: Final = HTTPStatus.UNSUPPORTED_MEDIA_TYPE.value
 _DEFAULT_PORTS: Final = {b"http": b":80", b"https": b":443"}
 
 
@@ -37,9 +37,8 @@ class GraphQLDialect:
     def refusal(self, error: LLMException, request_id: bytes) -> Refusal:
         """As in `Dialect`."""
         plain = NATIVE.refusal(error, request_id)
-        status = _UNSUPPORTED if error.status == _UNSUPPORTED else plain.status
         body = {"errors": [written_failure(error, request_id.decode())]}
-        return Refusal(status, plain.headers, orjson.dumps(body))
+        return Refusal(plain.status, plain.headers, orjson.dumps(body))
 
 
 GRAPHQL: Final = GraphQLDialect()
@@ -89,7 +88,7 @@ class Live:
             self._check_origin(scope)
             self._check_switch()
         except LLMException as error:
-            await refuse(scope, send, error)
+            await refuse(self._host.desk, scope, receive, send, error, "/graphql")
             return
         await self._load()
         await self._run(self._graphql.socket(self._host, scope, receive, send))
@@ -101,7 +100,7 @@ class Live:
             self._check_origin(scope)
             self._host.caller(scope["headers"])
         except LLMException as error:
-            await refuse(scope, send, error)
+            await refuse(self._host.desk, scope, receive, send, error, StreamSocket.endpoint)
             return
         await self._run(StreamSocket(self._host, scope, receive, send))
 
@@ -141,11 +140,22 @@ def _is_same(origin: bytes, host: bytes) -> bool:
     return port is not None and place.removesuffix(port) == host.lower().removesuffix(port)
 
 
-async def refuse(scope: Scope, send: Send, error: LLMException) -> None:
-    """Answer a connection that is not accepted: by HTTP where the server can, else by its end."""
-    if "websocket.http.response" not in (scope.get("extensions") or {}):
-        await send({"type": "websocket.close", "code": 1008, "reason": ""})
-        return
-    refusal = NATIVE.refusal(error, b"")
-    await send({"type": "websocket.http.response.start", "status": refusal.status, "headers": refusal.headers})
-    await send({"type": "websocket.http.response.body", "body": refusal.body})
+async def refuse(  # noqa: PLR0913, PLR0917 - ASGI's three, and what is told
+    desk: Desk, scope: Scope, receive: Receive, send: Send, error: LLMException, endpoint: str
+) -> None:
+    """Answer a connection that is not accepted: by HTTP where the server can, else by its end; it is a request too."""
+    now = desk.clock.now()
+    exchange = Exchange({**scope, "method": "WS"}, receive, send, started=now, most=0)
+    refusal = NATIVE.refusal(error, exchange.request_id)
+    exchange.error, exchange.status = error, refusal.status
+    try:
+        if "websocket.http.response" in (scope.get("extensions") or {}):
+            headers = [*refusal.headers, (b"x-request-id", exchange.request_id)]
+            await send({"type": "websocket.http.response.start", "status": refusal.status, "headers": headers})
+            await send({"type": "websocket.http.response.body", "body": refusal.body})
+        else:
+            await send({"type": "websocket.close", "code": 1008, "reason": ""})
+    finally:
+        seconds = desk.clock.now() - now
+        desk.counts.ended(exchange, endpoint, seconds)
+        tell_request(exchange, seconds=seconds, wall=desk.clock.wall())

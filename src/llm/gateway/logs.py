@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 import traceback
@@ -15,6 +16,7 @@ import orjson
 from llm.core.exceptions import kind_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from .exchange import Exchange
@@ -22,6 +24,13 @@ if TYPE_CHECKING:
 LOGGER: Final = logging.getLogger("llm.gateway")
 
 _PATH_CHARS: Final = 200
+_MODEL_CHARS: Final = 256
+_ONE_WRITE: Final = 4096
+"""Bytes that several processes may write into one pipe without a line of one within a line of another."""
+
+_OF_KEYS: Final = "llm.keys"
+"""Tells why a key went, in its provider's words behind its own."""
+
 _HELD_SECONDS: Final = 0.05
 _MOST_HELD: Final = 512  # lines
 
@@ -43,7 +52,7 @@ def tell_request(exchange: Exchange, *, seconds: float, wall: float) -> None:
     if caller.name is not None:
         told["key"], told["user"] = caller.name, caller.user
     if exchange.model is not None:
-        told["model"] = exchange.model
+        told["model"] = exchange.model[:_MODEL_CHARS]
     if exchange.provider is not None:
         told["provider"] = exchange.provider
         told["cached"] = exchange.cached
@@ -53,9 +62,10 @@ def tell_request(exchange: Exchange, *, seconds: float, wall: float) -> None:
         told["attempts"], told["waited"] = call.sends, round(call.queue_seconds, 6)
     if exchange.error is not None:
         told["error"] = kind_of(exchange.error)
-    text = orjson.dumps(told).decode()
-    if len(LOGGER.handlers) == 1 and type(LOGGER.handlers[0]) is JSONLines and not LOGGER.propagate:
-        LOGGER.handlers[0].add(text)  # a record costs as much as all the rest
+    text = _line(told)
+    writer = only_writer()
+    if writer is not None:
+        writer.add(text)  # a record costs as much as all the rest
     else:
         LOGGER.handle(LOGGER.makeRecord(LOGGER.name, logging.INFO, "", 0, text, (), None))
 
@@ -65,6 +75,19 @@ def tell_fault(error: BaseException, exchange: Exchange) -> None:
     request = exchange.request_id.decode()
     where = _way_to(error.__traceback__)
     LOGGER.error("request %s failed by a fault of the gateway's own: %s at %s", request, type(error).__name__, where)
+
+
+def only_writer() -> JSONLines | None:
+    """Return who alone would hear a record, where that is our own writer."""
+    only: logging.Handler | None = None
+    logger: logging.Logger | None = LOGGER
+    while logger is not None:
+        for handler in logger.handlers:
+            if only is not None:
+                return None
+            only = handler
+        logger = logger.parent if logger.propagate else None
+    return only if type(only) is JSONLines else None
 
 
 class JSONLines(logging.Handler):
@@ -88,12 +111,12 @@ class JSONLines(logging.Handler):
             "time": _time(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _words(record),
         }
         if record.exc_info is not None and record.exc_info[0] is not None:
             told["error"] = record.exc_info[0].__name__
             told["where"] = _way_to(record.exc_info[2])
-        return orjson.dumps(told).decode()
+        return _line(told)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take a record."""
@@ -119,9 +142,37 @@ class JSONLines(logging.Handler):
         if due is not None:
             due.cancel()
         lines, self._lines = self._lines, []
-        if lines:
-            self._stream.write("\n".join(lines) + "\n")
-            self._stream.flush()
+        piece, size = list[str](), 0
+        for line in lines:
+            length = len(line.encode()) + 1
+            if size + length > _ONE_WRITE and piece:
+                self._write(piece)
+                piece, size = [], 0
+            piece.append(line)
+            size += length
+        if piece:
+            self._write(piece)
+
+    def _write(self, lines: list[str]) -> None:
+        self._stream.write("\n".join(lines) + "\n")
+        self._stream.flush()
+
+
+def _line(told: Mapping[str, Any]) -> str:
+    """Return a line that is one for every reader; to some of them there are more ends of lines than one."""
+    text = orjson.dumps(told).decode()
+    return text if text.isascii() else json.dumps(told, separators=(",", ":"))
+
+
+def _words(record: logging.LogRecord) -> str:
+    """Return what a record says, without what may repeat a prompt: a provider's own words, and values of libraries."""
+    if record.name.partition(".")[0] != "llm":
+        return str(record.msg).partition("\n")[0][:_PATH_CHARS]
+    words = record.getMessage()
+    if record.name == _OF_KEYS:
+        return words.partition(": ")[0]
+    error: object = getattr(record, "error", None)  # of a call that failed
+    return words.replace(error, error.partition(":")[0]) if isinstance(error, str) and error else words
 
 
 def _time(wall: float) -> str:

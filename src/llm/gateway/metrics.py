@@ -95,7 +95,10 @@ class Exposition:
 
     def write(self, accept: str) -> tuple[bytes, str]:
         """Return the page and its content type, by the `Accept` header of a request."""
-        encode, kind = choose_encoder(accept)
+        try:
+            encode, kind = choose_encoder(accept)
+        except TypeError:  # a version that is no number
+            encode, kind = choose_encoder("")
         return encode(self._registry), kind
 
 

@@ -160,7 +160,7 @@ class HTTPConnection(Connection):
             transport=self.transport,
             flow=self.flow,
             state=self.state,
-            expects=noted.get(b"expect", b"").lower() == b"100-continue",
+            expects=version == "1.1" and noted.get(b"expect", b"").lower() == b"100-continue",
             keep_alive=version == "1.1" and parser.should_keep_alive(),
             answered=self._answered,
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 import orjson
 
-from llm.core.exceptions import LLMException, LLMInvalidRequestError, LLMPoolExhaustedError
+from llm.core.exceptions import LLMException, LLMInvalidRequestError, LLMPoolExhaustedError, LLMRateLimitError
 
 from .bodies import read_json
 from .exchange import LEFT, Exchange
@@ -162,6 +162,11 @@ class Socket(ABC):
         """Whether the gateway is going away."""
         return self._leaving or self.host.desk.draining
 
+    @property
+    def longest(self) -> int:
+        """Bytes of a message; its client is known."""
+        return self.host.desk.manager.config.gateway.max_body_bytes
+
     @abstractmethod
     async def heard(self, message: dict[str, Any]) -> None:
         """Act on a message."""
@@ -199,12 +204,10 @@ class Socket(ABC):
         text: str | None = event.get("text")
         if text is None:
             raise LLMInvalidRequestError("a message: expected JSON as text, not as bytes", status=400)
-        most = self.host.desk.manager.config.gateway.max_body_bytes
+        most = self.longest
         body = text.encode()
         if len(body) > most:
-            raise LLMInvalidRequestError(
-                f"the message is larger than {most} bytes (gateway.max_body_bytes); send a smaller one", status=413
-            )
+            raise LLMInvalidRequestError(f"the message is larger than {most} bytes; send a smaller one", status=413)
         return read_json(body)
 
     async def _operate(self, name: Hashable, work: Callable[[Exchange], Awaitable[None]]) -> None:
@@ -236,6 +239,8 @@ class Socket(ABC):
 
     async def _tell(self, name: Hashable, exchange: Exchange, error: LLMException) -> None:
         exchange.error, exchange.status = exchange.error or error, wire_of(error).status
+        if isinstance(error, LLMRateLimitError):
+            exchange.more = self.host.desk.limits(exchange)
         if self.is_last_word(name):
             await self.failed(name, exchange, error)
 

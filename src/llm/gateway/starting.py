@@ -50,9 +50,10 @@ def start(  # noqa: PLR0913, PLR0917 - the command's options, and two doors to t
         say("each worker counts for itself: /v1/metrics shows those of the one that answers")
     check_open(found.gateway)
     sockets = bind(found.gateway.host, found.gateway.port)
-    logger = logging.getLogger("llm")
-    logger.handlers[:] = [lines := JSONLines()]
+    logger, root, lines = logging.getLogger("llm"), logging.getLogger(), JSONLines()
+    logger.handlers.clear()
     logger.setLevel(container.level)
+    root.addHandler(lines)  # what libraries have to say becomes JSON, too
     run = partial(live, config, sockets, container, end=end)
     said = _said(found, sockets)
     try:
@@ -65,6 +66,7 @@ def start(  # noqa: PLR0913, PLR0917 - the command's options, and two doors to t
             leave=partial(_close, sockets),
         ).run()
     finally:
+        root.removeHandler(lines)
         lines.flush()
 
 

@@ -21,7 +21,7 @@ from .sockets import MOST_OPERATIONS, Socket, going_away
 from .streaming import streaming
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Mapping
 
     from llm.core.exceptions import LLMException
     from llm.core.types import LLMRequest, StreamChunk
@@ -58,9 +58,9 @@ class StreamSocket(Socket):
         await self._refuse(None, error)
 
     async def failed(self, name: Hashable, exchange: Exchange, error: LLMException) -> None:
-        """Tell it under the answer's id."""
-        del exchange
-        await self._refuse(name, error)
+        """Tell it under the answer's id, a limit with what is left of it."""
+        limits = {header.decode(): value.decode() for header, value in exchange.more}
+        await self._refuse(name, error, limits)
 
     def _wrong(self, name: Id, kind: object) -> LLMException | None:
         if kind is not None:
@@ -112,10 +112,14 @@ class StreamSocket(Socket):
         desk = self.host.desk
         return desk.asking.continuing(exchange.caller, read_generate(body, desk.defaults))
 
-    async def _refuse(self, name: Hashable | None, error: LLMException) -> None:
+    async def _refuse(
+        self, name: Hashable | None, error: LLMException, limits: Mapping[str, str] | None = None
+    ) -> None:
         told: dict[str, Any] = dict(native(error))
         if error.retry_after is not None:
             told["retry_after"] = error.retry_after
+        if limits:
+            told["limits"] = limits
         await self.send({"id": name, "type": "error", "error": told})
 
 

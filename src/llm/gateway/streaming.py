@@ -1,4 +1,4 @@
-"""An answer in pieces, for those who send them in another form than events over HTTP."""
+"""An answer in pieces, and what its exchange keeps of it, whatever the pieces are sent as."""
 
 from __future__ import annotations
 

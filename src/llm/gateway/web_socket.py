@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from .refusal import Refusal
 from .state import State, tell_failure
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ _CLOSES = 10.0
 _WENT_WELL: Final = 1000
 _RESTARTS: Final = 1012
 _FAILED: Final = 1011
+_NO_WEB_SOCKET: Final = Refusal(400, "a WebSocket begins with a GET that has no body, and headers of ordinary length")
 
 
 class WebSocket(WebSocketsSansIOProtocol):
@@ -51,6 +53,14 @@ class WebSocket(WebSocketsSansIOProtocol):
         """Take over the connection."""
         super().connection_made(transport)
         self.state.watched.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came, a whole head first; one that begins no WebSocket is refused, as nobody else would answer."""
+        super().data_received(data)
+        if not (self.handshake_initiated or self.transport.is_closing()):
+            self.state.refused(_NO_WEB_SOCKET.status)
+            self.transport.write(_NO_WEB_SOCKET.response())
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End its application's task: nobody is there who would read anything."""

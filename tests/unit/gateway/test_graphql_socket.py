@@ -348,3 +348,14 @@ async def test_a_fault_of_the_gateways_own_is_told_without_its_words(inside: Gat
         (told,) = await ws.answer("1")
     assert told["payload"][0]["extensions"]["code"] == "INTERNAL"
     assert "secret" not in json.dumps(told)
+
+
+async def test_who_has_not_said_who_it_is_sends_no_long_message(inside: Gateways) -> None:
+    async with inside(gateway={"api_keys": KEYS}) as it:
+        async with it.line("/graphql") as ws:
+            await ws.say(type="connection_init", payload={"x-api-key": ALICE, "more": "x" * 70_000})
+            assert await ws.closed() == 4400
+        async with it.line("/graphql") as ws:
+            await begin(ws, **{"x-api-key": ALICE})
+            await ws.say(type="ping", payload={"more": "x" * 70_000})
+            assert await ws.hear() == {"type": "pong"}

@@ -668,3 +668,20 @@ async def test_a_web_socket_cannot_begin_behind_a_request_that_is_not_answered(b
         raw = await server.open(f"GET /wait HTTP/1.1\r\n{HOST}\r\n", SHAKE)
         assert (await raw.answer())[2] == b"late"
         assert (await raw.answer())[0] == 400
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        f"POST /socket HTTP/1.1\r\n{HOST}Content-Length: 5\r\n",
+        f"GET /socket HTTP/1.1\r\n{HOST}X-Long: {'x' * 20_000}\r\n",
+        f"GET /socket HTTP/1.1\r\n{HOST}Content-Length: 5\r\n",
+    ],
+)
+async def test_what_begins_no_web_socket_is_refused_and_its_connection_ends(bare: Bare, head: str) -> None:
+    async with bare() as server:
+        raw = await server.open(head, SHAKE.partition(HOST)[2], "hello")
+        assert (await raw.answer())[0] == 400
+        assert await raw.rest() == b""
+        await server.until(lambda: not server.connections)
+        assert server.refused == [400]

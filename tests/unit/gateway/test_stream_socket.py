@@ -396,3 +396,16 @@ async def test_a_server_that_cannot_answer_a_handshake_closes_it(inside: Gateway
 
         await it.entry({"type": "websocket", "path": "/v1/stream", "headers": []}, receive, send)
     assert [(message["type"], message["code"]) for message in sent] == [("websocket.close", 1008)]
+
+
+async def test_a_limit_is_told_with_what_is_left_of_it(inside: Gateways) -> None:
+    limits = {"users": {"alice": {"requests_per_hour": 1}}}
+    async with inside(limits=limits, gateway={"api_keys": KEYS}) as it, line(it, key=ALICE) as ws:
+        await ws.say(id=1, prompt="hi")
+        await ws.answer(1)
+        await ws.say(id=2, prompt="hi again")
+        [refused] = await ws.answer(2)
+    told = refused["error"]
+    assert told["type"] == "rate_limit_exceeded"
+    assert 3_500 < told["retry_after"] < 3_601
+    assert told["limits"]["x-ratelimit-remaining-requests"] == "0"

@@ -35,6 +35,7 @@ _RUNS_ALREADY: Final = 4409
 _INIT_TWICE: Final = 4429
 _KEYS: Final = (b"authorization", b"x-api-key")
 _LONGEST_ID: Final = 128
+_LONGEST_FIRST: Final = 65_536
 _LONGEST_REASON: Final = 100
 """Characters; a close frame has room for 123 bytes."""
 
@@ -56,6 +57,11 @@ class GraphQLSocket(Socket):
         self._asked_in = False
         self._known = False
         self._init: Timer | None = None
+
+    @property
+    def longest(self) -> int:
+        """Bytes of a message; who has not said yet who it is has little to say."""
+        return super().longest if self._known else _LONGEST_FIRST
 
     async def opened(self) -> None:
         """Give it some time to say who it is; close where it speaks another protocol."""
