@@ -8,6 +8,8 @@ from .keys import KeyState
 from .protocols import RunsModels
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .keys import Key, Slot
     from .pool import Pool
     from .standing import EngineStanding
@@ -34,7 +36,7 @@ def _key_status(pool: Pool, key: Key, slots: list[Slot]) -> dict[str, Any]:
     rests = [pool.queue.cooling(slot) for slot in slots]
     cooling = key.state is KeyState.AVAILABLE and min(rests) > 0.0
     engine = _engine(key)
-    own = {} if engine is None else engine.saturation
+    own: Mapping[str, Mapping[str, float]] = {} if engine is None else engine.saturation
     return {
         "key": key.fingerprint,
         "state": "cooling" if cooling else key.state.value,

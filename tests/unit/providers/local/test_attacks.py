@@ -32,7 +32,7 @@ from llm.utils.clock import SystemClock
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llm.providers.local.engine import GenerationStream
+    from llm.providers.local.engine import GenerationStream, Options
     from llm.providers.local.request import GenerationResult
 
 PROMPTS = [f"{'abcdefgh' * (at % 5)} number {at} of many" for at in range(24)]
@@ -240,8 +240,10 @@ async def test_the_ends_of_the_window_and_of_the_options(small: InferenceEngine)
     assert (full.output_tokens, full.finish_reason) == (412, "length")
     greedy = (await ask(small, "options")).text
     assert (await ask(small, "options", 1)).text == greedy[0]
-    for options in ({"top_k": 1}, {"top_p": 0.0}, {"temperature": 1e-300}, {"top_k": 1, "temperature": 50.0}):
-        drawn = await small.generate("options", max_tokens=12, ignore_eos=True, **options)
+    sure: list[Options] = [{"top_k": 1}, {"top_p": 0.0}, {"temperature": 1e-300}, {"top_k": 1, "temperature": 50.0}]
+    for options in sure:
+        asked: Options = {"max_tokens": 12, "ignore_eos": True, **options}
+        drawn = await small.generate("options", **asked)
         assert drawn.text == greedy
     whole = await small.generate("options", max_tokens=12, temperature=0.7, seed=-1, ignore_eos=True)
     wide = await small.generate("options", max_tokens=12, temperature=0.7, seed=-1, top_k=10**30, ignore_eos=True)
