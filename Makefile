@@ -1,5 +1,5 @@
 # Two commands matter: `make run` and `make test`. Each makes the .venv it needs; only Python 3.11 or newer must be there.
-.PHONY: help run test test-all test-long check format bench bench-limits bench-waiters bench-batch bench-gateway bench-local picture chaos soak clean
+.PHONY: help run test test-all test-long check format bench bench-limits bench-waiters bench-batch bench-gateway bench-local docs docs-serve picture picture-page simulate-scale chaos soak clean
 .NOTPARALLEL:
 
 export PYTHON
@@ -26,9 +26,9 @@ test: check ## all checks and tests that need Python alone
 	@$(PY) -m pytest --cov -n 2 --dist loadgroup --max-worker-restart 0
 
 test-all: ## what `make test` leaves out: Node, a browser, Ray, a long soak
-	@.ci/venv test
+	@.ci/venv left-out
 	@! command -v npm >/dev/null || $(MAKE) --no-print-directory $(NODE_CLIENTS)/.done
-	@$(PY) -m pytest -m "$(LEFT_OUT)" || [ $$? -eq 5 ]
+	@$(PY) -m pytest -m "$(LEFT_OUT)" -o faulthandler_timeout=2400 || [ $$? -eq 5 ]
 
 # What tests of the gateway call it with from Node.
 $(NODE_CLIENTS)/.done: tests/e2e/node/package-lock.json
@@ -65,6 +65,10 @@ bench-waiters: ## CPU time of each of 100,000 calls that wait for a key, beside 
 	@.ci/venv run
 	@$(PY) -m benchmarks.waiters
 
+simulate-scale: $(BENCH_VENV)/.done ## 1,000 accounts and 1,000 workers on a virtual clock: into benchmarks/results (three minutes)
+	@.ci/venv run
+	@$(PY) -m benchmarks.scale --results benchmarks/results
+
 bench-batch: ## CPU of a batch's row beside its call, memory of a million rows: into benchmarks/results (ten minutes)
 	@.ci/venv run
 	@$(PY) -m benchmarks.batch --results benchmarks/results
@@ -78,9 +82,20 @@ bench-local: $(BENCH_LOCAL_VENV)/.done ## the model on the box beside transforme
 	@$(PY) -m llm models fetch smollm2-135m --quiet
 	@$(PY) -m benchmarks.local --json .cache/bench-local.json --results benchmarks/results
 
+docs: ## the site of the docs, into .cache/site; a warning, or a link that leads nowhere, is an error
+	@.ci/venv test
+	@$(PY) docs/site/build.py
+
+docs-serve: docs ## the same, at http://127.0.0.1:8010
+	@$(PY) -m http.server --bind 127.0.0.1 --directory .cache/site 8010
+
 picture: ## records the terminal picture of the README anew: docs/pictures/batch.svg (half a minute)
 	@.ci/venv test
 	@$(PY) docs/pictures/record.py
+
+picture-page: ## takes the pictures of the dashboard anew, in Chromium: docs/pictures/dashboard-*.png (a minute)
+	@.ci/venv left-out
+	@$(PY) docs/pictures/dashboard.py
 
 chaos: ## 35,000 calls through faults, dying keys, reloads and cancellations, held against what is promised (ten minutes)
 	@.ci/venv run

@@ -18,6 +18,13 @@ OTHER_PYTHON: Final = ROOT / ".cache" / "bench-venv" / "bin" / "python"
 """The environment of what this package does not depend on."""
 
 
+def draw(package: str, folder: Path, figures: bytes, *, python: Path = OTHER_PYTHON) -> None:
+    """Have a benchmark's `picture` draw figures into a folder, where the environment with matplotlib is there."""
+    if python.exists():
+        command = [str(python), "-m", f"{package}.picture", str(folder.resolve())]
+        subprocess.run(command, cwd=ROOT, input=figures, check=True)  # noqa: S603 - our own program
+
+
 @contextmanager
 def program(
     python: str, module: str, *arguments: str, environment: Mapping[str, str] | None = None

@@ -38,7 +38,8 @@ _TICKS_TO_END = 20
 _LEFT_OUT = ("node", "browser", "ray", "soak")
 _MEASURED_PROGRAMS = "COVERAGE_PROCESS_CONFIG"  # coverage's own variable: programs that see it are measured
 # Where the whole suite runs: others reach what these reach, all but 70 lines, and being measured takes as long again.
-# Nor are tests of properties measured there.
+# Nor are tests of properties measured there, nor those from end to end, whose lines have tests of their own.
+_END_TO_END = _ROOT / "tests" / "e2e"
 _REACHED_BY_OTHERS = {
     "contract/test_public_cli.py",
     "contract/test_public_config.py",
@@ -291,7 +292,7 @@ async def _gateway(config: Any, **options: Any) -> AsyncGenerator[Gateway]:  # n
             await task
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def gateway() -> Callable[..., AbstractAsyncContextManager[Gateway]]:
     """Starts a gateway in the test's loop: `async with gateway(configuration)`."""
     return _gateway
@@ -340,7 +341,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     whole = not config.option.file_or_dir
     unmeasured = {_ROOT / "tests" / name for name in _REACHED_BY_OTHERS}
     for item in items:
-        if whole and (item.path in unmeasured or _is_of_properties(item)):
+        if whole and (item.path in unmeasured or item.path.parent == _END_TO_END or _is_of_properties(item)):
             item.add_marker("no_cover")
         if isinstance(item, pytest.Function) and is_async_test(item):
             item.fixturenames[:0] = ["no_task_left", "no_blocking_call"]  # first in, so last out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.programs import OTHER_PYTHON, ROOT, terminated_is_interrupted
+from benchmarks.programs import OTHER_PYTHON, draw, terminated_is_interrupted
 from benchmarks.tables import made
 from llm.utils.clock import SystemClock
 
@@ -64,7 +63,7 @@ def main(arguments: Sequence[str], measure: Measure = shown) -> int:
     report.show(run.figures)
     if asked.results is not None:
         report.write(asked.results, run.figures)
-        _draw(asked.results, run.figures)
+        draw("benchmarks.calls", asked.results, as_json(run.figures))
     if stopped:
         sys.stderr.write("Stopped. " + ("`--resume` goes on.\n" if asked.json else "Without --json nothing is kept.\n"))
         return _INTERRUPTED
@@ -117,12 +116,6 @@ def _known(asked: argparse.Namespace) -> Figures:
     if goes_on:
         return load(asked.json)
     return Figures() if set(asked.only) == set(PARTS) else load(asked.json).without(asked.only)
-
-
-def _draw(folder: Path, figures: Figures) -> None:
-    if OTHER_PYTHON.exists():
-        command = [str(OTHER_PYTHON), "-m", f"{__package__}.picture", str(folder.resolve())]
-        subprocess.run(command, cwd=ROOT, input=as_json(figures), check=True)  # noqa: S603 - our own program
 
 
 def _parser() -> argparse.ArgumentParser:

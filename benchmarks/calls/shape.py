@@ -33,12 +33,13 @@ DISK_HIT: Final = "a hit in the disk cache"
 REDIS_HIT: Final = "a hit in the Redis cache"
 SDK: Final = "default chain, transport: sdk"
 VENDOR: Final = "the vendor's own client"
+ON_OURS: Final = "the vendor's own client on http_transport()"
 LITELLM: Final = "litellm.acompletion"
 
 Group: TypeAlias = Literal["manifold", "vendors", "litellm_peer"]
 GROUPS: Final[dict[Group, tuple[str, ...]]] = {
     "manifold": (BARE, ALONE, NO_CHAIN, NO_METRICS, NO_LIMITS, KEY_LIMITS, ALL_LIMITS, HIT, DISK_HIT, REDIS_HIT),
-    "vendors": (BARE, SDK, VENDOR),
+    "vendors": (BARE, SDK, VENDOR, ON_OURS),
     "litellm_peer": (BARE, LITELLM),
 }
 """The ways that one process compares, by the module that knows them; each process has bare calls of its own."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.progress import track
 
-from benchmarks.programs import OTHER_PYTHON, ROOT
+from benchmarks.programs import draw
 from benchmarks.tables import made as made_with
 
 from . import report
@@ -50,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
         asked.json.write_text(figures)
     if asked.results is not None:
         report.write(asked.results, outcomes, compared, made=made)
-        _draw(asked.results, figures)
+        draw("benchmarks.limits", asked.results, figures.encode())
     return 0 if all(outcome.met for outcome in outcomes) else 1
 
 
@@ -62,12 +61,6 @@ def _compare(scenarios: Sequence[str], seed: int) -> list[SocketOutcome]:
 
 def _rows(outcomes: Sequence[Outcome | SocketOutcome]) -> list[dict[str, Any]]:
     return [{**asdict(outcome), "ratio": outcome.ratio} for outcome in outcomes]
-
-
-def _draw(folder: Path, figures: str) -> None:
-    if OTHER_PYTHON.exists():
-        command = [str(OTHER_PYTHON), "-m", "benchmarks.limits.picture", str(folder.resolve())]
-        subprocess.run(command, cwd=ROOT, input=figures, text=True, check=True)  # noqa: S603 - our own program
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.programs import ROOT, terminated_is_interrupted
+from benchmarks.programs import draw, terminated_is_interrupted
 from benchmarks.tables import made
 from llm.core.exceptions import LLMConfigurationError
 
@@ -79,7 +78,7 @@ def main(arguments: Sequence[str], measured: Measure = shown) -> int:
     report.show(figures)
     if asked.results is not None:
         report.write(asked.results, figures)
-        _draw(asked.results, figures)
+        draw("benchmarks.local", asked.results, as_json(figures), python=OTHER / "bin" / "python")
     if stopped:
         sys.stderr.write("Stopped: only what was measured until then is shown.\n")
         return _INTERRUPTED
@@ -98,13 +97,6 @@ def _plan(asked: argparse.Namespace) -> Plan:
     if asked.quick:
         return replace(_QUICK, engines=engines)
     return Plan(asked.rounds, tuple(sorted(set(asked.at_once))), engines, asked.tokens)
-
-
-def _draw(folder: Path, figures: Figures) -> None:
-    python = OTHER / "bin" / "python"
-    if python.exists():
-        command = [str(python), "-m", f"{__package__}.picture", str(folder.resolve())]
-        subprocess.run(command, cwd=ROOT, input=as_json(figures), check=True)  # noqa: S603 - our own program
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
-from .shape import LLAMA, LLAMA_Q8, NAIVE, OURS, SERVE, STATIC
+from .shape import AS_CAME, LLAMA, LLAMA_Q8, NAIVE, NO_HALVES, NO_LOOKUP, OURS, SERVE, STATIC
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ LEAST: Final[dict[str, dict[int, float]]] = {
     LLAMA: {1: 0.5, 4: 1.2, 16: 1.9, 32: 2.3},
 }
 """How many times as fast ours is at least, by the number of requests at once."""
-COMPARED: Final = (NAIVE, STATIC, SERVE, LLAMA, LLAMA_Q8)
+COMPARED: Final = (NO_LOOKUP, NO_HALVES, AS_CAME, NAIVE, STATIC, SERVE, LLAMA, LLAMA_Q8)
 
 WARM_PREFIX: Final = "first token behind a warm prefix of 1,000 tokens, x cold"
 HELD_UP: Final = "longest gap of a stream while a prompt of 2,800 tokens comes in, s"

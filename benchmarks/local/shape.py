@@ -11,6 +11,9 @@ from typing import Final, TypeAlias
 from benchmarks.programs import ROOT
 
 OURS: Final = "InferenceEngine"
+NO_LOOKUP: Final = "without prompt lookup"
+NO_HALVES: Final = "and all in float32"
+AS_CAME: Final = "and layers as they came"
 NAIVE: Final = "naive generate"
 STATIC: Final = "static batches"
 SERVE: Final = "transformers serve"
@@ -19,6 +22,9 @@ LLAMA_Q8: Final = "llama.cpp Q8_0"
 
 ENGINES: Final = {
     "ours": OURS,
+    "no-lookup": NO_LOOKUP,
+    "no-halves": NO_HALVES,
+    "as-came": AS_CAME,
     "naive": NAIVE,
     "static": STATIC,
     "serve": SERVE,

@@ -3,8 +3,6 @@
 `make picture` runs it.
 """
 
-# ruff: noqa: INP001 - a program, and no package
-
 from __future__ import annotations
 
 import asyncio

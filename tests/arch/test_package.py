@@ -169,7 +169,7 @@ def test_plain_make_lists_the_targets() -> None:
     checks, benchmarks = (
         {"test", "test-all", "test-long", "check"},
         {"bench", "bench-limits", "bench-waiters", "bench-batch", "bench-gateway", "bench-local"}
-        | {"picture", "chaos", "soak"},
+        | {"simulate-scale", "docs", "docs-serve", "picture", "picture-page", "chaos", "soak"},
     )
     assert listed == {"help", "run", "format", "clean"} | checks | benchmarks
     for target in listed:

@@ -336,7 +336,6 @@ async def test_tracing_is_a_word_of_the_chain(
     await opened.close()
 
 
-@pytest.mark.planned("issue 12")
 async def test_the_vendors_own_clients_run_on_a_transport_of_the_manager(manager: Any) -> None:
     assert isinstance(manager.http_transport(), import_module("httpx2").AsyncBaseTransport)
 

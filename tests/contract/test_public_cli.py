@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 EVERYWHERE = "--config --json --quiet"
 OPTIONS = {
     "chat": "-p --provider -m --model --stream --no-stream --continue --no-history",
-    "batch": "-o --errors --concurrency --resume --restart --dry-run --ordered --engine --cancel -p -m --prompt --id "
-    "--system",
+    "batch": "-o --errors --concurrency --resume --restart --dry-run --ordered --engine local ray openai-batch "
+    "anthropic-batch --workers --ray-address --cancel -p -m --prompt --id --system",
     "stats": "--since --by --clear --yes",
     "status": "",
     "config check": "",
@@ -39,12 +39,9 @@ OPTIONS = {
     "cache clear": "--yes",
     "serve": "--host --port --workers",
     "cache export": "FILE --provider --model --user --tag --older-than",
-    "keys create": "NAME --user --models --expires --write",
+    "keys create": "NAME --user --models --expires --operator --write",
     "keys list": "",
     "keys revoke": "NAME --write",
-}
-PLANNED_OPTIONS = {
-    "batch": ("ray", 11),
 }
 GOOD = "providers: {openai: {base_url: 'BASE', api_keys: [sk-one], models: [gpt-4o-mini]}}\n"
 
@@ -104,17 +101,6 @@ def test_a_command_has_its_options_and_those_of_everywhere(manifold: Program, co
     done = manifold(*command.split(), "--help")
     assert done.returncode == 0, done.stderr
     assert [word for word in f"{OPTIONS[command]} {EVERYWHERE}".split() if word not in done.stdout] == []
-
-
-@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
-@pytest.mark.parametrize(
-    ("command", "options"),
-    [pytest.param(c, o, marks=pytest.mark.planned(f"issue {issue}")) for c, (o, issue) in PLANNED_OPTIONS.items()],
-)
-def test_a_planned_command_has_its_options(manifold: Program, command: str, options: str) -> None:
-    done = manifold(*command.split(), "--help")
-    assert done.returncode == 0, done.stderr
-    assert [word for word in f"{options} {EVERYWHERE}".split() if word not in done.stdout] == []
 
 
 def test_models_lists_the_models(manifold: Program, configured: Callable[[str], Path]) -> None:

@@ -174,6 +174,7 @@ STATED: dict[str, object] = {
     "gateway.api_keys.alice.user": "alice",
     "gateway.api_keys.alice.models": ["*"],
     "gateway.api_keys.alice.expires": "2027-12-31",
+    "gateway.api_keys.alice.operator": False,
 }
 IN_THE_FILE = {path: value for path, value in DEFAULTS.items() if path != "gateway.api_keys"} | STATED
 REFUSED = {

@@ -107,7 +107,6 @@ def test_a_metric_has_its_name(port: int, name: str) -> None:
     assert name in ask(port, "GET", "/v1/metrics")[1]
 
 
-@pytest.mark.planned("issue 12")
 def test_the_dashboard_is_a_page(port: int) -> None:
     status, page = ask(port, "GET", "/dashboard")
     assert status == 200

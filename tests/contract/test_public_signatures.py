@@ -20,6 +20,7 @@ SIGNATURES = {
     "llm:close_llm_manager": "()",
     "llm:LLMManager.open": "(config=None, *, transport=None, clock=None)",
     "llm:LLMManager.get_client": "(provider=None, *, model=None, user=None, priority=0, middleware=None)",
+    "llm:LLMManager.http_transport": "(*, user=None, priority=0)",
     "llm:LLMManager.get_status": "()",
     "llm:LLMManager.health_check": "()",
     "llm:LLMManager.explain": "(request)",
@@ -51,9 +52,6 @@ SIGNATURES.update(  # the same, blocking; tests/unit/sync holds every member to 
         if path.startswith(("llm:get_", "llm:close_", "llm:LLMManager.", "llm:LLMClient."))
     }
 )
-PLANNED = {
-    "llm:LLMManager.http_transport": ("()", 12),
-}
 OPTIONS = dict.fromkeys(
     [
         *("model", "temperature", "top_p", "max_tokens", "stop", "seed", "tools", "tool_choice", "response_format"),
@@ -89,6 +87,7 @@ PLAIN = [
     "llm.batch:RequestManager.stream",
     "llm:LLMManager.open",
     "llm:LLMManager.get_client",
+    "llm:LLMManager.http_transport",
     "llm:LLMManager.get_status",
     "llm:LLMManager.explain",
     "llm:LLMClient.stream_complete",
@@ -134,14 +133,6 @@ def options(function: Callable[..., Any]) -> dict[str, object]:
 @pytest.mark.parametrize("path", SIGNATURES)
 def test_a_signature_is_as_the_contract_prints_it(named: Named, path: str) -> None:
     assert printed(named(path)) == SIGNATURES[path]
-
-
-@pytest.mark.parametrize(
-    ("path", "signature"),
-    [pytest.param(p, s, marks=pytest.mark.planned(f"issue {issue}")) for p, (s, issue) in PLANNED.items()],
-)
-def test_a_planned_signature(named: Named, path: str, signature: str) -> None:
-    assert printed(named(path)) == signature
 
 
 @pytest.mark.parametrize("method", ["complete", "stream_complete"])

@@ -480,11 +480,14 @@ def _serving(folder: Path, root: Path, **variables: str) -> Generator[tuple[str,
         program.wait(10)
 
 
-@pytest.fixture
-def served_alone(tmp_path: Path, root: Path) -> Iterator[str]:
-    """The address of a `manifold serve` with nothing configured: the model on the box answers."""
+@pytest.fixture(scope="session")
+def served_alone(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[str]:
+    """The address of a `manifold serve` with nothing configured: the model on the box answers.
+
+    Tests that share it are of the group `served_alone`, for each worker starts its own.
+    """
     kept = {name: os.environ[name] for name in ("HOME", "XDG_CACHE_HOME", "LLM_MODELS_DIR") if name in os.environ}
-    with _serving(tmp_path, root, OMP_NUM_THREADS="1", **kept) as (url, _):
+    with _serving(tmp_path_factory.mktemp("alone"), root, OMP_NUM_THREADS="1", **kept) as (url, _):
         yield url
 
 

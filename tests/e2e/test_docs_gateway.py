@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HERE: Final = "http://127.0.0.1:8000"
-OTHERS: Final = {("POST", "/graphql"), ("GET", "/v1/models/gpt-4o-mini")}
+OTHERS: Final = {("POST", "/graphql"), ("GET", "/dashboard"), ("GET", "/v1/models/gpt-4o-mini")}
 STATUS: Final = "\n%{http_code}"
 # What is to be found in the answer of each, where its first line is not enough.
 SAYS: Final = {
@@ -43,6 +43,7 @@ SAYS: Final = {
     "/openapi.json": '"openapi"',
     "/docs": "<html",
     "/redoc": "<html",
+    "/dashboard": "<html",
     "/graphql": '"data"',
 }
 
@@ -138,6 +139,7 @@ def test_the_pages_other_commands_are_taken(page: str) -> None:
         group.commands[name].commands[command].make_context(command, words)
 
 
+@pytest.mark.xdist_group("served_alone")
 def test_with_nothing_configured_the_readmes_commands_get_an_answer_and_a_stream(root: Path, served_alone: str) -> None:
     whole, stream = commands((root / "README.md").read_text(encoding="utf-8"))
     status, body = curled(whole, served_alone)

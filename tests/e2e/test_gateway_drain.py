@@ -110,24 +110,26 @@ def test_after_sigterm_new_calls_are_refused_and_what_runs_may_finish(
     def act(port: int, end: Callable[[], None]) -> None:
         with ExitStack() as stack:
             streams = {path: Client(port) for path in ASKED}
-            unary, kept, probe = Client(port), Client(port), Client(port)
-            for client in (*streams.values(), unary, kept, probe):
+            unary, kept, late, probe = (Client(port) for _ in range(4))
+            for client in (*streams.values(), unary, kept, late, probe):
                 stack.enter_context(closing(client.socket))
             for path, client in streams.items():
                 client.ask(path, {**ASKED[path], "stream": True})
             unary.ask("/v1/chat/completions", ASK)
-            for each in (kept, probe):
-                each.ask("/livez")
-                each.until(b'"ok"}')
+            kept.ask("/livez")
+            kept.until(b'"ok"}')
+            for each in (late, probe):
+                each.socket.sendall(b"POST /v1" if each is late else b"GET /readyz HTTP/1.1\r\n")
             until(lambda: up.active == len(ASKED) + 1)
             end()
             until(lambda: not listens(port))
-            kept.ask("/v1/chat/completions", ASK)
-            refused = kept.rest()
+            assert kept.rest() == b""  # at rest, it is closed: whoever kept it opens another, elsewhere
+            late.socket.sendall(b"/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2\r\n\r\n{}")
+            refused = late.rest()
             assert refused.startswith(b"HTTP/1.1 503 ")
             assert b"\r\nretry-after: " in refused
             assert b"\r\nconnection: close\r\n" in refused
-            probe.ask("/readyz")
+            probe.socket.sendall(b"Host: 127.0.0.1\r\n\r\n")
             assert probe.rest().startswith(b"HTTP/1.1 503 ")
             for path, client in streams.items():
                 assert WHOLE[path] in client.rest()

@@ -1,4 +1,4 @@
-"""OpenAI's own client against the gateway, unchanged but for its base URL."""
+"""OpenAI's own client, unchanged but for its base URL on the gateway, or its transport on a manager."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import pytest
 from openai import (
     APIStatusError,
@@ -18,6 +19,7 @@ from openai import (
 )
 from pydantic import BaseModel
 
+from llm import LLMManager
 from llm.core.messages import ToolCall
 from llm.core.types import LLMResponse
 from llm.testing import Fault, MockUpstream
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from llm.core.types import LLMRequest
 
     Gateways = Callable[..., AbstractAsyncContextManager[Any]]
+    Clients = Callable[..., AbstractAsyncContextManager[Any]]
 
 MODEL = "gpt-4o-mini"
 HELLO: Any = [{"role": "user", "content": "Hello there, who are you?"}]
@@ -52,16 +55,35 @@ class City(BaseModel):
 
 
 @asynccontextmanager
-async def client(
-    gateway: Gateways, up: MockUpstream, *, key: str = "gw-alice-0123456789", **config: object
-) -> AsyncGenerator[Any]:
-    section = {"base_url": up.base_url, "api_keys": ["k1"], "models": [MODEL]}
-    told = {"providers": {"openai": section}, "gateway": {"api_keys": KEYS}, **config}
-    async with (
-        gateway(told) as it,
-        AsyncOpenAI(base_url=f"{it.url}/v1", api_key=key, max_retries=0) as asked,
-    ):
+async def by_socket(gateway: Gateways, told: dict[str, Any], key: str) -> AsyncGenerator[AsyncOpenAI]:
+    async with gateway(told) as it, AsyncOpenAI(base_url=f"{it.url}/v1", api_key=key, max_retries=0) as asked:
         yield asked
+
+
+@asynccontextmanager
+async def by_transport(_: Gateways, told: dict[str, Any], key: str) -> AsyncGenerator[AsyncOpenAI]:
+    async with LLMManager.open(told) as manager:
+        within = httpx2.AsyncClient(transport=manager.http_transport(user="alice"))
+        async with AsyncOpenAI(api_key=key, max_retries=0, http_client=within) as asked:
+            yield asked
+
+
+WAYS = {"socket": by_socket, "transport": by_transport}
+
+
+@pytest.fixture(params=WAYS)
+def client(request: pytest.FixtureRequest, gateway: Gateways) -> Clients:
+    """OpenAI's client on a gateway, or on a manager's transport: `async with client(up) as asked`."""
+
+    def opened(up: MockUpstream, *, key: str = "gw-alice-0123456789", **config: object) -> Any:  # noqa: ANN401 - as it is
+        section = {"base_url": up.base_url, "api_keys": ["k1"], "models": [MODEL]}
+        told = {"providers": {"openai": section}, "gateway": {"api_keys": KEYS}, **config}
+        return WAYS[request.param](gateway, told, key)
+
+    return opened
+
+
+gateway_only = pytest.mark.parametrize("client", ["socket"], indirect=True)
 
 
 def speak(request: LLMRequest) -> LLMResponse | str:
@@ -75,8 +97,8 @@ def speak(request: LLMRequest) -> LLMResponse | str:
     return str(request.messages[-1].content)
 
 
-async def test_openais_client_gets_a_whole_answer(gateway: Gateways) -> None:
-    async with MockUpstream() as up, client(gateway, up) as asked:
+async def test_openais_client_gets_a_whole_answer(client: Clients) -> None:
+    async with MockUpstream() as up, client(up) as asked:
         raw = await asked.chat.completions.with_raw_response.create(model=MODEL, messages=HELLO)
         answer = raw.parse()
     assert answer.choices[0].message.content == "Hello there, who are you?"
@@ -84,11 +106,12 @@ async def test_openais_client_gets_a_whole_answer(gateway: Gateways) -> None:
     assert answer.usage is not None
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens > 0
     assert raw.headers["x-request-id"]
-    assert up.requests[0].key == "k1"  # the gateway's, not the client's
+    assert raw.elapsed.total_seconds() > 0
+    assert up.requests[0].key == "k1"  # ours, not the client's
 
 
-async def test_openais_client_gets_a_stream_with_its_usage(gateway: Gateways) -> None:
-    async with MockUpstream() as up, client(gateway, up) as asked:
+async def test_openais_client_gets_a_stream_with_its_usage(client: Clients) -> None:
+    async with MockUpstream() as up, client(up) as asked:
         options: Any = {"stream": True, "stream_options": {"include_usage": True}}
         stream: Any = await asked.chat.completions.create(model=MODEL, messages=HELLO, **options)
         chunks = [chunk async for chunk in stream]
@@ -96,8 +119,8 @@ async def test_openais_client_gets_a_stream_with_its_usage(gateway: Gateways) ->
     assert chunks[-1].usage.completion_tokens > 0
 
 
-async def test_openais_client_gets_several_choices(gateway: Gateways) -> None:
-    async with MockUpstream() as up, client(gateway, up) as asked:
+async def test_openais_client_gets_several_choices(client: Clients) -> None:
+    async with MockUpstream() as up, client(up) as asked:
         await asked.chat.completions.create(model=MODEL, messages=HELLO, n=2, user="me", logit_bias={"1": 2})
     assert up.requests[0].body["n"] == 2
     assert up.requests[0].body["user"] == "me"
@@ -105,8 +128,8 @@ async def test_openais_client_gets_several_choices(gateway: Gateways) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_openais_client_makes_a_tools_round(gateway: Gateways, *, stream: bool) -> None:
-    async with MockUpstream(answer=speak) as up, client(gateway, up) as asked:
+async def test_openais_client_makes_a_tools_round(client: Clients, *, stream: bool) -> None:
+    async with MockUpstream(answer=speak) as up, client(up) as asked:
         messages = list(HELLO)
         if stream:
             async with asked.chat.completions.stream(model=MODEL, messages=messages, tools=[WEATHER]) as events:
@@ -127,14 +150,15 @@ async def test_openais_client_makes_a_tools_round(gateway: Gateways, *, stream: 
     assert second.choices[0].message.content == "It is sunny there."
 
 
-async def test_openais_client_gets_a_structured_answer(gateway: Gateways) -> None:
-    async with MockUpstream(answer=speak) as up, client(gateway, up) as asked:
+async def test_openais_client_gets_a_structured_answer(client: Clients) -> None:
+    async with MockUpstream(answer=speak) as up, client(up) as asked:
         answer = await asked.chat.completions.parse(model=MODEL, messages=HELLO, response_format=City)
     assert answer.choices[0].message.parsed == City(name="Paris", people=2_100_000)
 
 
-async def test_openais_client_hears_that_its_key_is_wrong(gateway: Gateways) -> None:
-    async with MockUpstream() as up, client(gateway, up, key="gw-mallory-123456") as asked:
+@gateway_only
+async def test_openais_client_hears_that_its_key_is_wrong(client: Clients) -> None:
+    async with MockUpstream() as up, client(up, key="gw-mallory-123456") as asked:
         with pytest.raises(AuthenticationError) as refused:
             await asked.chat.completions.create(model=MODEL, messages=HELLO)
     assert refused.value.code == "invalid_api_key"
@@ -143,8 +167,9 @@ async def test_openais_client_hears_that_its_key_is_wrong(gateway: Gateways) -> 
     assert not up.requests
 
 
-async def test_openais_client_hears_which_models_its_key_may_use(gateway: Gateways) -> None:
-    async with MockUpstream() as up, client(gateway, up, key="gw-bob-0123456789") as asked:
+@gateway_only
+async def test_openais_client_hears_which_models_its_key_may_use(client: Clients) -> None:
+    async with MockUpstream() as up, client(up, key="gw-bob-0123456789") as asked:
         with pytest.raises(PermissionDeniedError, match="gpt-4o-mini"):
             await asked.chat.completions.create(model=MODEL, messages=HELLO)
         with pytest.raises(NotFoundError) as refused:
@@ -152,24 +177,25 @@ async def test_openais_client_hears_which_models_its_key_may_use(gateway: Gatewa
     assert refused.value.code == "model_not_found"
 
 
-async def test_openais_client_hears_of_a_limit_and_how_long_to_wait(gateway: Gateways) -> None:
+async def test_openais_client_hears_of_a_limit_and_how_long_to_wait(client: Clients) -> None:
     faults = [Fault("rate_limit", at=1, times=100, retry_after=300)]
-    async with MockUpstream(faults=faults) as up, client(gateway, up) as asked:
+    async with MockUpstream(faults=faults) as up, client(up) as asked:
         with pytest.raises(RateLimitError) as refused:
             await asked.chat.completions.create(model=MODEL, messages=HELLO)
     assert refused.value.response.headers["retry-after"] == "300"
     assert refused.value.response.headers["retry-after-ms"] == "300000"
 
 
-async def test_a_provider_that_refuses_the_gateways_key_is_not_the_clients_fault(gateway: Gateways) -> None:
-    async with MockUpstream(api_keys=["another"]) as up, client(gateway, up) as asked:
+@gateway_only
+async def test_a_provider_that_refuses_the_gateways_key_is_not_the_clients_fault(client: Clients) -> None:
+    async with MockUpstream(api_keys=["another"]) as up, client(up) as asked:
         with pytest.raises(APIStatusError) as refused:
             await asked.chat.completions.create(model=MODEL, messages=HELLO)
     assert refused.value.status_code == 502
 
 
-async def test_a_stream_that_openais_client_leaves_ends_upstream_at_once(gateway: Gateways) -> None:
-    async with MockUpstream(service=20.0, chunk_size=1) as up, client(gateway, up) as asked:
+async def test_a_stream_that_openais_client_leaves_ends_upstream_at_once(client: Clients) -> None:
+    async with MockUpstream(service=20.0, chunk_size=1) as up, client(up) as asked:
         stream: Any = await asked.chat.completions.create(model=MODEL, messages=HELLO, stream=True)
         async for _ in stream:
             break
@@ -177,8 +203,8 @@ async def test_a_stream_that_openais_client_leaves_ends_upstream_at_once(gateway
         await gone(up)
 
 
-async def test_a_call_that_openais_client_gives_up_ends_upstream_at_once(gateway: Gateways) -> None:
-    async with MockUpstream(service=20.0) as up, client(gateway, up) as asked:
+async def test_a_call_that_openais_client_gives_up_ends_upstream_at_once(client: Clients) -> None:
+    async with MockUpstream(service=20.0) as up, client(up) as asked:
         with pytest.raises(APITimeoutError):
             await asked.chat.completions.create(model=MODEL, messages=HELLO, timeout=0.1)
         await gone(up)
@@ -193,9 +219,9 @@ async def gone(up: MockUpstream) -> None:
     assert up.requests[-1].left
 
 
-async def test_a_stream_that_breaks_tells_openais_client(gateway: Gateways) -> None:
+async def test_a_stream_that_breaks_tells_openais_client(client: Clients) -> None:
     faults = [Fault("polite_cut", every=1, after_chunks=2)]
-    async with MockUpstream(faults=faults) as up, client(gateway, up) as asked:
+    async with MockUpstream(faults=faults) as up, client(up) as asked:
         stream: Any = await asked.chat.completions.create(model=MODEL, messages=HELLO, stream=True)
         with pytest.raises(Exception, match="stream") as broken:
             async for _ in stream:
@@ -203,8 +229,8 @@ async def test_a_stream_that_breaks_tells_openais_client(gateway: Gateways) -> N
     assert type(broken.value).__name__ == "APIError"
 
 
-async def test_openais_client_lists_models_and_makes_vectors(gateway: Gateways) -> None:
-    async with MockUpstream() as up, client(gateway, up) as asked:
+async def test_openais_client_lists_models_and_makes_vectors(client: Clients) -> None:
+    async with MockUpstream() as up, client(up) as asked:
         assert [model.id async for model in asked.models.list()] == [MODEL]
         assert (await asked.models.retrieve(MODEL)).owned_by == "openai"
         as_base64 = await asked.embeddings.create(model=MODEL, input=["one", "two"])
@@ -213,8 +239,8 @@ async def test_openais_client_lists_models_and_makes_vectors(gateway: Gateways) 
     assert as_base64.data[1].embedding == pytest.approx(as_numbers.data[1].embedding, rel=1e-6)
 
 
-async def test_openais_client_uses_the_responses_api(gateway: Gateways) -> None:
-    async with MockUpstream() as up, client(gateway, up) as asked:
+async def test_openais_client_uses_the_responses_api(client: Clients) -> None:
+    async with MockUpstream() as up, client(up) as asked:
         answer = await asked.responses.create(model=MODEL, input="Hello there")
         assert answer.output_text == "Hello there"
         assert answer.id.startswith("resp_")
@@ -225,8 +251,8 @@ async def test_openais_client_uses_the_responses_api(gateway: Gateways) -> None:
     assert events[-1].response.usage.output_tokens > 0
 
 
-async def test_openais_client_uses_the_older_route_for_texts(gateway: Gateways) -> None:
-    async with MockUpstream() as up, client(gateway, up) as asked:
+async def test_openais_client_uses_the_older_route_for_texts(client: Clients) -> None:
+    async with MockUpstream() as up, client(up) as asked:
         both = await asked.completions.create(model=MODEL, prompt=["Once", "Twice"], echo=True)
         stream: Any = await asked.completions.create(model=MODEL, prompt="Once upon a time", stream=True)
         text = "".join([chunk.choices[0].text async for chunk in stream])

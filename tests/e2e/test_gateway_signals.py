@@ -78,7 +78,7 @@ def test_it_says_where_it_listens_what_it_serves_and_who_may_call(forking: Forki
     first, *lines = ended.err.splitlines()
     assert re.fullmatch(
         r"listening on (http://127\.0\.0\.1:\d+); providers: openai; no keys: this machine alone may call; "
-        r"docs at \1/docs",
+        r"dashboard at \1/dashboard, docs at \1/docs",
         first,
     )
     told = [json.loads(line) for line in lines]
@@ -100,7 +100,7 @@ def test_with_nothing_configured_it_serves_the_model_on_this_machine_to_this_mac
 
 def test_keys_are_counted_and_quiet_is_quiet(forking: Forking, tmp_path: Path) -> None:
     ended = serving(forking, written(tmp_path, CONFIG + KEYS), during=lambda _, pid: os.kill(pid, signal.SIGINT))
-    assert "; 1 gateway key; docs" in ended.err
+    assert "; 1 gateway key; dashboard at" in ended.err
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
 

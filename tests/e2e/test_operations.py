@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from contextlib import suppress
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+import runpy
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
+import promql_parser as promql
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from llm import LLMException, LLMManager, register_provider
@@ -20,26 +21,27 @@ from llm.core import exceptions
 from llm.core.config import load_config
 from llm.core.standing import EngineStanding
 from llm.providers.local.stats import EngineStats
-from llm.telemetry.prometheus import ManagerCollector
-from llm.testing import FakeClock, FakeProvider, Fault, MockUpstream
+from llm.testing import FakeProvider, Fault, MockUpstream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 MODEL = "gpt-4o-mini"
-FUNCTIONS = {"rate", "increase", "sum", "max", "histogram_quantile", "label_values"}
-WORDS = {"by", "and", "or", "unless", "without", "on"}
-TOKEN = re.compile(r'"[^"]*"|\[[^\]]*\]|[a-zA-Z_:][\w:]*|\d+(?:\.\d+)?|[=!]~|[=!<>]=|\S')
+OF_PROMETHEUS = {"up": {"job", "instance"}}
+ADDED = {"job", "instance"}  # by Prometheus, to whatever it reads
+COUNTED = ("_total", "_bucket", "_count", "_sum")
+OVER_TIME = {"rate", "increase"}
 
 Exposed = dict[str, list[dict[str, str]]]
 """The labels of each sample, by its name."""
 
 
 @pytest.fixture(scope="module")
-def exposed() -> Exposed:
-    """What Prometheus reads of a manager that has met answers, hits, streams and failures."""
-    return asyncio.run(_exposed())
+def exposed(gateway: Callable[..., Any], redis_server: Callable[..., Any]) -> Exposed:
+    """What Prometheus reads of a gateway that has met answers, hits, streams, failures and refusals."""
+    with redis_server() as redis:
+        return asyncio.run(_exposed(gateway, redis.url))
 
 
 class OnBox(FakeProvider):
@@ -49,28 +51,38 @@ class OnBox(FakeProvider):
         return EngineStanding(asdict(EngineStats(running=1)), {})
 
 
-async def _exposed() -> Exposed:
-    clock = FakeClock(auto=True)
-    faults = [Fault("auth", at=1), Fault("server_error", at=3), Fault("invalid", at=5)]
-    up = MockUpstream("openai", clock=clock, faults=faults)
-    limits = {"requests_per_minute": 100, "cost_per_day": 10.0}
-    provider = {"base_url": up.base_url, "api_keys": ["k1", "k2"], "models": [MODEL], "rate_limits": limits}
+async def _exposed(gateway: Callable[..., Any], store: str) -> Exposed:
     register_provider("onbox", lambda _: OnBox())
-    config = {
-        "providers": {"openai": provider, "onbox": {"models": ["m"]}},
-        "limits": {"global": limits, "users": {"default": limits}},
-        "cache": {},
-        "circuit_breaker": {},
-    }
-    registry = CollectorRegistry()
-    async with LLMManager.open(config, transport=up.transport(), clock=clock) as manager:
-        client = manager.get_client(user="alice")
-        for text in ("one", "one", "two", "three"):
-            with suppress(LLMException):
-                await client.chat(text)
-        await client.stream_complete("a stream").response()
-        registry.register(ManagerCollector(manager))
-        told = generate_latest(registry).decode()
+    limits = {"requests_per_minute": 100, "cost_per_day": 10.0}
+    faults = [Fault("auth", at=1), Fault("server_error", at=3), Fault("invalid", at=5)]
+    async with MockUpstream("openai", faults=faults) as up:
+        section = {"base_url": up.base_url, "api_keys": ["k1", "k2"], "models": [MODEL], "rate_limits": limits}
+        config: dict[str, Any] = {
+            "providers": {
+                "openai": section,
+                "gone": {
+                    "type": "openai",
+                    "base_url": "http://127.0.0.1:9/v1",
+                    "api_keys": ["k"],
+                    "models": ["gone"],
+                },  # nobody listens
+                "onbox": {"models": ["m"]},
+            },
+            "retry": {"max_attempts": 2, "initial_delay": 0.001},
+            "limits": {"store": "redis", "url": store, "global": limits, "users": {"default": limits}},
+            "cache": {},
+            "circuit_breaker": {},
+            "prices": {"gone": {"input": 1, "output": 1}},
+            "gateway": {"api_keys": {"alice": {"key": "key-of-alice"}}},
+        }
+        async with gateway(config) as it:
+            key = {"x-api-key": "key-of-alice"}
+            for model, text in [(MODEL, "one"), (MODEL, "one"), (MODEL, "two"), (MODEL, "three"), ("gone", "four")]:
+                await it.ask("POST", "/v1/chat/completions", _chat(model, text), headers=key)
+            await it.events("/v1/chat/completions", _chat(MODEL, "five", stream=True), headers=key)
+            await it.ask("GET", "/v1/models")
+            status, told, _ = await it.ask("GET", "/v1/metrics", headers=key)
+    assert status == 200
     found: Exposed = {}
     for family in text_string_to_metric_families(told):
         for sample in family.samples:
@@ -78,125 +90,232 @@ async def _exposed() -> Exposed:
     return found
 
 
-class Use(NamedTuple):
-    """A metric in an expression: its matchers, as (label, operator, value)."""
-
-    metric: str
-    matchers: list[tuple[str, str, str]]
+def _chat(model: str, text: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - what a body holds
+    return {"model": model, "messages": [{"role": "user", "content": text}], **more}
 
 
-def read(expression: str) -> tuple[list[Use], set[str]]:
-    """Return the metrics that an expression uses, and the labels that it groups by."""
-    uses: list[Use] = []
-    grouped: set[str] = set()
-    tokens = TOKEN.findall(expression)
-    at = 0
-    while at < len(tokens):
-        token, after = tokens[at], tokens[at + 1] if at + 1 < len(tokens) else ""
-        at += 1
-        if token in {"by", "without", "on"}:
-            end = tokens.index(")", at)
-            grouped |= {word for word in tokens[at:end] if word not in "(,"}
-            at = end
-        elif not re.match(r"[a-zA-Z_]", token) or token in WORDS:
+@dataclass
+class Read:
+    """What an expression asks for.
+
+    Attributes:
+        used: Metrics, each with its matchers: label, whether it is to match, pattern, whether that is an expression.
+        grouped: Labels that it groups by, or leaves out.
+        over_time: Metrics whose growth it asks for.
+    """
+
+    used: list[tuple[str, list[tuple[str, bool, str, bool]]]] = field(default_factory=list[Any])
+    grouped: set[str] = field(default_factory=set[str])
+    over_time: set[str] = field(default_factory=set[str])
+
+
+def read(expression: str) -> Read:
+    """Return what an expression asks for; Grafana's own times stand for five minutes."""
+    found = Read()
+    _walk(promql.parse(re.sub(r"\$__\w+", "5m", expression)), found)
+    return found
+
+
+def _walk(node: Any, found: Read) -> None:  # noqa: ANN401 - any kind of expression
+    match node:
+        case promql.VectorSelector():
+            matchers = [
+                (m.name, m.op in (promql.MatchOp.Equal, promql.MatchOp.Re), m.value, m.op in _PATTERNS)
+                for m in node.matchers.matchers
+            ]
+            found.used.append((str(node.name), matchers))
+        case promql.MatrixSelector():
+            _walk(node.vector_selector, found)
+        case promql.Call():
+            if node.func.name in OVER_TIME:
+                found.over_time |= {arg.vector_selector.name for arg in node.args}
+            for arg in node.args:
+                _walk(arg, found)
+        case promql.AggregateExpr():
+            found.grouped |= set(node.modifier.labels) if node.modifier else set()
+            _walk(node.expr, found)
+        case promql.BinaryExpr():
+            if node.modifier is not None and node.modifier.matching is not None:
+                found.grouped |= set(node.modifier.matching.labels)
+            _walk(node.lhs, found)
+            _walk(node.rhs, found)
+        case promql.ParenExpr():
+            _walk(node.expr, found)
+        case _:
+            assert isinstance(node, promql.NumberLiteral), node
+
+
+_PATTERNS = (promql.MatchOp.Re, promql.MatchOp.NotRe)
+
+
+def matches(labels: dict[str, str], matcher: tuple[str, bool, str, bool]) -> bool:
+    label, wanted, value, is_pattern = matcher
+    if label in ADDED or value.startswith("$"):  # Prometheus' own; a variable of the dashboard
+        return True
+    equal = bool(re.fullmatch(value, labels[label])) if is_pattern else value == labels[label]
+    return equal == wanted
+
+
+def check(expression: str, exposed: Exposed) -> set[str]:
+    """Fail where an expression uses what the exposition does not have; return the labels that its result may have."""
+    found = read(expression)
+    assert found.used, f"no metric in {expression}"
+    known = set(ADDED)
+    for metric, matchers in found.used:
+        if metric in OF_PROMETHEUS:
             continue
-        elif after == "(" or token in FUNCTIONS:
-            assert token in FUNCTIONS, f"{token}() in {expression}"
-        else:
-            inside: list[str] = []
-            if after == "{":
-                end = tokens.index("}", at)
-                inside = [word for word in tokens[at + 1 : end] if word != ","]
-                at = end
-            thirds = zip(inside[::3], inside[1::3], inside[2::3], strict=True)
-            uses.append(Use(token, [(label, how, value.strip('"')) for label, how, value in thirds]))
-    return uses, grouped
-
-
-def matches(labels: dict[str, str], matcher: tuple[str, str, str]) -> bool:
-    label, how, value = matcher
-    if value.startswith("$"):  # a variable of the dashboard
-        return label in labels
-    equal = bool(re.fullmatch(value, labels[label])) if how.endswith("~") else value == labels[label]
-    return label in labels and equal == how.startswith("=")
-
-
-def check(expression: str, exposed: Exposed) -> None:
-    """Fail where an expression uses what the exposition of a manager does not have."""
-    uses, grouped = read(expression)
-    assert uses, f"no metric in {expression}"
-    known: set[str] = set()
-    for use in uses:
-        assert use.metric in exposed, f"{use.metric} in {expression}"
-        labels = set(exposed[use.metric][0])
-        assert {label for label, _, _ in use.matchers} <= labels, expression
-        assert any(all(matches(row, m) for m in use.matchers) for row in exposed[use.metric]), f"nothing: {expression}"
+        assert metric in exposed, f"{metric} in {expression}"
+        labels = set(exposed[metric][0])
+        assert {matcher[0] for matcher in matchers} <= labels | ADDED, expression
+        assert any(all(matches(row, m) for m in matchers) for row in exposed[metric]), f"nothing: {expression}"
+        assert (metric in found.over_time) == metric.endswith(COUNTED), f"a counter grows, a gauge is: {expression}"
         known |= labels
-    assert grouped <= known, expression
+    assert found.grouped <= known, expression
+    return found.grouped or known
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "why"),
     [
-        "llm_call_total > 1",
-        'llm_calls_total{result="failed"}',
-        'llm_calls_total{outcome="fails"}',
-        "sum by (models) (rate(llm_calls_total[5m]))",
-        "1 > 2",
+        ("rate(llm_call_total[5m]) > 1", "llm_call_total in"),
+        ('rate(llm_calls_total{result="failed"}[5m])', "result"),
+        ('rate(llm_calls_total{outcome="fails"}[5m])', "nothing"),
+        ("sum by (models) (rate(llm_calls_total[5m]))", "models"),
+        ("llm_calls_total > 2", "a counter grows"),
+        ("rate(llm_waiting_calls[5m])", "a counter grows"),
+        ("1 + 2", "no metric"),
     ],
 )
-def test_a_metric_a_label_or_a_value_that_is_not_told_is_seen(wrong: str, exposed: Exposed) -> None:
-    with pytest.raises(AssertionError):
+def test_a_metric_a_label_or_a_value_that_is_not_told_is_seen(wrong: str, why: str, exposed: Exposed) -> None:
+    with pytest.raises(AssertionError, match=why):
         check(wrong, exposed)
 
 
-def test_the_alerts_use_what_is_told_and_the_page_says_what_to_do(root: Path, exposed: Exposed) -> None:
+def test_an_expression_that_is_none_is_seen(exposed: Exposed) -> None:
+    with pytest.raises(ValueError, match="unclosed left parenthesis"):
+        check("sum(rate(llm_calls_total[5m])", exposed)
+
+
+def rules(root: Path) -> list[dict[str, Any]]:
     loaded = yaml.safe_load((root / "docs" / "operations" / "alerts.yml").read_text(encoding="utf-8"))
-    rules: list[dict[str, Any]] = [rule for group in loaded["groups"] for rule in group["rules"]]
-    for rule in rules:
+    return [rule for group in loaded["groups"] for rule in group["rules"]]
+
+
+def test_the_alerts_use_what_is_told(root: Path, exposed: Exposed) -> None:
+    found = rules(root)
+    for rule in found:
         assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
-        assert rule["labels"]["severity"] in {"page", "ticket"}
+        assert rule["labels"] in ({"severity": "page"}, {"severity": "ticket"})
         assert re.fullmatch(r"\d+[smh]", rule.get("for", "0s"))
-        check(rule["expr"], exposed)
-        grouped = read(rule["expr"])[1] or {label for use in read(rule["expr"])[0] for label in exposed[use.metric][0]}
-        assert set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"])) <= grouped
-    names = [rule["alert"] for rule in rules]
+        labels = check(rule["expr"], exposed)
+        assert set(rule["annotations"]) == {"summary", "runbook"}
+        assert set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"])) <= labels, rule["alert"]
+    names = [rule["alert"] for rule in found]
     assert len(set(names)) == len(names)
-    assert set(names) == set(table(root, "alert"))
 
 
-def panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def test_the_page_says_what_to_do_for_every_alert(root: Path) -> None:
+    told = sections(root, "When an alert fires")
+    assert list(told) == [rule["alert"] for rule in rules(root)]
+    for rule in rules(root):
+        assert rule["annotations"]["runbook"] == f"docs/operations.md#{rule['alert'].lower()}"
+    assert all(len(text.split()) > 8 for text in told.values())
+
+
+def test_every_alert_fires_on_what_it_is_for_and_on_nothing_else(root: Path) -> None:
+    """By Prometheus' own program, over the series of `alerts.test.yml`."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not there; it comes with Prometheus")
+    folder = root / "docs" / "operations"
+    for command in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts.test.yml"]):
+        done = subprocess.run([promtool, *command], cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_has_a_test_of_its_own(root: Path) -> None:
+    loaded = yaml.safe_load((root / "docs" / "operations" / "alerts.test.yml").read_text(encoding="utf-8"))
+    tried = [each for test in loaded["tests"] for each in test["alert_rule_test"]]
+    fires = {each["alertname"] for each in tried if each.get("exp_alerts")}
+    rests = {each["alertname"] for each in tried if not each.get("exp_alerts")}
+    assert fires == rests == {rule["alert"] for rule in rules(root)}
+
+
+@pytest.fixture(scope="module")
+def dashboard(root: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((root / "docs" / "operations" / "dashboard.json").read_text(encoding="utf-8"))
+    return found
+
+
+def test_the_dashboard_is_what_its_program_writes(root: Path) -> None:
+    folder = root / "docs" / "operations"
+    program = runpy.run_path(str(folder / "dashboard.py"))
+    assert program["written"]() == (folder / "dashboard.json").read_text(encoding="utf-8")
+
+
+def targets(dashboard: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     for panel in dashboard["panels"]:
-        yield panel
-        yield from panel.get("panels", [])
-
-
-def test_the_dashboard_uses_what_is_told(root: Path, exposed: Exposed) -> None:
-    dashboard = json.loads((root / "docs" / "operations" / "dashboard.json").read_text(encoding="utf-8"))
-    every = list(panels(dashboard))
-    ids = [panel["id"] for panel in every]
-    assert len(set(ids)) == len(ids)
-    variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
-    assert variables["datasource"]["type"] == "datasource"
-    assert variables["datasource"]["query"] == "prometheus"
-    source = {"type": "prometheus", "uid": "${datasource}"}
-    used: set[str] = set()
-    for panel in every:
         for target in panel.get("targets", []):
-            assert target["datasource"] == panel["datasource"] == source
-            check(target["expr"], exposed)
-            used |= {use.metric for use in read(target["expr"])[0]}
-            labels = {label for use in read(target["expr"])[0] for label in exposed[use.metric][0]}
-            assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= (read(target["expr"])[1] or labels)
-            assert set(re.findall(r'"\$(\w+)"', target["expr"])) <= set(variables)
-    for name in ("provider", "model"):
-        query = variables[name]["query"]["query"]
-        asked = re.fullmatch(r"label_values\((\w+)(?:{.*})?, (\w+)\)", query)
+            yield panel, target
+
+
+def test_the_dashboard_asks_for_what_is_told_and_for_all_of_it(dashboard: dict[str, Any], exposed: Exposed) -> None:
+    used: set[str] = set()
+    for _, target in targets(dashboard):
+        labels = check(target["expr"], exposed)
+        used |= {metric for metric, _ in read(target["expr"]).used}
+        assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= labels, target["expr"]
+    families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in exposed if name.startswith("llm_")}
+    shown = {re.sub(r"_(bucket|sum|count)$", "", name) for name in used}
+    assert families - shown == {"llm_gateway_model_info", "llm_gateway_tokens_generated_total"}
+
+
+def test_every_panel_says_what_it_shows_in_its_unit_from_the_chosen_source(dashboard: dict[str, Any]) -> None:
+    source = {"type": "prometheus", "uid": "${datasource}"}
+    panels = [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+    for panel in panels:
+        assert panel["targets"]
+        assert panel["title"]
+        assert panel["description"].endswith(".")
+        assert panel["fieldConfig"]["defaults"]["unit"]
+        assert panel["datasource"] == source
+        assert len({target["legendFormat"] for target in panel["targets"]}) == len(panel["targets"])
+    for _, target in targets(dashboard):
+        assert target["datasource"] == source
+        for part in re.findall(r"\[(.+?)\]", target["expr"]):
+            assert part in {"$__rate_interval", "1h", "24h"}
+        assert target["expr"].count('instance=~"$instance"') == len(read(target["expr"]).used)
+
+
+def test_what_one_may_choose_is_told(dashboard: dict[str, Any], exposed: Exposed) -> None:
+    variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
+    chosen = {name for _, target in targets(dashboard) for name in re.findall(r'"\$(\w+)"', target["expr"])}
+    assert set(variables) == {"datasource"} | chosen
+    assert (variables["datasource"]["type"], variables["datasource"]["query"]) == ("datasource", "prometheus")
+    for name in chosen:
+        asked = re.fullmatch(r"label_values\((\w+)(?:{.*})?, (\w+)\)", variables[name]["query"]["query"])
         assert asked is not None
-        assert asked[2] in exposed[asked[1]][0]
-    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in every]
-    assert len(set(places)) == len(places)
-    assert {"llm_limit_saturation_ratio", "llm_calls_total", "llm_cost_dollars_total", "llm_breaker_state"} <= used
+        assert asked[2] in ADDED | set(exposed[asked[1]][0])
+
+
+def test_panels_stand_beside_each_other_and_have_numbers_of_their_own(dashboard: dict[str, Any]) -> None:
+    panels = dashboard["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not cells & taken, panel["title"]
+        assert at["x"] + at["w"] <= 24
+        taken |= cells
+
+
+def sections(root: Path, heading: str) -> dict[str, str]:
+    """Return the sections below one of the page's, by their headings."""
+    page = (root / "docs" / "operations.md").read_text(encoding="utf-8")
+    found = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return dict(re.findall(r"^### (\w+)\n\n(.*?)(?=^### |\Z)", found[1], re.MULTILINE | re.DOTALL))
 
 
 def table(root: Path, head: str) -> list[str]:
@@ -210,12 +329,14 @@ def table(root: Path, head: str) -> list[str]:
 
 def test_the_page_lists_every_metric(root: Path, exposed: Exposed) -> None:
     families = {re.sub(r"_(bucket|sum|count|created)$", "", name) for name in exposed}
-    assert sorted(table(root, "metric")) == sorted(families)
+    ours = {name for name in families if not name.startswith("process_")}
+    assert sorted(table(root, "metric")) == sorted(ours)
 
 
 def test_the_page_says_what_to_do_for_every_exception(root: Path) -> None:
     kinds = [kind for kind in vars(exceptions).values() if isinstance(kind, type) and issubclass(kind, LLMException)]
-    assert table(root, "exception") == [kind.__name__ for kind in sorted(kinds, key=lambda kind: _line(root, kind))]
+    told = sections(root, "What to do for each exception")
+    assert list(told) == [kind.__name__ for kind in sorted(kinds, key=lambda kind: _line(root, kind))]
 
 
 def _line(root: Path, kind: type) -> int:

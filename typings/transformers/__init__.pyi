@@ -1,6 +1,6 @@
 """The part of transformers that the model on the box relies on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, Self
 
 from torch import Tensor, device, dtype
@@ -33,10 +33,12 @@ class PreTrainedConfig:
 
 class CausalLMOutput(Protocol):
     logits: Tensor
+    hidden_states: tuple[Tensor, ...]
 
 _float = float
 
 class PreTrainedModel(Module):
+    base_model: Module
     config: PreTrainedConfig
     generation_config: GenerationConfig
     device: device
@@ -71,12 +73,15 @@ class PreTrainedTokenizerBase:
     model_max_length: int
     def apply_chat_template(
         self,
-        conversation: list[dict[str, str]],
+        conversation: list[dict[str, Any]],
         *,
+        tools: list[Mapping[str, Any]] | None,
         add_generation_prompt: bool,
         return_dict: bool,
         sanitize_control_tokens: bool,
     ) -> list[int]: ...
+    def __len__(self) -> int: ...
+    def convert_ids_to_tokens(self, ids: int) -> str | None: ...
     def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str: ...
     def encode(self, text: str) -> list[int]: ...
     def save_pretrained(self, save_directory: str) -> None: ...

@@ -45,11 +45,17 @@ class Ours:
     user: str | None = None
 
     @asynccontextmanager
-    async def client(self, root: str, shape: Shape) -> AsyncGenerator[LLMClient]:
-        """Make a manager of its own, and a client of it."""
+    async def manager(self, root: str, shape: Shape) -> AsyncGenerator[LLMManager]:
+        """Make a manager of its own."""
         section = {"base_url": root, "api_keys": [KEY], "models": [MODELS[shape.dialect]], **self.section}
         config = {"providers": {shape.dialect: section}, "pool": {"max_size": 4096}, **self.above}
         async with LLMManager.open(config) as manager:
+            yield manager
+
+    @asynccontextmanager
+    async def client(self, root: str, shape: Shape) -> AsyncGenerator[LLMClient]:
+        """Make a client of a manager of its own."""
+        async with self.manager(root, shape) as manager:
             yield manager.get_client(middleware=self.middleware, user=self.user)
 
     @asynccontextmanager

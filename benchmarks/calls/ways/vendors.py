@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from anthropic import AsyncAnthropic
+from httpx2 import AsyncClient
 from openai import AsyncOpenAI
 
-from benchmarks.calls.shape import BARE, KEY, MAX_TOKENS, MODELS, PROMPT, SDK, VENDOR
+from benchmarks.calls.shape import BARE, KEY, MAX_TOKENS, MODELS, ON_OURS, PROMPT, SDK, VENDOR
 
 from .bare import bare
 from .ours import Ours
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def _openai(root: str, shape: Shape) -> AsyncGenerator[Call]:
+async def _openai(root: str, shape: Shape, http_client: AsyncClient | None) -> AsyncGenerator[Call]:
     model = MODELS["openai"]
     messages: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": PROMPT}]
-    async with AsyncOpenAI(api_key=KEY, base_url=f"{root}/v1", max_retries=0) as client:
+    async with AsyncOpenAI(api_key=KEY, base_url=f"{root}/v1", max_retries=0, http_client=http_client) as client:
 
         async def call() -> int:
             answer = await client.chat.completions.create(model=model, messages=messages, max_tokens=MAX_TOKENS)
@@ -50,10 +51,10 @@ async def _openai(root: str, shape: Shape) -> AsyncGenerator[Call]:
 
 
 @asynccontextmanager
-async def _anthropic(root: str, shape: Shape) -> AsyncGenerator[Call]:
+async def _anthropic(root: str, shape: Shape, http_client: AsyncClient | None) -> AsyncGenerator[Call]:
     model = MODELS["anthropic"]
     messages: list[MessageParam] = [{"role": "user", "content": PROMPT}]
-    async with AsyncAnthropic(api_key=KEY, base_url=root, max_retries=0) as client:
+    async with AsyncAnthropic(api_key=KEY, base_url=root, max_retries=0, http_client=http_client) as client:
 
         async def call() -> int:
             answer = await client.messages.create(model=model, messages=messages, max_tokens=MAX_TOKENS)
@@ -73,9 +74,18 @@ async def _anthropic(root: str, shape: Shape) -> AsyncGenerator[Call]:
 
 
 @asynccontextmanager
-async def _vendor(root: str, shape: Shape) -> AsyncGenerator[Call]:
-    async with (_openai if shape.dialect == "openai" else _anthropic)(root, shape) as call:
+async def _vendor(root: str, shape: Shape, http_client: AsyncClient | None = None) -> AsyncGenerator[Call]:
+    async with (_openai if shape.dialect == "openai" else _anthropic)(root, shape, http_client) as call:
         yield call
 
 
-WAYS: Final[dict[str, Way]] = {BARE: bare, SDK: Ours({"transport": "sdk"}), VENDOR: _vendor}
+@asynccontextmanager
+async def _on_ours(root: str, shape: Shape) -> AsyncGenerator[Call]:
+    async with (
+        Ours().manager(root, shape) as manager,
+        _vendor(root, shape, AsyncClient(transport=manager.http_transport())) as call,
+    ):
+        yield call
+
+
+WAYS: Final[dict[str, Way]] = {BARE: bare, SDK: Ours({"transport": "sdk"}), VENDOR: _vendor, ON_OURS: _on_ours}

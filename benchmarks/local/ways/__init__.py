@@ -6,13 +6,16 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.local.shape import LLAMA, LLAMA_Q8, NAIVE, OURS, SERVE, STATIC
+from benchmarks.local.shape import AS_CAME, LLAMA, LLAMA_Q8, NAIVE, NO_HALVES, NO_LOOKUP, OURS, SERVE, STATIC
 
 if TYPE_CHECKING:
     from benchmarks.local.shape import Way
 
 _WHERE: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     OURS: ("ours", {}),
+    NO_LOOKUP: ("ours", {"without": 1}),
+    NO_HALVES: ("ours", {"without": 2}),
+    AS_CAME: ("ours", {"without": 3}),
     NAIVE: ("plain", {"batched": False}),
     STATIC: ("plain", {"batched": True}),
     SERVE: ("serve", {}),

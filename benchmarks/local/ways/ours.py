@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from benchmarks.local.shape import Engine
-from llm.providers.local import InferenceEngine
+from llm.providers.local import InferenceEngine, packing, ready
 
 from .together import together
 
@@ -17,11 +17,19 @@ if TYPE_CHECKING:
     from benchmarks.local.shape import Files, Request, Room
 
 
+def _never(_: object) -> bool:
+    return False
+
+
 @asynccontextmanager
-async def ours(files: Files, room: Room) -> AsyncGenerator[Engine]:
-    """Load the model with the engine's own settings."""
+async def ours(files: Files, room: Room, *, without: int = 0) -> AsyncGenerator[Engine]:
+    """Load the model with the engine's own settings, `without` the last so many of the things that make it quick."""
     del room  # it takes what comes
-    engine = InferenceEngine()
+    if without > 1:
+        packing.__dict__["holds"] = _never
+    if without > 2:
+        ready.__dict__["lean"] = _never
+    engine = InferenceEngine(prompt_lookup=not without)
     await engine.load_model(str(files.folder))
 
     async def one(request: Request, came: Callable[[], None]) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast
 
 from llm.core.embedding import joined
 from llm.core.exceptions import LLMException, LLMInvalidRequestError
+from llm.middleware.errors import may_have_arrived
 
 from .dialect import request_of
 from .summary import was_cached
@@ -65,6 +66,7 @@ class Workers:
         concurrency: int = 64,
         patience: float = PATIENCE,
         lasting: Callable[[], bool] = lambda: False,
+        after_send: Callable[[], bool] = lambda: True,
         stops: bool = True,
         dice: Callable[[], float] = random.random,
     ) -> None:
@@ -78,6 +80,7 @@ class Workers:
             concurrency: How many rows are in flight, at most.
             patience: Seconds without one answer after which a provider in trouble is given up.
             lasting: Returns whether trouble cannot pass any more, since the manager was closed for one.
+            after_send: Returns whether a row is asked again that may have reached the provider, as `retry` has it.
             stops: Whether the run stops where the provider is given up; else that is the row's own end.
             dice: Returns a number from 0 to 1 for the jitter of pauses.
 
@@ -91,6 +94,7 @@ class Workers:
         self._clock = clock
         self._concurrency = concurrency
         self._lasting = lasting
+        self._after_send = after_send
         self._stops = stops
         self._dice = dice
         self._trouble = Trouble(patience)
@@ -98,6 +102,7 @@ class Workers:
         self._reason: LLMException | None = None
         self._timer: Timer | None = None
         self._running = 0
+        self._rows: _Rows | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._told: set[type[Exception]] = set()
 
@@ -111,7 +116,7 @@ class Workers:
             LLMException: The provider was given up: what it failed with last. Its rows are not delivered.
             Exception: What the reader or `deliver` raised.
         """
-        rows = _Rows(portions)
+        rows = self._rows = _Rows(portions)
         try:
             async with asyncio.TaskGroup() as group:
                 self._tasks = [group.create_task(self._work(rows)) for _ in range(self._concurrency)]
@@ -155,7 +160,7 @@ class Workers:
             except Exception as raised:  # noqa: BLE001 - one row's end, whatever it is
                 error = self._unforeseen(raised)
             attempt += 1
-            if not is_trouble(error) or alone.failed(error):
+            if not is_trouble(error) or alone.failed(error) or self._only_once(error):
                 if shows_service(error):
                     self._served()
                 break
@@ -164,6 +169,9 @@ class Workers:
                     return None
                 break
         return ResponseWrapper(row.custom_id, row.order, None, _light(error))
+
+    def _only_once(self, error: LLMException) -> bool:
+        return may_have_arrived(error) and not self._after_send()
 
     async def _asked(self, row: Row) -> ResponseWrapper:
         request = request_of(row)
@@ -196,6 +204,8 @@ class Workers:
             self._reason = error
             self._stopped.set()
             self._timer = self._clock.call_later(_DRAIN, self._end)
+            if self._rows is not None:
+                self._rows.send_away()
 
     def _end(self) -> None:
         for task in self._tasks:
@@ -216,18 +226,31 @@ class _Rows:
         self._portions = portions
         self._rows: Iterator[Row | BadRow] = iter(())
         self._reading = asyncio.Lock()
+        self._waiting: set[asyncio.Task[object]] = set()
         self._over = False
 
     async def next(self) -> Row | BadRow | None:
         """Return the next row; None at the end."""
         while (row := next(self._rows, None)) is None and not self._over:
-            before = self._rows
+            await self._read(self._rows)
+        return row
+
+    async def _read(self, before: Iterator[Row | BadRow]) -> None:
+        task = cast("asyncio.Task[object]", asyncio.current_task())
+        self._waiting.add(task)
+        try:
             async with self._reading:
                 if self._rows is before and not self._over:
                     portion = await anext(self._portions, None)
                     self._over = portion is None
                     self._rows = iter(portion or ())
-        return row
+        finally:
+            self._waiting.discard(task)
+
+    def send_away(self) -> None:
+        """End those that wait for a row, for none is wanted any more, and the next may be long in coming."""
+        for task in self._waiting:
+            task.cancel()
 
 
 def check_range(concurrency: int, patience: float) -> None:

@@ -11,7 +11,7 @@ from llm.limits.rehearsal import Rehearsal
 from llm.limits.rotation import Rotation
 
 from .dialect import request_of
-from .foretold import Forecast, ModelForecast, Saved
+from .foretold import Forecast, ModelTally, by_name
 from .index import IdIndex
 from .planning import Planner
 from .values import BadRow, Row
@@ -63,27 +63,6 @@ async def forecast(  # noqa: PLR0913 - what a dry run is of
     return await asyncio.to_thread(reckoning.result)
 
 
-class _Model:
-    """What was counted of one model so far."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self.input = 0
-        self.output = 0
-        self.cost = 0.0
-        self.priced = True
-
-    def add(self, plan: Plan) -> None:
-        self.rows += 1
-        self.input += plan.usage.input_tokens
-        self.output += plan.usage.output_tokens
-        self.cost += plan.cost or 0.0
-        self.priced = self.priced and plan.cost is not None
-
-    def value(self) -> ModelForecast:
-        return ModelForecast(self.rows, self.input, self.output, self.cost if self.priced else None)
-
-
 class _Reckoning:
     """Goes over the rows once. Its methods run in a thread, but for `look_up`."""
 
@@ -107,8 +86,8 @@ class _Reckoning:
         self._questions = IdIndex()
         self._rows = self._done = 0
         self._invalid = Counter[str]()
-        self._models: dict[tuple[str, str], _Model] = {}
-        self._saved = _Model()
+        self._models: dict[tuple[str, str], ModelTally] = {}
+        self._saved = ModelTally()
         self._bases = Counter["Basis"]()
         self._timed = True
 
@@ -163,11 +142,11 @@ class _Reckoning:
             plan = plans[0] if len(plans) == 1 else self._chosen(plans)
             key = plan.key
             if key is not None and (not self._questions.add(key) or key in kept):
-                self._saved.add(plan)
+                self._saved.add(plan.usage, plan.cost)
                 continue
             provider, model, *_ = plan.soon
-            counted = self._models.get((provider, model)) or self._models.setdefault((provider, model), _Model())
-            counted.add(plan)
+            counted = self._models.get((provider, model)) or self._models.setdefault((provider, model), ModelTally())
+            counted.add(plan.usage, plan.cost)
             self._bases[plan.basis] += 1
             self._timed = self._timed and plan.timed
             self._soon.send(plan.soon)
@@ -180,18 +159,14 @@ class _Reckoning:
 
     def result(self) -> Forecast:
         """Return the forecast; nothing can be read after it."""
-        names = Counter(model for _, model in self._models)
-        models = {
-            model if names[model] == 1 else f"{provider}/{model}": counted.value()
-            for (provider, model), counted in self._models.items()
-        }
+        models = by_name(self._models)
         seconds = self._soon.finish()
-        saved = self._saved
+        saved = self._saved.saved()
         features = self._parts.config.features
         return Forecast(
             rows=self._rows,
             invalid_rows=self._invalid.total(),
-            cache_hits=saved.rows,
+            cache_hits=saved.calls,
             input_tokens=sum(model.input_tokens for model in models.values()),
             output_tokens=sum(model.output_tokens for model in models.values()),
             cost=sum(model.cost for model in self._models.values()),
@@ -200,7 +175,7 @@ class _Reckoning:
             seconds_at_most=max(seconds, self._late.finish()),
             finished_rows=self._done,
             invalid=dict(self._invalid),
-            saved=Saved(saved.rows, saved.input, saved.output, saved.cost),
+            saved=saved,
             brakes=tuple(brake for brake in self._soon.brakes if brake.seconds > 0.0),
             refused_after=self._soon.refused_after,
             bases=dict(self._bases),

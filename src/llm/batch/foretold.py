@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from llm.core.types import TokenUsage
 from llm.limits.rehearsal import Brake
 
 from .planning import ASSUMED_ANSWER, ASSUMED_SECONDS, Basis
@@ -29,6 +31,46 @@ class ModelForecast:
     input_tokens: int
     output_tokens: int
     cost: float | None
+
+
+class ModelTally:
+    """What was counted of one model so far.
+
+    Attributes:
+        cost: US dollars; what has no known price counts as nothing.
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self.cost: float = 0.0
+        self._rows = 0
+        self._usage = TokenUsage()
+        self._priced = True
+
+    def add(self, usage: TokenUsage, cost: float | None) -> None:
+        """Count a row; its cost in US dollars is None where the price is unknown."""
+        self._rows += 1
+        self._usage += usage
+        self.cost += cost or 0.0
+        self._priced = self._priced and cost is not None
+
+    def value(self) -> ModelForecast:
+        """Return what would be sent."""
+        cost = self.cost if self._priced else None
+        return ModelForecast(self._rows, self._usage.input_tokens, self._usage.output_tokens, cost)
+
+    def saved(self) -> Saved:
+        """Return it as what is not sent."""
+        return Saved(self._rows, self._usage.input_tokens, self._usage.output_tokens, self.cost)
+
+
+def by_name(models: Mapping[tuple[str, str], ModelTally]) -> dict[str, ModelForecast]:
+    """Return what is sent to each provider's model, by the model's name; `provider/model` where several have it."""
+    times = Counter(model for _, model in models)
+    return {
+        model if times[model] == 1 else f"{provider}/{model}": counted.value()
+        for (provider, model), counted in models.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,12 @@ from llm.sync import portal
 from llm.sync.here import manager_here
 
 from .engine import Workers, check_range, kind_of
+from .files import beside, repeated
 from .forecast import forecast
 from .index import IdIndex
 from .jsonl import count_rows, read_rows
 from .request import RequestBatch
-from .run import CONCURRENCY, beside, repeated
+from .run import CONCURRENCY
 from .saturation import saturation_of
 from .source import path_of
 from .summary import Tally
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from llm.progress.show import Show
     from llm.sync import LLMManager as BlockingManager
 
+    from .files import Portions
     from .foretold import Forecast
-    from .run import Portions
     from .source import Source
 
 _PORTION: Final = 256
@@ -194,6 +195,7 @@ class RequestManager:
                 concurrency=self._concurrency,
                 patience=self._patience,
                 lasting=lambda: manager.closed,
+                after_send=lambda: manager.config.retry.after_send,
                 stops=False,
             )
             saturation = tracker.saturation

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_T = TypeVar("_T")
 
 
 class GivenUpError(Exception):
     """What a thread did was given up, for nobody waits for it any more."""
 
 
-async def outlast(ended: asyncio.Future[None], hurry: Callable[[], object]) -> None:
-    """Return when it is done; a cancellation calls `hurry` and is raised only then.
+async def outlast(ended: asyncio.Future[_T], hurry: Callable[[], object]) -> _T:
+    """Return its result when it is done; a cancellation calls `hurry` and is raised only then.
 
     Raises:
         asyncio.CancelledError: The caller was cancelled meanwhile.
@@ -27,8 +29,7 @@ async def outlast(ended: asyncio.Future[None], hurry: Callable[[], object]) -> N
         except asyncio.CancelledError as error:
             cancelled = error
             hurry()
-    failure = ended.exception()
     if cancelled is not None:
+        ended.exception()  # nobody else asks for it
         raise cancelled
-    if failure is not None:
-        raise failure
+    return ended.result()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from llm.core.types import EmbeddingResponse, LLMResponse, TokenUsage
 
 if TYPE_CHECKING:
-    from .values import ResponseWrapper
+    from .values import Outcome, ResponseWrapper
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +89,33 @@ class Tally:
 
     def finished(self, wrapper: ResponseWrapper, kind: str, now: float) -> None:
         """Count a row that has come to its end; `kind` names the failure of one that failed."""
-        self._ended = now
         response = wrapper.response
         if response is None:
-            self.failed += 1
-            self.errors[kind] += 1
-            return
+            self._fail(kind, now)
+        else:
+            self._answer(response.usage, response.cost, was_cached(response), now)
+
+    def ended(self, outcome: Outcome, now: float) -> None:
+        """Count what a row came to."""
+        if outcome.kind is None:
+            self._answer(outcome.usage, outcome.cost, outcome.cached, now)
+        else:
+            self._fail(outcome.kind, now)
+
+    def _fail(self, kind: str, now: float) -> None:
+        self._ended = now
+        self.failed += 1
+        self.errors[kind] += 1
+
+    def _answer(self, usage: TokenUsage, cost: float | None, cached: bool, now: float) -> None:  # noqa: FBT001 - as an outcome has it
+        self._ended = now
         self.answered += 1
-        usage = response.usage
         self._input += usage.input_tokens
         self._output += usage.output_tokens
         self._cached += usage.cached_input_tokens
         self._reasoning += usage.reasoning_tokens
-        self.cost = None if self.cost is None or response.cost is None else self.cost + response.cost
-        self.cache_hits += was_cached(response)
+        self.cost = None if self.cost is None or cost is None else self.cost + cost
+        self.cache_hits += cached
 
     def summary(self) -> Summary:
         """Return what came so far."""

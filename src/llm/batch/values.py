@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from llm.core.exceptions import LLMException
-from llm.core.types import EmbeddingResponse, LLMResponse
+from llm.core.types import EmbeddingResponse, LLMResponse, TokenUsage
 from llm.utils.frozen import quick
 
 CHAT: Final = "/v1/chat/completions"
@@ -71,3 +71,23 @@ class ResponseWrapper:
     order: int
     response: LLMResponse | EmbeddingResponse | None = None
     error: LLMException | None = None
+
+
+class Outcome(NamedTuple):
+    """The end of a row, as small as it can be sent from one process to another.
+
+    Attributes:
+        order: Its place in the input from 0.
+        line: Its line in the output, or in the errors file.
+        kind: What its failure is called; None: it was answered.
+        usage: Tokens of the answer.
+        cost: US dollars of the answer; None where its price is unknown.
+        cached: Whether the cache gave it.
+    """
+
+    order: int
+    line: bytes
+    kind: str | None
+    usage: TokenUsage = TokenUsage()
+    cost: float | None = None
+    cached: bool = False

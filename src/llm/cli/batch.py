@@ -20,6 +20,7 @@ Examples:
   manifold batch reviews.csv -o answers.jsonl --id number --prompt "Summarise: {text}"
   produce | manifold batch - -o answers.jsonl
   manifold batch questions.jsonl -o answers.jsonl --engine openai-batch
+  RAY_ADDRESS=auto manifold batch questions.jsonl -o answers.jsonl --engine ray
 
 \b
 A line of IN is a request as OpenAI's Batch API takes it:
@@ -36,9 +37,10 @@ the vendor meanwhile: the same command collects it, and with --cancel ends it.
 
 
 class EngineChoice(StrEnum):
-    """Who answers the rows: calls of this program, or a vendor's own batch API."""
+    """Who answers the rows: calls of this program, of workers on a cluster of Ray, or a vendor's own batch API."""
 
     LOCAL = "local"
+    RAY = "ray"
     OPENAI_BATCH = "openai-batch"
     ANTHROPIC_BATCH = "anthropic-batch"
 
@@ -58,7 +60,9 @@ def batch(  # noqa: PLR0913 - the command's options
     ] = None,
     provider: ProviderOption = None,
     model: ModelOption = None,
-    concurrency: Annotated[int, typer.Option("--concurrency", metavar="N", min=1, help="Calls at once.")] = 64,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", metavar="N", min=1, help="Calls at once; with --engine ray, of each worker.")
+    ] = 64,
     resume: Annotated[
         bool, typer.Option("--resume/--restart", help="Go on where the last run ended, or ask everything anew.")
     ] = True,
@@ -68,8 +72,25 @@ def batch(  # noqa: PLR0913 - the command's options
     ] = False,
     engine: Annotated[
         EngineChoice,
-        typer.Option("--engine", help="Calls of our own, or a vendor's batch API: half the price, within a day."),
+        typer.Option(
+            "--engine",
+            help="Calls of our own, from here or from many machines (ray), or a vendor's batch API: half the price, "
+            "within a day.",
+        ),
     ] = EngineChoice.LOCAL,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", metavar="N", min=1, help="With --engine ray: default one for each processor."),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            metavar="A",
+            envvar="RAY_ADDRESS",
+            help="With --engine ray: the cluster to join, auto or host:port; default: one is started here.",
+        ),
+    ] = None,
     cancel: Annotated[
         bool, typer.Option("--cancel", help="End the batches that are at the vendor, and keep what was answered.")
     ] = False,
@@ -104,6 +125,8 @@ def batch(  # noqa: PLR0913 - the command's options
         restart=not resume,
         ordered=ordered,
         engine=engine.value,
+        workers=workers,
+        ray_address=ray_address,
         cancel=cancel,
         prompt=prompt,
         system=system,
@@ -114,6 +137,8 @@ def batch(  # noqa: PLR0913 - the command's options
         from .foretelling import foretell as work
     elif engine is EngineChoice.LOCAL:
         from .running import run as work
+    elif engine is EngineChoice.RAY:
+        from .distributed import run as work
     else:
         from .remote import run as work
     raise typer.Exit(asyncio.run(work(job)))

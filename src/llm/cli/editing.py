@@ -70,7 +70,9 @@ def _name(name: str) -> str:
     return name if plain else json.dumps(name, ensure_ascii=False)
 
 
-def _value(value: Any) -> str:  # noqa: ANN401 - text, lists of it, dates
+def _value(value: Any) -> str:  # noqa: ANN401 - text, lists of it, dates, yes and no
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, str):
         return _name(value)
     if isinstance(value, (list, tuple)):

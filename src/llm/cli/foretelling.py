@@ -52,11 +52,11 @@ async def foretell(job: Job) -> int:
             await asyncio.to_thread(_read_held, done, output)
         async with LLMManager.open(job.shell.config) as manager, aclosing(rows(job.input)) as portions:
             start = process_time()  # the run will take as long to begin
-            if job.engine == "local":
+            if job.engine in {"local", "ray"}:
                 told = await forecast(
                     manager,
                     portions,
-                    concurrency=job.concurrency,
+                    concurrency=job.concurrency * (job.workers or 1),
                     provider=job.provider,
                     default_model=job.model,
                     finished=done.__contains__,

@@ -14,12 +14,13 @@ from llm.core.exceptions import LLMInvalidRequestError
 from .shell import Shell
 
 if TYPE_CHECKING:
-    from llm.batch.run import Count, Rows
+    from llm.batch.files import Count, Rows
     from llm.batch.source import Source
 
 _TABLES: Final = frozenset({".csv", ".tsv", ".parquet"})
 _STDIN: Final = "-"
-_LOCAL: Final = "local"
+_RAY: Final = "ray"
+_OURS: Final = frozenset({"local", _RAY})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,9 @@ class Job:
         concurrency: Calls at once.
         restart: Whether everything is asked anew.
         ordered: Whether the output is sorted at the end.
-        engine: Who answers: `local`, or a vendor's batch API.
+        engine: Who answers: `local`, `ray`, or a vendor's batch API.
+        workers: How many, with `ray`; None: one for each processor.
+        ray_address: The cluster of `ray` to join; None: one is started.
         cancel: Whether what is at the vendor is ended.
         prompt: Of a table: what is asked of each record.
         system: Of a table: instructions before that.
@@ -53,6 +56,8 @@ class Job:
     restart: bool
     ordered: bool
     engine: str
+    workers: int | None = None
+    ray_address: str | None = None
     cancel: bool
     prompt: str | None
     system: str | None
@@ -115,7 +120,9 @@ class Job:
     def _check_engine(self, *, dry_run: bool) -> None:
         from llm.batch.remote.ledger import left_beside
 
-        if self.cancel and self.engine == _LOCAL:
+        if self.workers is not None and self.engine != _RAY:
+            raise LLMInvalidRequestError("--workers are those of a cluster; put --engine ray beside it")
+        if self.cancel and self.engine in _OURS:
             raise LLMInvalidRequestError("--cancel ends what is at a vendor; name whose: --engine openai-batch")
         if self.cancel and (dry_run or self.restart):
             raise LLMInvalidRequestError("--cancel goes with neither --dry-run nor --restart; leave one out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing, nullcontext
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -14,6 +15,7 @@ from .shell import ConfigOption, JsonOption, QuietOption, Shell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from llm.core.config import GatewayKey
 
@@ -29,6 +31,7 @@ _NEW_FILE: Final = Path("llm.yaml")
 _DAYS: Final = re.compile(r"(\d{1,5})d")
 _SHOWN: Final = 12  # digits of a hash
 _COLUMNS: Final = ("name", "user", "models", "expires", "hash")
+_YOURSELF: Final = "change it yourself, as `manifold keys` says when you leave --write out"
 _FOLLOW: Final = "a gateway that runs takes it over at SIGHUP"
 
 
@@ -70,6 +73,9 @@ def create(  # noqa: PLR0913 - the command's options
             "--expires", metavar="DAY", parser=_expiry, help="Last day (UTC), such as 2027-12-31, or 90d: in 90 days."
         ),
     ] = None,
+    operator: Annotated[
+        bool, typer.Option("--operator", help="Its dashboard shows the calls of all users, and costs.")
+    ] = False,
     write: WriteOption = False,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -77,21 +83,49 @@ def create(  # noqa: PLR0913 - the command's options
 ) -> None:
     """Print a new key on stdout, and on stderr the entry by which the configuration knows it. It is shown only now."""
     shell = Shell.of(context, config, as_json, quiet)
+    _check_name(name)
+    allowed = [model for given in models or () for model in given.split(",") if model] or ["*"]
+    entry: dict[str, Any] = {"user": user or name, "models": allowed}
+    if expires is not None:
+        entry["expires"] = expires
+    if operator:
+        entry["operator"] = True
+    with _turn(shell) if write else nullcontext():
+        if name in shell.load_config().gateway.api_keys:
+            raise typer.BadParameter(
+                f"{name!r} has a key; choose another name, or revoke that first", param_hint="NAME"
+            )
+        _create(shell, name, entry, write=write)
+
+
+def create_first(shell: Shell, name: str) -> None:
+    """Do as `keys create NAME --write` where the configuration has no keys, and nothing where it has.
+
+    However many processes do so at the same time, one key is made, an operator's.
+
+    Raises:
+        LLMConfigurationError: The configuration is wrong.
+        typer.BadParameter: The name cannot be read, or the file cannot be changed.
+    """
+    _check_name(name)
+    if shell.load_config().gateway.api_keys:
+        return
+    with _turn(shell):
+        if not shell.load_config().gateway.api_keys:
+            _create(shell, name, {"user": name, "models": ["*"], "operator": True}, write=True)
+
+
+def _create(shell: Shell, name: str, entry: dict[str, Any], *, write: bool) -> None:
     from llm.utils.gateway_key import hash_of, new_key
 
     from .editing import line_of, with_entry
 
-    _check_name(name)
-    if name in shell.load_config().gateway.api_keys:
-        raise typer.BadParameter(f"{name!r} has a key; choose another name, or revoke that first", param_hint="NAME")
     key = new_key()
-    allowed = [model for given in models or () for model in given.split(",") if model] or ["*"]
-    entry: dict[str, Any] = {"key_hash": hash_of(key), "user": user or name, "models": allowed}
-    if expires is not None:
-        entry["expires"] = expires
+    entry = {"key_hash": hash_of(key), **entry}
     file = _changed(shell, lambda text: with_entry(text, _PATH, name, entry)) if write else None
     if shell.json:
-        told = {**entry, "expires": None if expires is None else expires.isoformat()}
+        day: date | None = entry.get("expires")
+        told = {**entry, "expires": None if day is None else day.isoformat()}
         shell.put_json({"name": name, "key": key, "entry": told, "file": None if file is None else str(file)})
         return
     shell.put(key)
@@ -133,11 +167,12 @@ def revoke(  # noqa: PLR0913 - the command's options
     shell = Shell.of(context, config, as_json, quiet)
     from .editing import without_entry
 
-    keys = shell.load_config().gateway.api_keys
-    if name not in keys:
-        shell.error(f"there is no key {name!r}; there are: {', '.join(keys) or 'none'}")
-        raise typer.Exit(ExitStatus.FAILED)
-    file = _changed(shell, lambda text: without_entry(text, _PATH, name)) if write else None
+    with _turn(shell) if write else nullcontext():
+        keys = shell.load_config().gateway.api_keys
+        if name not in keys:
+            shell.error(f"there is no key {name!r}; there are: {', '.join(keys) or 'none'}")
+            raise typer.Exit(ExitStatus.FAILED)
+        file = _changed(shell, lambda text: without_entry(text, _PATH, name)) if write else None
     if shell.json:
         shell.put_json({"name": name, "revoked": write, "file": None if file is None else str(file)})
         return
@@ -161,6 +196,7 @@ def _row(name: str, key: GatewayKey) -> dict[str, Any]:
         "models": list(key.models),
         "expires": None if key.expires is None else key.expires.isoformat(),
         "expired": key.expires is not None and key.expires < _today(),
+        "operator": key.operator,
         "hash": str(key.key_hash).removeprefix("sha256:")[:_SHOWN],
     }
 
@@ -182,6 +218,17 @@ def _file(shell: Shell) -> Path | None:
     return file_of(shell.config)
 
 
+def _turn(shell: Shell) -> AbstractContextManager[object]:
+    """Wait until no other process changes the configuration file."""
+    from .writing import Turn
+
+    file = _file(shell) or _NEW_FILE
+    try:
+        return closing(Turn(file))
+    except OSError as error:
+        raise typer.BadParameter(f"{file} cannot be changed: {error.strerror}; {_YOURSELF}") from error
+
+
 def _changed(shell: Shell, change: Callable[[str], str]) -> Path:
     """Change the configuration file, whole or not at all; returns which it is."""
     from .editing import FormError
@@ -194,8 +241,7 @@ def _changed(shell: Shell, change: Callable[[str], str]) -> Path:
         after = change(text.removeprefix(mark))
     except FormError:
         raise typer.BadParameter(
-            f"{file} is written in a form that is not changed in place, such as `gateway: {{…}}` on one line; leave "
-            "--write out, and change it yourself"
+            f"{file} has a form that is not changed in place, such as `gateway: {{…}}` on one line; {_YOURSELF}"
         ) from None
     replaced(file, mark + after)
     return file

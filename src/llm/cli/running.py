@@ -86,8 +86,7 @@ async def run(job: Job) -> int:
         with Signals() as signals:
             status, why = await to_its_end(run.rows(manager), run.tally, signals)
             unanswered = await asyncio.to_thread(lines_in, errors)
-            how = _WITHOUT if job.restart else _AGAIN
-            Ended(run.tally.summary(), output, errors, unanswered, why, how).tell(job.shell)
+            Ended(run.tally.summary(), output, errors, unanswered, why, again(job)).tell(job.shell)
             if not why and (slow := run.idle.said()):
                 job.shell.remark(slow)
         if signals.received is not None:
@@ -152,6 +151,11 @@ async def to_its_end(rows: Awaitable[object], tally: Tally, signals: Signals) ->
         said, _, _ = (error.strerror or str(error)).partition("; ")  # what follows is said below
         return ExitStatus.FAILED, said if error.filename is None else f"{error.filename}: {said}"
     return ExitStatus.DONE, ""
+
+
+def again(job: Job) -> str:
+    """Return what to do after a run that was ended early."""
+    return _WITHOUT if job.restart else _AGAIN
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,12 @@ def serve(  # noqa: PLR0913 - the command's options
     ] = None,
     port: Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Port; 0: any free one.")] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, max=256, help="Processes that share the port.")] = 1,
+    first_key: Annotated[
+        str | None,
+        typer.Option(
+            "--first-key", metavar="NAME", help="Where there are no keys, make one, print it, and keep its hash."
+        ),
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -72,6 +78,13 @@ def serve(  # noqa: PLR0913 - the command's options
     Ctrl-C ends it at once. SIGTERM lets running calls finish for gateway.drain seconds, and refuses new ones; SIGHUP
     reads the configuration again. Several workers share limits through `limits.store: redis`; without it each takes
     its part of them. The log goes to stderr, a JSON object a line.
+
+    --first-key is for containers, which listen on more than loopback from their first start on: unless the
+    configuration has a key, it does as `manifold keys create NAME --write`. Starts after that print none.
     """
     shell = Shell.of(context, config, as_json, quiet)
+    if first_key is not None:
+        from .keys import create_first
+
+        create_first(shell, first_key)
     raise typer.Exit(_lent[0](shell.config, host, port, workers, say=shell.remark))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import stat
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 from llm.core.exceptions import LLMInvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
+
+_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
 @contextmanager
@@ -53,3 +57,46 @@ def replaced(path: Path, text: str) -> None:
         if path.exists():
             os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
         file.write(text)
+
+
+class Turn:
+    """The right to read a file and change it, which one process of all has at a time; a file beside it is the token.
+
+    Where the file system has no locks, everybody has it.
+    """
+
+    def __init__(self, path: Path, *, lock: Callable[[int, int], None] = fcntl.flock) -> None:
+        """Wait for it.
+
+        Args:
+            path: The file, there or not.
+            lock: What locks a descriptor.
+
+        Raises:
+            OSError: Nothing can be made beside the file.
+        """
+        target = path.resolve()
+        self._token = target.with_name(f".{target.name}.lock")
+        while not self._taken(lock):
+            pass  # who had it before has removed the token
+
+    def _taken(self, lock: Callable[[int, int], None]) -> bool:
+        self._descriptor = os.open(self._token, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            lock(self._descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return True
+            os.close(self._descriptor)
+            raise
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._descriptor), self._token.stat()):
+                return True
+        os.close(self._descriptor)
+        return False
+
+    def close(self) -> None:
+        """Give it back."""
+        with suppress(OSError):
+            self._token.unlink()
+        os.close(self._descriptor)

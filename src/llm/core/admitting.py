@@ -86,6 +86,10 @@ class Admitting(Protocol):
         """Return how full each limit is."""
         ...
 
+    def capacities(self, slot: Slot) -> dict[str, float]:
+        """Return how much each limit lets through."""
+        ...
+
     def cooling(self, slot: Slot) -> float:
         """Return seconds that the account still rests."""
         ...

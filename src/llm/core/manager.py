@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar
 
 from llm.utils.clock import SystemClock
 
 from .client import LLMClient
-from .exceptions import LLMConfigurationError, LLMException, LLMPoolExhaustedError
+from .exceptions import LLMConfigurationError, LLMPoolExhaustedError
+from .explaining import explained
 from .fixed import check_unchanged
 from .inflight import InFlight, Outbox
 from .invalidation import invalidate
@@ -22,8 +22,10 @@ from .types import LLMRequest
 from .watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
     from types import TracebackType
+
+    from httpx2 import AsyncBaseTransport
 
     from llm.utils.clock import Clock
 
@@ -35,16 +37,20 @@ if TYPE_CHECKING:
     from .sealed import ConfigSource
     from .standing import Admission, HealthStatus
 
+    TransportMaker: TypeAlias = Callable[["LLMManager", asyncio.AbstractEventLoop, str | None, int], AsyncBaseTransport]
+
+T = TypeVar("T")
 
 _GRACE: Final = 1.0
 """Seconds that calls which were ended get to give back what they hold."""
 
 _composers: list[Composer] = []
+_transports: list[TransportMaker] = []
 
 
-def install_composer(composer: Composer) -> None:
-    """Have managers built by `composer`; the composition root does this as it is imported."""
-    _composers[:] = [composer]
+def install_composer(composer: Composer, transports: TransportMaker) -> None:
+    """Have managers and their transports built so; the composition root does this as it is imported."""
+    _composers[:], _transports[:] = [composer], [transports]
 
 
 class LLMManager:
@@ -143,6 +149,22 @@ class LLMManager:
         route = routes.configured(name) if middleware is None else routes.custom(name, middleware)
         return LLMClient(routes, route, model=model, user=user, priority=priority)
 
+    def http_transport(self, *, user: str | None = None, priority: int = 0) -> AsyncBaseTransport:
+        """Return a transport for the vendors' own clients, whose requests become calls of this manager; no I/O.
+
+        `AsyncOpenAI(http_client=httpx2.AsyncClient(transport=manager.http_transport()))`, and so `AsyncAnthropic`. They
+        may share one; who closes it does not close the manager. It is for the event loop that the manager is of.
+
+        Args:
+            user: Tenant that limits and cache scope apply to.
+            priority: Higher goes first.
+
+        Raises:
+            LLMConfigurationError: An argument is of the wrong kind.
+        """
+        check_client(None, user, priority, None)
+        return _installed(_transports)(self, self._loop, user, priority)
+
     def get_status(self) -> dict[str, Any]:
         """Return a snapshot, JSON-serialisable; times in seconds, costs in US dollars, saturation from 0 to 1.
 
@@ -204,29 +226,7 @@ class LLMManager:
             LLMRateLimitError: It can never fit.
         """
         asked = request if isinstance(request, LLMRequest) else LLMRequest(request)
-        if asked.model is not None:
-            return self._explain(asked)
-        # A call without a model is given one in turn; who only asks takes no turn.
-        provider = self._routes.parts.default_provider
-        models = self._routes.parts.chains[provider].pool.queue.models()
-        seen: list[Admission] = []
-        refused: list[LLMException] = []
-        for model in models:
-            try:
-                seen.append(self._explain(replace(asked, model=f"{provider}/{model}")))
-            except LLMException as error:
-                refused.append(error)
-        if seen:
-            return min(seen, key=lambda view: (not view.admitted, view.wait_seconds))
-        if refused:
-            raise refused[0]
-        return self._explain(asked)
-
-    def _explain(self, request: LLMRequest) -> Admission:
-        route, prepared, _ = self.get_client().prepare(request)
-        ticket = route.chain.ticket(prepared, prepared.model or "")
-        route.chain.pool.queue.check(ticket)
-        return route.chain.pool.queue.explain(ticket)
+        return explained(self.get_client(), self._routes.parts, asked)
 
     async def reload(self, config: ConfigSource = None) -> None:
         """Change keys, limits, models, chain and features with no lost call.
@@ -375,7 +375,7 @@ class Opening:
         outbox = Outbox()
 
         def build() -> tuple[Parts, SealedSource]:
-            parts = _composer()(self._source.load(), clock=clock, outbox=outbox, transport=self._transport)
+            parts = _installed(_composers)(self._source.load(), clock=clock, outbox=outbox, transport=self._transport)
             parts.warm()
             return parts, self._source.fixed()
 
@@ -390,7 +390,7 @@ def _begun(parts: Parts, outbox: Outbox, source: SealedSource) -> LLMManager:
     return LLMManager(routes, source=source)
 
 
-def _composer() -> Composer:
-    if not _composers:
+def _installed(made: list[T]) -> T:
+    if not made:
         raise LLMConfigurationError("no composition root is installed; import llm, not its parts by path")
-    return _composers[0]
+    return made[0]

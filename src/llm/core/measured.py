@@ -58,6 +58,8 @@ class ModelMeasures:
         queue_wait: Seconds that calls waited for a key; 0 for those that had one at once.
         streamed_tokens: Tokens of the answers that came as streams.
         streaming_seconds: What those took from the first chunk to the end.
+        tokens_saved: Tokens that answers from the cache would have taken.
+        cost_saved: US dollars that they would have.
     """
 
     provider: str
@@ -72,6 +74,8 @@ class ModelMeasures:
     queue_wait: Spread
     streamed_tokens: int
     streaming_seconds: float
+    tokens_saved: int = 0
+    cost_saved: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,20 @@ class Falling(Protocol):
         ...
 
 
+class CallsOfLate(Protocol):
+    """The calls that ended of late, for who watches them go by."""
+
+    def watch(self, *, plain: bool) -> None:
+        """Keep those that go straight through, too, or no longer."""
+
+    def latest(self, after: int, most: int) -> list[dict[str, Any]]:
+        """Return the newest of those that ended after the one of this `turn`, oldest first; JSON-serialisable.
+
+        Those that did not go straight through go first where there are more than `most`.
+        """
+        ...
+
+
 class Parts(Protocol):
     """What the composition root builds from a configuration, for the manager to own."""
 
@@ -175,8 +189,13 @@ class Parts(Protocol):
     def begin(self) -> None:
         """Hold to the configuration's limits from now on, and take over what the parts before leave."""
 
-    def status(self) -> dict[str, Any]:
-        """Return metrics, users, cache, limits and calls of late, JSON-serialisable."""
+    @property
+    def journal(self) -> CallsOfLate:
+        """The calls that ended of late; one for all parts of a manager."""
+        ...
+
+    def status(self, *sections: str) -> dict[str, Any]:
+        """Return metrics, models, users, cache, limits and calls of late, or these of them; JSON-serialisable."""
         ...
 
     def provider_status(self, provider: str) -> dict[str, Any]:

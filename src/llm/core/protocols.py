@@ -207,6 +207,7 @@ class EngineSettings:
         memory_limit: Bytes that models and their requests may have together; None: no limit.
         max_batch: Requests to one model that run at once.
         max_waiting: Requests that may wait for a place.
+        prompt_lookup: Whether next tokens are guessed from the text so far, and those that are right taken together.
     """
 
     dtype: str = "auto"
@@ -214,6 +215,7 @@ class EngineSettings:
     memory_limit: int | None = None
     max_batch: int = 64
     max_waiting: int = 256
+    prompt_lookup: bool = True
 
 
 @dataclass(frozen=True, slots=True)

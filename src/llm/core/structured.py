@@ -263,10 +263,22 @@ def _json_in(text: str) -> str | None:
         try:
             _, end = _DECODER.raw_decode(text, start)
         except (JSONDecodeError, RecursionError):
+            if _is_cut(text[start:]):  # what is whole in it is a part
+                break
             start = text.find("{", start + 1)
         else:
             return text[start:end]
     return None
+
+
+def _is_cut(text: str) -> bool:
+    """Return whether a text is a JSON object, or the beginning of one."""
+    from pydantic_core import from_json
+
+    try:
+        return bool(from_json(text, allow_partial="trailing-strings"))
+    except ValueError:
+        return False
 
 
 _DECODER: Final = JSONDecoder()

@@ -8,8 +8,8 @@ from datetime import date
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from llm.core.exceptions import LLMAuthenticationError
+from llm.providers.endpoints.caller import ANYONE, Caller
 
-from .caller import ANYONE, Caller
 from .cors import Origins
 from .local import check_local
 
@@ -59,7 +59,7 @@ class Keyring:
         self._clock = clock
         self._entries = {
             bytes.fromhex(str(key.key_hash).removeprefix("sha256:")): _Entry(
-                Caller(name, key.user or name, key.models), _end_of(key.expires)
+                Caller(name, key.user or name, key.models, key.operator), _end_of(key.expires)
             )
             for name, key in config.api_keys.items()
         }

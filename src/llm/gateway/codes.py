@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llm.core.exceptions import LLMException
 
-from .faults import words
+from .faults import VIEW
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,4 +30,4 @@ def written_failure(error: LLMException, request_id: str) -> Mapping[str, Any]:
     facts: dict[str, Any] = {"code": code_of(error), "requestId": request_id}
     if error.retry_after is not None:
         facts["retryAfter"] = error.retry_after
-    return {"message": words(error), "extensions": facts}
+    return {"message": VIEW.words(error), "extensions": facts}

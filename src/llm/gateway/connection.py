@@ -143,9 +143,14 @@ class Connection(HttpToolsProtocol):
                 self.abort()
 
     def last(self) -> None:
-        """Have it end once what it answers now is answered."""
+        """Have it end once what it answers now is answered; at once where it rests.
+
+        Who keeps connections opens another then, to somebody who takes calls, and needs no answer that refuses one.
+        """
         if self._answering is not None:
             self._answering[0].keep_alive = False
+        elif self.phase is Phase.IDLE:
+            self.close()
 
     def shutdown(self) -> None:
         """Do nothing: the server tells by `last`, `close` and `abort` what is to end."""

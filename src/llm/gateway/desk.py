@@ -4,55 +4,40 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from llm.providers.serving.limits_write import anthropic_headers, openai_headers
+from llm.providers.endpoints.service import Service
 
-from .asking import Asking
 from .counts import Counts
+from .faults import VIEW
 
 if TYPE_CHECKING:
+    from llm.core.client import LLMClient
     from llm.core.manager import LLMManager
-    from llm.utils.clock import Clock
 
-    from .exchange import Exchange, Header
+    from .exchange import Exchange
     from .faults import Dialect
     from .native import Defaults
 
 
-class Desk:
+class Desk(Service):
     """A manager, and what is beside it.
 
     Attributes:
-        manager: Who calls models.
-        clock: Its time.
-        asking: From a caller's request to its answer.
         counts: What the gateway's requests came to.
         defaults: What `/v1/generate` takes where a body says nothing.
-        started: Seconds since 1970 at which the gateway began.
         draining: Whether the server takes no new calls any more.
     """
 
     def __init__(self, manager: LLMManager, defaults: Defaults) -> None:
         """Work with `manager`, which somebody else opened and closes."""
-        self.manager: LLMManager = manager
-        self.clock: Clock = manager.parts.clock
-        self.asking: Asking = Asking(manager)
+        super().__init__(manager, VIEW, self._client)
         self.counts: Counts = Counts()
         self.defaults: Defaults = defaults
-        self.started: float = self.clock.wall()
         self.draining: bool = False
 
-    def limits(self, exchange: Exchange) -> list[Header]:
-        """Return the headers that tell what the caller's own limits still let through; none where it has none.
-
-        Not for every answer: windows are gone through for it.
-        """
-        user = exchange.caller.user
-        if user is None or not self.manager.config.limits.users:
-            return []
-        rooms = self.manager.parts.rooms(user)
-        if exchange.anthropic:
-            return anthropic_headers(rooms, self.clock.wall())
-        return openai_headers(rooms)
+    def _client(self, provider: str | None, user: str | None) -> LLMClient:
+        client = self.manager.get_client(provider, user=user)
+        client.max_user_wait = self.manager.config.gateway.max_user_wait
+        return client
 
     def write_metrics(self, accept: str) -> tuple[bytes, str]:
         """Return the page for Prometheus and its content type, by a request's `Accept` header; may run in a thread."""

@@ -11,6 +11,8 @@ from llm.core.exceptions import (
     LLMInvalidRequestError,
     LLMRateLimitError,
 )
+from llm.providers.endpoints import models
+from llm.providers.endpoints.table import ADDRESSES, MODELS
 
 from .auth import Keyring
 from .cors import Origins
@@ -20,7 +22,9 @@ from .faults import ANTHROPIC, NATIVE, OPENAI
 from .live import Live, refuse
 from .logs import tell_fault, tell_request
 from .native import Defaults
-from .routes import chat, embeddings, generate, health, messages, metrics, models, pages, responses, text
+from .routes import generate, health, metrics, pages
+from .routes.dashboard import Dashboard
+from .sending import send, served
 from .sockets import going_away
 
 if TYPE_CHECKING:
@@ -28,12 +32,14 @@ if TYPE_CHECKING:
 
     from llm.core.config import GatewayConfig
     from llm.core.manager import LLMManager
+    from llm.providers.endpoints.caller import Caller
 
-    from .caller import Caller
     from .exchange import Receive, Scope, Send
     from .faults import Dialect
 
     Socket = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_PREFIX: Final = "/v1"
 
 ROUTES: Final[Mapping[tuple[str, str], Route]] = {
     ("GET", "/v1/health"): Route(health.health, NATIVE, "/v1/health", public=True),
@@ -41,17 +47,23 @@ ROUTES: Final[Mapping[tuple[str, str], Route]] = {
     ("GET", "/readyz"): Route(health.ready, NATIVE, "/readyz", public=True),
     ("GET", "/v1/metrics"): Route(metrics.metrics, NATIVE, "/v1/metrics"),
     ("POST", "/v1/generate"): Route(generate.generate, NATIVE, "/v1/generate"),
-    ("GET", "/v1/models"): Route(models.models, OPENAI, "/v1/models"),
-    ("POST", "/v1/chat/completions"): Route(chat.complete, OPENAI, "/v1/chat/completions"),
-    ("POST", "/v1/completions"): Route(text.complete, OPENAI, "/v1/completions"),
-    ("POST", "/v1/embeddings"): Route(embeddings.embed, OPENAI, "/v1/embeddings"),
-    ("POST", "/v1/responses"): Route(responses.respond, OPENAI, "/v1/responses"),
-    ("POST", "/v1/messages"): Route(messages.message, ANTHROPIC, "/v1/messages"),
-    ("POST", "/v1/messages/count_tokens"): Route(messages.count, ANTHROPIC, "/v1/messages/count_tokens"),
+    **{
+        (method, _PREFIX + path): Route(
+            served(address.endpoint), ANTHROPIC if address.anthropic else OPENAI, _PREFIX + path
+        )
+        for (method, path), address in ADDRESSES.items()
+    },
     **{("GET", path): Route(handle, NATIVE, path) for path, handle in pages.handlers().items()},
 }
-_MODEL: Final = Route(models.model, OPENAI, "/v1/models/{model}")
-_OF_BOTH: Final = frozenset({"/v1/models", _MODEL.endpoint})
+_OF_A_MODEL: Final = f"{_PREFIX}{MODELS}/"
+
+
+async def _tell_model(desk: Desk, exchange: Exchange) -> None:
+    await send(exchange, models.model(desk, exchange, exchange.scope["path"].removeprefix(_OF_A_MODEL)))
+
+
+_MODEL: Final = Route(_tell_model, OPENAI, _OF_A_MODEL + "{model}")
+_OF_BOTH: Final = frozenset({_PREFIX + MODELS, _MODEL.endpoint})
 _NATIVE: Final = ("/v1/generate", "/v1/health", "/v1/metrics")
 
 
@@ -63,6 +75,7 @@ class Entry:
         routes: What a method at a path leads to; more may be put in before it serves.
         sockets: What a path leads to for WebSockets; each takes the scope and the channels, and refuses by itself.
         live: GraphQL, and the WebSockets that are open.
+        dashboard: The page that shows how it does, and its streams.
         running: Requests that are being answered.
     """
 
@@ -73,7 +86,8 @@ class Entry:
         """
         self.desk: Desk = Desk(manager, Defaults(max_length, temperature))
         self.live: Live = Live(self)
-        self.routes: dict[tuple[str, str], Route] = {**ROUTES, **self.live.routes}
+        self.dashboard: Dashboard = Dashboard(self)
+        self.routes: dict[tuple[str, str], Route] = {**ROUTES, **self.live.routes, **self.dashboard.routes}
         self.sockets: dict[str, Socket] = dict(self.live.sockets)
         self.running: set[Exchange] = set()
         self._config: GatewayConfig = manager.config.gateway
@@ -90,6 +104,7 @@ class Entry:
         self.desk.draining = draining
         if draining:
             self.live.drain()
+            self.dashboard.drain()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or serve one WebSocket; follow the server through its life."""
@@ -149,7 +164,8 @@ class Entry:
 
     async def _run(self, route: Route, exchange: Exchange, keyring: Keyring) -> None:
         dialect = route.dialect
-        if dialect is ANTHROPIC or (route.endpoint in _OF_BOTH and models.of_anthropic(exchange)):
+        of_anthropic = route.endpoint in _OF_BOTH and exchange.header(b"anthropic-version") is not None
+        if dialect is ANTHROPIC or of_anthropic:
             dialect, exchange.anthropic = ANTHROPIC, True
             exchange.more.append((b"request-id", exchange.request_id))
         try:
@@ -176,7 +192,7 @@ class Entry:
     def _other(self, method: str, path: str) -> Route:
         """Return what answers a method at a path that are in no table."""
         methods = {known for known, there in self.routes if there == path}
-        if path.startswith(models.PREFIX):
+        if path.startswith(_OF_A_MODEL):
             if method == "GET":
                 return _MODEL
             methods.add("GET")
@@ -255,7 +271,7 @@ def _left(scope: Scope) -> bool:
 
 
 def _endpoint_of(path: str) -> str:
-    return _MODEL.endpoint if path.startswith(models.PREFIX) else path
+    return _MODEL.endpoint if path.startswith(_OF_A_MODEL) else path
 
 
 def _dialect_of(path: str) -> Dialect:

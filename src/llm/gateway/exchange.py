@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from itertools import count
-from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
-from urllib.parse import quote
 
 from llm.core.exceptions import LLMInvalidRequestError
-from llm.telemetry.names import OPERATION_CHAT
-
-from .caller import ANYONE
+from llm.providers.endpoints.inquiry import EVENTS, JSON, Inquiry
 
 if TYPE_CHECKING:
     from asyncio import Task
     from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 
-    from llm.core.call import Call
     from llm.core.exceptions import LLMException
-    from llm.core.stream import LLMStream
-    from llm.core.types import TokenUsage
-
-    from .caller import Caller
+    from llm.providers.endpoints.inquiry import Header
 
     Scope: TypeAlias = MutableMapping[str, Any]
     Message: TypeAlias = MutableMapping[str, Any]
     Receive: TypeAlias = Callable[[], Awaitable[Message]]
     Send: TypeAlias = Callable[[Message], Awaitable[None]]
-    Header: TypeAlias = tuple[bytes, bytes]
-
-JSON: Final = (b"content-type", b"application/json")
-EVENTS: Final = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"))
 
 _NO_CONTENT: Final = 204
 
@@ -39,71 +25,38 @@ LEFT: Final = 499
 """What the log and the metrics call the status of a request whose client left before it had one."""
 
 _PLAIN: Final = frozenset({b"identity", b""})
-_SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-_PRINTED: Final = re.compile(r"[!-~]{1,256}")
-_numbers: Final = count(1)
-_start: Final = token_hex(8)
 
 
 class ClientLeftError(Exception):
     """There is nobody any more to be answered."""
 
 
-class Exchange:
+class Exchange(Inquiry):
     """What is known of one request, and the one way to answer it.
 
     Attributes:
         scope: The ASGI scope.
         started: Monotonic seconds at which it came.
-        request_id: Its name in the answer's headers and in the log: the client's own where that is sane.
-        caller: Who asks.
         status: Status of the answer; 0 before it.
-        model: Model that was asked for, then the one that answered; None where none is.
-        provider: Section of the configuration that answered.
-        usage: Tokens that the answer took.
-        call: The call's record; None where none was made.
-        cached: Whether no provider was asked.
-        error: How it failed.
         ending: Why the server ends it; None while it does not.
-        stream: The answer's stream, while it runs.
-        operation: OpenTelemetry's word for what is asked.
-        first: Seconds to a stream's first chunk; None before it, and where there is no stream.
-        generating: Seconds that the answer took to be made; None where none was.
         task: The task that answers it.
-        anthropic: Whether Anthropic's dialect is spoken.
         more: Headers that the answer has beside its own.
     """
 
-    __slots__ = (
-        "_headers", "_most", "_receive", "_send", "anthropic", "cached", "call", "caller", "ending", "error", "first",
-        "generating", "model", "more", "operation", "provider", "request_id", "scope", "started", "status", "stream",
-        "task", "usage",
-    )  # fmt: skip
+    __slots__ = ("_headers", "_most", "_receive", "_send", "ending", "more", "scope", "started", "status", "task")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, *, started: float, most: int) -> None:
         """Take a request's ASGI scope and channels; `most` is how many bytes its body may have."""
+        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        super().__init__(self._headers.get(b"x-request-id"))
         self.scope: Scope = scope
         self.started: float = started
-        self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._receive = receive
         self._send = send
         self._most = most
-        self.request_id: bytes = _request_id(self._headers.get(b"x-request-id"))
-        self.caller: Caller = ANYONE
         self.status: int = 0
-        self.model: str | None = None
-        self.provider: str | None = None
-        self.usage: TokenUsage | None = None
-        self.call: Call | None = None
-        self.cached: bool = False
-        self.error: BaseException | None = None
         self.ending: LLMException | None = None
-        self.stream: LLMStream | None = None
-        self.operation: str = OPERATION_CHAT
-        self.first: float | None = None
-        self.generating: float | None = None
         self.task: Task[Any] | None = None
-        self.anthropic: bool = False
         self.more: list[Header] = []
 
     def header(self, name: bytes) -> bytes | None:
@@ -182,14 +135,3 @@ class Exchange:
             self.stream.interrupt(error)
         elif self.task is not None:
             self.task.cancel()
-
-
-def told(value: str) -> bytes:
-    """Return a name from elsewhere as the value of a header; what no header may hold is escaped."""
-    return value.encode() if _PRINTED.fullmatch(value) else quote(value[:256], safe="").encode()[:1024]
-
-
-def _request_id(given: bytes | None) -> bytes:
-    if given is not None and _SANE_ID.fullmatch(given):
-        return given
-    return f"req_{_start}{next(_numbers):08x}".encode()

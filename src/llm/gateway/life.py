@@ -30,8 +30,9 @@ _logger = logging.getLogger("llm.gateway")
 class Life:
     """One serving process: what it is told before it is ready, it does as soon as it is."""
 
-    def __init__(self, container: Container, ready: Callable[[], object]) -> None:
-        """Wait for a manager; `ready` is called once it is served."""
+    def __init__(self, container: Container, ready: Callable[[], object], *, alone: bool = True) -> None:
+        """Wait for a manager; `ready` is called once it is served. `alone`: no other process serves beside this one."""
+        self._alone = alone
         self._container = container
         self._ready = ready
         self._manager: LLMManager | None = None
@@ -45,6 +46,7 @@ class Life:
         container, room = self._container, make_room()
         entry = Entry(manager, max_length=container.max_tokens, temperature=container.temperature)
         entry.desk.asking.default = container.model
+        entry.dashboard.alone = self._alone
         if not container.metrics:
             entry.routes.pop(("GET", "/v1/metrics"), None)
         self._manager = manager
@@ -77,6 +79,11 @@ class Life:
         self._grace = grace
         if self._server is not None:
             self._server.stop(grace)
+
+    def leave(self) -> None:
+        """Have clients go elsewhere, before the end comes."""
+        if self._server is not None:
+            self._server.leave()
 
     def grace(self) -> float:
         """Return how many seconds the configuration leaves to answers that run."""
@@ -138,8 +145,9 @@ async def live(  # noqa: PLR0913 - a process's surroundings, each with its defau
     Raises:
         LLMException: The manager could not be opened.
     """
-    life = Life(container, ready)
-    with Orders(life.stop, life.reload, life.grace, alone=parent is None, end=end) as orders:
+    life = Life(container, ready, alone=parent is None)
+    orders = Orders(life.stop, life.reload, life.grace, leave=life.leave, alone=parent is None, end=end)
+    with orders:
         if parent is not None:
             _follow(parent, orders)
         async with LLMManager.open(config) as manager:

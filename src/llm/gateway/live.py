@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from llm.core.exceptions import LLMAuthenticationError, LLMException, LLMInvalidRequestError
+from llm.providers.endpoints.faults import Refusal
 
 from .codes import SWITCHED_OFF, written_failure
 from .cors import Origins
 from .desk import Route
 from .exchange import Exchange
-from .faults import NATIVE, Refusal
+from .faults import NATIVE
 from .logs import tell_request
 from .sockets import going_away
 from .stream_socket import StreamSocket

@@ -1,7 +1,7 @@
 """What signals order a serving process to do.
 
 SIGTERM: end once what runs is answered. Ctrl-C: end now. Either again: end at once. SIGHUP: read the configuration
-again.
+again. SIGUSR1: have clients leave, before SIGTERM comes.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ class Orders:
         received: The signal that ends the process; None before it came.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what each signal calls
         self,
         stop: Callable[[float], None],
         reload: Callable[[], None],
         drain: Callable[[], float],
         *,
+        leave: Callable[[], object] = lambda: None,
         alone: bool = True,
         end: Callable[[int], object] = os._exit,
     ) -> None:
@@ -43,6 +44,7 @@ class Orders:
             stop: Ends the work in the running loop, which gets so many seconds.
             reload: Reads the configuration again, in the loop.
             drain: Returns how many seconds SIGTERM leaves.
+            leave: Has connections end with their next answer, in the loop.
             alone: Whether it is a person who sends signals. A worker hears the same one twice where a whole group is
                 told to end, and its parent knows what a second one means.
             end: Ends the process at once, with a status.
@@ -51,6 +53,7 @@ class Orders:
         self._stop = stop
         self._reload = reload
         self._drain = drain
+        self._leave = leave
         self._alone = alone
         self._end = end
         self._before: dict[signal.Signals, object] = {}
@@ -63,7 +66,8 @@ class Orders:
 
     def __enter__(self) -> Self:
         """Hear signals; one that is ignored (as by `nohup`) stays so."""
-        for number, hear in {**dict.fromkeys(_ENDINGS, self._hear_ending), signal.SIGHUP: self._hear_reload}.items():
+        others = {signal.SIGHUP: self._hear_reload, signal.SIGUSR1: self._hear_leave}
+        for number, hear in {**dict.fromkeys(_ENDINGS, self._hear_ending), **others}.items():
             self._before[number] = before = signal.getsignal(number)
             if before is not signal.SIG_IGN:
                 signal.signal(number, hear)
@@ -98,3 +102,7 @@ class Orders:
     def _hear_reload(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         self._loop.call_soon_threadsafe(self._reload)
+
+    def _hear_leave(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._loop.call_soon_threadsafe(self._leave)

@@ -87,6 +87,13 @@ class GatewayServer(Server):
             backlog=_BACKLOG,
         )
 
+    def leave(self) -> None:
+        """Have each connection end with its next answer, whoever it is, and go on taking calls.
+
+        Where a balancer sends nobody here any more, clients that keep connections so move without losing a call.
+        """
+        self.state.draining = True
+
     def stop(self, drain: float) -> None:
         """Begin to end: answers that run have `drain` seconds. Once is enough."""
         if self.should_exit:

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 import orjson
 
 from llm.core.exceptions import LLMException, LLMInvalidRequestError, LLMPoolExhaustedError, LLMRateLimitError
+from llm.providers.endpoints.bodies import read_json
 
-from .bodies import read_json
 from .exchange import LEFT, Exchange
-from .faults import wire_of
+from .faults import VIEW
 from .logs import tell_fault, tell_request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
 
-    from .caller import Caller
+    from llm.providers.endpoints.caller import Caller
+
     from .desk import Desk
     from .exchange import Message, Receive, Scope, Send
 
@@ -238,7 +239,7 @@ class Socket(ABC):
             tell_request(exchange, seconds=seconds, wall=desk.clock.wall())
 
     async def _tell(self, name: Hashable, exchange: Exchange, error: LLMException) -> None:
-        exchange.error, exchange.status = exchange.error or error, wire_of(error).status
+        exchange.error, exchange.status = exchange.error or error, VIEW.wire(error).status
         if isinstance(error, LLMRateLimitError):
             exchange.more = self.host.desk.limits(exchange)
         if self.is_last_word(name):

@@ -39,8 +39,9 @@ def start(  # noqa: PLR0913, PLR0917 - the command's options, and two doors to t
         LLMConfigurationError: Something is wrong; nothing was opened.
         LLMException: The manager could not be opened.
     """
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # who has not begun yet reads the newest anyhow
-        signal.signal(signal.SIGHUP, _nothing)
+    for number in (signal.SIGHUP, signal.SIGUSR1):  # who has not begun yet reads the newest anyhow, and has no clients
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _nothing)
     for name, value in (("HOST", host), ("PORT", port)):
         if value is not None:
             os.environ[f"LLM__GATEWAY__{name}"] = str(value)
@@ -88,7 +89,8 @@ def _said(config: LLMConfig, sockets: list[socket.socket]) -> str:
     url = url_of(sockets[0])
     names = list(config.gateway.api_keys)
     who = f"{len(names)} gateway key{'s' * (len(names) > 1)}" if names else "no keys: this machine alone may call"
-    return f"listening on {url}; providers: {', '.join(config.providers)}; {who}; docs at {url}/docs"
+    pages = f"dashboard at {url}/dashboard, docs" if config.features.dashboard else "docs"
+    return f"listening on {url}; providers: {', '.join(config.providers)}; {who}; {pages} at {url}/docs"
 
 
 def _close(sockets: list[socket.socket]) -> None:

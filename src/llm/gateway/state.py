@@ -43,7 +43,7 @@ class Watched(Protocol):
         """End it where it waits for too long; `now` in monotonic seconds."""
 
     def last(self) -> None:
-        """Have it end once what it answers now is answered."""
+        """Have it end once what it answers now is answered; at once where it rests."""
 
     def close(self) -> None:
         """End it once what was written is read."""

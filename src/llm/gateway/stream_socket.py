@@ -12,13 +12,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeGuard
 
 from llm.core.exceptions import LLMInvalidRequestError
+from llm.providers.endpoints.streaming import Streaming
 from llm.providers.serving.openai_read import read_request
 from llm.providers.serving.openai_write import write_piece
 
 from .faults import native
 from .native import read_generate, write_usage
 from .sockets import MOST_OPERATIONS, Socket, going_away
-from .streaming import streaming
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -83,7 +83,7 @@ class StreamSocket(Socket):
             await self.send({"id": name, "type": "done", "finish_reason": "cancelled", "usage": None})
 
     async def _answer(self, name: Id, body: dict[str, Any], exchange: Exchange) -> None:
-        async with streaming(self.host.desk, exchange, self._request(body, exchange)) as chunks:
+        async with Streaming(self.host.desk, exchange, self._request(body, exchange)) as chunks:
             async for chunk in chunks:
                 if piece := _written(chunk):
                     await self.send({"id": name, "type": "chunk", **piece})

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("llm.gateway")
 
-_HEARD: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
+_HEARD: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD)
 _READY: Final = b"1"
 _WRONG: Final = frozenset({2, 3})
 """Statuses of who has no usable configuration, or no provider: the next would not do better."""
@@ -172,8 +172,8 @@ class Supervisor:
         if number == signal.SIGCHLD:
             for worker in self._workers:
                 self._reap(worker)
-        elif number == signal.SIGHUP:
-            self._tell(signal.SIGHUP)
+        elif number in (signal.SIGHUP, signal.SIGUSR1):
+            self._tell(signal.Signals(number))
         elif self._ending is None:
             self._end(128 + number, signal.Signals(number))
         else:

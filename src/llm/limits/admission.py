@@ -29,7 +29,7 @@ from .lanes import Lanes
 from .rotation import Choice, Levels, Rotation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from llm.core.call import Call, Charge, LimitReport, Ticket
     from llm.core.keys import Slot
@@ -60,7 +60,6 @@ class AdmissionQueue(Rotation):
         """Make the queue; `slots` stand in the order of the configuration."""
         super().__init__(provider, slots, clock=clock, book=book, levels=levels, circuits=circuits)
         self.waiting: int = 0
-        self._book = book
         self._max_waiting = max_waiting
         self._lanes = Lanes()
         self._held_by_own = Held(provider, self._lanes, self._bound, clock)
@@ -109,6 +108,8 @@ class AdmissionQueue(Rotation):
                 amount = getattr(used, limit.unit)
                 if amount != hold.amount or not limit.timed:  # a place is given back, whatever was used
                     limit.settle(now, hold, amount)
+            if self._book.watchers:
+                self._book.given_back([limit for limit, _ in holds])
             turned = None if permit is None else permit.end(now)
         if permit is not None and turned is not None:
             circuits.log(self.provider, permit.breaker, now)
@@ -133,12 +134,21 @@ class AdmissionQueue(Rotation):
         with self._lock:
             version = account.version
             account.learn(now, holds, reports)
+            if self._book.watchers:
+                self._book.given_back(account.limits)
         if account.version != version:
-            self.keys_changed()
+            self._limits_changed()
             self._book.wake_others(self._look_again_soon, ())
 
     def keys_changed(self) -> None:
         """Place all anew: a key left the rotation or came back, or limits changed."""
+        for ring in self._rings.values():
+            if ring.ladder is not None:
+                ring.ladder.forget()
+        self._limits_changed()
+
+    def _limits_changed(self) -> None:
+        """Place all who wait anew."""
         now = self._clock.now()
         self._fitted = self._version()
         for waiter in self._lanes.clear():
@@ -227,7 +237,7 @@ class AdmissionQueue(Rotation):
         now: float,
         *,
         fits: frozenset[int] | None = None,
-        kept: Container[Account] = (),
+        kept: Collection[Account] = (),
         take: bool = True,
     ) -> Grant | Choice:
         """Pay at all levels in one step, or tell what binds; with `take` false only tell.
@@ -318,7 +328,7 @@ class AdmissionQueue(Rotation):
             kept.add(self._accounts[slot])
         return due
 
-    def _let_go(self, waiter: Waiter, now: float, kept: Container[Account]) -> Choice | None:
+    def _let_go(self, waiter: Waiter, now: float, kept: Collection[Account]) -> Choice | None:
         """Let a waiter go, which returns None, or return what it waits for."""
         found = self._grant(waiter.call, waiter.ticket, waiter.user, now, fits=waiter.size.fits, kept=kept)
         if not isinstance(found, Grant):
@@ -378,7 +388,7 @@ class AdmissionQueue(Rotation):
 
     def _look_again(self, given_back: Iterable[Limit]) -> None:
         if self._version() != self._fitted:
-            self.keys_changed()
+            self._limits_changed()
         else:
             self._lanes.recall(given_back)
             self._pump(self._clock.now())

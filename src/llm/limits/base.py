@@ -176,14 +176,14 @@ FREE = Binding()
 
 def binding(limits: Iterable[Limit], charge: Charge, now: float) -> Binding:
     """Return the limit that `charge` waits for longest; `FREE` when it can be paid now."""
-    found = FREE
+    longest, found = 0.0, None
     for limit in limits:
         seconds = limit.wait(now, getattr(charge, limit.unit))
-        if seconds > found.seconds:
-            found = Binding(seconds, limit)
+        if seconds > longest:
+            longest, found = seconds, limit
             if seconds == math.inf:
                 break
-    return found
+    return FREE if found is None else Binding(longest, found)
 
 
 def never_fits(limits: Iterable[Limit], charge: Charge) -> Limit | None:

@@ -117,7 +117,9 @@ class TokenBucket(Timed):
     def take(self, now: float, amount: float) -> Hold:
         """Take `amount` out."""
         level, reckoning = self._refilled(now), self._reckoning
-        start, guard = max(now, self._refills_from), self._guard
+        start, guard = self._refills_from, self._guard
+        if start < now:  # noqa: PLR1730 - `max` is slower, by a twentieth of the whole
+            start = now
         full_at = start + (self.capacity - level) * self.period / self.capacity
         self._draws += 1
         self._lower(level, level - amount)
@@ -145,7 +147,8 @@ class TokenBucket(Timed):
             self._draws += 1
             self._lower(level, level + back)
             self._reckoning.drawn -= back
-        self._refills_from = max(now, self._refills_from)
+        if self._refills_from < now:  # noqa: PLR1730 - as above
+            self._refills_from = now
         hold.amount = used
 
     def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
@@ -215,8 +218,9 @@ class TokenBucket(Timed):
         elapsed = now - self._refills_from
         if elapsed <= 0.0:
             return self._level
-        level = self._level + elapsed * self.capacity / self.period
-        return min(self.capacity, level)
+        capacity = self.capacity
+        level = self._level + elapsed * capacity / self.period
+        return level if level < capacity else capacity  # noqa: FURB136 - as above
 
     def _refused(self, now: float, hold: Hold) -> None:
         """Put back what the vendor did not take."""

@@ -24,7 +24,7 @@ from .ledger import Resting, Waiting
 from .rotation import Choice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from llm.core.call import Call, Charge, LimitReport, Ticket
     from llm.core.keys import Slot
@@ -70,6 +70,8 @@ class _Try(NamedTuple):
 
 class ConfirmedQueue(AdmissionQueue):
     """All calls of this process to one provider, whose limits others count on, too."""
+
+    _all_told = False  # what others give back is seen as each account is asked
 
     def __init__(  # noqa: PLR0913 - what a queue is made of, once
         self,
@@ -254,7 +256,7 @@ class ConfirmedQueue(AdmissionQueue):
         user: Account | None,
         now: float,
         fits: frozenset[int] | None = None,
-        kept: Container[Account] = (),
+        kept: Collection[Account] = (),
     ) -> tuple[Choice, Account | None]:
         """Return the next slot in turn that could pay now, else the one that will first, and the account that binds."""
         self._priority = ticket.priority
@@ -270,7 +272,7 @@ class ConfirmedQueue(AdmissionQueue):
             return choice, None if choice.slot is None else self._accounts[choice.slot]
         return Choice(choice.slot, found, found.seconds if found.timed else math.inf), binds
 
-    def _let_go(self, waiter: Waiter, now: float, kept: Container[Account]) -> Choice | None:
+    def _let_go(self, waiter: Waiter, now: float, kept: Collection[Account]) -> Choice | None:
         with self._lock:
             choice, binds = self._seek(waiter.ticket, waiter.user, now, waiter.size.fits, kept)
         if choice.slot is None:

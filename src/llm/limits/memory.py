@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import TYPE_CHECKING, Final
+import weakref
+from typing import TYPE_CHECKING, Final, Protocol
 
 from .auto import AutoLimit
 from .concurrency import Concurrency
@@ -29,6 +30,18 @@ _SILENT_ANSWERS: Final = 32
 _OFTEN: Final = 0.002  # seconds: little beside what may pass anyhow between the view of the vendor and ours
 _SELDOM: Final = 0.02  # seconds, while no limit is near: reading what is said of four takes long beside a call
 _NEAR: Final = 0.25
+
+
+class _Changes:
+    """How often the limits of any account changed, so that nobody asks all of them whether one did."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+CHANGES: Final = _Changes()
 
 
 class Account:
@@ -195,6 +208,7 @@ class Account:
         timed = tuple(limit for limit in self._stated_limits if limit.timed)
         self.limits = (*timed, *learned, *pace, *(limit for limit in self._stated_limits if not limit.timed))
         self.version += 1
+        CHANGES.count += 1
 
 
 def _continue(old: Limit | None, new: Limit, now: float) -> Limit:
@@ -216,6 +230,13 @@ def _handed_on(old: Limit, new: Limit, now: float) -> float:
     return min(share * old.capacity, new.capacity) if new.refuses else share * new.capacity
 
 
+class Watcher(Protocol):
+    """Who knows what accounts can pay."""
+
+    def given_back(self, limits: Iterable[Limit], /) -> None:
+        """Look anew at the account of these limits before anything is decided."""
+
+
 class AccountBook:
     """All accounts of one clock, by name.
 
@@ -225,12 +246,14 @@ class AccountBook:
     Attributes:
         lock: Held while limits are asked and changed.
         sleepers: What to call when something was given back: one of each queue in which somebody waits.
+        watchers: Those that are told what is given back, since they know what each of many accounts can pay.
     """
 
     def __init__(self) -> None:
         """Start empty."""
         self.lock: threading.RLock = threading.RLock()
         self.sleepers: set[Wake] = set()
+        self.watchers: list[weakref.ref[Watcher]] = []
         self._accounts: dict[Hashable, Account] = {}
 
     def account(self, name: Hashable) -> Account:
@@ -242,6 +265,17 @@ class AccountBook:
         """Drop the account of that name, which holds nothing any more."""
         with self.lock:
             self._accounts.pop(name, None)
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tell it what is given back for as long as somebody holds it."""
+        self.watchers.append(weakref.ref(watcher, self.watchers.remove))
+
+    def given_back(self, limits: Iterable[Limit]) -> None:
+        """Have all who watch look anew at the account of these limits."""
+        for held in tuple(self.watchers):
+            watcher = held()
+            if watcher is not None:
+                watcher.given_back(limits)
 
     def wake_others(self, caller: Wake, given_back: Iterable[Limit]) -> None:
         """Have all queues but the caller's look again: something was given back to these limits, or others changed."""

@@ -84,14 +84,14 @@ _Lane: TypeAlias = "list[tuple[Order, Planned]]"
 class _Copy(Rotation):
     """A provider's slots on copies of their accounts, and who waits for them."""
 
-    def __init__(self, original: Rotation, memo: dict[int, Any]) -> None:
+    def __init__(self, original: Rotation, memo: dict[int, Any], book: AccountBook) -> None:
         def copied(account: Account) -> Account:
             return deepcopy(account, memo)
 
         with original._lock:
             slots = [(slot, copied(account)) for slot, account in original._accounts.items()]
             levels = Levels(tuple(map(copied, original._levels.shared)))
-        super().__init__(original.provider, slots, clock=original._clock, book=AccountBook(), levels=levels)
+        super().__init__(original.provider, slots, clock=original._clock, book=book, levels=levels)
         self.lanes: dict[tuple[str, frozenset[int]], _Lane] = {}
         self._sizes: dict[tuple[str, Charge], Size] = {}
         self.due: float = math.inf
@@ -195,7 +195,8 @@ class Rehearsal:
             kind: How limits are counted of which that is not known: `bucket` is the sooner, `window` the later.
         """
         memo: dict[int, Any] = {}
-        self._copies: dict[str, _Copy] = {queue.provider: _Copy(queue, memo) for queue in queues}
+        self._book = AccountBook()
+        self._copies: dict[str, _Copy] = {queue.provider: _Copy(queue, memo, self._book) for queue in queues}
         for copied in self._copies.values():
             copied.settle_doubts(now, kind)
         self._now = self._began = now
@@ -255,6 +256,7 @@ class Rehearsal:
     def _settle(self, planned: Planned, holds: Holds) -> None:
         for limit, hold in holds:
             limit.settle(self._now, hold, getattr(planned.used, limit.unit))
+        self._book.given_back([limit for limit, _ in holds])
 
     def _step(self) -> None:
         """Go to the next event."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from llm.core.call import Charge
 from llm.core.exceptions import LLMInvalidRequestError
@@ -16,11 +16,12 @@ from . import refusals
 from .base import FREE, MOMENT, Binding, binding, never_fits
 from .circuits import log
 from .flow import Size
-from .memory import Account
+from .ladder import Ladder
+from .memory import CHANGES, Account
 from .ring import Ring
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from llm.core.call import Ticket
     from llm.core.exceptions import LLMException
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .memory import AccountBook
 
 _ANY = "*"
+_FEW = 32  # slots, of which each is asked as soon as it is found in a ladder
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Choice(NamedTuple):
 class Rotation:
     """Slots that take turns: the next one in turn that can pay is taken, one that cannot is skipped."""
 
+    _all_told: ClassVar[bool] = True  # of what is given back to its accounts
+
     def __init__(  # noqa: PLR0913 - what a rotation is made of, once
         self,
         provider: str,
@@ -87,8 +91,10 @@ class Rotation:
         self._models = tuple(dict.fromkeys(slot.model for slot in self.slots if slot.model != _ANY))
         self._for_vectors = tuple(filter(makes_vectors, self._models)) or self._models
         self._for_words = tuple(model for model in self._models if not makes_vectors(model)) or self._models
+        self._version_of = -1, 0
+        self._book = book
         self._rings: dict[str, Ring] = {
-            model: Ring(tuple(entry for entry in slots if entry[0].model in (model, _ANY)))
+            model: self._new_ring(model, tuple(entry for entry in slots if entry[0].model in (model, _ANY)))
             for model in (*self._models, _ANY)
         }
         self._model_turn = 0
@@ -146,16 +152,16 @@ class Rotation:
         ):
             return
         shared, now = self._shared(user), self._clock.now()
-        accounts = [account for slot, account in entries if slot.serves(ticket.model)]
-        over = never_fits(shared, ticket.charge) or _over_all([a.limits for a in accounts], ticket.charge)
-        if over is not None and (over.level != "key" or not self._doubt(accounts, ticket.charge, now)):
+        over = never_fits(shared, ticket.charge)
+        if over is not None:
             raise self._too_large(ticket, over)
-        of_keys = [account.limits for account in accounts]
+        if self._step(ring, ticket.charge, ticket.model) is None:
+            self._check_keys(ring, ticket, now)
         with self._lock:
             used_up = _binding_daily(shared, ticket.charge, now)
             if used_up is FREE:
-                bounds = [_binding_daily(limits, ticket.charge, now) for limits in of_keys]
-                used_up = min(bounds, key=lambda bound: bound.seconds, default=FREE)
+                serving = (account for slot, account in ring.in_turn() if slot.serves(ticket.model))
+                used_up = _least(_binding_daily(account.limits, ticket.charge, now) for account in serving)
         if used_up is not FREE:
             raise refusals.used_up(self.provider, ticket, used_up)
 
@@ -168,14 +174,17 @@ class Rotation:
         """Know that the slot's account is served again, and that the attempt of `permit` is answered."""
         with self._lock:
             now = self._clock.now()
-            self._accounts[slot].succeeded(now)
+            account = self._accounts[slot]
+            account.succeeded(now)
+            if self._book.watchers:
+                self._book.given_back(account.limits)
             turned = None if permit is None else permit.answer(now)
         if permit is not None and turned is not None:
             log(self.provider, permit.breaker, now)
 
     def usable(self, model: str) -> bool:
         """Return whether a key is left for `model`."""
-        return any(slot.serves(model) for slot, _ in self._ring(model).entries)
+        return any(slot.serves(model) for slot, _ in self._ring(model).in_turn())
 
     def rest(self, model: str) -> float:
         """Return seconds until one of the model's keys is not cooling; infinite where no key is left."""
@@ -188,6 +197,11 @@ class Rotation:
         with self._lock:
             return {limit.name: round(limit.saturation(now), 4) for limit in self._accounts[slot].limits}
 
+    def capacities(self, slot: Slot) -> dict[str, float]:
+        """Return how much each limit of the slot's account lets through, learned or stated, by its field's name."""
+        with self._lock:
+            return {limit.name: limit.capacity for limit in self._accounts[slot].limits}
+
     def cooling(self, slot: Slot) -> float:
         """Return seconds that the slot's account still rests."""
         return max(0.0, self._accounts[slot].cooling_until - self._clock.now())
@@ -199,10 +213,29 @@ class Rotation:
 
     def _version(self) -> int:
         """Return a number that changes with the limits of any account but the users'."""
-        version = 0
-        for account in self._counted:
-            version += account.version
+        asked, version = self._version_of
+        if asked != CHANGES.count:
+            asked, version = CHANGES.count, 0
+            for account in self._counted:
+                version += account.version
+            self._version_of = asked, version
         return version
+
+    def _new_ring(self, model: str, entries: tuple[tuple[Slot, Account], ...]) -> Ring:
+        if len(entries) <= _FEW or not self._all_told:
+            return Ring(entries)
+        ladder = Ladder(model, entries, self._bound)
+        self._book.watch(ladder)
+        return Ring(entries, ladder)
+
+    def _step(self, ring: Ring, charge: Charge, model: str) -> tuple[Ladder, int] | None:
+        """Return the ladder that finds a charge's slot, and its step there; None: all slots are to be asked."""
+        ladder = ring.ladder
+        if ladder is None:
+            return None
+        ladder.fit(self._version())
+        step = ladder.step(charge, model)
+        return None if step is None else (ladder, step)
 
     def _ring(self, model: str) -> Ring:
         return self._rings.get(model) or self._rings[_ANY]
@@ -220,9 +253,13 @@ class Rotation:
 
     def _size(self, ticket: Ticket) -> Size:
         """Return which slots can ever pay the ticket, and how large it is for the largest of them."""
-        charge, fits = ticket.charge, list[int]()
+        charge, ring, fits = ticket.charge, self._ring(ticket.model), list[int]()
+        stepped = self._step(ring, charge, ticket.model)
+        if stepped is not None:
+            ladder, step = stepped
+            return ladder.size(charge, step)
         tokens = share = math.inf
-        for slot, account in self._ring(ticket.model).entries:
+        for slot, account in ring.entries:
             if not slot.serves(ticket.model) or never_fits(account.limits, charge) is not None:
                 continue
             fits.append(slot.index)
@@ -238,7 +275,7 @@ class Rotation:
         now: float,
         *,
         fits: frozenset[int] | None = None,
-        kept: Container[Account] = (),
+        kept: Collection[Account] = (),
     ) -> Choice:
         """Return the next slot in turn that can pay now, else the one that will first, and what binds it."""
         choice = self._first(ticket.model, ticket.charge, now, fits, kept)
@@ -248,13 +285,18 @@ class Rotation:
         return Choice(choice.slot, outer, outer.seconds if outer.timed else math.inf)
 
     def _first(
-        self, model: str, charge: Charge, now: float, fits: frozenset[int] | None = None, kept: Container[Account] = ()
+        self, model: str, charge: Charge, now: float, fits: frozenset[int] | None = None, kept: Collection[Account] = ()
     ) -> Choice:
         """Return the next slot in turn that can pay now, else the one that will first.
 
         Only slots that are in `fits` are asked, and none of the accounts that are `kept` for somebody else.
         """
         ring = self._ring(model)
+        if ring.ladder is not None:
+            stepped = self._step(ring, charge, model)
+            if stepped is not None:
+                ladder, step = stepped
+                return Choice(*ladder.find(charge, step, now, model=model, kept=kept))
         entries, turn, look = ring.entries, ring.turn, math.inf
         nearest: Slot | None = None
         soonest = Binding(math.inf)
@@ -275,7 +317,13 @@ class Rotation:
         """Return what keeps an account from paying a charge."""
         bound = binding(account.limits, charge, now)
         rest = account.cooling_until - now
-        return Binding(rest) if rest > max(bound.seconds, MOMENT) else bound
+        return Binding(rest) if rest > MOMENT and rest > bound.seconds else bound
+
+    def _check_keys(self, ring: Ring, ticket: Ticket, now: float) -> None:
+        accounts = [account for slot, account in ring.entries if slot.serves(ticket.model)]
+        over = _over_all([account.limits for account in accounts], ticket.charge)
+        if over is not None and not self._doubt(accounts, ticket.charge, now):
+            raise self._too_large(ticket, over)
 
     def _doubt(self, accounts: Sequence[Account], charge: Charge, now: float) -> bool:
         """Return whether some key takes a charge after all, since what it was told lately is not sure."""
@@ -315,6 +363,17 @@ def _over_all(of_keys: Iterable[tuple[Limit, ...]], charge: Charge) -> Limit | N
     overs = [never_fits(limits, charge) for limits in of_keys]
     known = [limit for limit in overs if limit is not None]
     return max(known, key=lambda limit: limit.capacity) if known and len(known) == len(overs) else None
+
+
+def _least(bounds: Iterable[Binding]) -> Binding:
+    """Return the shortest of several waits; the first that is none."""
+    least = Binding(math.inf)
+    for bound in bounds:
+        if bound is FREE:
+            return FREE
+        if bound.seconds < least.seconds:
+            least = bound
+    return FREE if least.limit is None else least
 
 
 def _binding_daily(limits: Iterable[Limit], charge: Charge, now: float) -> Binding:

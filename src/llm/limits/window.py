@@ -122,7 +122,8 @@ class SlidingWindow(Timed):
             grain = Grain(now, now + self._span)
             grains.append(grain)
         else:
-            grain.at = max(grain.at, now)
+            if now > grain.at:  # noqa: PLR1730 - `max` is slower, by a tenth of the whole
+                grain.at = now
             grain.until = grain.at + self._span
         grain.amount += amount
         grain.untold += 1
@@ -140,15 +141,16 @@ class SlidingWindow(Timed):
 
     def settle(self, now: float, hold: Hold, used: float) -> None:
         """Count `used` in place of what was taken, where its window still runs."""
-        if isinstance(hold, Drawn):
+        if type(hold) is Drawn:
             grain, more = hold.grain, used - hold.amount
             if grain.until - now <= MOMENT:
                 self._expire(now)
             else:
                 grain.amount += more
                 self._sum += more
-                for heir in grain.heirs:
-                    heir._sum += more
+                if grain.heirs:
+                    for heir in grain.heirs:
+                        heir._sum += more
         hold.amount = used
 
     def learn(self, now: float, hold: Hold, report: LimitReport) -> None:

@@ -221,4 +221,6 @@ def model_measures(provider: str, model: str, tally: ModelTally) -> ModelMeasure
         queue_wait=tally.queue_wait().spread(),
         streamed_tokens=tally.streamed,
         streaming_seconds=tally.streaming,
+        tokens_saved=tally.tokens_saved,
+        cost_saved=tally.cost_saved,
     )

@@ -95,7 +95,7 @@ class Composition:
             beside=None if beside is None else beside._layers,
         )
         kin = before or beside
-        self._journal: Journal = Journal(clock) if kin is None else kin._journal
+        self.journal: Journal = Journal(clock) if kin is None else kin.journal
         self._output: OutputEstimate = OutputEstimate() if kin is None else kin._output
         self._prompts: PromptCalibration = PromptCalibration() if kin is None else kin._prompts
         pools = Pools(
@@ -163,7 +163,7 @@ class Composition:
         made = [self._layers.layer(layer, provider, pool, opener) for layer in ordered]
         layers = [layer for layer in made if layer is not None]
         observers = [layer for layer in layers if isinstance(layer, CallObserver)]
-        hearing: tuple[CallObserver, ...] = (*observers, self._journal.observer(provider))
+        hearing: tuple[CallObserver, ...] = (*observers, self.journal.observer(provider))
         key = next((layer.key for layer in layers if isinstance(layer, CacheMiddleware)), None)
         return Chain(compose(layers, pool), pool, opener.ticket, hearing, _glance(layers), key)
 
@@ -198,17 +198,20 @@ class Composition:
         exact = count_tokens(request, request.model or "") if self.config.providers[provider].type == "openai" else None
         return self._charges[provider].prompt_tokens(request) if exact is None else exact
 
-    def status(self) -> dict[str, Any]:
-        """Return metrics, users, cache, limits and the calls of late that did not go straight through."""
-        users = self._layers.metrics.users()
-        return {
-            "metrics": self._layers.metrics.snapshot(),
-            "models": self._layers.metrics.models(),
-            "users": {name: {**counts, "resets_in": self._resets_in(name)} for name, counts in users.items()},
-            "cache": self._cache_status(),
-            "limits": self._limits_status(),
-            "calls": self._journal.snapshot(),
+    def status(self, *sections: str) -> dict[str, Any]:
+        """Return metrics, models, users, cache, limits and the calls of late that did not go straight through.
+
+        Where `sections` names some of these, those alone.
+        """
+        told: dict[str, Callable[[], object]] = {
+            "metrics": self._layers.metrics.snapshot,
+            "models": self._layers.metrics.models,
+            "users": self._users_status,
+            "cache": self._cache_status,
+            "limits": self._limits_status,
+            "calls": self.journal.snapshot,
         }
+        return {name: tell() for name, tell in told.items() if not sections or name in sections}
 
     def rooms(self, user: str) -> list[Room]:
         """Return what a user's own limits still let through; of several in a unit what is nearest to its end."""
@@ -221,6 +224,10 @@ class Composition:
     def measured(self) -> Measured:
         """Return what calls and attempts came to, as values."""
         return self._layers.metrics.measured()
+
+    def _users_status(self) -> dict[str, Any]:
+        users = self._layers.metrics.users()
+        return {name: {**counts, "resets_in": self._resets_in(name)} for name, counts in users.items()}
 
     def _resets_in(self, user: str) -> float | None:
         seconds = self._accounts.resets_in(user)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
+    from httpx2 import AsyncBaseTransport, BaseTransport
+
     from llm.core.client import LLMClient as AsyncClient
     from llm.core.config import LLMConfig
     from llm.core.protocols import Transport
@@ -38,6 +40,25 @@ def _client(
     return call
 
 
+def _transport(
+    method: Callable[Concatenate[AsyncManager, _P], AsyncBaseTransport],
+) -> Callable[Concatenate[Facade[AsyncManager], _P], BaseTransport]:
+    """Return the method that makes a transport for clients that block."""
+    made: Final = at_home(method)
+
+    @wraps(method)
+    def call(self: Facade[AsyncManager], /, *args: _P.args, **kwargs: _P.kwargs) -> BaseTransport:
+        from .transport import BlockingTransport  # noqa: PLC0415 - only for programs that use it
+
+        return BlockingTransport(made(self, *args, **kwargs), self.home)
+
+    doc = (method.__doc__ or "").replace("AsyncClient", "Client").replace("`AsyncAnthropic`", "`Anthropic`")
+    call.__doc__ = doc.replace("AsyncOpenAI", "OpenAI").replace(
+        "It is for the event loop that the manager is of.", "Any number of threads may use it."
+    )
+    return call
+
+
 class LLMManager(Facade[AsyncManager]):
     """Pools, chains, caches and counts of one configuration, for any number of threads.
 
@@ -47,6 +68,7 @@ class LLMManager(Facade[AsyncManager]):
     __slots__ = ()
 
     get_client: Final = _client(AsyncManager.get_client)
+    http_transport: Final = _transport(AsyncManager.http_transport)
     get_status: Final = at_home(AsyncManager.get_status)
     explain: Final = at_home(AsyncManager.explain)
     measured: Final = at_home(AsyncManager.measured)

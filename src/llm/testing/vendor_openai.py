@@ -151,7 +151,7 @@ class OpenAIVendor:
     def aside(self, route: Route, body: Mapping[str, Any], names: Iterable[str], stamp: Stamp) -> bytes:
         """As in `Vendor`: the models."""
         del route, body
-        return orjson.dumps(write.write_models(names, created=int(stamp.wall)))
+        return orjson.dumps(write.write_models(dict.fromkeys(names, "system"), created=int(stamp.wall)))
 
     def identify(self, number: int) -> dict[str, str]:
         """As in `Vendor`."""

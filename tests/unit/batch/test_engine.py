@@ -482,3 +482,18 @@ async def test_a_reload_in_the_middle_loses_no_row(manager_of: Opened) -> None:
         await task
     assert sorted(keep.ids) == sorted(f"r{number}" for number in range(40))
     assert all(wrapper.response is not None for wrapper in keep.wrappers)
+
+
+async def test_where_it_is_given_up_nobody_waits_for_rows_that_are_long_in_coming(manager_of: Opened) -> None:
+    async def slow() -> AsyncIterator[Sequence[Row | BadRow]]:
+        yield [chat(1)]
+        await asyncio.Event().wait()
+
+    def refuse(_: LLMRequest) -> LLMAuthenticationError:
+        return LLMAuthenticationError("this key is refused")
+
+    provider, keep = FakeProvider(refuse, latency=0.01), Kept()
+    async with manager_of(provider) as manager, SystemClock().timeout(5.0):
+        with pytest.raises(LLMAuthenticationError):
+            await workers(manager, keep).run(slow())
+    assert keep.ids == []

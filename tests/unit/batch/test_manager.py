@@ -105,6 +105,18 @@ async def test_trouble_of_the_provider_is_waited_out_and_after_patience_it_is_th
     assert [type(wrapper.error) for wrapper in wrappers[1:]] == [LLMConnectionError, LLMConnectionError]
 
 
+@pytest.mark.parametrize(("after_send", "calls"), [(True, 2), (False, 1)])
+async def test_without_after_send_a_row_that_may_have_arrived_is_not_asked_again(
+    manager_of: Opened, *, after_send: bool, calls: int
+) -> None:
+    clock, retry = FakeClock(auto=True), {"max_attempts": 1, "after_send": after_send}
+    provider = FakeProvider([LLMConnectionError("cut off", sent=True), "yes"], clock=clock)
+    async with manager_of(provider, clock=clock, retry=retry) as manager:
+        (wrapper,) = await RequestManager(manager).run(batch_of(1))
+    assert provider.calls == calls
+    assert (wrapper.error is None) == after_send
+
+
 async def test_where_no_key_is_left_every_row_has_that_error_at_once(manager_of: Opened) -> None:
     provider = FakeProvider(lambda _: LLMAuthenticationError("this key is refused", status=401))
     async with manager_of(provider) as manager:

@@ -352,6 +352,18 @@ async def test_in_trouble_nothing_is_written_and_the_next_run_asks_those_rows(
         assert (await run_file(manager, source, out)).answered == 2
 
 
+@pytest.mark.parametrize(("after_send", "calls"), [(True, 2), (False, 1)])
+async def test_without_after_send_a_row_that_may_have_arrived_is_not_asked_again(
+    manager_of: Opened, tmp_path: Path, *, after_send: bool, calls: int
+) -> None:
+    clock, retry = HastyClock(), {"max_attempts": 1, "after_send": after_send}
+    provider = FakeProvider([LLMConnectionError("cut off", sent=True), "yes"], clock=clock)
+    async with manager_of(provider, clock=clock, retry=retry) as manager:
+        await run_file(manager, written(tmp_path, line("a")), tmp_path / "out.jsonl")
+    assert provider.calls == calls
+    assert (names(tmp_path / "out.jsonl") == ["a"]) == after_send
+
+
 async def test_where_no_key_is_left_it_stops_at_once(manager_of: Opened, tmp_path: Path) -> None:
     source, out, clock = written(tmp_path, line("a"), line("b")), tmp_path / "out.jsonl", HastyClock()
     provider = FakeProvider(lambda _: LLMAuthenticationError("this key is refused", status=401), clock=clock)

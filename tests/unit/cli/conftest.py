@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from llm.cli import serve
 from llm.cli.main import run
 
 if TYPE_CHECKING:
@@ -78,3 +79,21 @@ def manifold(
         return Done(status, out, err)
 
     return typed
+
+
+@pytest.fixture
+def asked() -> Iterator[list[tuple[Any, ...]]]:
+    """Stands in for the gateway; what it was asked for."""
+    asked: list[tuple[Any, ...]] = []
+
+    def stand_in(
+        config: Path | None, host: str | None, port: int | None, workers: int, *, say: Callable[[str], object]
+    ) -> int:
+        asked.append((config, host, port, workers))
+        say("listening")
+        return 143
+
+    before = serve.lend(stand_in)
+    yield asked
+    if before is not None:
+        serve.lend(before)

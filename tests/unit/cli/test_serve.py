@@ -7,28 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llm.cli import serve
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-
-@pytest.fixture
-def asked() -> Iterator[list[tuple[Any, ...]]]:
-    """Stands in for the gateway; what it was asked for."""
-    asked: list[tuple[Any, ...]] = []
-
-    def stand_in(
-        config: Path | None, host: str | None, port: int | None, workers: int, *, say: Callable[[str], object]
-    ) -> int:
-        asked.append((config, host, port, workers))
-        say("listening")
-        return 143
-
-    before = serve.lend(stand_in)
-    yield asked
-    if before is not None:
-        serve.lend(before)
+    from collections.abc import Callable
 
 
 def test_it_passes_on_what_was_said_and_ends_with_the_gateways_status(

@@ -314,6 +314,17 @@ def test_what_holds_no_instance_is_unfit(text: str) -> None:
     assert unfit.value.told
 
 
+class Branch(BaseModel):
+    label: str
+    children: list[Branch] = []
+
+
+def test_a_whole_part_of_an_answer_that_was_cut_is_not_the_answer() -> None:
+    with pytest.raises(UnfitError, match="it is no JSON"):
+        read_instance(Branch, 'Here: {"label": "a", "children": [{"label": "b"}, {"lab')
+    assert read_instance(Branch, 'With { and {"label": "a"}, done').label == "a"
+
+
 def test_json_among_words_that_does_not_fit_is_told_by_field() -> None:
     with pytest.raises(UnfitError, match="city: Input should be a valid string"):
         read_instance(Place, 'Look: {"city": 5}')

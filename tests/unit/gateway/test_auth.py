@@ -10,7 +10,7 @@ import pytest
 from llm.core.config import GatewayConfig
 from llm.core.exceptions import LLMAuthenticationError
 from llm.gateway.auth import Keyring
-from llm.gateway.caller import ANYONE, Caller
+from llm.providers.endpoints.caller import ANYONE, Caller
 from llm.testing import FakeClock
 
 KEY = "mk-of-alice"
@@ -133,3 +133,8 @@ def test_a_gateway_that_others_reach_answers_nobody_once_its_last_key_is_gone() 
     config = GatewayConfig.model_validate({"host": "192.0.2.1"})
     with pytest.raises(LLMAuthenticationError, match="answers nobody"):
         Keyring(config, FakeClock()).caller([(b"host", b"127.0.0.1")])
+
+
+def test_a_key_of_no_models_is_told_so() -> None:
+    with pytest.raises(LLMAuthenticationError, match="may not use the model 'gpt-4o-mini'; it may use none"):
+        Caller("prometheus", "prometheus", ()).check_model("gpt-4o-mini")

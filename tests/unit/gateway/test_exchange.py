@@ -21,8 +21,9 @@ from llm.core.exceptions import (
 )
 from llm.core.stream import LLMStream
 from llm.core.types import LLMResponse, StreamChunk
-from llm.gateway.exchange import ClientLeftError, Exchange, told
+from llm.gateway.exchange import ClientLeftError, Exchange
 from llm.gateway.faults import ANTHROPIC, NATIVE, OPENAI
+from llm.providers.endpoints.inquiry import told
 from llm.testing import MockUpstream
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import pytest
 from llm import LLMManager
 from llm.core.exceptions import LLMAuthenticationError, LLMInvalidRequestError
 from llm.core.types import LLMRequest
-from llm.gateway.asking import Asking
-from llm.gateway.caller import ANYONE, Caller
+from llm.providers.endpoints.asking import Asking
+from llm.providers.endpoints.caller import ANYONE, Caller
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -57,7 +57,7 @@ async def manager() -> AsyncIterator[LLMManager]:
 def test_a_model_goes_to_the_provider_that_lists_it(
     manager: LLMManager, model: str | None, provider: str | None
 ) -> None:
-    assert Asking(manager).provider_of(model) == provider
+    assert Asking(manager).provider_of(ANYONE, model) == provider
 
 
 async def test_a_model_that_nobody_has_is_refused_with_those_there_are() -> None:
@@ -66,17 +66,24 @@ async def test_a_model_that_nobody_has_is_refused_with_those_there_are() -> None
         asking = Asking(manager)
         for name in ("nothing", "second/nothing", "third/small"):
             with pytest.raises(LLMInvalidRequestError, match="small, large") as refused:
-                asking.provider_of(name)
+                asking.provider_of(ANYONE, name)
             assert (refused.value.status, refused.value.model) == (404, name)
         await manager.reload({"providers": providers()})
-        assert asking.provider_of("nothing") == "open"
+        assert asking.provider_of(ANYONE, "nothing") == "open"
         client = asking.client_for(ANYONE, "small")
         assert asking.client_for(ANYONE, "small") is client
 
 
+async def test_a_refusal_names_no_model_that_the_caller_may_not_ask_for() -> None:
+    bob = Caller("bob", "bob", ("small", "gone"))
+    async with LLMManager.open({"providers": {"second": providers()["second"]}}) as manager:
+        with pytest.raises(LLMInvalidRequestError, match=r"ask for one of small \(model gone"):
+            Asking(manager).continuing(bob, LLMRequest("x", model="gone"))
+
+
 def test_names_are_listed_once_each(manager: LLMManager) -> None:
     asking = Asking(manager)
-    assert sorted(asking.models()) == ["fast", "large", "org/own", "second/small", "small"]
+    assert sorted(asking.models(ANYONE)) == ["fast", "large", "org/own", "second/small", "small"]
     assert asking.models(Caller("bob", "bob", ("fast", "x"))) == ["fast"]
 
 

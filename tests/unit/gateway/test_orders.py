@@ -24,7 +24,13 @@ class Told:
         self.stops: list[float] = []
         self.reloads = 0
         self.ends: list[int] = []
-        self.orders = Orders(self.stops.append, self.reload, lambda: drain, alone=alone, end=self.ends.append)
+        self.leaves: list[bool] = []
+        self.orders = Orders(
+            *(self.stops.append, self.reload, lambda: drain),
+            leave=lambda: self.leaves.append(True),
+            alone=alone,
+            end=self.ends.append,
+        )
 
     def reload(self) -> None:
         self.reloads += 1
@@ -47,6 +53,14 @@ async def test_sigterm_leaves_the_drain_and_a_second_one_ends_at_once() -> None:
     assert told.ends == [130]
     assert told.stops == [20.0]
     restore()
+
+
+async def test_sigusr1_has_clients_leave_and_ends_nothing() -> None:
+    told = Told()
+    with told.orders as orders:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await until(lambda: told.leaves)
+    assert (told.stops, told.ends, orders.received) == ([], [], None)
 
 
 async def test_ctrl_c_leaves_nothing() -> None:

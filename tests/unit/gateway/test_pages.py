@@ -47,6 +47,11 @@ def test_the_document_is_valid() -> None:
     OpenAPIV31SpecValidator(DOCUMENT).validate()
 
 
+def test_no_description_ends_at_its_first_comma() -> None:
+    """As one does that has no quotes between `{` and `}`: what follows is then a name without a value."""
+    assert re.findall(r'"([^"]+ [^"]*)": null', json.dumps(DOCUMENT)) == []
+
+
 def test_the_document_has_every_route_with_an_example() -> None:
     there = {(method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods}
     pages = {("GET", path) for path in ("/docs", "/redoc", "/openapi.json")}

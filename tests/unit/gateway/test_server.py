@@ -54,21 +54,36 @@ async def test_an_end_lets_what_runs_end_and_is_over_with_it(bare: Bare) -> None
     assert not server.app.ended
 
 
-async def test_nobody_new_comes_in_and_who_is_there_gets_a_last_answer(bare: Bare) -> None:
+async def test_nobody_new_comes_in_who_asks_gets_a_last_answer_and_who_rests_is_sent_away(bare: Bare) -> None:
     async with bare() as server:
-        running, kept = await server.open(get("/wait")), await server.open(GET)
-        await kept.answer()
+        running, kept, rests = [await server.open(head) for head in (get("/wait"), GET[:5], GET)]
+        await rests.answer()
         await server.until(lambda: len(server.app.asked) == 2)
         server.server.stop(30.0)
         await server.until(lambda: server.app.draining)
         with pytest.raises(ConnectionError):
             await server.open()
-        kept.send(GET)
+        assert await rests.rest() == b""
+        kept.send(GET[5:])
         _, head, _ = await kept.answer()
         assert b"connection: close" in head
         assert await kept.rest() == b""
         server.app.go_on.set()
         assert (await running.answer())[2] == b"late"
+
+
+async def test_who_is_to_leave_is_answered_for_the_last_time_and_others_are_still_served(bare: Bare) -> None:
+    async with bare() as server:
+        kept = await server.open(GET)
+        _, head, _ = await kept.answer()
+        assert b"connection: close" not in head
+        server.server.leave()
+        kept.send(GET)
+        status, head, _ = await kept.answer()
+        assert status == 200
+        assert b"connection: close" in head
+        assert await kept.rest() == b""
+        assert (await (await server.open(GET)).answer())[0] == 200
 
 
 async def test_at_the_deadline_what_is_left_is_ended_and_then_cut(bare: Bare) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -81,17 +83,20 @@ print(parent(2, work, lambda: os.kill(os.getpid(), signal.SIGTERM)))
     assert told == "130\n"
 
 
-def test_sighup_is_passed_on_and_a_line_that_ends_is_no_death(fresh_python: Callable[[str], str]) -> None:
+@pytest.mark.parametrize("number", ["SIGHUP", "SIGUSR1"])
+def test_other_orders_are_passed_on_and_a_line_that_ends_is_no_death(
+    fresh_python: Callable[[str], str], number: str
+) -> None:
     told = fresh_python(f"""{BEGIN}
 def work(line):
     def hear(*_):
         line.close()
         say_ready(line)  # to nobody
         tell(signal.SIGTERM)
-    signal.signal(signal.SIGHUP, hear)
+    signal.signal(signal.{number}, hear)
     say_ready(line)
     while True:
         select.select([], [], [], 10)
-print(parent(1, work, lambda: os.kill(os.getpid(), signal.SIGHUP)))
+print(parent(1, work, lambda: os.kill(os.getpid(), signal.{number})))
 """)
     assert told == "143\n"

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -18,6 +19,7 @@ from llm.testing import FakeClock, FakeProvider
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+    from types import FrameType
 
     from llm.limits.circuits import Circuits
 
@@ -119,6 +121,36 @@ class Bench:
 
     async def settle(self) -> None:
         await self.clock.advance(0.0)
+
+
+class Instructions:
+    """Counts the instructions that run in this package's queue while it is entered."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> Self:
+        self._before = sys.gettrace()
+        sys.settrace(self._frame)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(self._before)
+
+    def _frame(self, frame: FrameType, _event: str, _: object) -> Any:
+        if "/llm/limits/" not in frame.f_code.co_filename:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        return self._instruction
+
+    def _instruction(self, _frame: FrameType, event: str, _: object) -> Any:
+        self.count += event == "opcode"
+        return self._instruction
+
+
+@pytest.fixture
+def counting() -> type[Instructions]:
+    return Instructions
 
 
 @pytest.fixture

@@ -183,3 +183,38 @@ async def test_clients_with_layers_of_their_own_are_kept_too(bench: Bench) -> No
     with pytest.raises(LLMServerError):
         await bench.manager.get_client(middleware=["rate_limit"]).chat(PROMPT)
     assert [call["outcome"] for call in bench.calls] == ["failed"]
+
+
+async def test_while_somebody_watches_calls_that_go_straight_through_are_told_too(bench: Bench) -> None:
+    await bench.open()
+    journal = bench.manager.parts.journal
+    await bench.run()
+    assert journal.latest(0, 10) == []
+    journal.watch(plain=True)
+    await bench.run(user="alice", max_tokens=50)
+    (call,) = journal.latest(0, 10)
+    assert (call["user"], call["outcome"], call["cached"], call["sends"]) == ("alice", "answered", False, 1)
+    assert (call["waited"], call["tokens"]) == (0.0, (25, 25))
+    assert [event for _, event, _ in call["log"]] == ["ticketed", "paid", "sent", "settled", "ended"]
+    assert journal.latest(call["turn"], 10) == []
+    assert bench.calls == []  # the status shows those that did not go straight through, as ever
+    journal.watch(plain=False)
+    await bench.run()
+    assert journal.latest(0, 10) == []
+
+
+async def test_of_many_calls_the_newest_are_told_and_first_those_that_did_not_go_straight_through(
+    bench: Bench,
+) -> None:
+    bench.make = lambda _: FakeProvider([*["ok"] * 3, LLMServerError("no", retryable=False), *["ok"] * 30])
+    await bench.open(keys=1)
+    journal = bench.manager.parts.journal
+    journal.watch(plain=True)
+    for _ in range(30):
+        await bench.run()
+    assert len(journal.latest(0, 100)) == 21  # the last 20, and the one that failed
+    told = journal.latest(0, 4)
+    assert [call["outcome"] for call in told] == ["failed", "answered", "answered", "answered"]
+    assert [call["turn"] for call in told] == [4, 28, 29, 30]
+    assert [call["turn"] for call in journal.latest(0, 1)] == [4]
+    assert [call["turn"] for call in journal.latest(28, 9)] == [29, 30]

@@ -1,2 +1,3 @@
 from . import mkldnn as mkldnn
 from . import mps as mps
+from . import quantized as quantized

@@ -11,7 +11,7 @@ https://docs.claude.com/en/api/creating-message-batches. Results are kept for 29
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
@@ -20,13 +20,13 @@ from llm.core.exceptions import LLMException
 from llm.providers.anthropic import AnthropicDialect
 from llm.providers.errors import error_for
 from llm.providers.failure import read_failure
-from llm.providers.wire import senseless
 
-from .fields import count, entries, mapping, text
+from .fields import count, line_of, mapping, named, text
+from .listing import Listing
 from .values import CANCELLED, EXPIRED, Bounds, Phase, Result, Search, Standing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+    from collections.abc import AsyncGenerator, Collection
 
     from llm.batch.values import Row
     from llm.core.types import EmbeddingResponse, LLMRequest, LLMResponse
@@ -57,6 +57,7 @@ class AnthropicBatches:
         self._pace = pace
         self._dialect = AnthropicDialect(address)
         self._batches = f"{self._dialect.url}/batches"
+        self._listing = Listing(self._batches, after="after_id", seconds=pace.control)
 
     def sent_id(self, row: Row, mark: str, number: int) -> str:
         """As in `BatchAPI`: the vendor takes 64 letters, digits, `_` and `-`, so the user's names stay here."""
@@ -76,8 +77,7 @@ class AnthropicBatches:
 
     async def newest(self, door: Door) -> str:
         """As in `BatchAPI`."""
-        page = await door.ask("GET", f"{self._batches}?limit=1", seconds=self._pace.control)
-        return next((text(batch.get("id")) for batch in entries(page.get("data"))), "")
+        return await self._listing.newest(door)
 
     async def upload(self, door: Door, part: Part, body: bytes) -> str | None:
         """As in `BatchAPI`: nothing goes over before its submission."""
@@ -87,16 +87,12 @@ class AnthropicBatches:
     async def submit(self, door: Door, part: Part, body: bytes) -> str:
         """As in `BatchAPI`."""
         del part
-        told = await door.ask("POST", self._batches, body=body, seconds=self._pace.upload)
-        name = text(told.get("id"))
-        if not name:
-            raise senseless("an object without an id")
-        return name
+        return named(await door.ask("POST", self._batches, body=body, seconds=self._pace.upload))
 
     async def find(self, door: Door, part: Part, known: Collection[str]) -> Search:
         """As in `BatchAPI`."""
         undecided = False
-        async for batch in self._listed(door, part.newest):
+        async for batch in self._listing.newer_than(door, part.newest):
             name = text(batch.get("id"))
             counts = mapping(batch.get("request_counts"))
             if name in known or sum(map(count, counts.values())) != part.plan.rows:
@@ -142,26 +138,10 @@ class AnthropicBatches:
             return False  # its results are not kept any more, so it is none of late
         return first is not None and first.sent_id.startswith(mark)
 
-    async def _listed(self, door: Door, until: str) -> AsyncIterator[Mapping[str, Any]]:
-        """Yield the batches that are newer than one, the newest first."""
-        after, more = "", True
-        while more:
-            page = await door.ask("GET", f"{self._batches}?limit=100{after}", seconds=self._pace.control)
-            more = page.get("has_more") is True
-            for batch in entries(page.get("data")):
-                if batch.get("id") == until:
-                    return
-                after = f"&after_id={text(batch.get('id'))}"
-                yield batch
-
 
 def _result(line: bytes) -> Result | None:
     """Return what a line of results says; None where it is none, such as one that was cut."""
-    try:
-        read: object = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        read = None
-    told = mapping(read)
+    told = line_of(line)
     name, result = text(told.get("custom_id")), mapping(told.get("result"))
     kind = text(result.get("type"))
     if kind == "succeeded":

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from llm.batch.foretold import Forecast, ModelForecast
+from llm.batch.foretold import Forecast, ModelTally, by_name
 from llm.batch.index import IdIndex
 from llm.batch.planning import Planner
 from llm.batch.values import BadRow
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
     from .intake import Way
     from .values import Engine
+
+
+_MARK: Final = "0" * 12 + "-0"
+"""As long as a part's, whose name stands in each of its rows."""
 
 
 class RemoteForecast(NamedTuple):
@@ -82,7 +86,7 @@ class _Reckoning:
         self._prices = BatchPrices(manager.parts)
         self._names = IdIndex()
         self._rooms: dict[Way, Room] = {}
-        self._models: dict[tuple[str, str], ModelForecast] = {}
+        self._models: dict[tuple[str, str], ModelTally] = {}
         self._invalid = Counter[str]()
         self._bases = Counter["Basis"]()
         self._rows = self._done = self._parts = 0
@@ -105,41 +109,29 @@ class _Reckoning:
         try:
             ready = self._reading.ready(row)
             way, api = ready.way, self._apis[ready.way.provider]
-            size, weight = len(sent_of(api, ready, self._mark, 0)), weight_of(ready.request)
+            size, weight = len(sent_of(api, ready, _MARK, 0)), weight_of(ready.request)
             plan = self._planner.plans(request_with(ready.request, model=f"{way.provider}/{way.model}"))[0]
         except LLMException as error:
             self._invalid[type(error).__name__] += 1
             return
         room = self._rooms.get(way)
         if room is None or not room.fits(size, weight):
-            room = self._rooms[way] = Room(api.bounds, *map(len, api.envelope(self._mark)))
+            room = self._rooms[way] = Room(api.bounds, *map(len, api.envelope(_MARK)))
             self._parts += 1
         room.add(size, weight)
         cost = self._prices.cost(way.provider, way.model, plan.usage)
-        known = self._models.get((way.provider, way.model), ModelForecast(0, 0, 0, 0.0))
-        self._models[way.provider, way.model] = ModelForecast(
-            known.rows + 1,
-            known.input_tokens + plan.usage.input_tokens,
-            known.output_tokens + plan.usage.output_tokens,
-            None if cost is None or known.cost is None else known.cost + cost,
-        )
+        self._models.setdefault((way.provider, way.model), ModelTally()).add(plan.usage, cost)
         self._bases[plan.basis] += 1
 
-    _mark = "0" * 12 + "-0"
-
     def result(self) -> RemoteForecast:
-        names = Counter(model for _, model in self._models)
-        models = {
-            model if names[model] == 1 else f"{provider}/{model}": told
-            for (provider, model), told in self._models.items()
-        }
+        models = by_name(self._models)
         forecast = Forecast(
             rows=self._rows,
             invalid_rows=self._invalid.total(),
             cache_hits=0,
             input_tokens=sum(model.input_tokens for model in models.values()),
             output_tokens=sum(model.output_tokens for model in models.values()),
-            cost=sum(model.cost or 0.0 for model in models.values()),
+            cost=sum(model.cost for model in self._models.values()),
             seconds=0.0,
             models=models,
             finished_rows=self._done,

@@ -17,13 +17,14 @@ from llm.providers.errors import error_for
 from llm.providers.failure import read_failure
 from llm.providers.openai import OpenAIDialect
 from llm.providers.responses import ResponsesDialect
-from llm.providers.wire import dump, senseless
+from llm.providers.wire import dump
 
-from .fields import count, entries, mapping, text
+from .fields import count, entries, line_of, mapping, named, text
+from .listing import Listing
 from .values import Bounds, Phase, Refusal, Result, Search, Standing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+    from collections.abc import AsyncGenerator, Collection, Mapping
 
     from llm.batch.values import Row
     from llm.core.types import EmbeddingResponse, LLMRequest, LLMResponse
@@ -62,6 +63,7 @@ class OpenAIBatches:
         self._responses = ResponsesDialect(address)
         root = self._chat.health_url.removesuffix("/models")
         self._files, self._batches = f"{root}/files", f"{root}/batches"
+        self._listing = Listing(self._batches, after="after", seconds=pace.control)
 
     def sent_id(self, row: Row, mark: str, number: int) -> str:
         """As in `BatchAPI`: the user's own name."""
@@ -90,8 +92,7 @@ class OpenAIBatches:
 
     async def newest(self, door: Door) -> str:
         """As in `BatchAPI`."""
-        page = await door.ask("GET", f"{self._batches}?limit=1", seconds=self._pace.control)
-        return next((text(batch.get("id")) for batch in entries(page.get("data"))), "")
+        return await self._listing.newest(door)
 
     async def upload(self, door: Door, part: Part, body: bytes) -> str | None:
         """As in `BatchAPI`; what an earlier try has uploaded is found by its name."""
@@ -100,7 +101,7 @@ class OpenAIBatches:
             return found
         kind = {"content-type": f"multipart/form-data; boundary={_edge(part.mark)}"}
         file = await door.ask("POST", self._files, body=body, headers=kind, seconds=self._pace.upload)
-        return _named(file)
+        return named(file)
 
     async def submit(self, door: Door, part: Part, body: bytes) -> str:
         """As in `BatchAPI`."""
@@ -111,11 +112,11 @@ class OpenAIBatches:
             "completion_window": "24h",
             "metadata": {_NAME: part.mark},
         }
-        return _named(await door.ask("POST", self._batches, body=dump(asked), seconds=self._pace.control))
+        return named(await door.ask("POST", self._batches, body=dump(asked), seconds=self._pace.control))
 
     async def find(self, door: Door, part: Part, known: Collection[str]) -> Search:
         """As in `BatchAPI`: by the mark among its metadata. One that the vendor refused is none."""
-        async for batch in self._listed(door, self._batches, part.newest):
+        async for batch in self._listing.newer_than(door, part.newest):
             name = text(batch.get("id"))
             is_ours = mapping(batch.get("metadata")).get(_NAME) == part.mark
             if is_ours and name not in known and batch.get("status") != "failed":
@@ -161,19 +162,7 @@ class OpenAIBatches:
     async def _uploaded(self, door: Door, part: Part) -> str | None:
         page = await door.ask("GET", f"{self._files}?purpose=batch&order=desc&limit=100", seconds=self._pace.control)
         name = _file_name(part.mark)
-        return next((_named(file) for file in entries(page.get("data")) if file.get("filename") == name), None)
-
-    async def _listed(self, door: Door, url: str, until: str) -> AsyncIterator[Mapping[str, Any]]:
-        """Yield the batches that are newer than one, the newest first."""
-        after, more = "", True
-        while more:
-            page = await door.ask("GET", f"{url}?limit=100{after}", seconds=self._pace.control)
-            more = page.get("has_more") is True
-            for batch in entries(page.get("data")):
-                if batch.get("id") == until:
-                    return
-                after = f"&after={text(batch.get('id'))}"
-                yield batch
+        return next((named(file) for file in entries(page.get("data")) if file.get("filename") == name), None)
 
 
 def _edge(mark: str) -> str:
@@ -182,13 +171,6 @@ def _edge(mark: str) -> str:
 
 def _file_name(mark: str) -> str:
     return f"manifold-{mark}.jsonl"
-
-
-def _named(told: Mapping[str, Any]) -> str:
-    name = text(told.get("id"))
-    if not name:
-        raise senseless("an object without an id")
-    return name
 
 
 def _refusal(error: Mapping[str, Any]) -> Refusal:
@@ -202,11 +184,7 @@ def _refusal(error: Mapping[str, Any]) -> Refusal:
 
 def _result(line: bytes) -> Result | None:
     """Return what a line of results says; None where it is none, such as one that was cut."""
-    try:
-        read: object = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        read = None
-    told = mapping(read)
+    told = line_of(line)
     name, response = text(told.get("custom_id")), mapping(told.get("response"))
     status: object = response.get("status_code")
     if isinstance(status, int):

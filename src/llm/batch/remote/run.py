@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 from llm.batch.dialect import error_line, may_pass
 from llm.batch.engine import kind_of
+from llm.batch.files import beside, repeated
 from llm.batch.journal import Journal, Standing, errors_beside
 from llm.batch.jsonl import count_rows, read_rows
 from llm.batch.ordering import sort_output
-from llm.batch.run import beside, repeated
 from llm.batch.source import path_of
 from llm.batch.summary import Summary, Tally
 from llm.batch.values import BadRow, ResponseWrapper, Row
@@ -35,7 +35,7 @@ from .work import Work
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
 
-    from llm.batch.run import Count, Portions, Rows
+    from llm.batch.files import Count, Portions, Rows
     from llm.batch.source import Source
     from llm.core.client import LLMClient
     from llm.core.manager import LLMManager
@@ -182,7 +182,9 @@ class _Run:
         self.tally = Tally() if tally is None else tally
         self.tracker = ProgressTracker(clock=self._clock) if tracker is None else tracker
         self._apis = apis_of(manager, engine, pace)
-        self._reading = Reading(client_of(manager, self._apis, engine, provider, model), self._apis, self._kind(engine))
+        self._reading = Reading(
+            client_of(manager, self._apis, engine, provider, model), self._apis, ENGINES[engine].kind
+        )
         self._manager = manager
         self._engine: Engine = engine
         self.ledger: Ledger
@@ -320,9 +322,6 @@ class _Run:
             pace=self._pace,
             cancel=self._cancel,
         )
-
-    def _kind(self, engine: Engine) -> str:
-        return ENGINES[engine].kind
 
 
 def apis_of(manager: LLMManager, engine: Engine, pace: Pace) -> dict[str, BatchAPI]:

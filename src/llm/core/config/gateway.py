@@ -36,6 +36,10 @@ class GatewayKey(fields.Section):
     expires: fields.Day | None = Field(
         default=None, description="The last day on which it is valid, in UTC; null: no end."
     )
+    operator: fields.Switch = Field(
+        default=False,
+        description="Whether its dashboard shows the calls of all users, and costs; else those calls of its own user.",
+    )
 
     @model_validator(mode="after")
     def _hash(self) -> GatewayKey:

@@ -34,6 +34,9 @@ class EngineConfig(fields.Section):
     max_waiting: fields.CountOrZero = Field(
         default=256, description="Requests that may wait for a place; with more, the model is overloaded."
     )
+    prompt_lookup: bool = Field(
+        default=True, description="Whether few requests at once guess their next tokens from the text so far."
+    )
 
 
 class ProviderConfig(fields.Section):

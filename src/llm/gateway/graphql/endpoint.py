@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from llm.core.exceptions import LLMInvalidRequestError
-from llm.gateway.bodies import read_json
-from llm.gateway.exchange import JSON
+from llm.providers.endpoints.bodies import read_json
+from llm.providers.endpoints.inquiry import JSON
 
 if TYPE_CHECKING:
     from llm.gateway.desk import Desk
-    from llm.gateway.exchange import Exchange, Header
+    from llm.gateway.exchange import Exchange
+    from llm.providers.endpoints.inquiry import Header
 
     from .operations import Operations
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import strawberry
 from strawberry.scalars import JSON
 
-from llm.gateway.answers import answer
 from llm.gateway.routes.health import told
-from llm.gateway.streaming import streaming
+from llm.providers.endpoints.answers import answer
+from llm.providers.endpoints.streaming import Streaming
 
 from .asked import CompletionInput  # noqa: TC001 - strawberry reads it from the annotation
 
@@ -180,8 +180,8 @@ class Query:
     def models(self, info: Info) -> list[Model]:
         """Return what `/v1/models` tells."""
         asking = info.context.desk.asking
-        names = asking.models(info.context.exchange.caller)
-        return [Model(id=name, provider=asking.provider_of(name) or "") for name in names]
+        caller = info.context.exchange.caller
+        return [Model(id=name, provider=asking.provider_of(caller, name) or "") for name in asking.models(caller)]
 
     @strawberry.field(
         description="Metrics, providers, limits and cache; of users, and of calls of late, only the caller's own."
@@ -221,7 +221,7 @@ class Subscription:
     ) -> AsyncGenerator[CompletionPiece, None]:
         """Yield the answer as it comes."""
         context = info.context
-        async with streaming(context.desk, context.exchange, input.request(stream=True)) as chunks:
+        async with Streaming(context.desk, context.exchange, input.request(stream=True)) as chunks:
             async for chunk in chunks:
                 if chunk.content or chunk.tool_calls:
                     yield CompletionPiece.of(chunk)

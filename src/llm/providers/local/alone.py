@@ -9,12 +9,14 @@ import torch
 
 from .job import failed
 from .sampling import choose, unusable
+from .vectors import watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .model import LoadedModel
     from .sequence import Sequence
+    from .vectors import Pool
 
 
 class _Blocks(NamedTuple):
@@ -64,7 +66,12 @@ class Alone:
         if served is None:
             return 0
         try:
+            if served.pool is not None:
+                self._pool(served, served.pool)
+                return 0
             ending = served.accept(self._read(served))
+            while served.others:
+                self.add(served.others.pop(0))
             if ending is not None:
                 self._leave()
                 served.end(ending)
@@ -103,6 +110,16 @@ class Alone:
     def _leave(self) -> None:
         self._served = self._memory = None
 
+    def _pool(self, sequence: Sequence, pool: Pool) -> None:
+        with torch.inference_mode():
+            ids = torch.tensor([sequence.tokens], device=self.model.network.device)
+            with watched(self.model.network) as seen:
+                self.model.network(input_ids=ids, use_cache=False, logits_to_keep=1)
+            self.model.passes += 1
+            pool.add(seen[0][0])
+        self._leave()
+        pool.done()
+
     def _read(self, sequence: Sequence) -> int:
         with torch.inference_mode():
             ids = torch.tensor([sequence.tokens[sequence.read :]], device=self.model.network.device)
@@ -115,4 +132,6 @@ class Alone:
         if any(unusable(logits)):
             raise ArithmeticError("its logits are no numbers")
         [token] = choose(logits, [sequence.chooser])
+        if sequence.likely is not None:
+            sequence.observe(logits[0], token)
         return token

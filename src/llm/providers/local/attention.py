@@ -76,14 +76,22 @@ def attend(  # noqa: PLR0913 - the signature is transformers'
     """
     del attention_mask, others
     query, key, value = query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1)
-    where = Where(module.layer_idx, scaling, sliding_window)
+    return found_by(llm_parts, Where(module.layer_idx, scaling, sliding_window), query, key, value).unsqueeze(0), None
+
+
+def found_by(
+    parts: Sequence[Part], where: Where, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+) -> torch.Tensor:
+    """Let each part attend, and return what was found, with tensors as `Part.attend` has them, of all tokens."""
+    if len(parts) == 1:
+        return parts[0].attend(where, query, key, value)
     found: list[torch.Tensor] = []
     at = 0
-    for part in llm_parts:
+    for part in parts:
         end = at + part.tokens
         found.append(part.attend(where, query[at:end], key[at:end], value[at:end]))
         at = end
-    return (found[0] if len(found) == 1 else torch.cat(found)).unsqueeze(0), None
+    return torch.cat(found)
 
 
 AttentionInterface.register(NAME, attend)

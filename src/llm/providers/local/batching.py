@@ -11,9 +11,12 @@ from .job import failed
 from .prefix import PrefixStore
 from .room import Room
 from .sampling import choose, unusable
+from .vectors import watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import torch
 
     from .attention import Part
     from .kv import Shape
@@ -22,12 +25,15 @@ if TYPE_CHECKING:
 
 _ALONE: Final = 512  # tokens of prompts in one pass while nobody answers
 _BESIDE: Final = 128  # and while somebody does, whose next token has to wait for them
+_TOGETHER: Final = 8  # tokens of answers in one pass that holds guesses: more cost more than they bring
+_WORTH: Final = 2  # tokens of the longest guess at least: else nobody guesses
 _KEPT: Final = 4096 // BLOCK  # blocks that are kept for prompts that begin alike
 
 
 class _Turn(NamedTuple):
-    # One pass: who reads one token, and who reads how many of its prompt.
+    # One pass: who reads one token and what is guessed of the next, and who reads how many of its prompt.
     answering: list[Sequence]
+    guesses: list[list[int]]
     parts: list[Part]
     chunks: list[tuple[Sequence, int]]
 
@@ -36,15 +42,32 @@ class _Turn(NamedTuple):
         return [*self.answering, *(sequence for sequence, _ in self.chunks)]
 
 
+class _Row(NamedTuple):
+    # What the network says of the token that comes after one: what was chosen, whether that is of no use, the scores.
+    token: int
+    useless: bool
+    scores: torch.Tensor
+
+
 class Batch:
     """Requests of one model, from the queue to the end of their answers; used by one thread.
 
-    Each pass reads one token of every request that answers, then the next tokens of the prompts, first come first
-    served. A request comes in when there is memory for its prompt. Where one that answers finds no memory for its next
-    token, the youngest gives its own back and waits; it reads its tokens again later.
+    Each pass reads one token of every request that answers, where these are few also guesses at the next ones, then
+    the next tokens of the prompts, first come first served. A request comes in when there is memory for its prompt.
+    Where one that answers finds no memory for its next token, the youngest gives its own back and waits; it reads its
+    tokens again later.
     """
 
-    def __init__(self, model: LoadedModel, shape: Shape, *, blocks: int, size: int, now: Callable[[], float]) -> None:
+    def __init__(  # noqa: PLR0913 - options
+        self,
+        model: LoadedModel,
+        shape: Shape,
+        *,
+        blocks: int,
+        size: int,
+        now: Callable[[], float],
+        guessing: bool = True,
+    ) -> None:
         """Run at most `size` requests, in memory of so many blocks; `now` tells the time in seconds."""
         kept = min(_KEPT, blocks // 8)
         self.model: LoadedModel = model
@@ -58,6 +81,7 @@ class Batch:
         self.waits: tuple[int, float] = (0, 0.0)
         self.put_back: int = 0
         self._size = size
+        self._guessing = guessing
         self._now = now
         self._numbers = itertools.count()
 
@@ -120,7 +144,21 @@ class Batch:
             tokens = min(budget, len(sequence.tokens) - sequence.read)
             chunks.append((sequence, tokens))
             budget -= tokens
-        return _Turn(answering, self.room.parts(), chunks)
+        guesses: list[list[int]] = [[] for _ in answering] if chunks else self._guess(answering)
+        if not any(guesses):
+            return _Turn(answering, guesses, self.room.parts(), chunks)
+        parts = [self.room.chunk(one, 1 + len(guess)) for one, guess in zip(answering, guesses, strict=True)]
+        return _Turn(answering, guesses, parts, chunks)
+
+    def _guess(self, answering: list[Sequence]) -> list[list[int]]:
+        # Where few answer, the weights that are fetched cost more than the tokens that are read.
+        each = _TOGETHER // len(answering) - 1 if answering and self._guessing else 0
+        return [
+            one.guesses.next(one.tokens, min(each, one.left - 1, self.room.left(one) - 1))
+            if each >= _WORTH and one.chooser.plain
+            else []
+            for one in answering
+        ]
 
     def _readers(self) -> Iterator[Sequence]:
         yield from list(self.reading)
@@ -131,7 +169,8 @@ class Batch:
             yield sequence
 
     def _recall(self, sequence: Sequence) -> None:
-        sequence.read = self.store.recall(sequence.tokens, self.room.view(sequence))
+        if sequence.pool is None:  # else all its tokens are to be read
+            sequence.read = self.store.recall(sequence.tokens, self.room.view(sequence))
         if not sequence.made:  # else it was here before
             sequence.cached = sequence.read
             self.cached_tokens += sequence.read
@@ -140,31 +179,57 @@ class Batch:
 
     def _run(self, turn: _Turn) -> int:
         parts = list(turn.parts)
-        tokens = [sequence.tokens[-1] for sequence in turn.answering]
-        positions = [sequence.read for sequence in turn.answering]
-        asked, ends = list(turn.answering), list(range(len(turn.answering)))
+        tokens: list[int] = []
+        positions: list[int] = []
+        ends: list[int] = []
+        asked = list(zip(turn.answering, turn.guesses, strict=True))
+        for sequence, guess in asked:
+            ends += range(len(tokens), len(tokens) + 1 + len(guess))
+            positions += range(sequence.read, sequence.read + 1 + len(guess))
+            tokens += [sequence.tokens[-1], *guess]
         for sequence, count in turn.chunks:
             start, end = sequence.read, sequence.read + count
             tokens += sequence.tokens[start:end]
             positions += range(start, end)
             parts.append(self.room.chunk(sequence, count))
-            if end == len(sequence.tokens):
-                asked.append(sequence)
+            if end == len(sequence.tokens) and sequence.pool is None:
+                asked.append((sequence, []))
                 ends.append(len(tokens) - 1)
-        logits = self.model.forward(tokens, positions, ends or [0], parts)
+        pools = any(sequence.pool is not None for sequence, _ in turn.chunks)
+        with watched(self.model.network, not_at_all=not pools) as seen:
+            logits = self.model.forward(tokens, positions, ends or [0], parts)
         self._count(turn)
+        for states in seen:
+            self._pool(turn, states[0])
         if not asked:
             return 0
-        tokens = choose(logits, [sequence.chooser for sequence in asked])
-        for sequence, token, useless in zip(asked, tokens, unusable(logits), strict=True):
-            try:
+        choosers = [sequence.chooser for sequence, guess in asked for _ in range(1 + len(guess))]
+        told = zip(choose(logits, choosers), unusable(logits), logits.unbind(), strict=True)
+        rows = iter([_Row(*row) for row in told])
+        return sum(
+            self._take(sequence, guess, list(itertools.islice(rows, 1 + len(guess)))) for sequence, guess in asked
+        )
+
+    def _take(self, sequence: Sequence, guess: list[int], rows: list[_Row]) -> int:
+        # What the network chose after the last token counts, and after each guess as long as they were right.
+        made = 0
+        try:
+            for (token, useless, scores), guessed in zip(rows, [*guess, None], strict=True):
                 if useless:
                     self.room.cleanse()  # rows move: whoever gets one next must not read it
                     raise ArithmeticError("its logits are no numbers")  # noqa: TRY301 - one of several
-                self._accept(sequence, token)
-            except Exception as failure:  # noqa: BLE001 - what one request meets, it alone fails of
-                self._fail(sequence, failure)
-        return len(asked)
+                if sequence.likely is not None:
+                    sequence.observe(scores, token)
+                made += 1
+                if self._accept(sequence, token) or token != guessed:
+                    break
+                sequence.read += 1
+        except Exception as failure:  # noqa: BLE001 - what one request meets, it alone fails of
+            self._fail(sequence, failure)
+            return made
+        if guess:
+            sequence.guesses.judge(len(guess), made - 1)
+        return made
 
     @staticmethod
     def _count(turn: _Turn) -> None:
@@ -173,7 +238,17 @@ class Batch:
         for sequence, count in turn.chunks:
             sequence.read += count
 
-    def _accept(self, sequence: Sequence, token: int) -> None:
+    def _pool(self, turn: _Turn, states: torch.Tensor) -> None:
+        at = len(turn.answering) + sum(map(len, turn.guesses))
+        for sequence, count in turn.chunks:
+            if sequence.pool is not None:
+                sequence.pool.add(states[at : at + count])
+                if sequence.read == len(sequence.tokens):
+                    self._remove(sequence)
+                    sequence.pool.done()
+            at += count
+
+    def _accept(self, sequence: Sequence, token: int) -> bool:
         reading = sequence in self.reading
         if reading:
             self.reading.remove(sequence)
@@ -182,9 +257,12 @@ class Batch:
         ending = sequence.accept(token)
         if reading or ending:
             self._keep(sequence)
+        while sequence.others:  # what was read is kept for them
+            self.add(sequence.others.pop(0))
         if ending:
             self.room.leave(sequence)
             sequence.end(ending)
+        return ending is not None
 
     def _keep(self, sequence: Sequence) -> None:
         self.store.keep(sequence.tokens[: sequence.read], self.room.view(sequence))

@@ -15,6 +15,7 @@ from .job import Generation, Job
 from .models import Models, Source
 from .request import Settings
 from .store import unobserved
+from .vectors import Waiting
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -24,9 +25,12 @@ if TYPE_CHECKING:
 
     from llm.utils.clock import Clock
 
-    from .request import GenerationResult, Prompt
+    from .grammar import Grammar
+    from .request import GenerationResult, Piece, Prompt
     from .stats import EngineStats
     from .store import ModelProgress
+    from .tools import CallForm
+    from .vectors import Vectors
 
     class Options(TypedDict, total=False):
         """The options of one text; `Settings` says what each means."""
@@ -38,6 +42,9 @@ if TYPE_CHECKING:
         seed: int | None
         stop: str | Sequence[str]
         ignore_eos: bool
+        grammar: Grammar | None
+        logprobs: int | None
+        choices: int
 
 
 T = TypeVar("T")
@@ -76,19 +83,23 @@ class GenerationStream:
         return self
 
     async def __anext__(self) -> str:
-        """Return the next piece.
+        """Return the text of the next piece.
 
         Raises:
             StopAsyncIteration: The text is whole; `result` holds it.
             LLMStreamInterruptedError: The stream was closed before its end.
             LLMException: The generation failed.
         """
+        return (await self.piece()).text
+
+    async def piece(self) -> Piece:
+        """Return the next piece; errors as of `__anext__`."""
         piece = None if self._closed else await self._generation.piece()
         if self._closed:
             raise LLMStreamInterruptedError("the stream was closed before its end", partial="".join(self._texts))
         if piece is None:
             raise StopAsyncIteration
-        self._texts.append(piece)
+        self._texts.append(piece.text)
         return piece
 
     def __del__(self) -> None:
@@ -114,6 +125,7 @@ class InferenceEngine:
         memory_limit: int | None = None,
         max_batch: int = 64,
         max_waiting: int = 256,
+        prompt_lookup: bool = True,
         clock: Clock | None = None,
     ) -> None:
         """Take the settings; nothing is loaded, and no thread runs, before the first model is asked for.
@@ -128,6 +140,8 @@ class InferenceEngine:
                 room for another, and comes back when it is asked. None: no limit.
             max_batch: Requests to one model that run at once.
             max_waiting: Requests that may wait for a place; with more, `LLMOverloadedError`.
+            prompt_lookup: Whether next tokens are guessed from the text so far where few requests run, and those that
+                the model would have chosen are taken together. Only where the likeliest token is always taken.
             clock: Its time; None: the system's.
 
         Raises:
@@ -141,11 +155,12 @@ class InferenceEngine:
         ):
             if value is not None and value < least:
                 raise LLMConfigurationError(f"{name} is {value!r}; expected a whole number, {least} or more")
-        source = Source(device, dtype, models_directory, threads, memory_limit, max_batch)
+        source = Source(device, dtype, models_directory, threads, memory_limit, max_batch, prompt_lookup)
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._models = Models(source, (clock or SystemClock()).now)
         self._worker = Worker(f"llm-engine-{next(_numbers)}", self._models)
+        self._models.preparing.nudge = self._worker.nudge
         weakref.finalize(self, self._worker.stop)  # an engine that nobody holds any more ends its thread
 
     @property
@@ -200,10 +215,12 @@ class InferenceEngine:
         Args:
             prompt: A text to continue as it stands, or a conversation for the model's chat template.
             model: A loaded model's name; None: the only one.
-            **options: `max_tokens`, `temperature`, `top_p`, `top_k`, `seed`, `stop`, `ignore_eos`, as in `Settings`.
+            **options: `max_tokens`, `temperature`, `top_p`, `top_k`, `seed`, `stop`, `ignore_eos`, `grammar`,
+                `logprobs`, `choices`, as in `Settings`.
 
         Raises:
-            LLMInvalidRequestError: An option out of range, an empty prompt, or one the chat template refuses.
+            LLMInvalidRequestError: An option out of range, an empty prompt, one the chat template refuses, or a form
+                that no answer can be held to.
             LLMContextLengthError: The prompt does not fit the window; `.limit` and `.requested` in tokens.
             LLMConfigurationError: The model is not loaded, or the engine is closed.
             LLMOverloadedError: As many requests as may run and wait are there already.
@@ -224,6 +241,31 @@ class InferenceEngine:
         options is raised here, the rest when the first piece is read.
         """
         return GenerationStream(self._start(prompt, model, options, streaming=True))
+
+    async def embed(self, texts: Sequence[str], *, model: str | None = None) -> Vectors:
+        """Return a vector per text: the mean of the last layer's states, of length one.
+
+        The texts are read in the running batch, beside those that are answered.
+
+        Raises:
+            LLMContextLengthError: A text does not fit the window; `.limit` and `.requested` in tokens.
+            LLMInvalidRequestError: An empty text.
+            LLMConfigurationError: The model is not loaded, or the engine is closed.
+        """
+        job = Waiting(partial(self._models.begin_vectors, model, texts))
+        self._worker.submit(job)
+        try:
+            return await job.result()
+        finally:
+            job.cancel()
+
+    async def call_form(self, model: str) -> CallForm:
+        """Return how a model writes calls of tools.
+
+        Raises:
+            LLMConfigurationError: It is not loaded, or the engine is closed.
+        """
+        return await self._do(partial(self._models.call_form, model))
 
     async def count_tokens(self, prompt: Prompt, *, model: str | None = None) -> int:
         """Return the exact number of tokens of a prompt, the chat template's included.
@@ -255,7 +297,11 @@ class InferenceEngine:
             seed=options.get("seed"),
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             ignore_eos=options.get("ignore_eos", False),
+            grammar=options.get("grammar"),
+            logprobs=options.get("logprobs"),
+            choices=options.get("choices", 1),
         )
-        job = Generation(partial(self._models.begin, model, prompt, settings), streaming=streaming)
+        begin = partial(self._models.begin, model, prompt, settings)
+        job = Generation(begin, streaming=streaming, choices=settings.choices)
         self._worker.submit(job, most=self._max_batch + self._max_waiting)
         return job

@@ -7,14 +7,17 @@ import threading
 import traceback
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Generic, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from llm.core.exceptions import LLMException, LLMServerError
 
-from .request import GenerationResult
+from .request import GenerationResult, Piece
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from llm.core.choices import TokenLogprob
 
 T = TypeVar("T")
 
@@ -118,26 +121,61 @@ class Job(Task[T]):
         super().__init__(lambda: self.settle(work()))
 
 
-class Generation(Task[GenerationResult]):
-    """The generation of one text, piece by piece; its work begins it, and the batch that it is in then settles it."""
+class Listener(Protocol):
+    """Who waits for one text."""
 
-    def __init__(self, begin: Callable[[Generation], None], *, streaming: bool) -> None:
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits any more."""
+        ...
+
+    def push(self, text: str, logprobs: tuple[TokenLogprob, ...] = ()) -> None:
+        """Take a piece of it."""
+
+    def settle(self, value: GenerationResult) -> None:
+        """Take it whole."""
+
+    def fail(self, error: LLMException) -> None:
+        """Hear that there will be none."""
+
+
+class Generation(Task[GenerationResult]):
+    """The generation of a text, or of several, piece by piece.
+
+    Its work begins it, and the batch that it is in then settles it.
+    """
+
+    def __init__(self, begin: Callable[[Generation], None], *, streaming: bool, choices: int = 1) -> None:
         """Keep how it begins; the pieces of one that is not streaming are read at the end, and wake nobody before."""
         super().__init__(lambda: begin(self))
+        self.choices: int = choices
         self._streaming = streaming
-        self._pieces: deque[str] = deque()
+        self._pieces: deque[Piece] = deque()
+        self._results: dict[int, GenerationResult] = {}
 
-    def push(self, piece: str) -> None:
-        """Hand a piece of text over, from the engine's thread."""
-        if piece and self._streaming:
-            self._pieces.append(piece)
+    @property
+    def listeners(self) -> list[Listener]:
+        """Who waits for each of its texts."""
+        return [self] if self.choices == 1 else [_Choice(self, index) for index in range(self.choices)]
+
+    def push(self, text: str, logprobs: tuple[TokenLogprob, ...] = (), choice: int = 0) -> None:
+        """Hand a piece of a text over, from the engine's thread."""
+        if text and self._streaming:
+            self._pieces.append(Piece(text, logprobs, choice))
             self._wake()
+
+    def settle_one(self, choice: int, result: GenerationResult) -> None:
+        """Keep one of several texts; with the last, or when it was cancelled, all there are are the outcome."""
+        self._results[choice] = result
+        if len(self._results) == self.choices or result.finish_reason == "cancelled":
+            first, *others = [result for _, result in sorted(self._results.items())]
+            self.settle(replace(first, others=tuple(others)))
 
     def waiting(self) -> bool:
         """Return whether a piece is there to be read."""
         return bool(self._pieces)
 
-    async def piece(self) -> str | None:
+    async def piece(self) -> Piece | None:
         """Return the next piece, None after the last.
 
         Raises:
@@ -149,6 +187,27 @@ class Generation(Task[GenerationResult]):
         if self._error is not None:
             raise self._error
         return None
+
+
+class _Choice:
+    """One of several texts of a generation."""
+
+    def __init__(self, job: Generation, index: int) -> None:
+        self._job = job
+        self._index = index
+
+    @property
+    def cancelled(self) -> bool:
+        return self._job.cancelled or self._job.ended  # as where another one failed
+
+    def push(self, text: str, logprobs: tuple[TokenLogprob, ...] = ()) -> None:
+        self._job.push(text, logprobs, self._index)
+
+    def settle(self, value: GenerationResult) -> None:
+        self._job.settle_one(self._index, value)
+
+    def fail(self, error: LLMException) -> None:
+        self._job.fail(error)
 
 
 def _release(waiter: asyncio.Future[None]) -> None:

@@ -16,7 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from .blocks import BLOCK
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .attention import Where
 
@@ -143,6 +143,21 @@ class Shelf(Generic[T]):
         self._data[:, :, gap, :, :tokens] = self._data[:, :, row, :, :tokens]
 
 
+class _Masks:
+    # What is hidden in one pass, by the window that a layer sees: made for the first layer of each.
+    def __init__(self, longest: int, make: Callable[[int | None], torch.Tensor | None]) -> None:
+        self._longest = longest
+        self._make = make
+        self._made: dict[int | None, torch.Tensor | None] = {}
+
+    def of(self, window: int | None) -> torch.Tensor | None:
+        if window is not None and window >= self._longest:
+            window = None
+        if window not in self._made:
+            self._made[window] = self._make(window)
+        return self._made[window]
+
+
 class Rows:
     """The rows that answer on a shelf, each with one token that comes after those it holds."""
 
@@ -156,7 +171,7 @@ class Rows:
         self._lengths = torch.tensor(lengths, device=shape.device)
         heads = torch.arange(self.tokens * shape.heads, device=shape.device).view(self.tokens, shape.heads)
         self._places = (heads * shelf.room + self._lengths.unsqueeze(1) - 1).flatten()
-        self._masks: dict[int | None, torch.Tensor | None] = {}
+        self._masks = _Masks(self._longest, self._make_mask)
 
     def attend(self, where: Where, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Put one token into each row, and let it see its row; as `Part`."""
@@ -168,17 +183,10 @@ class Rows:
             query.reshape(self.tokens, shape.heads, -1, shape.dimensions),
             keys[: self.tokens, :, : self._longest],
             values[: self.tokens, :, : self._longest],
-            attn_mask=self._mask(where.window),
+            attn_mask=self._masks.of(where.window),
             scale=where.scale,
         )
         return found.reshape(self.tokens, -1, shape.dimensions)
-
-    def _mask(self, window: int | None) -> torch.Tensor | None:
-        if window is not None and window >= self._longest:
-            window = None
-        if window not in self._masks:
-            self._masks[window] = self._make_mask(window)
-        return self._masks[window]
 
     def _make_mask(self, window: int | None) -> torch.Tensor | None:
         if self._equal and window is None:
@@ -201,14 +209,14 @@ class Chunk:
         self._shape = shape
         self._start = start
         self._end = start + tokens
-        self._masks: dict[int | None, torch.Tensor | None] = {}
+        self._masks = _Masks(self._end, self._make_mask)
 
     def attend(self, where: Where, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Add the tokens to the row, and let each see those before it; as `Part`."""
         keys, values = self._row[0, where.layer], self._row[1, where.layer]
         keys[:, self._start : self._end] = key.transpose(0, 1)
         values[:, self._start : self._end] = value.transpose(0, 1)
-        mask = self._mask(where.window)
+        mask = self._masks.of(where.window)
         found = scaled_dot_product_attention(
             query.transpose(0, 1).unsqueeze(0),
             keys[:, : self._end].unsqueeze(0),
@@ -219,13 +227,6 @@ class Chunk:
             enable_gqa=True,
         )
         return found[0].transpose(0, 1)
-
-    def _mask(self, window: int | None) -> torch.Tensor | None:
-        if window is not None and window >= self._end:
-            window = None
-        if window not in self._masks:
-            self._masks[window] = self._make_mask(window)
-        return self._masks[window]
 
     def _make_mask(self, window: int | None) -> torch.Tensor | None:
         if window is None and (self._start == 0 or self.tokens == 1):

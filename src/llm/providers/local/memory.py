@@ -25,8 +25,9 @@ def saved_bytes(folder: Path) -> int:
 
 
 def weight_bytes(network: PreTrainedModel) -> int:
-    """Return the size of a network's parameters; to be asked before they are packed, which keeps their size."""
-    return sum(weights.numel() * weights.element_size() for weights in network.parameters())
+    """Return the size of a network's parameters, of those that are packed as they are then."""
+    plain = sum(weights.numel() * weights.element_size() for weights in network.parameters())
+    return plain + sum(getattr(module, "packed_bytes", 0) for module in network.modules())
 
 
 def blocks_for(shape: Shape, *, window: int, size: int, limit: int | None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -14,6 +14,8 @@ from transformers.utils import logging as transformers_logging
 from llm.core.exceptions import LLMConfigurationError, LLMContextLengthError, LLMInvalidRequestError
 
 from .packing import computes_in
+from .request import Conversation
+from .tools import form_of, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from .attention import Part
     from .request import Prompt
+    from .tools import CallForm
 
 _NO_WINDOW = 2**31  # tokens; what a tokenizer names where it knows no limit is far above
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -121,7 +124,15 @@ class LoadedModel:
             self.passes += 1
             return output.logits[0]
 
-    def _apply_template(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    @property
+    def call_form(self) -> CallForm:
+        """How it writes calls of tools."""
+        return form_of(self.tokenizer.chat_template)
+
+    def _apply_template(self, prompt: Sequence[Mapping[str, Any]] | Conversation) -> list[int]:
+        messages, tools = (prompt.messages, prompt.tools) if isinstance(prompt, Conversation) else (prompt, ())
+        if not self.call_form.native:
+            messages, tools = in_words(messages, tools), ()
         if not self.tokenizer.chat_template:
             return self.tokenizer.encode(_as_script(messages))
         import jinja2
@@ -129,6 +140,7 @@ class LoadedModel:
         try:
             return self.tokenizer.apply_chat_template(
                 [dict(message) for message in messages],
+                tools=list(tools) or None,
                 add_generation_prompt=True,
                 return_dict=False,
                 sanitize_control_tokens=True,
@@ -203,7 +215,7 @@ def _as_tuple(tokens: int | list[int] | None) -> tuple[int, ...]:
     return (tokens,) if isinstance(tokens, int) else tuple(tokens)
 
 
-def _as_script(messages: Sequence[Mapping[str, str]]) -> str:
+def _as_script(messages: Sequence[Mapping[str, Any]]) -> str:
     # A model without a chat template was not trained to chat; names before the lines are what it can follow best.
     lines = [f"{message['role'].capitalize()}: {message['content']}" for message in messages]
     return "\n".join([*lines, "Assistant:"])

@@ -14,21 +14,25 @@ from llm.core.exceptions import LLMConfigurationError
 from .blocks import BLOCK
 from .convert import missing_extra
 from .memory import LEAST, blocks_for, saved_bytes, weight_bytes
-from .request import check_text
+from .preparing import Preparing
+from .request import Settings, check_text
 from .stats import EngineStats, Pace
 from .store import unobserved
 from .weights import find_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from .alone import Alone
     from .batching import Batch
+    from .constraint import Grammars
     from .job import Generation
     from .model import LoadedModel
-    from .request import Prompt, Settings
+    from .request import Prompt
     from .store import ModelProgress
+    from .tools import CallForm
+    from .vectors import Waiting
 
 _logger = logging.getLogger("llm.local")
 
@@ -42,11 +46,13 @@ class Source(NamedTuple):
     threads: int | None
     memory_limit: int | None
     max_batch: int
+    prompt_lookup: bool
 
 
 class _Loaded(NamedTuple):
     batch: Batch | Alone
     bytes: int
+    grammars: Grammars
 
 
 @dataclass(slots=True)
@@ -80,6 +86,7 @@ class Models:
         self._lock = threading.Lock()  # who asks for figures sees each model among those loaded, or among those gone
         self._pace = Pace()
         self._tuned: int | None = None
+        self.preparing: Preparing = Preparing()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -99,6 +106,7 @@ class Models:
         # token then takes several times as long; without others it costs nothing that could be measured.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         try:
+            from .constraint import Grammars
             from .model import load
         except ImportError as error:
             raise missing_extra(error.name) from error
@@ -114,7 +122,7 @@ class Models:
             del model
             gc.collect()
             model = load(name, folder, device=self._source.device, dtype=self._source.dtype)
-            loaded = _Loaded(Alone(model, self._now), weights)
+            loaded = _Loaded(Alone(model, self._now), weights, Grammars(model))
         with self._lock:
             self._loaded[name] = loaded
         self._left.discard(name)
@@ -133,6 +141,7 @@ class Models:
     def unload_all(self) -> None:
         """Give all memory back, and end what was begun."""
         self._left.clear()
+        self.preparing.close()
         if self._loaded:
             for name in self.names:
                 self._forget(name)
@@ -174,7 +183,46 @@ class Models:
         tokens = model.encode(prompt)
         model.check_fits(len(tokens))
         most = min(settings.max_tokens or model.defaults.max_new_tokens or model.limit, model.limit - len(tokens))
-        batch.add(Sequence(model, tokens, settings, job, most))
+        first, *others = (
+            Sequence(model, list(tokens), settings.of_choice(at), listener, most)
+            for at, listener in enumerate(job.listeners)
+        )
+        first.others += others
+        if settings.grammar is None:
+            batch.add(first)
+        else:
+            self.preparing.add(batch, first, settings.grammar, self._loaded[model.name].grammars)
+
+    def begin_vectors(self, name: str | None, texts: Iterable[str], job: Waiting) -> None:
+        """Queue texts whose vectors are asked for.
+
+        Raises:
+            LLMContextLengthError: One does not fit the model's window.
+            LLMConfigurationError: The model is not loaded.
+        """
+        from .sequence import Sequence
+        from .vectors import Pool, Silent
+
+        batch = self.find(name)
+        model = batch.model
+        read: list[list[int]] = []
+        for text in texts:
+            check_text(text)
+            read.append(model.encode(text))
+            model.check_fits(len(read[-1]))
+        job.expect([len(tokens) for tokens in read])
+        for at, tokens in enumerate(read):
+            sequence = Sequence(model, tokens, Settings(seed=0), Silent(job), 1)
+            sequence.pool = Pool(job, at)
+            batch.add(sequence)
+
+    def call_form(self, name: str) -> CallForm:
+        """Return how a model writes calls of tools.
+
+        Raises:
+            LLMConfigurationError: It is not loaded.
+        """
+        return self.find(name).model.call_form
 
     def count(self, name: str | None, prompt: Prompt) -> int:
         """Return the number of a prompt's tokens.
@@ -189,6 +237,7 @@ class Models:
     def step(self) -> bool:
         """Run one pass of each model that has requests; whether there is more to do."""
         self._tune()
+        self.preparing.admit()
         busy = False
         for loaded in list(self._loaded.values()):
             if loaded.batch.busy:
@@ -200,6 +249,7 @@ class Models:
 
     def clear(self, failure: BaseException) -> None:
         """Fail all requests."""
+        self.preparing.clear(failure)
         for loaded in self._loaded.values():
             loaded.batch.clear(failure)
 
@@ -212,7 +262,7 @@ class Models:
             totals.add(batch)
         return EngineStats(
             running=sum(batch.running for batch in batches),
-            waiting=sum(len(batch.waiting) for batch in batches),
+            waiting=sum(len(batch.waiting) for batch in batches) + len(self.preparing),
             batch_size=max((batch.latest for batch in batches), default=0),
             blocks_used=sum(batch.room.used for batch in batches),
             blocks_total=sum(batch.room.blocks for batch in batches),
@@ -235,6 +285,7 @@ class Models:
 
     def _share(self, model: LoadedModel, weights: int) -> _Loaded | None:
         from .batching import Batch
+        from .constraint import Grammars
         from .ready import ready_for_batches
 
         try:
@@ -242,13 +293,15 @@ class Models:
         except LLMConfigurationError as error:
             _logger.warning("%s; it answers one request at a time", error.message)
             return None
+        weights = weight_bytes(model.network)  # packed, they may take half
         block = BLOCK * shape.token_bytes
         blocks = blocks_for(shape, window=model.window, size=self._source.max_batch, limit=self._source.memory_limit)
         self._make_room(model.name, weights + LEAST * block)
         blocks = min(blocks, self._free(weights) // block)
-        batch = Batch(model, shape, blocks=blocks, size=self._source.max_batch, now=self._now)
+        size, guessing = self._source.max_batch, self._source.prompt_lookup
+        batch = Batch(model, shape, blocks=blocks, size=size, now=self._now, guessing=guessing)
         model.limit = min(model.window, batch.room.longest)
-        return _Loaded(batch, weights + blocks * block)
+        return _Loaded(batch, weights + blocks * block, Grammars(model))
 
     def _tune(self) -> None:
         # The number belongs to the thread that calls, and another one may have taken its place.
@@ -277,6 +330,8 @@ class Models:
             self._left.add(oldest)
 
     def _drop(self, name: str) -> None:
+        self.preparing.finish(self._loaded[name].batch)
+        self.preparing.admit()
         while self._loaded[name].batch.busy:
             self.step()  # of all: nobody else's stream stands still meanwhile
         self._forget(name)

@@ -4,44 +4,41 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING
-from uuid import uuid4
+from typing import TYPE_CHECKING, Final
 
 from llm.core.exceptions import LLMException, LLMInvalidRequestError
-from llm.core.messages import MessageRole, TextPart, ThinkingPart
+from llm.core.protocols import EmbeddingLimits
 from llm.core.standing import EngineStanding, HealthStatus
 from llm.core.stream import LLMStream
-from llm.core.types import LLMResponse, StreamChunk, TokenUsage
-from llm.core.vendor import CachePoint
+from llm.core.types import LLMResponse, TokenUsage
 from llm.providers.closed import closed
-from llm.providers.structured import Way, shaped
 
+from .answering import Chunks, new_id, response_of
+from .asking import read_prompt, read_request
 from .sharing import EngineLease
+from .turns import tools_of
+from .vectors import shortened
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator
 
-    from llm.core.messages import Message
     from llm.core.protocols import ProviderSettings
-    from llm.core.types import FinishReason, LLMRequest
+    from llm.core.types import LLMRequest
 
-    from .engine import GenerationStream, InferenceEngine, Options
-    from .request import GenerationResult, Prompt
+    from .asking import Asked
+    from .engine import InferenceEngine
 
-_SPEAKERS = {
-    MessageRole.SYSTEM: "system",
-    MessageRole.DEVELOPER: "system",
-    MessageRole.USER: "user",
-    MessageRole.ASSISTANT: "assistant",
-}
+
+_EMBEDDINGS: Final = EmbeddingLimits(texts=64)
 
 
 class LocalProvider:
     """The models of one section that run on this machine; sections that agree on device and `engine` share one engine.
 
-    Of `LLMRequest.extra` it knows `top_k`, and `raw`: the one message, a user's, is a text that the model continues as
-    it stands, without its chat template. A `response_model` is asked for in words. `reasoning_effort` is a wish that
-    it has no means for, and leaves aside.
+    Of `LLMRequest.extra` it knows `top_k`, `structured_outputs` (one of `json`, `regex`, `choice` and `json_object`),
+    and `raw`: the one message, a user's, is a text that the model continues as it stands, without its chat template.
+    A `response_model` is asked for in words, and the answer held to its schema. `reasoning_effort` is a wish that it
+    has no means for, and leaves aside.
     """
 
     def __init__(self, settings: ProviderSettings) -> None:
@@ -73,23 +70,44 @@ class LocalProvider:
         """
         model = self._model(request)
         with self._named(model):
-            request = shaped(request, Way.WORDS)
-            prompt, options = read_prompt(request), read_options(request)
-            engine = await self._ready(model)
-            result = await engine.generate(prompt, model=model, **options)
-        return LLMResponse(
-            _new_id(), result.text, model, self._settings.name, _usage(result), finish_reason=_finish(result)
-        )
+            engine, asked = await self._read(request, model)
+            result = await engine.generate(asked.prompt, model=model, **asked.options)
+        return response_of(result, asked.form, model=model, provider=self._settings.name)
 
     async def stream(self, request: LLMRequest) -> LLMStream:
         """Return a stream whose first chunk is in hand, about one chunk per token; errors as of `complete`."""
         model = self._model(request)
         with self._named(model):
-            request = shaped(request, Way.WORDS)
-            prompt, options = read_prompt(request), read_options(request)
-            engine = await self._ready(model)
-            source = _Chunks(engine.generate_stream(prompt, model=model, **options), model)
+            engine, asked = await self._read(request, model)
+            source = Chunks(engine.generate_stream(asked.prompt, model=model, **asked.options), asked.form, model)
             return await LLMStream(source, provider=self._settings.name).begin()
+
+    @property
+    def embedding_limits(self) -> EmbeddingLimits:
+        """The most texts of one request, so that none of many holds up the others."""
+        return _EMBEDDINGS
+
+    async def embed(self, request: LLMRequest) -> LLMResponse:
+        """Return a vector per text: the mean of the last layer's states, of length one.
+
+        With `dimensions`, the first so many numbers of it, again of length one: as OpenAI cuts its own. A model that
+        was not trained for that loses more by it than one that was.
+
+        Raises:
+            LLMInvalidRequestError: More dimensions than the model has, or no texts.
+            LLMContextLengthError: A text does not fit the model's window.
+            LLMConfigurationError: The model is not there.
+            LLMConnectionError: The provider was closed in the middle.
+        """
+        model, asked = self._model(request), request.embed
+        with self._named(model):
+            if asked is None:
+                raise LLMInvalidRequestError("embed is None; pass an EmbeddingInput")
+            engine = await self._ready(model)
+            vectors = await engine.embed(asked.texts, model=model)
+            values = tuple(shortened(vector, asked.dimensions) for vector in vectors.values)
+        usage = TokenUsage(vectors.input_tokens)
+        return LLMResponse(new_id(), "", model, self._settings.name, usage, embeddings=values)
 
     async def count_tokens(self, request: LLMRequest) -> int:
         """Return the exact number of tokens of the request's prompt, the chat template's included.
@@ -141,6 +159,13 @@ class LocalProvider:
             await engine.load_model(model)
         return engine
 
+    async def _read(self, request: LLMRequest, model: str) -> tuple[InferenceEngine, Asked]:
+        asked = read_request(request, None)  # what is wrong in it is told before a model is loaded
+        engine = await self._ready(model)
+        if tools_of(request):
+            asked = read_request(request, await engine.call_form(model))
+        return engine, asked
+
     def _model(self, request: LLMRequest) -> str:
         return request.model or self._settings.models[0]
 
@@ -152,112 +177,3 @@ class LocalProvider:
             error.provider = error.provider or self._settings.name
             error.model = error.model or model
             raise
-
-
-class _Chunks:
-    """The pieces of a generation as chunks; the last one says why it ended and what it took."""
-
-    def __init__(self, stream: GenerationStream, model: str) -> None:
-        self.id: str = _new_id()
-        self.model: str = model
-        self._stream = stream
-        self._whole = False
-
-    async def __anext__(self) -> StreamChunk:
-        if self._whole:
-            raise StopAsyncIteration
-        try:
-            return StreamChunk(await anext(self._stream))
-        except StopAsyncIteration:
-            self._whole = True
-        result = self._stream.result
-        if result is None:
-            raise StopAsyncIteration
-        return StreamChunk(finish_reason=_finish(result), usage=_usage(result))
-
-    def waiting(self) -> bool:
-        return self._stream.waiting()
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-def read_prompt(request: LLMRequest) -> Prompt:
-    """Return the request's conversation in the form that chat templates take; with `raw` the text to be continued.
-
-    Raises:
-        LLMInvalidRequestError: A turn that is not text; names it. With `raw` anything but one message, a user's.
-    """
-    turns: list[Mapping[str, str]] = [_turn(message, f"messages[{at}]") for at, message in enumerate(request.messages)]
-    if not _raw(request):
-        return turns
-    if len(turns) != 1 or turns[0]["role"] != "user":
-        raise LLMInvalidRequestError("extra.raw is true; expected one message, a user's, whose text is continued")
-    return turns[0]["content"]
-
-
-def read_options(request: LLMRequest) -> Options:
-    """Return the request's options for the engine.
-
-    Raises:
-        LLMInvalidRequestError: An option that a model on the box does not have; names it.
-    """
-    _refuse_what_needs_more_than_text(request)
-    extra = dict(request.extra or {})
-    top_k = extra.pop("top_k", None)
-    extra.pop("raw", None)
-    if extra.pop("n", 1) != 1:
-        raise LLMInvalidRequestError("n is more than 1; a model on the box gives one answer a call, so call it again")
-    if extra:
-        raise LLMInvalidRequestError(
-            f"extra has {min(extra)!r}, which a model on the box does not know; leave it out (known: raw, top_k)"
-        )
-    return {
-        "max_tokens": request.max_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "top_k": top_k,
-        "seed": request.seed,
-        "stop": request.stop or (),
-    }
-
-
-def _raw(request: LLMRequest) -> bool:
-    raw: object = (request.extra or {}).get("raw", False)
-    if not isinstance(raw, bool):
-        raise LLMInvalidRequestError(f"extra.raw is {raw!r}; expected true or false")
-    return raw
-
-
-def _refuse_what_needs_more_than_text(request: LLMRequest) -> None:
-    remedy = "a model on the box answers in plain text; leave it out, or choose another provider"
-    if request.tools:
-        raise LLMInvalidRequestError(f"tools is given; {remedy}")
-    form = request.response_format
-    kind = form.get("type") if form is not None and not isinstance(form, str) else form
-    if kind not in {None, "text"}:
-        raise LLMInvalidRequestError(f"response_format is {kind!r}; {remedy}")
-
-
-def _turn(message: Message, place: str) -> dict[str, str]:
-    if message.role not in _SPEAKERS or message.tool_calls:
-        raise LLMInvalidRequestError(f"{place} is a tool's turn; a model on the box has no tools, so leave it out")
-    if not isinstance(message.content, str):
-        for part in message.content:
-            if not isinstance(part, (TextPart, ThinkingPart, CachePoint)):
-                raise LLMInvalidRequestError(
-                    f"{place} holds {type(part).__name__}; a model on the box reads text alone, so leave it out"
-                )
-    return {"role": _SPEAKERS[message.role], "content": message.text}
-
-
-def _new_id() -> str:
-    return f"local-{uuid4().hex}"
-
-
-def _usage(result: GenerationResult) -> TokenUsage:
-    return TokenUsage(result.input_tokens, result.output_tokens, result.cached_tokens)
-
-
-def _finish(result: GenerationResult) -> FinishReason:
-    return "length" if result.finish_reason == "length" else "stop"

@@ -10,6 +10,7 @@ from llm.core.exceptions import LLMConfigurationError
 
 from .attention import NAME
 from .kv import Chunk, Rows, Shape, Shelf
+from .lean import lean
 from .model import quiet
 from .packing import can_pack, pack
 
@@ -43,13 +44,14 @@ def ready_for_batches(model: LoadedModel) -> Shape:
     Raises:
         LLMConfigurationError: They do not: the model attends in a way that a shared batch does not know.
     """
-    wanted = _plain(model)
+    wanted = plain_logits(model)
     try:
         shape = shape_of(model)
         _replace_attention(model)
         if can_pack(model.network):
+            lean(model.network)
             pack(model.network)
-        got = _batched(model, shape)
+        got = batched_logits(model, shape)
     except LLMConfigurationError:
         raise
     except Exception as error:
@@ -72,14 +74,15 @@ def _trial_tokens(model: LoadedModel) -> list[int]:
     return [token % model.network.config.get_text_config().vocab_size for token in range(11, 11 + 7 * _TRIAL, 7)]
 
 
-def _plain(model: LoadedModel) -> torch.Tensor:
+def plain_logits(model: LoadedModel) -> torch.Tensor:
+    """Return the last two logits of a short text, read as the network came; shape `(2, vocabulary)`."""
     with torch.inference_mode():
         ids = torch.tensor([_trial_tokens(model)], device=model.network.device)
         return model.network(input_ids=ids, use_cache=False).logits[0, -2:].float()
 
 
-def _batched(model: LoadedModel, shape: Shape) -> torch.Tensor:
-    # The prompt in two chunks, then one token from a row, as any request goes.
+def batched_logits(model: LoadedModel, shape: Shape) -> torch.Tensor:
+    """Return the same as any request gets them: the prompt in two chunks, then one token from a row."""
     tokens, half, prompt = _trial_tokens(model), _TRIAL // 2, _TRIAL - 1
     shelf, trial = Shelf[_Trial](shape, _TRIAL, 1), _Trial()
     shelf.resize(1)

@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
 
+from llm.core.choices import TokenLogprob
 from llm.core.exceptions import LLMInvalidRequestError
 
-Prompt: TypeAlias = str | Sequence[Mapping[str, str]]
+from .grammar import Grammar
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Turns for the model's chat template, and the tools that the model may call.
+
+    Attributes:
+        messages: `{"role": …, "content": …}`; an assistant's turn may have `tool_calls` in OpenAI's form, with the
+            arguments as an object, and a tool's turn `name`.
+        tools: In OpenAI's form: `{"type": "function", "function": {"name", "description", "parameters"}}`.
+    """
+
+    messages: Sequence[Mapping[str, Any]]
+    tools: Sequence[Mapping[str, Any]] = ()
+
+
+Prompt: TypeAlias = str | Sequence[Mapping[str, Any]] | Conversation
 """A text to continue as it stands, or a conversation of `{"role": …, "content": …}` for the model's chat template."""
 
 Ending = Literal["stop", "length", "cancelled"]
 
 _SEEDS = 2**64
+_MOST_LIKELY = 20
+_MOST_CHOICES = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +50,9 @@ class Settings:
         seed: The same seed draws the same text; None: another each time.
         stop: Texts before which the answer ends.
         ignore_eos: Go on past the model's own end, for measurements.
+        grammar: Form that the text is held to; None: any text.
+        logprobs: Tell how likely each token was, and so many of the likeliest in its place, 0 to 20; None: nothing.
+        choices: Texts to generate, 1 to 128; they share the prompt, and with a `seed` each has the next one.
     """
 
     max_tokens: int | None = None
@@ -39,6 +62,9 @@ class Settings:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    grammar: Grammar | None = None
+    logprobs: int | None = None
+    choices: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what no model can do.
@@ -51,7 +77,17 @@ class Settings:
         _check("top_p", self.top_p, 0, 1)
         _check("top_k", self.top_k, 1, math.inf, whole=True)
         _check("seed", self.seed, -(_SEEDS // 2), _SEEDS - 1, whole=True)
+        _check("logprobs", self.logprobs, 0, _MOST_LIKELY, whole=True)
+        _check("choices", self.choices, 1, _MOST_CHOICES, whole=True)
         _check_stops(self.stop)
+
+    def of_choice(self, choice: int) -> Settings:
+        """Return those of one of several texts."""
+        return self if self.seed is None or choice == 0 else replace(self, seed=_later_seed(self.seed, choice))
+
+
+def _later_seed(seed: int, by: int) -> int:
+    return seed + by if seed + by < _SEEDS else seed + by - _SEEDS
 
 
 def check_text(prompt: Prompt) -> None:
@@ -60,7 +96,8 @@ def check_text(prompt: Prompt) -> None:
     Raises:
         LLMInvalidRequestError: Says where.
     """
-    texts = [prompt] if isinstance(prompt, str) else [message.get("content") for message in prompt]
+    turns = prompt.messages if isinstance(prompt, Conversation) else prompt
+    texts = [turns] if isinstance(turns, str) else [message.get("content") for message in turns]
     for at, text in enumerate(texts):
         place = "the prompt" if isinstance(prompt, str) else f"messages[{at}]"
         if not isinstance(text, str):
@@ -98,6 +135,8 @@ class GenerationResult:
         output_tokens: Tokens that were generated, the one that ends an answer and those of a stop string included.
         finish_reason: `stop` (the model's end or a stop string), `length`, or `cancelled`: left early, this is a part.
         cached_tokens: Tokens of the prompt that were read for another request before.
+        logprobs: How likely the text's tokens were, where that was asked for.
+        others: The texts beyond the first, where several were asked for.
     """
 
     text: str
@@ -105,3 +144,20 @@ class GenerationResult:
     output_tokens: int
     finish_reason: Ending
     cached_tokens: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
+    others: tuple[GenerationResult, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """More of a text that is being generated.
+
+    Attributes:
+        text: The text.
+        logprobs: How likely its tokens were, where that was asked for.
+        choice: Which of several texts it belongs to, from 0.
+    """
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+    choice: int = 0

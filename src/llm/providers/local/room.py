@@ -89,6 +89,10 @@ class Room:
         old.leave(sequence)
         return True
 
+    def left(self, sequence: Sequence) -> int:
+        """Return how many more tokens the row of a request has room for."""
+        return self._shelf(sequence).room - sequence.read
+
     def view(self, sequence: Sequence) -> torch.Tensor:
         """Return keys and values in a request's row, shape `(2, layers, heads, room, dimensions)`."""
         return self._shelf(sequence).view(sequence)

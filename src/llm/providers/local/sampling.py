@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .constraint import Constraint
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -23,27 +25,41 @@ class Chooser:
         top_p: Keep the likeliest tokens that together reach this share, at least one.
         top_k: Keep so many of the likeliest tokens; None: all.
         generator: Of the CPU; None: torch's own.
+        constraint: What the answer is held to; None: nothing.
     """
 
     temperature: float
     top_p: float = 1.0
     top_k: int | None = None
     generator: torch.Generator | None = None
+    constraint: Constraint | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it takes the likeliest token, and nothing else plays a part."""
+        return self == Chooser(0, self.top_p, self.top_k, self.generator)
 
 
 def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[int]:
     """Return the next token of each request; `logits` has a row for each, shape `(requests, vocabulary)`."""
     tokens = logits.argmax(-1).tolist()
     for row, chooser in enumerate(choosers):
-        if chooser.temperature != 0:
-            tokens[row] = sample(
-                logits[row],
-                temperature=chooser.temperature,
-                top_p=chooser.top_p,
-                top_k=chooser.top_k,
-                generator=chooser.generator,
-            )
+        if chooser.temperature != 0 or chooser.constraint is not None:
+            tokens[row] = _choose_one(logits[row], chooser)
     return tokens
+
+
+def _choose_one(scores: torch.Tensor, chooser: Chooser) -> int:
+    def draw(scores: torch.Tensor) -> int:
+        return sample(
+            scores,
+            temperature=chooser.temperature,
+            top_p=chooser.top_p,
+            top_k=chooser.top_k,
+            generator=chooser.generator,
+        )
+
+    return draw(scores) if chooser.constraint is None else chooser.constraint.choose(scores, draw)
 
 
 def unusable(logits: torch.Tensor) -> list[bool]:

@@ -59,4 +59,5 @@ def _engine(device: str, settings: EngineSettings) -> InferenceEngine:
         memory_limit=settings.memory_limit,
         max_batch=settings.max_batch,
         max_waiting=settings.max_waiting,
+        prompt_lookup=settings.prompt_lookup,
     )

@@ -61,7 +61,7 @@ class StopFilter:
         text = self._held + text
         found = [at for at in map(text.find, self._stops) if at >= 0]
         self.stopped = bool(found)
-        keep = min(found) if found else len(text) - max(_overlap(text, stop) for stop in self._stops)
+        keep = min(found) if found else len(text) - max(overlap(text, stop) for stop in self._stops)
         self._held = "" if found else text[keep:]
         return text[:keep]
 
@@ -71,6 +71,6 @@ class StopFilter:
         return held
 
 
-def _overlap(text: str, stop: str) -> int:
-    # Characters at the end of the text that a stop string may begin with.
+def overlap(text: str, stop: str) -> int:
+    """Return how many characters at the end of a text another one may begin with, and go on."""
     return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:size])), 0)

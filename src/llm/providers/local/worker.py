@@ -22,6 +22,18 @@ _PATIENCE = 10.0  # seconds that leaving the interpreter waits for the step that
 _AT_ONCE = 16  # tasks that are begun between two steps, so that a crowd that comes holds up nobody who is served
 
 
+class _Nudge:
+    """A task without anything to do: the thread looks at its steps."""
+
+    ended = True
+
+    def run(self) -> None:
+        """Do nothing."""
+
+
+_NUDGE = _Nudge()
+
+
 class Steps(Protocol):
     """What goes on in steps as long as there is anything to do."""
 
@@ -45,7 +57,7 @@ class Worker:
         """Name the thread, for stack dumps."""
         self._name = name
         self._steps = steps
-        self._queue: SimpleQueue[Task[Any] | None] = SimpleQueue()
+        self._queue: SimpleQueue[Task[Any] | _Nudge | None] = SimpleQueue()
         self._lock = threading.RLock()  # the collector may free the engine, which stops this, while it is held
         self._live: set[Task[Any]] = set()
         self._thread: threading.Thread | None = None
@@ -75,6 +87,10 @@ class Worker:
             if self._thread is None:
                 self._start()
 
+    def nudge(self) -> None:
+        """Have the thread, if it sleeps, take a step: no task brought what there is to do; from any thread."""
+        self._queue.put(_NUDGE)
+
     def stop(self, last: Task[Any] | None = None) -> bool:
         """Take no more tasks, cancel those there are, run `last` and end the thread; return whether `last` will run."""
         if self._process != os.getpid():
@@ -102,7 +118,7 @@ class Worker:
     def generations(self) -> int:
         """How many texts are asked for, those that nobody has begun included."""
         with self._lock:
-            return sum(isinstance(task, Generation) and not task.ended for task in self._live)
+            return sum(task.choices for task in self._live if isinstance(task, Generation) and not task.ended)
 
     def _start(self) -> None:
         # A daemon, so that leaving the interpreter does not wait for an answer that nobody reads.
@@ -130,7 +146,7 @@ class Worker:
             with self._lock:
                 self._live = {task for task in self._live if not task.ended}
 
-    def _next(self, *, wait: bool) -> Iterator[Task[Any] | None]:
+    def _next(self, *, wait: bool) -> Iterator[Task[Any] | _Nudge | None]:
         if wait:
             yield self._queue.get()
         with suppress(Empty):

@@ -12,7 +12,7 @@ import orjson
 from llm.providers.openai.logprobs import write_logprobs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from llm.core.choices import Choice, TokenLogprob
     from llm.core.messages import ToolCall
@@ -87,9 +87,9 @@ def write_error_event(message: str, type: str, code: str | None = None) -> bytes
     return _event(write_error(message, type, code))
 
 
-def write_models(names: Iterable[str], *, created: int) -> dict[str, Any]:
-    """Return the body that answers `/models`."""
-    models = [{"id": name, "object": "model", "created": created, "owned_by": "system"} for name in names]
+def write_models(owners: Mapping[str, str | None], *, created: int) -> dict[str, Any]:
+    """Return the body that answers `/models`, of each name by whom it is owned."""
+    models = [{"id": name, "object": "model", "created": created, "owned_by": owner} for name, owner in owners.items()]
     return {"object": "list", "data": models}
 
 

@@ -19,12 +19,18 @@ from llm.providers.local import InferenceEngine
 from llm.providers.local.catalogue import BundledModel
 from llm.providers.local.fetch import fetch_model
 from llm.providers.local.model import LoadedModel, load
+from llm.providers.local.sharing import EngineLease
+from llm.providers.local.store import models_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _HERE = Path(__file__).parent
 END = "<end>"
+TEMPLATE = """{%- if tools %}<tools>{% for tool in tools %}{{ tool.function | tojson }}{% endfor %}</tools>{% endif %}
+{%- for turn in messages %}<{{ turn.role }}>{{ turn.content }}
+{%- for call in turn.tool_calls or [] %}<tool_call>{{ call.function.name }}{{ call.function.arguments | tojson }}
+{%- endfor %}{% if turn.name %}[{{ turn.name }}]{% endif %}{% endfor %}<assistant>"""
 LETTERS = [*map(chr, range(33, 127)), "\u0120", END]  # before the end: how such a tokenizer writes a blank
 
 
@@ -47,11 +53,12 @@ def model_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def engine(model_folder: Path) -> Iterator[InferenceEngine]:
-    """One engine for all tests, each of which has an event loop of its own."""
-    engine = InferenceEngine(models_directory=model_folder.parent, device="cpu")
-    asyncio.run(engine.load_model("smollm2-135m"))
-    yield engine
-    asyncio.run(engine.close())
+    """One engine for all tests, each of which has an event loop of its own; that of every provider on a CPU, too."""
+    assert model_folder.parent == models_directory()
+    lease = EngineLease("cpu")
+    asyncio.run(lease.engine.load_model("smollm2-135m"))
+    yield lease.engine
+    asyncio.run(lease.give_back())
 
 
 @pytest.fixture(scope="session")
@@ -63,15 +70,51 @@ def oracle(model_folder: Path) -> LoadedModel:
 @pytest.fixture(scope="session")
 def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A llama of two layers and random weights, whose tokens are letters: for what needs no sense, but speed."""
-    folder = tmp_path_factory.mktemp("small")
-    letters = Tokenizer(models.BPE(vocab={letter: at for at, letter in enumerate(LETTERS)}, merges=[]))
+    return save_small(tmp_path_factory.mktemp("small"), LETTERS)
+
+
+@pytest.fixture(scope="session")
+def letters(small_folder: Path) -> LoadedModel:
+    """The same model beside the engine's, to compare with."""
+    return load("letters", small_folder, device="cpu", dtype="auto")
+
+
+@pytest.fixture(scope="session")
+def speaking_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `small_folder`, with line ends and a chat template that knows tools."""
+    return save_small(tmp_path_factory.mktemp("speaking"), ["\u010a", *LETTERS], TEMPLATE, window=2048)
+
+
+@pytest.fixture(scope="session")
+def crowd(small_folder: Path) -> Iterator[InferenceEngine]:
+    """As `small`, for all tests that leave it as it was."""
+    yield from one_engine(small_folder)
+
+
+@pytest.fixture(scope="session")
+def speaking(speaking_folder: Path) -> Iterator[InferenceEngine]:
+    """As `crowd`, with the model that knows tools."""
+    yield from one_engine(speaking_folder)
+
+
+def one_engine(folder: Path) -> Iterator[InferenceEngine]:
+    engine = InferenceEngine(device="cpu", threads=1, max_batch=16, max_waiting=200)
+    asyncio.run(engine.load_model(str(folder)))
+    yield engine
+    asyncio.run(engine.close())
+
+
+def save_small(folder: Path, words: list[str], template: str | None = None, *, window: int = 512) -> Path:
+    letters = Tokenizer(models.BPE(vocab={letter: at for at, letter in enumerate(words)}, merges=[]))
     letters.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     letters.decoder = decoders.ByteLevel()
-    PreTrainedTokenizerFast(tokenizer_object=letters, eos_token=END).save_pretrained(str(folder))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=letters, eos_token=END)
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(str(folder))
     torch.manual_seed(5)
     config = LlamaConfig(
-        vocab_size=len(LETTERS), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=512, eos_token_id=LETTERS.index(END), initializer_range=0.3,
+        vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=window, eos_token_id=words.index(END), initializer_range=0.3,
         dtype="float32",
     )  # fmt: skip
     network = LlamaForCausalLM(config)
@@ -83,10 +126,7 @@ def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small(small_folder: Path) -> Iterator[InferenceEngine]:
     """An engine with the small model, which takes 16 requests at once and lets 200 wait."""
-    engine = InferenceEngine(device="cpu", threads=1, max_batch=16, max_waiting=200)
-    asyncio.run(engine.load_model(str(small_folder)))
-    yield engine
-    asyncio.run(engine.close())
+    yield from one_engine(small_folder)
 
 
 @pytest.fixture(scope="session")

@@ -356,6 +356,13 @@ async def test_a_model_that_attends_in_its_own_way_answers_one_request_after_the
         whole = plain.network.generate(torch.tensor([tokens]), max_new_tokens=12, do_sample=False)
         assert (await call).text == plain.decode(whole[0].tolist()[len(tokens) :])
     assert engine.stats().running <= 1
+    several = await engine.generate("x", choices=2, logprobs=1, seed=1, temperature=1.0, max_tokens=2)
+    assert len(several.logprobs) == len(several.others[0].logprobs) == 2
+    made = await engine.embed(["one", "another"])
+    with torch.inference_mode():
+        ids = torch.tensor([plain.encode("one")])
+        mean = plain.network(input_ids=ids, use_cache=False, output_hidden_states=True).hidden_states[-1][0].mean(0)
+    assert made.values[0] == pytest.approx((mean / mean.norm()).tolist(), abs=1e-4)
     gone[0].cancel()
     await idle(engine)
     model = model_of(engine)
@@ -364,7 +371,7 @@ async def test_a_model_that_attends_in_its_own_way_answers_one_request_after_the
     with pytest.raises(LLMServerError, match="no numbers"):
         await ask(engine, "Q")
     stats = engine.stats()
-    assert (stats.admitted, stats.blocks_total, stats.put_back) == (6, 0, 0)
+    assert (stats.admitted, stats.blocks_total, stats.put_back) == (10, 0, 0)
     await engine.close()
 
 

@@ -8,12 +8,13 @@ import pytest
 
 from llm import LLMManager
 from llm.core.types import LLMRequest
-from llm.gateway.asking import Asking
-from llm.gateway.caller import ANYONE, Caller
+from llm.providers.endpoints.asking import Asking
+from llm.providers.endpoints.caller import ANYONE, Caller
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+    from llm.providers.local import InferenceEngine
 
     Gateways = Callable[..., Any]
 
@@ -24,9 +25,9 @@ OTHER = {"type": "openai", "api_keys": ["k"], "models": ["gpt-4o-mini"], "base_u
 
 @pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_the_routes_that_continue_a_text_do_so_with_the_real_model(
-    gateway: Gateways, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+    gateway: Gateways, engine: InferenceEngine
 ) -> None:
-    monkeypatch.setenv("LLM_MODELS_DIR", str(model_folder.parent))
+    assert engine.models  # which the gateway shares
     asked = {"prompt": PROMPT, "temperature": 0}
     async with gateway({"providers": {"box": LOCAL}}) as it:
         _, generated, _ = await it.ask("POST", "/v1/generate", {**asked, "max_length": 6})

@@ -251,15 +251,15 @@ async def test_an_empty_prompt_and_an_unknown_model_are_refused(engine: Inferenc
         await InferenceEngine(device="abacus").load_model("smollm2-135m")
 
 
-async def test_closing_ends_what_runs_and_waits_and_the_thread_and_frees_the_model(model_folder: Path) -> None:
+async def test_closing_ends_what_runs_and_waits_and_the_thread_and_frees_the_model(small_folder: Path) -> None:
     threads = engine_threads()
     before = models_in_memory()
-    engine = InferenceEngine(models_directory=model_folder.parent, device="cpu")
-    await engine.load_model("smollm2-135m")
+    engine = InferenceEngine(device="cpu")
+    await engine.load_model(str(small_folder))
     assert models_in_memory() == before + 1
-    stream = engine.generate_stream(QUESTION, max_tokens=80)
+    stream = engine.generate_stream(QUESTION, max_tokens=400, ignore_eos=True)
     await anext(stream)
-    waiting = asyncio.create_task(engine.generate(QUESTION, max_tokens=80))
+    waiting = asyncio.create_task(engine.generate(QUESTION, max_tokens=400, ignore_eos=True))
     await SystemClock().sleep(0)
     await engine.close()
     with pytest.raises(LLMConnectionError, match="the engine was closed"):
@@ -273,18 +273,19 @@ async def test_closing_ends_what_runs_and_waits_and_the_thread_and_frees_the_mod
     await until_only_these_run(threads)
 
 
-async def test_unloading_gives_the_memory_back_and_the_model_can_be_loaded_again(model_folder: Path) -> None:
+async def test_unloading_gives_the_memory_back_and_the_model_can_be_loaded_again(small_folder: Path) -> None:
+    name = str(small_folder)
     before = models_in_memory()
-    engine = InferenceEngine(models_directory=model_folder.parent, device="cpu")
-    await engine.load_model("smollm2-135m")
+    engine = InferenceEngine(device="cpu")
+    await engine.load_model(name)
     assert models_in_memory() == before + 1
     await engine.generate("One, two,", max_tokens=2)
-    await engine.unload_model("smollm2-135m")
+    await engine.unload_model(name)
     assert models_in_memory() == before
     assert engine.models == ()
     with pytest.raises(LLMConfigurationError, match="not loaded; loaded: none"):
-        await engine.unload_model("smollm2-135m")
-    await engine.load_model("smollm2-135m")
+        await engine.unload_model(name)
+    await engine.load_model(name)
     assert (await engine.generate("One, two,", max_tokens=2)).output_tokens == 2
     await engine.close()
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import BaseModel
@@ -13,11 +13,13 @@ from llm.core.exceptions import (
     LLMInvalidRequestError,
     LLMStreamInterruptedError,
 )
-from llm.core.messages import ImagePart, Message, MessageRole, TextPart, ThinkingPart, ToolCall
+from llm.core.messages import ImagePart, Message, MessageRole, TextPart, ThinkingPart
 from llm.core.protocols import Provider, ProviderSettings, RunsModels, TokenCounting
-from llm.core.types import LLMRequest, ToolDefinition
+from llm.core.types import LLMRequest
+from llm.providers.local.asking import read_options, read_prompt
+from llm.providers.local.grammar import choice_grammar, object_grammar, regex_grammar, schema_grammar
 from llm.providers.local.model import LoadedModel
-from llm.providers.local.provider import LocalProvider, read_options, read_prompt
+from llm.providers.local.provider import LocalProvider
 from llm.providers.structured import Way, shaped
 from llm.utils.clock import SystemClock
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llm.core.protocols import Reply
+    from llm.providers.local import InferenceEngine
 
 REQUEST = LLMRequest("What is Python?", model="smollm2-135m", max_tokens=6, temperature=0)
 
@@ -41,14 +44,15 @@ def models_in_memory() -> int:
     return sum(type(thing) is LoadedModel for thing in gc.get_objects())
 
 
-def make(*models: str) -> LocalProvider:
-    return LocalProvider(ProviderSettings("box", models, SystemClock(), NoNetwork(), device="cpu"))
+def make(*models: str, device: str = "auto") -> LocalProvider:
+    return LocalProvider(ProviderSettings("box", models, SystemClock(), NoNetwork(), device=device))
 
 
 @pytest.fixture
-async def provider(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LocalProvider]:
-    monkeypatch.setenv("LLM_MODELS_DIR", str(model_folder.parent))
-    provider = make("smollm2-135m")
+async def provider(engine: InferenceEngine) -> AsyncIterator[LocalProvider]:
+    """One of the real model, which is in memory already."""
+    assert engine.models
+    provider = make("smollm2-135m", device="cpu")
     await provider.initialize()
     yield provider
     await provider.close()
@@ -88,7 +92,8 @@ class City(BaseModel):
 
 async def test_a_response_model_is_asked_for_in_words(provider: LocalProvider) -> None:
     asked = replace(REQUEST, response_model=City, max_tokens=1)
-    words = await provider.count_tokens(shaped(asked, Way.WORDS))
+    words = await provider.count_tokens(asked)
+    assert words == await provider.count_tokens(shaped(asked, Way.WORDS))
     assert words > await provider.count_tokens(REQUEST)
     whole = await provider.complete(asked)
     streamed = await (await provider.stream(asked)).response()
@@ -97,9 +102,32 @@ async def test_a_response_model_is_asked_for_in_words(provider: LocalProvider) -
         await provider.complete(replace(asked, response_model=int))
 
 
-async def test_providers_of_one_device_share_one_model_until_the_last_closes(provider: LocalProvider) -> None:
+async def test_an_answer_of_the_real_model_is_an_instance(provider: LocalProvider) -> None:
+    asked = replace(REQUEST, max_tokens=16, temperature=0.8, response_model=City)
+    assert isinstance(City.model_validate_json((await provider.complete(asked)).content).name, str)
+
+
+def test_every_way_to_ask_for_a_form_is_read() -> None:
+    schema = {"enum": ["Oslo"]}
+    written: dict[str, Any] = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
+    held = schema_grammar(schema, field="it")
+    anything = object_grammar(field="it")
+    assert read_options(replace(REQUEST, response_format=written)).get("grammar") == held
+    assert read_options(replace(REQUEST, response_format={"type": "json_object"})).get("grammar") == anything
+    assert read_options(replace(REQUEST, response_format={"type": "text"})).get("grammar") is None
+    outputs: dict[str, Any] = {
+        "json": schema, "json_object": True, "regex": "red|blue", "choice": ["red", "blue"],
+    }  # fmt: skip
+    forms = [read_options(replace(REQUEST, extra={"structured_outputs": dict([each])})) for each in outputs.items()]
+    assert [form.get("grammar") for form in forms] == [
+        held, anything, regex_grammar("red|blue", field="it"), choice_grammar(["red", "blue"], field="it"),
+    ]  # fmt: skip
+
+
+async def test_providers_of_one_device_share_one_model_until_the_last_closes(small_folder: Path) -> None:
+    provider, other = make(str(small_folder)), make(str(small_folder))
+    await provider.initialize()
     before = models_in_memory()
-    other = make("smollm2-135m")
     await other.initialize()
     assert models_in_memory() == before
     await other.close()
@@ -108,14 +136,13 @@ async def test_providers_of_one_device_share_one_model_until_the_last_closes(pro
     await provider.close()
     assert models_in_memory() == before - 1
     with pytest.raises(LLMConnectionError, match="closed"):  # and does not load it again
-        await provider.complete(REQUEST)
+        await provider.complete(replace(REQUEST, model=str(small_folder)))
 
 
 async def test_health_tells_whether_the_models_are_there(
     provider: LocalProvider, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert await provider.health_check()
-    await provider.close()
     monkeypatch.setenv("LLM_MODELS_DIR", str(tmp_path))
     other = make("smollm2-135m")
     status = await other.health_check()
@@ -151,16 +178,21 @@ def test_messages_become_what_chat_templates_take() -> None:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (LLMRequest("x", tools=[ToolDefinition("f")]), "tools is given; .*another provider"),
-        (LLMRequest("x", response_format={"type": "json_schema"}), "response_format is 'json_schema'"),
-        (LLMRequest("x", response_format="json_object"), "response_format is 'json_object'"),
-        (LLMRequest("x", extra={"n": 2}), "n is more than 1"),
-        (LLMRequest("x", extra={"logit_bias": {}, "top_k": 3}), "extra has 'logit_bias'"),
-        (LLMRequest([Message(MessageRole.TOOL, "4", tool_call_id="a")]), r"messages\[0\] is a tool's turn"),
+        (LLMRequest("x", response_format={"type": "json_schema"}), r"response_format.json_schema.schema is no object"),
+        (LLMRequest("x", extra={"structured_outputs": {"json": 3}}), "structured_outputs.json is no object"),
+        (LLMRequest("x", extra={"structured_outputs": {"choice": ["a", 3]}}), "structured_outputs is none"),
+        (LLMRequest("x", extra={"structured_outputs": "a"}), "structured_outputs is none"),
+        (LLMRequest("x", response_format="poem"), "response_format is unknown; expected text, json_object"),
+        (LLMRequest("x", extra={"structured_outputs": {"regex": "a", "choice": ["b"]}}), "structured_outputs is none"),
         (
-            LLMRequest([Message(MessageRole.ASSISTANT, "", tool_calls=(ToolCall("a", "f", "{}"),))]),
-            r"messages\[0\] is a tool's",
+            LLMRequest("x", extra={"structured_outputs": {"choice": []}}),
+            "structured_outputs is none .* expected one of",
         ),
+        (
+            LLMRequest("x", response_format="json_object", extra={"structured_outputs": {"regex": "a"}}),
+            "structured_outputs is given beside another form",
+        ),
+        (LLMRequest("x", extra={"logit_bias": {"5": 1}, "top_k": 3}), "extra has 'logit_bias'"),
         (LLMRequest([Message(MessageRole.USER, (ImagePart(url="http://x/y.png"),))]), r"messages\[0\] holds ImagePart"),
     ],
 )
@@ -200,7 +232,7 @@ async def test_the_engine_of_a_provider_tells_its_figures_and_its_limits(provide
     await provider.complete(REQUEST)
     standing = provider.engine_standing()
     assert standing is not None
-    assert standing.figures["generated_tokens"] == 6
+    assert standing.figures["generated_tokens"] >= 6
     assert standing.figures["tokens_per_second"] > 0
     assert standing.figures["blocks_total"] > 0
     assert standing.saturation == {"smollm2-135m": {"max_batch": 0.0, "max_waiting": 0.0}}
@@ -214,4 +246,5 @@ def test_options_go_to_the_engine_as_they_are() -> None:
     )
     assert read_options(request) == {
         "max_tokens": 5, "temperature": 0.5, "top_p": 0.9, "top_k": 40, "seed": 1, "stop": ("END",),
+        "grammar": None, "logprobs": None, "choices": 1,
     }  # fmt: skip

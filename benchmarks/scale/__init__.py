@@ -1,0 +1,1 @@
+"""The real scheduler with up to thousands of accounts and workers, on a virtual clock."""
