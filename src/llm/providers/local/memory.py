@@ -1,8 +1,11 @@
-"""How much memory a model takes, and how much of it its requests may have."""
+"""How much memory a model takes, how much of it its requests may have, and how it is given back."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
+import sys
 from typing import TYPE_CHECKING, Final
 
 from .blocks import BLOCK, blocks_of
@@ -50,3 +53,16 @@ def blocks_for(shape: Shape, *, window: int, size: int, limit: int | None) -> in
 
 def _machine_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def give_back() -> None:
+    """Return the memory of what was dropped to the machine."""
+    import torch
+
+    gc.collect()  # modules know each other in rings
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    # glibc keeps what was freed below the top of its heaps, which after a model are hundreds of megabytes.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import threading
@@ -13,7 +12,7 @@ from llm.core.exceptions import LLMConfigurationError
 
 from .blocks import BLOCK
 from .convert import missing_extra
-from .memory import LEAST, blocks_for, saved_bytes, weight_bytes
+from .memory import LEAST, blocks_for, give_back, saved_bytes, weight_bytes
 from .preparing import Preparing
 from .request import Settings, check_text
 from .stats import EngineStats, Pace
@@ -120,7 +119,7 @@ class Models:
             from .alone import Alone
 
             del model
-            gc.collect()
+            give_back()
             model = load(name, folder, device=self._source.device, dtype=self._source.dtype)
             loaded = _Loaded(Alone(model, self._now), weights, Grammars(model))
         with self._lock:
@@ -145,7 +144,7 @@ class Models:
         if self._loaded:
             for name in self.names:
                 self._forget(name)
-            _give_memory_back()
+            give_back()
 
     def find(self, name: str | None) -> Batch | Alone:
         """Return a model's batch; None: of the only one. It is now the most recently used.
@@ -335,16 +334,8 @@ class Models:
         while self._loaded[name].batch.busy:
             self.step()  # of all: nobody else's stream stands still meanwhile
         self._forget(name)
-        _give_memory_back()
+        give_back()
 
     def _forget(self, name: str) -> None:
         with self._lock:
             self._gone.add(self._loaded.pop(name).batch)
-
-
-def _give_memory_back() -> None:
-    import torch
-
-    gc.collect()  # modules know each other in rings
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
