@@ -108,7 +108,7 @@ soak: ## 30 minutes of everything that `manifold serve` is asked, its memory, lo
 # What only benchmarks use, apart from .venv: litellm brings other versions of what we test with.
 $(BENCH_VENV)/.done: benchmarks/requirements.txt
 	@.ci/venv run
-	@echo "==> Installing what is compared into $(BENCH_VENV) (first time only: about 500 MB on disk)"
+	@echo "==> Installing what is compared into $(BENCH_VENV) (first time only: about 800 MB on disk)"
 	@$(PY) -m venv --clear $(BENCH_VENV)
 	@$(BENCH_VENV)/bin/python -m pip install -qq --disable-pip-version-check -r $<
 	@touch $@
