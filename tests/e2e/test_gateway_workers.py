@@ -10,10 +10,13 @@ import os
 import re
 import signal
 import socket
+from collections import Counter
 from contextlib import closing, suppress
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
+
+from prometheus_client.parser import text_string_to_metric_families
 
 from llm.utils.clock import SystemClock
 
@@ -167,6 +170,31 @@ def test_with_a_store_the_workers_share_the_limits_whole(
         assert statuses.count(200) == len(up.requests) == 5
         assert set(statuses) == {200, 429}
     assert "each worker takes" not in (tmp_path / ".stderr").read_text()
+
+
+def test_a_scrape_of_any_worker_tells_of_all(forking: Forking, tmp_path: Path, vendor: Any) -> None:
+    def told(port: int, name: str) -> Counter[str]:
+        """Return what each worker told of something, by its place."""
+        families = text_string_to_metric_families(ask(port, "/v1/metrics")[1])
+        found: Counter[str] = Counter()
+        for sample in (each for family in families for each in family.samples if each.name == name):
+            found[sample.labels["worker"]] += int(sample.value)
+        return found
+
+    def act(port: int, pid: int) -> None:
+        until(lambda: told(port, "llm_gateway_worker_answered") == {"0": 1, "1": 1})
+        assert {ask(port, "/v1/chat/completions", BODY)[0] for _ in range(24)} == {200}
+        calls = until(lambda: (now := told(port, "llm_calls_total")).total() == 24 and now)
+        assert set(calls) == {"0", "1"}
+        away = min(children(pid))
+        os.kill(away, signal.SIGSTOP)
+        assert sorted(told(port, "llm_gateway_worker_answered").values()) == [0, 1]
+        os.kill(away, signal.SIGKILL)
+        until(lambda: told(port, "llm_gateway_worker_answered") == {"0": 1, "1": 1})
+        os.kill(pid, signal.SIGTERM)
+
+    with vendor() as up:
+        assert serving(forking, tmp_path, act, up.base_url).status == 143
 
 
 def asked_of_two(forking: Forking, folder: Path, base_url: str, limits: dict[str, Any]) -> list[int]:

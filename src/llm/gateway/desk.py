@@ -10,12 +10,15 @@ from .counts import Counts
 from .faults import VIEW
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from llm.core.client import LLMClient
     from llm.core.manager import LLMManager
 
     from .exchange import Exchange
     from .faults import Dialect
     from .native import Defaults
+    from .siblings import Siblings
 
 
 class Desk(Service):
@@ -25,6 +28,7 @@ class Desk(Service):
         counts: What the gateway's requests came to.
         defaults: What `/v1/generate` takes where a body says nothing.
         draining: Whether the server takes no new calls any more.
+        siblings: The other workers, where there are any.
     """
 
     def __init__(self, manager: LLMManager, defaults: Defaults) -> None:
@@ -33,17 +37,32 @@ class Desk(Service):
         self.counts: Counts = Counts()
         self.defaults: Defaults = defaults
         self.draining: bool = False
+        self.siblings: Siblings | None = None
 
     def _client(self, provider: str | None, user: str | None) -> LLMClient:
         client = self.manager.get_client(provider, user=user)
         client.max_user_wait = self.manager.config.gateway.max_user_wait
         return client
 
-    def write_metrics(self, accept: str) -> tuple[bytes, str]:
-        """Return the page for Prometheus and its content type, by a request's `Accept` header; may run in a thread."""
-        from .metrics import Exposition  # noqa: PLC0415 - heavy, and not every gateway is watched
+    def write_metrics(self, accept: str, others: Mapping[int, bytes] | None = None) -> tuple[bytes, str]:
+        """Return the page for Prometheus and its content type, by a request's `Accept` header; may run in a thread.
 
-        return Exposition(self.counts, self.manager).write(accept)
+        With the pages of `others` by their places it is one of all workers.
+        """
+        from .metrics import WHOLE, Exposition, merged  # noqa: PLC0415 - heavy, and not every gateway is watched
+
+        exposition = Exposition(self.counts, self.manager)
+        if self.siblings is None or others is None:
+            return exposition.write(accept)
+        own, _ = exposition.write(WHOLE)
+        return merged({**others, self.siblings.place: own}, self.siblings.count, accept)
+
+    def write_own_metrics(self) -> bytes:
+        """Return this worker's page, in the form in which another one reads it; may run in a thread."""
+        from .metrics import WHOLE  # noqa: PLC0415 - as above
+
+        page, _ = self.write_metrics(WHOLE)
+        return page
 
 
 class Handler(Protocol):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .container import Container
+    from .siblings import Siblings
 
 _logger = logging.getLogger("llm.gateway")
 
@@ -30,9 +31,9 @@ _logger = logging.getLogger("llm.gateway")
 class Life:
     """One serving process: what it is told before it is ready, it does as soon as it is."""
 
-    def __init__(self, container: Container, ready: Callable[[], object], *, alone: bool = True) -> None:
-        """Wait for a manager; `ready` is called once it is served. `alone`: no other process serves beside this one."""
-        self._alone = alone
+    def __init__(self, container: Container, ready: Callable[[], object], *, siblings: Siblings | None = None) -> None:
+        """Wait for a manager; `ready` is called once it is served. `siblings` serve beside this process."""
+        self._siblings = siblings
         self._container = container
         self._ready = ready
         self._manager: LLMManager | None = None
@@ -46,9 +47,12 @@ class Life:
         container, room = self._container, make_room()
         entry = Entry(manager, max_length=container.max_tokens, temperature=container.temperature)
         entry.desk.asking.default = container.model
-        entry.dashboard.alone = self._alone
+        entry.dashboard.alone = self._siblings is None
         if not container.metrics:
             entry.routes.pop(("GET", "/v1/metrics"), None)
+        elif self._siblings is not None:
+            entry.desk.siblings = self._siblings
+            self._siblings.listen(entry.desk.write_own_metrics)
         self._manager = manager
         self._server = GatewayServer(
             entry,
@@ -68,6 +72,8 @@ class Life:
             await self._close(manager)
 
     async def _close(self, manager: LLMManager) -> None:
+        if self._siblings is not None:
+            self._siblings.close()
         for task in self._beside:
             task.cancel()
         if self._beside:
@@ -130,6 +136,7 @@ async def live(  # noqa: PLR0913 - a process's surroundings, each with its defau
     *,
     ready: Callable[[], object],
     parent: socket.socket | None = None,
+    siblings: Siblings | None = None,
     end: Callable[[int], object] = os._exit,
 ) -> int:
     """Open a manager, serve it until a signal comes, and close it; return the exit status.
@@ -140,12 +147,13 @@ async def live(  # noqa: PLR0913 - a process's surroundings, each with its defau
         container: What the environment says.
         ready: Called once it listens.
         parent: Ends when the process does that this one works for.
+        siblings: The workers beside this one.
         end: Ends this process at once, with a status.
 
     Raises:
         LLMException: The manager could not be opened.
     """
-    life = Life(container, ready, alone=parent is None)
+    life = Life(container, ready, siblings=siblings)
     orders = Orders(life.stop, life.reload, life.grace, leave=life.leave, alone=parent is None, end=end)
     with orders:
         if parent is not None:

@@ -10,20 +10,22 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.openmetrics.parser import text_string_to_metric_families  # pyright: ignore[reportUnknownVariableType]
 
 from llm.telemetry import names
 from llm.telemetry.prometheus import ManagerCollector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from prometheus_client.core import Metric
+    from collections.abc import Iterable, Iterator, Mapping
 
     from llm.core.manager import LLMManager
 
     from .counts import Counts, Histogram
+
+WHOLE: Final = "application/openmetrics-text"
+"""What to accept of a worker: a form that says where it ends."""
 
 _OF_MODEL: Final = (names.OPERATION, names.PROVIDER, names.REQUEST_MODEL, names.SECTION)
 
@@ -95,11 +97,52 @@ class Exposition:
 
     def write(self, accept: str) -> tuple[bytes, str]:
         """Return the page and its content type, by the `Accept` header of a request."""
+        return _encoded(self._registry, accept)
+
+
+class AllWorkers:
+    """Tells a registry what several workers told, each sample with its worker's place."""
+
+    def __init__(self, pages: Mapping[int, bytes], count: int) -> None:
+        """Read the pages of those of `count` workers that answered, each in the form of `WHOLE`."""
+        self._pages = pages
+        self._count = count
+
+    def collect(self) -> Iterator[Metric]:
+        """Go over all of them."""
+        answered = GaugeMetricFamily("llm_gateway_worker_answered", "1 where it told its part.", labels=("worker",))
+        families: dict[str, Metric] = {}
+        for place in range(self._count):
+            read = self._read(place)
+            answered.add_metric((str(place),), bool(read))
+            for part in read:
+                whole = families.setdefault(part.name, Metric(part.name, part.documentation, part.type, part.unit))
+                for sample in part.samples:
+                    whole.add_sample(sample.name, {"worker": str(place), **sample.labels}, sample.value)
+        yield answered
+        yield from families.values()
+
+    def _read(self, place: int) -> list[Metric]:
+        page = self._pages.get(place, b"").decode()
         try:
-            encode, kind = choose_encoder(accept)
-        except TypeError:  # a version that is no number
-            encode, kind = choose_encoder("")
-        return encode(self._registry), kind
+            return list(text_string_to_metric_families(page))  # type: ignore[no-untyped-call] # pyright: ignore[reportUnknownArgumentType]
+        except ValueError:  # it died as it wrote
+            return []
+
+
+def merged(pages: Mapping[int, bytes], count: int, accept: str) -> tuple[bytes, str]:
+    """Return the pages of workers as one and its content type, by the `Accept` header of a request."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(AllWorkers(pages, count))
+    return _encoded(registry, accept)
+
+
+def _encoded(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
+    try:
+        encode, kind = choose_encoder(accept)
+    except TypeError:  # a version that is no number
+        encode, kind = choose_encoder("")
+    return encode(registry), kind
 
 
 def _written(name: str, unit: str = "_seconds") -> str:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from .container import read_container
 from .life import live
 from .listening import bind, check_open, url_of
 from .logs import JSONLines
+from .siblings import Mailboxes, Siblings
 from .workers import Supervisor, say_ready
 
 if TYPE_CHECKING:
@@ -48,7 +50,6 @@ def start(  # noqa: PLR0913, PLR0917 - the command's options, and two doors to t
     found, container = read_container(os.environ, config)
     if workers > 1:
         found = _divided(found, config, workers, say)
-        say("each worker counts for itself: /v1/metrics shows those of the one that answers")
     check_open(found.gateway)
     sockets = bind(found.gateway.host, found.gateway.port)
     logger, root, lines = logging.getLogger("llm"), logging.getLogger(), JSONLines()
@@ -60,12 +61,15 @@ def start(  # noqa: PLR0913, PLR0917 - the command's options, and two doors to t
     try:
         if workers == 1:
             return asyncio.run(run(ready=lambda: say(said)))
-        return Supervisor(
-            workers,
-            lambda line: asyncio.run(run(ready=lambda: say_ready(line), parent=line)),
-            ready=lambda: say(said),
-            leave=partial(_close, sockets),
-        ).run()
+        with closing(Mailboxes(workers)) as boxes:
+            return Supervisor(
+                workers,
+                lambda line, place: asyncio.run(
+                    run(ready=lambda: say_ready(line), parent=line, siblings=Siblings(boxes, place))
+                ),
+                ready=lambda: say(said),
+                leave=partial(_close, sockets),
+            ).run()
     finally:
         root.removeHandler(lines)
         lines.flush()

@@ -80,7 +80,7 @@ class Supervisor:
     def __init__(  # noqa: PLR0913 - what a parent needs, most of it with its default
         self,
         count: int,
-        work: Callable[[socket.socket], int],
+        work: Callable[[socket.socket, int], int],
         *,
         ready: Callable[[], object],
         leave: Callable[[], object],
@@ -91,7 +91,7 @@ class Supervisor:
 
         Args:
             count: How many workers there are to be.
-            work: What one does, with its line to the parent; returns its exit status.
+            work: What one does, with its line to the parent and its place, from 0; returns its exit status.
             ready: Called once the first of them listens.
             leave: Called as no more are started: the parent's own hold of what they listen on ends.
             pause: Seconds until a worker that died is started again; they double while it dies soon.
@@ -111,10 +111,10 @@ class Supervisor:
         ears = Ears()
         try:
             while True:
-                for worker in self._workers:
+                for place, worker in enumerate(self._workers):
                     line = self._fork(worker) if self._is_due(worker) else None
                     if line is not None:
-                        return self._be(ears, line)
+                        return self._be(ears, line, place)
                 if self._ending is not None and not any(worker.pid for worker in self._workers):
                     return self._ending
                 self._wait(ears)
@@ -137,7 +137,7 @@ class Supervisor:
         worker.pid, worker.line, worker.since = pid, mine, self._clock.now()
         return None
 
-    def _be(self, ears: Ears, line: socket.socket) -> int:
+    def _be(self, ears: Ears, line: socket.socket, place: int) -> int:
         """Do a worker's work, in its process."""
         os.setpgid(0, 0)  # Ctrl-C in a terminal is for the parent, which passes it on
         for worker in self._workers:
@@ -145,7 +145,7 @@ class Supervisor:
                 worker.line.close()
         ears.close()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HEARD)
-        return self._work(line)
+        return self._work(line, place)
 
     def _wait(self, ears: Ears) -> None:
         """Wait for a signal, for a worker's word, or until one is due, and do what follows from it."""

@@ -30,7 +30,7 @@ def parent(count, work, ready=lambda: None, kind=Supervisor):
 
 def test_the_first_that_listens_is_told_of_once_and_a_signal_ends_all(fresh_python: Callable[[str], str]) -> None:
     told = fresh_python(f"""{BEGIN}
-def work(line):
+def work(line, place):
     say_ready(line)
     return wait(line)
 def ready():
@@ -46,7 +46,7 @@ def test_one_that_dies_is_started_again_later_and_later(fresh_python: Callable[[
 import logging, time
 logging.basicConfig(format="%(message)s", stream=sys.stdout)
 began = []
-def work(line):
+def work(line, place):
     say_ready(line)
     return 9
 class Watched(Supervisor):
@@ -68,12 +68,12 @@ print(status, [pause >= least for pause, least in zip(pauses, (0.05, 0.1, 0.2))]
 
 
 def test_where_none_can_begin_it_ends_with_their_status(fresh_python: Callable[[str], str]) -> None:
-    assert fresh_python(f"{BEGIN}\nprint(parent(2, lambda line: 2), said)") == "2 ['left']\n"
+    assert fresh_python(f"{BEGIN}\nprint(parent(2, lambda line, place: 2), said)") == "2 ['left']\n"
 
 
 def test_a_second_signal_kills_them(fresh_python: Callable[[str], str]) -> None:
     told = fresh_python(f"""{BEGIN}
-def work(line):
+def work(line, place):
     signal.signal(signal.SIGTERM, lambda *_: tell(signal.SIGINT))
     say_ready(line)
     while True:
@@ -88,7 +88,7 @@ def test_other_orders_are_passed_on_and_a_line_that_ends_is_no_death(
     fresh_python: Callable[[str], str], number: str
 ) -> None:
     told = fresh_python(f"""{BEGIN}
-def work(line):
+def work(line, place):
     def hear(*_):
         line.close()
         say_ready(line)  # to nobody

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 
 async def metrics(desk: Desk, exchange: Exchange) -> None:
-    """Tell Prometheus what the gateway, its manager and the process counted."""
+    """Tell Prometheus what the gateway, its manager and the process counted; of several workers, each."""
     accept = (exchange.header(b"accept") or b"").decode("latin-1")
-    page, kind = await asyncio.to_thread(desk.write_metrics, accept)
+    others = None if desk.siblings is None else await desk.siblings.ask()
+    page, kind = await asyncio.to_thread(desk.write_metrics, accept, others)
     await exchange.answer(200, page, [(b"content-type", kind.encode())])
