@@ -21,9 +21,46 @@ _SECONDS_TO_START: Final = 10.0
 _PAUSE: Final = 0.02
 
 
+class RedisServer:
+    """A server that keeps nothing on disk, on a port of this machine.
+
+    Attributes:
+        url: Its address.
+    """
+
+    def __init__(self, binary: Path, folder: str) -> None:
+        """Start it.
+
+        Raises:
+            RuntimeError: It does not start.
+        """
+        self._port = _free_port()
+        self._command = [str(binary), "--port", str(self._port), "--dir", folder, "--save", "", "--loglevel", "warning"]
+        self.url: str = f"redis://127.0.0.1:{self._port}/0"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start it, empty; as after `kill`.
+
+        Raises:
+            RuntimeError: It does not start.
+        """
+        self._process = subprocess.Popen(  # noqa: S603 - the program of a package that we ask for
+            self._command, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        _wait_for(self._process, self._port)
+
+    def kill(self) -> None:
+        """End it at once, with all that it holds."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
 @contextmanager
-def redis_server() -> Generator[str | None]:
-    """Run a server that keeps nothing on disk; gives its address, or None where there is no such program.
+def redis_server() -> Generator[RedisServer | None]:
+    """Run a server; gives None where there is no such program.
 
     Raises:
         RuntimeError: It does not start.
@@ -33,16 +70,11 @@ def redis_server() -> Generator[str | None]:
         yield None
         return
     with TemporaryDirectory() as folder:
-        port = _free_port()
-        command = [str(binary), "--port", str(port), "--dir", folder, "--save", "", "--loglevel", "warning"]
-        with subprocess.Popen(  # noqa: S603 - the program of a package that we ask for
-            command, stdout=subprocess.DEVNULL, start_new_session=True
-        ) as process:
-            try:
-                _wait_for(process, port)
-                yield f"redis://127.0.0.1:{port}/0"
-            finally:
-                process.kill()
+        server = RedisServer(binary, folder)
+        try:
+            yield server
+        finally:
+            server.kill()
 
 
 def _binary() -> Path | None:

@@ -155,8 +155,8 @@ class Workers:
     def _caches(self) -> dict[str, str]:
         """Return where caches may keep answers: in a folder, and in a server if there is one."""
         environment = {FOLDER: self._stack.enter_context(TemporaryDirectory())}
-        address = self._stack.enter_context(redis_server())
-        return environment if address is None else {**environment, REDIS: address}
+        server = self._stack.enter_context(redis_server())
+        return environment if server is None else {**environment, REDIS: server.url}
 
 
 def memory(root: str, tell: Tell) -> list[Memory]:

@@ -62,14 +62,17 @@ class Result:
 Workers: TypeAlias = "list[subprocess.Popen[str]]"
 
 
-def run(plan: Plan) -> tuple[Result, Tally]:
-    """Start all, let them go at once, and wait for the last answer; returns what the server saw, too."""
+def run(plan: Plan, beside: Callable[[Workers], None] = lambda _: None) -> tuple[Result, Tally]:
+    """Start all, let them go at once, and wait for the last answer; returns what the server saw, too.
+
+    `beside` is told of the processes as they go, and may end one.
+    """
     scenario = plan.scenario
     arguments = (scenario.name, str(scenario.seed), str(plan.times), str(len(scenario.jobs)))
     with program(sys.executable, "benchmarks.limits.socket_server", *arguments) as server:
         base_url = first_line(server)
         works = [_work(plan, base_url, number) for number in range(plan.processes)]
-        result = send(works, _PATIENCE * bound_s(scenario) + _GRACE_S)
+        result = send(works, _PATIENCE * bound_s(scenario) + _GRACE_S, beside=beside)
         said, _ = server.communicate("", timeout=_GRACE_S)
     return result, Tally(**json.loads(said))
 

@@ -185,9 +185,11 @@ async def test_calls_that_no_cache_answers_are_not_taken_for_hits() -> None:
 
 
 def test_a_redis_server_of_its_own_ends_with_the_run() -> None:
-    with redis_server() as address:
-        assert address is not None
-        where = ("127.0.0.1", int(address.rpartition(":")[2].removesuffix("/0")))
+    with redis_server() as server:
+        assert server is not None
+        where = ("127.0.0.1", int(server.url.rpartition(":")[2].removesuffix("/0")))
+        server.kill()
+        server.start()
         socket.create_connection(where).close()
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(where)
