@@ -98,6 +98,10 @@ class Waiting(Task[Vectors]):
             values = tuple(self._vectors[at] for at in range(len(self._expected)))
             self.settle(Vectors(values, sum(self._expected)))
 
+    def drop(self) -> None:
+        """End without vectors, unless there is an outcome: nobody waits any more."""
+        self.settle(Vectors((), 0))
+
 
 class Silent:
     """The listener of a text that is read and not answered."""
@@ -115,7 +119,8 @@ class Silent:
         """Take nothing: there are no pieces."""
 
     def settle(self, value: GenerationResult) -> None:
-        """Take nothing: there is no text."""
+        """Take nothing: there is no text, and it ended early."""
+        self._wait.drop()
 
     def fail(self, error: LLMException) -> None:
         """Tell of it."""
