@@ -27,7 +27,7 @@ class PreTrainedConfig:
     quantization_config: object
     _attn_implementation: str
     hidden_size: int
-    is_encoder_decoder: bool
+    model_type: str
     use_cache: bool
     num_attention_heads: int
     num_hidden_layers: int
@@ -114,7 +114,9 @@ class MistralForCausalLM(PreTrainedModel):
     def __init__(self, config: MistralConfig) -> None: ...
 
 class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
-    def __init__(self, *, tokenizer_object: object, eos_token: str | None = None) -> None: ...
+    def __init__(
+        self, *, tokenizer_object: object, eos_token: str | None = None, pad_token: str | None = None
+    ) -> None: ...
 
 class AutoConfig:
     @staticmethod

@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES as ENCODERS
 
 from llm.core.exceptions import LLMConfigurationError, LLMContextLengthError, LLMInvalidRequestError
 
@@ -146,7 +147,7 @@ def load_encoder(name: str, layout: Layout, *, device: str, dtype: str) -> Loade
     try:
         with quiet():
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
-            kind = AutoModelForTextEncoding if getattr(config, "is_encoder_decoder", False) else AutoModel
+            kind = AutoModelForTextEncoding if config.model_type in ENCODERS else AutoModel
             network, told = kind.from_pretrained(
                 folder, dtype=choose_type(dtype), local_files_only=True, output_loading_info=True
             )

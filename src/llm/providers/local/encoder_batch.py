@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from .encoder import LoadedEncoder
 
-_TOKENS: Final = 512  # of one pass, padding included, so that no other model's stream waits for long
-_PADDING: Final = 64  # of them, at most
+_ALONE: Final = 512  # tokens of one pass, padding included, while no other model answers
+_BESIDE: Final = 128  # and while one does, whose next token has to wait for them; one text of more goes by itself
+_PADDED: Final = 8  # one in so many of them may be padding
 _AMONG: Final = 1024  # texts that have waited longest, of which those of a pass are
 
 
@@ -82,16 +83,15 @@ class EncoderBatch:
         text.arrived = self._now()
         self.waiting.append(text)
 
-    def step(self) -> int:
-        """Run one pass; where it fails, so do those who wait for a text in it, and no others. It makes no tokens."""
+    def step(self, *, beside: bool = False) -> None:
+        """Run one pass, `beside` models that answer; where it fails, so do those with a text in it, and no others."""
         self._drop_left()
-        texts = self._chosen()
+        texts = self._chosen(_BESIDE if beside else _ALONE)
         self.latest = self.running = len(texts)
         if texts:
             self._admit(texts)
             self._read(texts)
             self.running = 0
-        return 0
 
     def clear(self, failure: BaseException) -> None:
         """Fail all that wait."""
@@ -114,7 +114,7 @@ class EncoderBatch:
             for text in texts:
                 text.job.fail(failed(failure))
 
-    def _chosen(self) -> list[Text]:
+    def _chosen(self, most: int) -> list[Text]:
         if not self.waiting:
             return []
         first, longest, own = len(self.waiting[0].tokens), 0, 0
@@ -122,7 +122,7 @@ class EncoderBatch:
         for text in sorted(islice(self.waiting, _AMONG), key=lambda text: abs(len(text.tokens) - first)):
             longest, own = max(longest, len(text.tokens)), own + len(text.tokens)
             tokens = longest * (len(chosen) + 1)
-            if chosen and (len(chosen) == self._size or tokens > _TOKENS or tokens - own > _PADDING):
+            if chosen and (len(chosen) == self._size or tokens > most or tokens - own > most // _PADDED):
                 break
             chosen.append(text)
         return chosen

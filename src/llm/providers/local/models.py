@@ -284,12 +284,14 @@ class Models:
         self._tune()
         self.preparing.admit()
         busy = False
+        answering = any(isinstance(loaded, _Answering) and loaded.batch.running for loaded in self._loaded.values())
         for loaded in list(self._loaded.values()):
             if loaded.batch.busy:
-                started = self._now()
-                made = loaded.batch.step()
                 if isinstance(loaded, _Answering):
-                    self._pace.note(made, self._now() - started)
+                    started = self._now()
+                    self._pace.note(loaded.batch.step(), self._now() - started)
+                else:
+                    loaded.batch.step(beside=answering)
                 busy = busy or loaded.batch.busy
         return busy
 

@@ -120,6 +120,7 @@ class Silent:
 
     def settle(self, value: GenerationResult) -> None:
         """Take nothing: there is no text, and it ended early."""
+        del value
         self._wait.drop()
 
     def fail(self, error: LLMException) -> None:
