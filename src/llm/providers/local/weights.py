@@ -70,7 +70,7 @@ def _from_hub_cache(name: str) -> Path:
         found = None
     if not isinstance(found, str):
         raise LLMConfigurationError(
-            f"no model {name!r} on this machine; expected {' or '.join(BUNDLED)}, a folder with safetensors, a GGUF "
+            f"no model {name!r} on this machine; expected {', '.join(BUNDLED)}, a folder with safetensors, a GGUF "
             "file, or a hub id whose files are in the hub's cache on this disk (models are never downloaded by a call)",
             model=name,
         )

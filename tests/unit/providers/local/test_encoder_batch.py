@@ -46,7 +46,7 @@ class Recorder:
         ]
         self.passes: list[list[int]] = []
         self._read = self.model.vectors
-        self.model.vectors = self  # type: ignore[method-assign,assignment]  # a double that passes on
+        self.model.vectors = self  # type: ignore[method-assign]  # a double that passes on
 
     def __call__(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
         self.passes.append([len(tokens) for tokens in texts])
@@ -87,7 +87,6 @@ async def test_a_call_that_is_left_leaves_the_queue_and_takes_nothing_with_it(en
     beside = asyncio.create_task(engine.embed(["beside"]))
     for call in leaving:
         call.cancel()
-    assert await beside
     assert (await beside).values[0] == pytest.approx(wanted[0], abs=1e-5)
     assert sum(map(len, seen.passes)) < 300
     assert engine.stats().waiting == 0
@@ -117,7 +116,7 @@ async def test_a_pass_that_fails_and_a_vector_without_numbers_fail_only_their_ow
     seen.model.vectors = broken  # type: ignore[method-assign]  # a double of one pass
     with pytest.raises(LLMServerError, match="no memory for 2"):
         await engine.embed(["one", "two"])
-    seen.model.vectors = seen  # type: ignore[method-assign,assignment]  # its place back
+    seen.model.vectors = seen  # type: ignore[method-assign]  # its place back
     assert (await engine.embed(["good"])).values[0] == pytest.approx(wanted[0], abs=1e-5)
 
 
