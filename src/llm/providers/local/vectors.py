@@ -1,4 +1,4 @@
-"""Vectors of texts: the mean of what the network's last layer says of each token, of length one."""
+"""Vectors of texts, and of models that answer how they are made: the mean of the last layer's states, of length one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Vectors:
     """Vectors of texts, in the texts' order.
 
     Attributes:
-        values: A vector per text, of length one.
+        values: A vector per text.
         input_tokens: Tokens of all texts.
     """
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.unit.providers.local.encoders import save_encoder, save_layout
 
 from llm.core.exceptions import LLMConfigurationError
 from llm.providers.local.fetch import fetch, fetch_model
 from llm.providers.local.layout import read_layout
 from llm.providers.local.store import ModelStore
-from tests.unit.providers.local.encoders import save_encoder, save_layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
