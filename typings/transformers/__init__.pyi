@@ -1,9 +1,10 @@
 """The part of transformers that the model on the box relies on."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol, Self
 
 from torch import Tensor, device, dtype
+from tokenizers import Tokenizer
 from torch.nn import Linear, Module
 
 from . import utils as utils
@@ -26,12 +27,15 @@ class PreTrainedConfig:
     quantization_config: object
     _attn_implementation: str
     hidden_size: int
+    model_type: str
+    use_cache: bool
     num_attention_heads: int
     num_hidden_layers: int
     vocab_size: int
     def get_text_config(self) -> PreTrainedConfig: ...
 
 class CausalLMOutput(Protocol):
+    last_hidden_state: Tensor
     logits: Tensor
     hidden_states: tuple[Tensor, ...]
 
@@ -47,7 +51,8 @@ class PreTrainedModel(Module):
         self,
         *,
         input_ids: Tensor,
-        use_cache: bool,
+        use_cache: bool = ...,
+        attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         **kwargs: object,
@@ -68,6 +73,8 @@ class PreTrainedModel(Module):
     def to(self, device: str) -> Self: ...
 
 class PreTrainedTokenizerBase:
+    backend_tokenizer: Tokenizer
+    pad_token_id: int | None
     chat_template: str | None
     eos_token_id: int | None
     model_max_length: int
@@ -107,7 +114,25 @@ class MistralForCausalLM(PreTrainedModel):
     def __init__(self, config: MistralConfig) -> None: ...
 
 class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
-    def __init__(self, *, tokenizer_object: object, eos_token: str | None = None) -> None: ...
+    def __init__(
+        self, *, tokenizer_object: object, eos_token: str | None = None, pad_token: str | None = None
+    ) -> None: ...
+
+class AutoConfig:
+    @staticmethod
+    def from_pretrained(pretrained_model_name_or_path: str, *, local_files_only: bool) -> PreTrainedConfig: ...
+
+class AutoModel:
+    @staticmethod
+    def from_pretrained(
+        pretrained_model_name_or_path: str,
+        *,
+        dtype: dtype | str,
+        local_files_only: bool,
+        output_loading_info: Literal[True],
+    ) -> tuple[PreTrainedModel, Mapping[str, Sequence[str]]]: ...
+
+class AutoModelForTextEncoding(AutoModel): ...
 
 class AutoModelForCausalLM:
     @staticmethod

@@ -1,4 +1,4 @@
-"""`manifold models`: which models there are, and the small one fetched."""
+"""`manifold models`: which models there are, and the small ones fetched."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .shell import ConfigOption, JsonOption, QuietOption, Shell
 if TYPE_CHECKING:
     from llm.core.config import LLMConfig
 
-app: typer.Typer = typer.Typer(short_help="List the models, or fetch the small one for this machine.")
+app: typer.Typer = typer.Typer(short_help="List the models, or fetch a small one for this machine.")
 
 
 @app.callback(invoke_without_command=True)
 def models(
     context: typer.Context, *, config: ConfigOption = None, as_json: JsonOption = False, quiet: QuietOption = False
 ) -> None:
-    """List the configured models, or fetch the small one that runs on this machine."""
+    """List the configured models, or fetch a small one that runs on this machine."""
     shell = Shell.of(context, config, as_json, quiet)
     if context.invoked_subcommand is not None:
         return
@@ -36,13 +36,18 @@ def models(
 @app.command(short_help="Fetch a small model for this machine, once.")
 def fetch(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The model, such as smollm2-135m.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="The model: smollm2-135m answers, all-minilm-l6-v2 makes vectors of texts."
+        ),
+    ],
     *,
     config: ConfigOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Fetch a small model for this machine and print its folder: about 93 MB to download, 360 MB on disk, once.
+    """Fetch a small model for this machine and print its folder: about 90 MB to download, up to 360 MB on disk, once.
 
     It goes to $LLM_MODELS_DIR, else to llm-manifold/models in the user's cache folder.
     """

@@ -39,6 +39,13 @@ _WITHOUT_SCHEMA: Final = re.compile(
 )
 
 
+_FOR_VECTORS: Final = re.compile(
+    r"embed|sentence-|all-(?:minilm|mpnet)|paraphrase-(?:multilingual-)?(?:minilm|mpnet)|labse"
+    r"|(?:^|[/_-])(?:bge|e5|gte|gtr|voyage)-(?!rerank)"
+)
+"""Words in the names of models for embeddings, and the families whose names have none."""
+
+
 def holds_to_schema(model: str) -> bool:
     """Return whether the model's vendor holds its answers to a JSON Schema; True where nothing else is known.
 
@@ -49,8 +56,8 @@ def holds_to_schema(model: str) -> bool:
 
 
 def makes_vectors(model: str) -> bool:
-    """Return whether a model is one for embeddings: by its name, in which they all say so."""
-    return "embed" in model.lower()
+    """Return whether a model is one for embeddings: by its name, in which nearly all say so."""
+    return _FOR_VECTORS.search(model.lower()) is not None
 
 
 class StatedPrice(Protocol):

@@ -111,6 +111,10 @@ async def test_a_call_without_a_model_gets_one_that_can_pay_now_by_turns(bench: 
     assert {mixed.choose_model() for _ in range(4)} == {"gpt"}
     assert {mixed.choose_model(vectors=True) for _ in range(4)} == {"text-embedding-3-small"}
     assert bench.queue(("text-embedding-3-small", a)).choose_model() == "text-embedding-3-small"
+    box = bench.queue(("smollm2-135m", a), ("all-minilm-l6-v2", a))
+    assert [box.choose_model(vectors=vectors) for vectors in (True, False) * 2] == [
+        "all-minilm-l6-v2", "smollm2-135m",
+    ] * 2  # fmt: skip
 
 
 async def test_where_slots_take_any_model_a_call_must_name_one(bench: Bench) -> None:

@@ -1,5 +1,5 @@
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -18,6 +18,9 @@ class Module:
     def modules(self) -> Iterator[Module]: ...
     def named_children(self) -> Iterator[tuple[str, Module]]: ...
     def parameters(self) -> Iterator[Parameter]: ...
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> object: ...
+    def to(self, device: str) -> Self: ...
+    def eval(self) -> Self: ...
 
 class Linear(Module):
     in_features: int
@@ -27,4 +30,8 @@ class Linear(Module):
     def __init__(self, in_features: int, out_features: int, bias: bool = True, device: str | None = None) -> None: ...
 
 class Embedding(Module):
+    num_embeddings: int
+    padding_idx: int | None
     weight: Parameter
+
+class Identity(Module): ...

@@ -107,7 +107,7 @@ class Answering:
         self._happened.set()
 
     async def _answer(self, duty: Duty) -> None:
-        manager = self._manager = await LLMManager.open(duty.config.open())
+        manager = self._manager = await LLMManager.open(duty.config)
         workers = Workers(
             manager.get_client(duty.provider, model=duty.model),
             deliver=self._deliver,

@@ -21,7 +21,7 @@ from llm.utils.clock import SystemClock
 from .crew import Hiring, RemoteCrew
 from .seen import Seen
 from .shares import check_reach, shared
-from .values import Duty, SealedConfig
+from .values import Duty
 
 if TYPE_CHECKING:
     import os
@@ -116,7 +116,7 @@ async def run_ray(  # noqa: PLR0913 - all that a run can be told
             own, remarks = shared(loaded, size)
             for said in (where(team, size), *remarks):
                 say(said)
-            duty = Duty(SealedConfig(own), provider, model, concurrency, patience, _PAUSE + size * _PAUSE_EACH)
+            duty = Duty(own, provider, model, concurrency, patience, _PAUSE + size * _PAUSE_EACH)
             yield Hiring(partial(team.hire, duty), size, hand_of(concurrency))
 
     def crew(keep: Keeping) -> RemoteCrew:

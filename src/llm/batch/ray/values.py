@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self, cast
 
 from llm.batch.trouble import PATIENCE
+from llm.core.config import LLMConfig
 from llm.utils.redact import Secret
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from llm.batch.values import Outcome, Row
-    from llm.core.config import LLMConfig
     from llm.core.exceptions import LLMException
 
 
@@ -109,31 +109,6 @@ class Place(Protocol):
         ...
 
 
-class SealedConfig:
-    """A configuration on its way to a worker: its keys are in there, and nothing of it can be seen.
-
-    A `Secret` refuses to be pickled, so that no file comes to hold it. This goes from memory to memory.
-    """
-
-    __slots__ = ("_pickled",)
-
-    def __init__(self, config: LLMConfig) -> None:
-        """Seal `config`."""
-        file = io.BytesIO()
-        pickler = pickle.Pickler(file)
-        pickler.dispatch_table = {Secret: _secret}
-        pickler.dump(config)
-        self._pickled = file.getvalue()
-
-    def __repr__(self) -> str:
-        """Return nothing of what it holds."""
-        return "SealedConfig()"
-
-    def open(self) -> LLMConfig:
-        """Return the configuration."""
-        return cast("LLMConfig", pickle.loads(self._pickled))  # noqa: S301 - made above
-
-
 def _secret(secret: Secret) -> tuple[type[Secret], tuple[str]]:
     return Secret, (secret.reveal(),)
 
@@ -151,7 +126,7 @@ class Duty:
         pause: Seconds for which it gathers news once it has some.
     """
 
-    config: SealedConfig = field(repr=False)
+    config: LLMConfig = field(repr=False)
     provider: str | None = None
     model: str | None = None
     concurrency: int = 64
@@ -159,8 +134,15 @@ class Duty:
     pause: float = 0.02
 
     def parts(self) -> list[bytes]:
-        """Return it in parts that are small enough to go from memory to memory."""
-        pickled = pickle.dumps(self)
+        """Return it in parts that are small enough to go from memory to memory, the keys of its configuration included.
+
+        A `Secret` refuses to be pickled elsewhere, so that no file comes to hold it; these parts go to no file.
+        """
+        file = io.BytesIO()
+        pickler = pickle.Pickler(file)
+        pickler.dispatch_table = {Secret: _secret}
+        pickler.dump(self)
+        pickled = file.getvalue()
         return [pickled[start : start + _PART] for start in range(0, len(pickled), _PART)]
 
     @classmethod

@@ -190,7 +190,8 @@ class InferenceEngine:
         """Load a model; at once when it is loaded already.
 
         Args:
-            name_or_path: A bundled model's name (`smollm2-135m`), a folder with safetensors, a GGUF file (converted
+            name_or_path: A bundled model's name (`smollm2-135m`, and for vectors `all-minilm-l6-v2`), a folder with
+                safetensors, one in the layout of sentence-transformers among them, a GGUF file (converted
                 once, kept under its content's hash), or a hub id that is in the hub's cache on this disk.
             progress: Is told of a conversion's progress, in the engine's thread.
 
@@ -219,8 +220,8 @@ class InferenceEngine:
                 `logprobs`, `choices`, as in `Settings`.
 
         Raises:
-            LLMInvalidRequestError: An option out of range, an empty prompt, one the chat template refuses, or a form
-                that no answer can be held to.
+            LLMInvalidRequestError: An option out of range, an empty prompt, one the chat template refuses, a form
+                that no answer can be held to, or a model that makes vectors and answers none.
             LLMContextLengthError: The prompt does not fit the window; `.limit` and `.requested` in tokens.
             LLMConfigurationError: The model is not loaded, or the engine is closed.
             LLMOverloadedError: As many requests as may run and wait are there already.
@@ -243,9 +244,9 @@ class InferenceEngine:
         return GenerationStream(self._start(prompt, model, options, streaming=True))
 
     async def embed(self, texts: Sequence[str], *, model: str | None = None) -> Vectors:
-        """Return a vector per text: the mean of the last layer's states, of length one.
+        """Return a vector per text: what the layout of an encoder says, of other models the last layer's mean.
 
-        The texts are read in the running batch, beside those that are answered.
+        The latter is of length one. The texts are read beside those of other callers, and those that are answered.
 
         Raises:
             LLMContextLengthError: A text does not fit the window; `.limit` and `.requested` in tokens.

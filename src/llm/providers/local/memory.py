@@ -13,7 +13,7 @@ from .blocks import BLOCK, blocks_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from transformers import PreTrainedModel
+    from torch import nn
 
     from .kv import Shape
 
@@ -22,12 +22,12 @@ _SHARE: Final = 4  # of this machine's memory, or of the limit, requests may hav
 LEAST: Final = 16  # blocks with which a model can do anything
 
 
-def saved_bytes(folder: Path) -> int:
+def saved_bytes(*folders: Path) -> int:
     """Return the size of the weights on disk."""
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return sum(file.stat().st_size for folder in folders for file in folder.glob("*.safetensors"))
 
 
-def weight_bytes(network: PreTrainedModel) -> int:
+def weight_bytes(network: nn.Module) -> int:
     """Return the size of a network's parameters, of those that are packed as they are then."""
     plain = sum(weights.numel() * weights.element_size() for weights in network.parameters())
     return plain + sum(getattr(module, "packed_bytes", 0) for module in network.modules())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 _NO_WINDOW = 2**31  # tokens; what a tokenizer names where it knows no limit is far above
 _TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+UNREADABLE: Final = (OSError, ValueError, KeyError, RuntimeError, ImportError)
+"""What transformers raises of files that do not load."""
 
 _quiet_lock = threading.Lock()
 
@@ -163,22 +166,25 @@ def load(name: str, folder: Path, *, device: str, dtype: str) -> LoadedModel:
     target = choose_device(device)
     try:
         with quiet():
-            network = AutoModelForCausalLM.from_pretrained(
-                str(folder), dtype=_choose_type(dtype), local_files_only=True
-            )
+            network = AutoModelForCausalLM.from_pretrained(str(folder), dtype=choose_type(dtype), local_files_only=True)
             if dtype == "auto" and target == "cpu" and not computes_in(network.dtype):
                 network = network.float()
             tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise LLMConfigurationError(
-            f"the files in {folder} do not load ({type(error).__name__}: {error}); "
-            "if they are damaged, remove the folder and fetch or copy them again",
-            model=name,
-        ) from error
+    except UNREADABLE as error:
+        raise damaged(name, folder, error) from error
     window = _window(network, tokenizer)
     tokenizer.model_max_length = _NO_WINDOW  # we check the length ourselves; it would only log
     ends = frozenset(_as_tuple(network.generation_config.eos_token_id) + _as_tuple(tokenizer.eos_token_id))
     return LoadedModel(name, network.to(target).eval(), tokenizer, window, ends)
+
+
+def damaged(name: str, folder: Path, error: BaseException) -> LLMConfigurationError:
+    """Return the error for a folder that does not load."""
+    return LLMConfigurationError(
+        f"the files in {folder} do not load ({type(error).__name__}: {error}); "
+        "if they are damaged, remove the folder and fetch or copy them again",
+        model=name,
+    )
 
 
 def choose_device(device: str) -> str:
@@ -196,7 +202,12 @@ def choose_device(device: str) -> str:
     return device
 
 
-def _choose_type(dtype: str) -> torch.dtype | str:
+def choose_type(dtype: str) -> torch.dtype | str:
+    """Return the float type to load with; `auto` is what the weights were saved in.
+
+    Raises:
+        LLMConfigurationError: An unknown type.
+    """
     if dtype == "auto":
         return dtype
     if dtype not in _TYPES:

@@ -8,10 +8,11 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from llm.core.exceptions import LLMConfigurationError
+from llm.core.exceptions import LLMConfigurationError, LLMInvalidRequestError
 
 from .blocks import BLOCK
 from .convert import missing_extra
+from .layout import read_layout
 from .memory import LEAST, blocks_for, give_back, saved_bytes, weight_bytes
 from .preparing import Preparing
 from .request import Settings, check_text
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from .alone import Alone
     from .batching import Batch
     from .constraint import Grammars
+    from .encoder_batch import EncoderBatch
     from .job import Generation
+    from .layout import Layout
     from .model import LoadedModel
     from .request import Prompt
     from .store import ModelProgress
@@ -48,10 +51,15 @@ class Source(NamedTuple):
     prompt_lookup: bool
 
 
-class _Loaded(NamedTuple):
+class _Answering(NamedTuple):
     batch: Batch | Alone
     bytes: int
     grammars: Grammars
+
+
+class _Embedding(NamedTuple):
+    batch: EncoderBatch
+    bytes: int
 
 
 @dataclass(slots=True)
@@ -63,7 +71,7 @@ class _Totals:
     put_back: int = 0
     passes: int = 0
 
-    def add(self, batch: Batch | Alone) -> None:
+    def add(self, batch: Batch | Alone | EncoderBatch) -> None:
         self.cached += batch.cached_tokens
         self.made += batch.made_tokens
         self.admitted += batch.waits[0]
@@ -79,7 +87,7 @@ class Models:
         """Start with none; `now` tells the time in seconds."""
         self._source = source
         self._now = now
-        self._loaded: dict[str, _Loaded] = {}  # the least recently used first
+        self._loaded: dict[str, _Answering | _Embedding] = {}  # the least recently used first
         self._left: set[str] = set()  # those that had to make room, and come back when they are asked
         self._gone = _Totals()  # of models that were unloaded
         self._lock = threading.Lock()  # who asks for figures sees each model among those loaded, or among those gone
@@ -105,10 +113,28 @@ class Models:
         # token then takes several times as long; without others it costs nothing that could be measured.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         try:
-            from .constraint import Grammars
-            from .model import load
+            layout = read_layout(folder)
+            loaded = self._load_model(name, folder) if layout is None else self._load_encoder(name, layout)
         except ImportError as error:
             raise missing_extra(error.name) from error
+        with self._lock:
+            self._loaded[name] = loaded
+        self._left.discard(name)
+
+    def _load_encoder(self, name: str, layout: Layout) -> _Embedding:
+        from .encoder import load_encoder
+        from .encoder_batch import EncoderBatch
+
+        self._tune()
+        self._make_room(name, saved_bytes(*layout.folders))
+        model = load_encoder(name, layout, device=self._source.device, dtype=self._source.dtype)
+        self._make_room(name, model.bytes)
+        return _Embedding(EncoderBatch(model, self._source.max_batch, self._now), model.bytes)
+
+    def _load_model(self, name: str, folder: Path) -> _Answering:
+        from .constraint import Grammars
+        from .model import load
+
         self._tune()
         self._make_room(name, saved_bytes(folder))
         model = load(name, folder, device=self._source.device, dtype=self._source.dtype)
@@ -121,10 +147,8 @@ class Models:
             del model
             give_back()
             model = load(name, folder, device=self._source.device, dtype=self._source.dtype)
-            loaded = _Loaded(Alone(model, self._now), weights, Grammars(model))
-        with self._lock:
-            self._loaded[name] = loaded
-        self._left.discard(name)
+            loaded = _Answering(Alone(model, self._now), weights, Grammars(model))
+        return loaded
 
     def unload(self, name: str) -> None:
         """Give a model's memory back, once what it began is done.
@@ -135,7 +159,7 @@ class Models:
         if name in self._left:
             self._left.discard(name)
         else:
-            self._drop(self.find(name).model.name)
+            self._drop(self.find(name).batch.model.name)
 
     def unload_all(self) -> None:
         """Give all memory back, and end what was begun."""
@@ -146,8 +170,8 @@ class Models:
                 self._forget(name)
             give_back()
 
-    def find(self, name: str | None) -> Batch | Alone:
-        """Return a model's batch; None: of the only one. It is now the most recently used.
+    def find(self, name: str | None) -> _Answering | _Embedding:
+        """Return a model; None: the only one. It is now the most recently used.
 
         Raises:
             LLMConfigurationError: It is not loaded.
@@ -164,19 +188,36 @@ class Models:
         found = self._loaded[name]
         with self._lock:  # at no moment is it not there
             self._loaded = {**{other: self._loaded[other] for other in self._loaded if other != name}, name: found}
-        return found.batch
+        return found
+
+    def answering(self, name: str | None) -> _Answering:
+        """Return a model that answers, as `find`.
+
+        Raises:
+            LLMInvalidRequestError: It makes vectors instead.
+            LLMConfigurationError: It is not loaded.
+        """
+        found = self.find(name)
+        if isinstance(found, _Embedding):
+            name = found.batch.model.name
+            raise LLMInvalidRequestError(
+                f"the model {name} makes vectors of texts and answers none; have it embed (client.embed, "
+                "/v1/embeddings), or name a model that answers",
+                model=name,
+            )
+        return found
 
     def begin(self, name: str | None, prompt: Prompt, settings: Settings, job: Generation) -> None:
         """Queue a request with its model.
 
         Raises:
             LLMContextLengthError: The prompt does not fit the model's window.
-            LLMInvalidRequestError: The prompt is empty or does not fit the chat template.
+            LLMInvalidRequestError: The prompt is empty or does not fit the chat template, or the model answers none.
             LLMConfigurationError: The model is not loaded.
         """
         from .sequence import Sequence
 
-        batch = self.find(name)
+        batch, _, grammars = self.answering(name)
         model = batch.model
         check_text(prompt)
         tokens = model.encode(prompt)
@@ -190,7 +231,7 @@ class Models:
         if settings.grammar is None:
             batch.add(first)
         else:
-            self.preparing.add(batch, first, settings.grammar, self._loaded[model.name].grammars)
+            self.preparing.add(batch, first, settings.grammar, grammars)
 
     def begin_vectors(self, name: str | None, texts: Iterable[str], job: Waiting) -> None:
         """Queue texts whose vectors are asked for.
@@ -199,11 +240,12 @@ class Models:
             LLMContextLengthError: One does not fit the model's window.
             LLMConfigurationError: The model is not loaded.
         """
+        from .encoder_batch import Text
         from .sequence import Sequence
         from .vectors import Pool, Silent
 
-        batch = self.find(name)
-        model = batch.model
+        loaded = self.find(name)
+        model = loaded.batch.model
         read: list[list[int]] = []
         for text in texts:
             check_text(text)
@@ -211,17 +253,21 @@ class Models:
             model.check_fits(len(read[-1]))
         job.expect([len(tokens) for tokens in read])
         for at, tokens in enumerate(read):
-            sequence = Sequence(model, tokens, Settings(seed=0), Silent(job), 1)
+            if isinstance(loaded, _Embedding):
+                loaded.batch.add(Text(tokens, job, at))
+                continue
+            sequence = Sequence(loaded.batch.model, tokens, Settings(seed=0), Silent(job), 1)
             sequence.pool = Pool(job, at)
-            batch.add(sequence)
+            loaded.batch.add(sequence)
 
     def call_form(self, name: str) -> CallForm:
         """Return how a model writes calls of tools.
 
         Raises:
+            LLMInvalidRequestError: It answers none.
             LLMConfigurationError: It is not loaded.
         """
-        return self.find(name).model.call_form
+        return self.answering(name).batch.model.call_form
 
     def count(self, name: str | None, prompt: Prompt) -> int:
         """Return the number of a prompt's tokens.
@@ -231,18 +277,21 @@ class Models:
             LLMConfigurationError: The model is not loaded.
         """
         check_text(prompt)
-        return len(self.find(name).model.encode(prompt))
+        return len(self.find(name).batch.model.encode(prompt))
 
     def step(self) -> bool:
         """Run one pass of each model that has requests; whether there is more to do."""
         self._tune()
         self.preparing.admit()
         busy = False
+        answering = any(isinstance(loaded, _Answering) and loaded.batch.running for loaded in self._loaded.values())
         for loaded in list(self._loaded.values()):
             if loaded.batch.busy:
-                started = self._now()
-                made = loaded.batch.step()
-                self._pace.note(made, self._now() - started)
+                if isinstance(loaded, _Answering):
+                    started = self._now()
+                    self._pace.note(loaded.batch.step(), self._now() - started)
+                else:
+                    loaded.batch.step(beside=answering)
                 busy = busy or loaded.batch.busy
         return busy
 
@@ -282,7 +331,7 @@ class Models:
             loaded = dict(self._loaded)
         return {name: each.batch.running for name, each in loaded.items()}
 
-    def _share(self, model: LoadedModel, weights: int) -> _Loaded | None:
+    def _share(self, model: LoadedModel, weights: int) -> _Answering | None:
         from .batching import Batch
         from .constraint import Grammars
         from .ready import ready_for_batches
@@ -300,7 +349,7 @@ class Models:
         size, guessing = self._source.max_batch, self._source.prompt_lookup
         batch = Batch(model, shape, blocks=blocks, size=size, now=self._now, guessing=guessing)
         model.limit = min(model.window, batch.room.longest)
-        return _Loaded(batch, weights + blocks * block, Grammars(model))
+        return _Answering(batch, weights + blocks * block, Grammars(model))
 
     def _tune(self) -> None:
         # The number belongs to the thread that calls, and another one may have taken its place.
@@ -329,9 +378,11 @@ class Models:
             self._left.add(oldest)
 
     def _drop(self, name: str) -> None:
-        self.preparing.finish(self._loaded[name].batch)
-        self.preparing.admit()
-        while self._loaded[name].batch.busy:
+        leaving = self._loaded[name]
+        if isinstance(leaving, _Answering):
+            self.preparing.finish(leaving.batch)
+            self.preparing.admit()
+        while leaving.batch.busy:
             self.step()  # of all: nobody else's stream stands still meanwhile
         self._forget(name)
         give_back()

@@ -62,7 +62,8 @@ class LocalProvider:
         """Answer whole; a cancelled call ends at the next token.
 
         Raises:
-            LLMInvalidRequestError: It asks for what a model on the box does not do; the message names the field.
+            LLMInvalidRequestError: It asks for what a model on the box does not do; the message names the field. Or
+                the model makes vectors and answers none.
             LLMContextLengthError: The prompt does not fit the model's window.
             LLMConfigurationError: The model is not there.
             LLMOverloadedError: As many requests as may run and wait are there already.
@@ -88,10 +89,10 @@ class LocalProvider:
         return _EMBEDDINGS
 
     async def embed(self, request: LLMRequest) -> LLMResponse:
-        """Return a vector per text: the mean of the last layer's states, of length one.
+        """Return a vector per text: of a model made for it what its layout says, else the last layer's mean.
 
-        With `dimensions`, the first so many numbers of it, again of length one: as OpenAI cuts its own. A model that
-        was not trained for that loses more by it than one that was.
+        The latter is of length one. With `dimensions`, the first so many numbers of it, of length one: as OpenAI cuts
+        its own. A model that was not trained for that loses more by it than one that was.
 
         Raises:
             LLMInvalidRequestError: More dimensions than the model has, or no texts.

@@ -1,4 +1,4 @@
-"""Vectors of texts: the mean of what the network's last layer says of each token, of length one."""
+"""Vectors of texts, and of models that answer how they are made: the mean of the last layer's states, of length one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Vectors:
     """Vectors of texts, in the texts' order.
 
     Attributes:
-        values: A vector per text, of length one.
+        values: A vector per text.
         input_tokens: Tokens of all texts.
     """
 
@@ -98,6 +98,10 @@ class Waiting(Task[Vectors]):
             values = tuple(self._vectors[at] for at in range(len(self._expected)))
             self.settle(Vectors(values, sum(self._expected)))
 
+    def drop(self) -> None:
+        """End without vectors, unless there is an outcome: nobody waits any more."""
+        self.settle(Vectors((), 0))
+
 
 class Silent:
     """The listener of a text that is read and not answered."""
@@ -115,7 +119,9 @@ class Silent:
         """Take nothing: there are no pieces."""
 
     def settle(self, value: GenerationResult) -> None:
-        """Take nothing: there is no text."""
+        """Take nothing: there is no text, and it ended early."""
+        del value
+        self._wait.drop()
 
     def fail(self, error: LLMException) -> None:
         """Tell of it."""

@@ -9,6 +9,7 @@ from llm.core.exceptions import LLMConfigurationError
 
 from .catalogue import BUNDLED
 from .convert import converted, missing_extra
+from .layout import CONFIG, MODULES
 from .store import ModelStore, unobserved
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def _bundled(name: str, store: ModelStore) -> Path:
 
 
 def _folder(path: Path) -> Path:
-    if not (path / "config.json").is_file():
+    if not any((path / name).is_file() for name in (CONFIG, MODULES)):
         raise LLMConfigurationError(
             f"the folder {path} holds no model: it has no config.json; name the one that has it", model=str(path)
         )
@@ -69,7 +70,7 @@ def _from_hub_cache(name: str) -> Path:
         found = None
     if not isinstance(found, str):
         raise LLMConfigurationError(
-            f"no model {name!r} on this machine; expected {' or '.join(BUNDLED)}, a folder with safetensors, a GGUF "
+            f"no model {name!r} on this machine; expected {', '.join(BUNDLED)}, a folder with safetensors, a GGUF "
             "file, or a hub id whose files are in the hub's cache on this disk (models are never downloaded by a call)",
             model=name,
         )

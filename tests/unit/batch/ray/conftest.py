@@ -160,10 +160,9 @@ def bench(tmp_path: Path) -> Bench:
 @pytest.fixture
 def duty_of() -> Callable[..., Duty]:
     """Makes a duty of a configuration."""
-    from llm.batch.ray.values import SealedConfig  # noqa: PLC0415 - beside what it is for
-    from llm.core.config import load_config  # noqa: PLC0415 - as above
+    from llm.core.config import load_config  # noqa: PLC0415 - beside what it is for
 
     def made(config: dict[str, Any], **options: Any) -> Duty:
-        return Duty(SealedConfig(load_config(config)), pause=0.0, **options)
+        return Duty(load_config(config), pause=0.0, **options)
 
     return made

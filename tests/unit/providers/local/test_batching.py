@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from tests.unit.providers.local.asking import PROMPTS, ask, idle
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
 
 from llm.core.exceptions import (
@@ -26,19 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llm.providers.local.request import GenerationResult
-
-PROMPTS = [f"{'abcdefgh' * (at % 5)} number {at} of many" for at in range(24)]
-
-
-async def idle(engine: InferenceEngine) -> None:
-    async with SystemClock().timeout(30):
-        while engine.stats().running + engine.stats().waiting:
-            await SystemClock().sleep(0.002)
-
-
-async def ask(engine: InferenceEngine, prompt: str, tokens: int = 24, *, seed: int | None = None) -> GenerationResult:
-    temperature = 0.0 if seed is None else 0.8
-    return await engine.generate(prompt, max_tokens=tokens, temperature=temperature, seed=seed, ignore_eos=True)
 
 
 async def ask_all(engine: InferenceEngine, prompts: list[str], tokens: int = 24) -> list[GenerationResult]:

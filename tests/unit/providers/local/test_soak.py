@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from llm.providers.local import InferenceEngine
+from llm.providers.local.fetch import fetch_model
 from llm.providers.local.model import LoadedModel, load
 from llm.utils.clock import SystemClock
 
@@ -140,3 +141,24 @@ async def test_an_idle_engine_uses_no_cpu_for_two_seconds(engine: InferenceEngin
     spent = time.process_time() - before
     print(f"{spent * 1000:.1f} ms of CPU in two seconds")
     assert spent < 0.02
+
+
+@pytest.mark.soak
+async def test_sentences_that_mean_the_same_are_nearer_than_others_by_the_real_encoder() -> None:
+    await asyncio.to_thread(fetch_model, "all-minilm-l6-v2")
+    engine = InferenceEngine(device="cpu")
+    await engine.load_model("all-minilm-l6-v2")
+    pairs = [
+        ("A cat sat on the mat.", "A kitten lay on the rug."),
+        ("How do I reset my password?", "I forgot my login credentials."),
+        ("Quarterly earnings fell.", "The company made less profit this quarter."),
+        ("It will rain tomorrow.", "The forecast says wet weather for the next day."),
+    ]
+    made = await engine.embed([text for pair in pairs for text in pair])
+    await engine.close()
+    vectors = torch.tensor(made.values)
+    for at, vector in enumerate(vectors.unbind()):
+        alike = [float((vector * other).sum()) for other in vectors.unbind()]
+        others = max(alike[: at // 2 * 2] + alike[at // 2 * 2 + 2 :])
+        print(f"{alike[at ^ 1]:.2f} with its pair, {others:.2f} at most with another")
+        assert alike[at ^ 1] > others + 0.2

@@ -22,7 +22,9 @@ def test_a_bundled_model_that_is_not_there_names_the_command_that_fetches_it(tmp
 
 def test_a_name_that_is_nothing_on_this_machine_is_refused_with_what_is_expected(tmp_path: Path) -> None:
     for name in ("nobody/nothing", "not a name at all", "/no/such/file.gguf"):
-        with pytest.raises(LLMConfigurationError, match=r"expected smollm2-135m, a folder .*GGUF file, or a hub id"):
+        with pytest.raises(
+            LLMConfigurationError, match=r"expected smollm2-135m, all-minilm-l6-v2, a folder .*GGUF file, or a hub id"
+        ):
             find_weights(name, directory=tmp_path)
 
 
