@@ -37,10 +37,6 @@ class CallState(StrEnum):
     ENDED = "ended"
 
 
-# A look at an enum's member takes as long as a function.
-_CREATED, _TICKETED, _QUEUED, _PAID, _SENT, _ANSWERING, _ENDED = CallState
-
-
 class Charge(NamedTuple):
     """What an attempt takes from the limits.
 
@@ -319,9 +315,8 @@ class Call:
 
     def paid(self, now: float, lease: Lease) -> None:
         """Hold a lease: all limits were taken in one step."""
-        source = _TICKETED
-        if self.state is _QUEUED:
-            source = _QUEUED
+        source = _QUEUED if self.state is _QUEUED else _TICKETED
+        if source is _QUEUED:
             self.queue_seconds += now - self._queued_at
         self._move(now, _PAID, source, "paid", lease.key)
         self._place = None
@@ -398,6 +393,8 @@ class Call:
             lease.settle(used, most)
 
 
+# Here once, for a look at an enum's member takes as long as a call of a function.
+_CREATED, _TICKETED, _QUEUED, _PAID, _SENT, _ANSWERING, _ENDED = CallState
 _NOTHING = Charge(requests=0)
 _MARKS = frozenset({CallState.QUEUED.value, CallState.PAID.value, CallState.SENT.value})
 _LEASED = frozenset({_PAID, _SENT, _ANSWERING})
