@@ -206,7 +206,7 @@ class Call:
         self.deadline: float | None = deadline
         self.user: str | None = user
         self.priority: int = priority
-        self.state: CallState = CallState.CREATED
+        self.state: CallState = _CREATED
         self.ticket: Ticket | None = None
         self.sends: int = 0
         self.retryable: bool = True
@@ -256,7 +256,7 @@ class Call:
     def waits(self) -> bool:
         """Whether it waited for a key when it was last seen to do anything but give back."""
         marks = [entry.event for entry in self.log if entry.event in _MARKS]
-        return bool(marks) and marks[-1] == CallState.QUEUED
+        return bool(marks) and marks[-1] == _QUEUED
 
     def urge(self, priority: int) -> None:
         """Raise the priority, where it is lower, also of a call that waits already."""
@@ -279,12 +279,12 @@ class Call:
 
     def ticketed(self, now: float, ticket: Ticket) -> None:
         """Take a ticket."""
-        self._move(now, CallState.TICKETED, CallState.CREATED, "ticketed", ticket.charge)
+        self._move(now, _TICKETED, _CREATED, "ticketed", ticket.charge)
         self.ticket = ticket
 
     def closed(self, now: float) -> None:
         """Close the ticket, so that another provider can open its own."""
-        self._move(now, CallState.CREATED, CallState.TICKETED, "closed")
+        self._move(now, _CREATED, _TICKETED, "closed")
         self.ticket = None
 
     def fell_back(self, now: float, move: tuple[str, str, str]) -> None:
@@ -292,9 +292,9 @@ class Call:
 
         `move` has the two and the reason: "from … to …: …".
         """
-        if self.state is CallState.TICKETED:
+        if self.state is _TICKETED:
             self.closed(now)
-        if self.state is not CallState.CREATED:
+        if self.state is not _CREATED:
             raise IllegalTransitionError(f"call {self.number}: a fallback does not follow {self.state}")
         self.moves += 1
         self.retryable, self.forget = True, None
@@ -303,36 +303,35 @@ class Call:
 
     def queued(self, now: float, place: Place, reason: str = "") -> None:
         """Wait: no slot can pay now."""
-        self._move(now, CallState.QUEUED, CallState.TICKETED, "queued", reason)
+        self._move(now, _QUEUED, _TICKETED, "queued", reason)
         self.waited, self._place, self._queued_at = True, place, now
         if self.when_queued is not None:
             self.when_queued()
 
     def withdrawn(self, now: float) -> None:
         """Leave the queue without having been paid."""
-        self._move(now, CallState.TICKETED, CallState.QUEUED, "withdrawn")
+        self._move(now, _TICKETED, _QUEUED, "withdrawn")
         self._release(now, None)
 
     def paid(self, now: float, lease: Lease) -> None:
         """Hold a lease: all limits were taken in one step."""
-        source = CallState.TICKETED
-        if self.state is CallState.QUEUED:
-            source = CallState.QUEUED
+        source = _QUEUED if self.state is _QUEUED else _TICKETED
+        if source is _QUEUED:
             self.queue_seconds += now - self._queued_at
-        self._move(now, CallState.PAID, source, "paid", lease.key)
+        self._move(now, _PAID, source, "paid", lease.key)
         self._place = None
         self._lease = lease
 
     def sent(self, now: float) -> None:
         """Know that the first byte may have left."""
-        self._move(now, CallState.SENT, CallState.PAID, "sent")
+        self._move(now, _SENT, _PAID, "sent")
         self.sends += 1
         self.sent_at = now
         self.heard = None
 
     def unsent(self, now: float, *, tried: bool = True) -> None:
         """Know for certain that no byte left after all: no connection was made, or (not even tried) nothing written."""
-        self._move(now, CallState.PAID, CallState.SENT, "unsent")
+        self._move(now, _PAID, _SENT, "unsent")
         if tried:
             self._unreached += 1
         else:
@@ -340,7 +339,7 @@ class Call:
 
     def answering(self, now: float) -> None:
         """Have a stream's first chunk in hand: no retry and no fallback any more."""
-        self._move(now, CallState.ANSWERING, CallState.SENT, "answering")
+        self._move(now, _ANSWERING, _SENT, "answering")
         self.answering_at = now
 
     def attempted(self, now: float, used: Charge | None = None, most: Charge | None = None) -> None:
@@ -352,15 +351,15 @@ class Call:
         if self.state not in _LEASED:
             raise IllegalTransitionError(f"call {self.number}: an attempt ends while {self.state}")
         self._release(now, used, most)
-        self.state = CallState.TICKETED
+        self.state = _TICKETED
 
     def ended(self, now: float, error: BaseException | None = None) -> None:
         """End the call, once; what is still held goes back by the rule of the state."""
-        if self.state is CallState.ENDED:
+        if self.state is _ENDED:
             raise IllegalTransitionError(f"call {self.number} ended twice")
         self._release(now, None)
         self.decisions.append((now, "ended", "" if error is None else kind_of(error)))
-        self.state = CallState.ENDED
+        self.state = _ENDED
         self.ticket, self.error = None, error
         if self._ends:
             self.tell_end()
@@ -386,7 +385,7 @@ class Call:
         if lease is None:
             return
         reserved = _NOTHING if self.ticket is None else self.ticket.charge
-        if self.state is CallState.PAID:
+        if self.state is _PAID:
             self.decisions.append((now, "refunded", reserved))
             lease.refund()
         else:
@@ -394,6 +393,8 @@ class Call:
             lease.settle(used, most)
 
 
+# Here once, for a look at an enum's member takes as long as a call of a function.
+_CREATED, _TICKETED, _QUEUED, _PAID, _SENT, _ANSWERING, _ENDED = CallState
 _NOTHING = Charge(requests=0)
 _MARKS = frozenset({CallState.QUEUED.value, CallState.PAID.value, CallState.SENT.value})
-_LEASED = frozenset({CallState.PAID, CallState.SENT, CallState.ANSWERING})
+_LEASED = frozenset({_PAID, _SENT, _ANSWERING})

@@ -13,7 +13,7 @@ from .exceptions import LLMConnectionError, LLMException, LLMInvalidRequestError
 from .parts import Hop
 from .repair import Fitting
 from .stream import LLMStream, as_stream
-from .types import response_with
+from .types import complete_response
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -164,14 +164,8 @@ class Conduct:
         cost = response.cost  # the cache's, or the provider's own word
         if cost is None and not response.cached and not response.continued:
             cost = parts.cost(provider, model, response.usage)
-        return response_with(
-            response,
-            model=model,
-            provider=response.provider or provider,
-            cost=cost,
-            latency=parts.clock.now() - call.started,
-            attempts=call.sends,
-        )
+        latency = parts.clock.now() - call.started
+        return complete_response(response, model, response.provider or provider, cost, latency, call.sends)
 
     def _ended(self, response: LLMResponse | None, error: BaseException | None) -> None:
         call = self._call

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from llm.utils.frozen import copier, filler, quick
+from llm.utils.frozen import completer, copier, filler, quick
 
 from . import choices
 from .call import Call
@@ -373,6 +373,9 @@ class LLMResponse:
 
 response_with = copier(LLMResponse)
 """Returns a response with other values in the fields that are named."""
+
+complete_response = completer(LLMResponse, "model", "provider", "cost", "latency", "attempts")
+"""Returns a response as its caller gets it: with what only the call knows."""
 
 
 @dataclass(frozen=True, slots=True)

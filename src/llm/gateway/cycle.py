@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _WITHOUT_BODY: Final = frozenset({204, 304})
+_OF_THE_CONNECTION: Final = frozenset({b"connection", b"transfer-encoding"})
+"""Headers that are ours to say."""
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -173,13 +175,11 @@ class Cycle(RequestResponseCycle):
         parts = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, self._state.date]
         lines = 3 if self._state.date else 2  # with the one that is empty
         for name, value in headers:
-            if name == b"connection":
-                last = last or b"close" in value.lower()
+            if name in _OF_THE_CONNECTION:
+                last = last or (name == b"connection" and b"close" in value.lower())
                 continue
             if name == b"content-length":
                 known, self._left = True, 0 if self._silent else int(value)
-            elif name == b"transfer-encoding":
-                continue  # which is ours to say
             parts += (name, b": ", value, b"\r\n")
             lines += 1
         if not known and self.scope["http_version"] == "1.0":

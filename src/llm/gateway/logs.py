@@ -83,6 +83,8 @@ def only_writer() -> JSONLines | None:
     logger: logging.Logger | None = LOGGER
     while logger is not None:
         for handler in logger.handlers:
+            if type(handler) is logging.NullHandler:  # as the package's own logger has
+                continue
             if only is not None:
                 return None
             only = handler

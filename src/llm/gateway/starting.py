@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from llm.core.config import load_config
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llm.core.config import LLMConfig
+
+_YOUNG: Final = 10_000
+"""New objects after which the collector looks at them: a request makes hundreds, and nearly all go by themselves."""
 
 
 def start(  # noqa: PLR0913, PLR0917 - the command's options, and two doors to the process
@@ -57,22 +61,33 @@ def start(  # noqa: PLR0913, PLR0917 - the command's options, and two doors to t
     logger.setLevel(container.level)
     root.addHandler(lines)  # what libraries have to say becomes JSON, too
     run = partial(live, config, sockets, container, end=end)
+    often = gc.get_threshold()
     said = _said(found, sockets)
     try:
         if workers == 1:
-            return asyncio.run(run(ready=lambda: say(said)))
+            return asyncio.run(run(ready=lambda: _begin(partial(say, said))))
         with closing(Mailboxes(workers)) as boxes:
             return Supervisor(
                 workers,
                 lambda line, place: asyncio.run(
-                    run(ready=lambda: say_ready(line), parent=line, siblings=Siblings(boxes, place))
+                    run(ready=lambda: _begin(partial(say_ready, line)), parent=line, siblings=Siblings(boxes, place))
                 ),
                 ready=lambda: say(said),
                 leave=partial(_close, sockets),
             ).run()
     finally:
+        gc.unfreeze()
+        gc.set_threshold(*often)
         root.removeHandler(lines)
         lines.flush()
+
+
+def _begin(tell: Callable[[], object]) -> None:
+    """Serve from now on: the collector passes over what is loaded, which stays, and looks at the rest less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG)
+    tell()
 
 
 def _divided(found: LLMConfig, config: Path | None, workers: int, say: Callable[[str], object]) -> LLMConfig:

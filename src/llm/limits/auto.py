@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from .base import GUARD, Hold, Timed
 from .bucket import TokenBucket
-from .window import Drawn, SlidingWindow
+from .own_window import Drawn
+from .window import SlidingWindow
 
 if TYPE_CHECKING:
     from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
     from .base import Unit
-    from .window import Grain
+    from .own_window import Grain
 
 Kind: TypeAlias = Literal["bucket", "window"]
 

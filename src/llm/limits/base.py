@@ -23,6 +23,9 @@ CROWD_GUARD = 0.5
 MOMENT = 1e-7
 """Seconds that are no wait: sums of floats are off by less, and no timer is as fine."""
 
+EPSILON = 1e-9
+"""Of an amount: sums of dollars are off by less."""
+
 DAY = 86400.0
 
 

@@ -11,9 +11,9 @@ from .auto import AutoLimit
 from .concurrency import Concurrency
 from .learning import Learner
 from .most import Most
+from .own_window import OwnWindow
 from .pace import Count, Pace
 from .stating import make_limits
-from .window import SlidingWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -49,6 +49,7 @@ class Account:
 
     Attributes:
         limits: Its limits: those that are stated, and those that the provider told of.
+        budgets: Those of them that refuse what does not fit now, instead of having it wait.
         version: Changes whenever limits come or go, change their number, or turn out to count otherwise.
         cooling_until: Monotonic seconds until which the provider asked not to be called.
         strikes: Refusals in a row that gave no time to wait.
@@ -67,6 +68,7 @@ class Account:
         "_silence",
         "_stated",
         "_stated_limits",
+        "budgets",
         "cooling_until",
         "limits",
         "strikes",
@@ -76,6 +78,7 @@ class Account:
     def __init__(self) -> None:
         """Start without limits."""
         self.limits: tuple[Limit, ...] = ()
+        self.budgets: tuple[Limit, ...] = ()
         self.version: int = 0
         self.cooling_until: float = 0.0
         self.strikes: int = 0
@@ -88,14 +91,14 @@ class Account:
         self._silence = 0
         self._pace: Pace | None = None
         self._listens_at = -math.inf
-        self._most: Most | None = None
-        self._most_of = -1
+        self._most = Most.of(())
+        self._most_of = 0
 
-    def is_harmless(self, charge: Charge) -> bool:
-        """Return whether no limit can refuse a charge at once."""
+    def covers(self, charge: Charge) -> bool:
+        """Return whether a charge fits every limit by itself."""
         if self._most_of != self.version:
             self._most_of, self._most = self.version, Most.of(self.limits)
-        return self._most is not None and self._most.covers(charge)
+        return self._most.covers(charge)
 
     def state(self, now: float, stated: Mapping[str, object], *, level: LimitScope, bucket: bool) -> None:
         """Hold to these limits from now on; those that change go on with what is taken, and what was learned.
@@ -207,6 +210,7 @@ class Account:
         pace = () if self._pace is None else (self._pace,)
         timed = tuple(limit for limit in self._stated_limits if limit.timed)
         self.limits = (*timed, *learned, *pace, *(limit for limit in self._stated_limits if not limit.timed))
+        self.budgets = tuple(limit for limit in self.limits if limit.refuses)
         self.version += 1
         CHANGES.count += 1
 
@@ -218,7 +222,7 @@ def _continue(old: Limit | None, new: Limit, now: float) -> Limit:
         return old.resized(new.capacity)  # calls that run are seen to end
     if type(old) is type(new) and old.capacity == new.capacity:
         return old
-    if isinstance(old, SlidingWindow) and isinstance(new, SlidingWindow) and new.refuses:
+    if isinstance(old, OwnWindow) and isinstance(new, OwnWindow) and new.refuses:
         return old.resized(now, new.capacity)
     new.take(now, _handed_on(old, new, now))
     return new

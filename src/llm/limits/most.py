@@ -33,11 +33,9 @@ class Most(NamedTuple):
         )
 
     @classmethod
-    def of(cls, limits: Iterable[Limit]) -> Most | None:
-        """Return the most that fits all of them; None where one may refuse whatever comes, as those of a day do."""
+    def of(cls, limits: Iterable[Limit]) -> Most:
+        """Return the most that fits all of them while nothing else is counted."""
         least = dict.fromkeys(cls._fields, math.inf)
         for limit in limits:
-            if limit.refuses:
-                return None
             least[limit.unit] = min(least[limit.unit], limit.capacity)
         return cls(**least)

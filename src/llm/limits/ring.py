@@ -24,9 +24,10 @@ class Ring:
         entries: The slots with their accounts, in the order of the configuration.
         turn: Place of the slot that is next.
         ladder: Finds it where they are too many to ask each; else None.
+        budgets: Whether a limit of theirs, or of all, refuses what does not fit now; known since `covers` was asked.
     """
 
-    __slots__ = ("_harmless", "_places", "_version", "entries", "ladder", "turn")
+    __slots__ = ("_most", "_places", "_version", "budgets", "entries", "ladder", "turn")
 
     def __init__(self, entries: tuple[tuple[Slot, Account], ...], ladder: Ladder | None = None) -> None:
         """Start with the first."""
@@ -34,8 +35,9 @@ class Ring:
         self.ladder: Ladder | None = ladder
         self.turn: int = 0
         self._places = {slot: place for place, (slot, _) in enumerate(entries)}
+        self.budgets: bool = False
         self._version = -1
-        self._harmless: Most | None = None
+        self._most = Most.of(())
 
     def took(self, slot: Slot) -> None:
         """Pass the turn on from a slot that was taken."""
@@ -50,9 +52,10 @@ class Ring:
         for place in range(turn, turn + len(entries)):
             yield entries[place % len(entries)]
 
-    def is_harmless(self, charge: Charge, shared: Callable[[], Iterable[Limit]], version: int) -> bool:
-        """Return whether no limit, `shared` ones included, can refuse a charge at once; `version` is the limits'."""
+    def covers(self, charge: Charge, shared: Callable[[], Iterable[Limit]], version: int) -> bool:
+        """Return whether a charge fits every limit, `shared` ones included, by itself; `version` is the limits'."""
         if self._version != version:
-            of_keys = [limit for _, account in self.entries for limit in account.limits]
-            self._version, self._harmless = version, Most.of([*shared(), *of_keys])
-        return self._harmless is not None and self._harmless.covers(charge)
+            limits = [*shared(), *(limit for _, account in self.entries for limit in account.limits)]
+            self._version, self._most = version, Most.of(limits)
+            self.budgets = any(limit.refuses for limit in limits)
+        return self._most.covers(charge)

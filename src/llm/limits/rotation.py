@@ -147,21 +147,19 @@ class Rotation:
         entries = ring.entries
         if not entries:
             raise refusals.no_such_model(self.provider, ticket.model, self.models())
-        if ring.is_harmless(ticket.charge, self._shared, self._version()) and (
-            user is None or user.is_harmless(ticket.charge)
-        ):
+        charge = ticket.charge
+        fits = ring.covers(charge, self._shared, self._version()) and (user is None or user.covers(charge))
+        if fits and not (ring.budgets or (user is not None and user.budgets)):
             return
-        shared, now = self._shared(user), self._clock.now()
-        over = never_fits(shared, ticket.charge)
-        if over is not None:
-            raise self._too_large(ticket, over)
-        if self._step(ring, ticket.charge, ticket.model) is None:
-            self._check_keys(ring, ticket, now)
+        now = self._clock.now()
+        if not fits:
+            over = never_fits(self._shared(user), charge)
+            if over is not None:
+                raise self._too_large(ticket, over)
+            if self._step(ring, charge, ticket.model) is None:
+                self._check_keys(ring, ticket, now)
         with self._lock:
-            used_up = _binding_daily(shared, ticket.charge, now)
-            if used_up is FREE:
-                serving = (account for slot, account in ring.in_turn() if slot.serves(ticket.model))
-                used_up = _least(_binding_daily(account.limits, ticket.charge, now) for account in serving)
+            used_up = self._used_up(ring, ticket, user, now)
         if used_up is not FREE:
             raise refusals.used_up(self.provider, ticket, used_up)
 
@@ -319,6 +317,15 @@ class Rotation:
         rest = account.cooling_until - now
         return Binding(rest) if rest > MOMENT and rest > bound.seconds else bound
 
+    def _used_up(self, ring: Ring, ticket: Ticket, user: Account | None, now: float) -> Binding:
+        """Return the budget that is used up: of a level, or of every key; `FREE` where none is."""
+        levels = self._levels.shared if user is None else (*self._levels.shared, user)
+        bound = binding([limit for account in levels for limit in account.budgets], ticket.charge, now)
+        if bound is not FREE or not ring.budgets:
+            return bound
+        serving = (account for slot, account in ring.in_turn() if slot.serves(ticket.model))
+        return _least(binding(account.budgets, ticket.charge, now) for account in serving)
+
     def _check_keys(self, ring: Ring, ticket: Ticket, now: float) -> None:
         accounts = [account for slot, account in ring.entries if slot.serves(ticket.model)]
         over = _over_all([account.limits for account in accounts], ticket.charge)
@@ -374,7 +381,3 @@ def _least(bounds: Iterable[Binding]) -> Binding:
         if bound.seconds < least.seconds:
             least = bound
     return FREE if least.limit is None else least
-
-
-def _binding_daily(limits: Iterable[Limit], charge: Charge, now: float) -> Binding:
-    return binding([limit for limit in limits if limit.refuses], charge, now)

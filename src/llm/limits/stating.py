@@ -9,6 +9,7 @@ from .auto import AutoLimit
 from .base import DAY
 from .bucket import TokenBucket
 from .concurrency import Concurrency
+from .own_window import OwnWindow
 from .per_call import PerCall
 from .window import SlidingWindow
 
@@ -35,7 +36,8 @@ def make_limits(stated: Mapping[str, object], *, level: LimitScope, bucket: bool
     Concurrency comes last, since it alone says nothing of when it will be free.
     """
     algorithm = stated.get("algorithm", "auto")
-    plain = TokenBucket if algorithm == "token_bucket" or (algorithm == "auto" and bucket) else SlidingWindow
+    window = SlidingWindow if level == "key" else OwnWindow  # above the keys no provider tells of anything
+    plain = TokenBucket if algorithm == "token_bucket" or (algorithm == "auto" and bucket) else window
     limits: list[Limit] = []
     for name, value in stated.items():
         what, _, span = name.rpartition("_per_")

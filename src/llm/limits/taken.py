@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from .auto import AutoLimit
 from .bucket import TokenBucket
+from .own_window import OwnWindow
 from .window import SlidingWindow
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def tell(limit: Limit, now: float) -> Told:
     if isinstance(counted, TokenBucket):
         lacking = counted.lacking(now)
         return [(0.0, lacking)] if lacking > 0.0 else []
-    if isinstance(counted, SlidingWindow):
+    if isinstance(counted, OwnWindow):
         counted.saturation(now)  # which forgets what has left it
         return _few([(now - grain.at, grain.amount) for grain in counted.grains if grain.amount > 0.0])
     return []
@@ -48,7 +49,7 @@ def hear(limit: Limit, now: float, told: Told, age: float) -> None:
         lacking = sum(amount for _, amount in told) - refilled - counted.lacking(now)
         if lacking > 0.0:
             limit.take(now, lacking)
-    elif isinstance(counted, SlidingWindow):
+    elif isinstance(counted, OwnWindow):
         own = [(now - grain.at, grain.amount) for grain in counted.grains]
         for ago, missing in _missing([(ago + age, amount) for ago, amount in told], own):
             limit.take(now - ago, missing)

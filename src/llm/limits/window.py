@@ -1,24 +1,20 @@
-"""Sliding window: every request has a window of its own, so no span of `period` seconds holds more than allowed."""
+"""Sliding window of a provider, which tells of it: what others take is counted, too, and what comes back sooner."""
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from .base import BEFORE_ALL, GUARD, MOMENT, Hold, Timed
+from .base import BEFORE_ALL, EPSILON, GUARD, MOMENT, Hold
+from .own_window import Drawn, Grain, OwnWindow
 from .reckoning import Reckoning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
     from .base import Unit
 
-_EPSILON = 1e-9  # of an amount: sums of dollars are off by less
-_GRAINS = 6000  # of a period: ten milliseconds of a minute
 _SILENT = 1 / 4  # of a period
 _UNSURE = 1 / 4  # of the capacity
 _PATIENCE = 2.0  # seconds
@@ -27,46 +23,8 @@ _MISLED = 8  # refusals
 _new = object.__new__
 
 
-class Grain:
-    """What was taken within a moment; all of it leaves the window with the last of it.
-
-    Attributes:
-        at: Monotonic seconds of the last that it holds.
-        amount: What it holds, in the limit's unit.
-        start: Monotonic seconds of the first.
-        until: Monotonic seconds at which it leaves.
-        untold: Of how many of its requests the provider has not told when all is there again.
-        back: The latest of what it told.
-        heirs: Windows that count it, too: those that took the place of its own.
-    """
-
-    __slots__ = ("amount", "at", "back", "heirs", "start", "until", "untold")
-
-    def __init__(self, at: float, until: float, amount: float = 0.0) -> None:
-        """Begin at `at`."""
-        self.start: float = at
-        self.at: float = at
-        self.until: float = until
-        self.amount: float = amount
-        self.untold: int = 0
-        self.back: float = -math.inf
-        self.heirs: tuple[SlidingWindow, ...] = ()
-
-
-class Drawn(Hold):
-    """An amount taken from a window.
-
-    Attributes:
-        grain: Where it is counted.
-    """
-
-    __slots__ = ("grain",)
-
-    grain: Grain
-
-
-class SlidingWindow(Timed):
-    """`capacity` in any `period` seconds; a `Limit`. It remembers at most 6000 moments of a period.
+class SlidingWindow(OwnWindow):
+    """`capacity` in any `period` seconds, as a provider counts it; a `Limit`.
 
     A full window sends nothing, so it is told nothing, while others may take what they like. After such a silence a
     quarter stays back until all answers have told what was left, or two seconds have passed.
@@ -76,8 +34,7 @@ class SlidingWindow(Timed):
     """
 
     __slots__ = (
-        "_asked_until", "_early_at", "_grain", "_grains", "_misled", "_others", "_reckoning", "_span", "_sum",
-        "_untold",
+        "_asked_until", "_early_at", "_misled", "_others", "_reckoning", "_untold",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - a limit's six facts
@@ -85,10 +42,6 @@ class SlidingWindow(Timed):
     ) -> None:
         """Start empty."""
         super().__init__(name, unit, capacity, period, level=level, refuses=refuses)
-        self._span = period + GUARD
-        self._grain = period / _GRAINS
-        self._grains: deque[Grain] = deque()
-        self._sum = 0.0
         self._others = 0.0
         self._reckoning = Reckoning()
         self._asked_until = -math.inf
@@ -139,20 +92,6 @@ class SlidingWindow(Timed):
         drawn.mark, drawn.epoch, drawn.grain = self._sum - self._others - reckoning.drawn, epoch, grain
         return drawn
 
-    def settle(self, now: float, hold: Hold, used: float) -> None:
-        """Count `used` in place of what was taken, where its window still runs."""
-        if type(hold) is Drawn:
-            grain, more = hold.grain, used - hold.amount
-            if grain.until - now <= MOMENT:
-                self._expire(now)
-            else:
-                grain.amount += more
-                self._sum += more
-                if grain.heirs:
-                    for heir in grain.heirs:
-                        heir._sum += more
-        hold.amount = used
-
     def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
         """Count what others took, as far as it is not counted yet; it is over with `hold`'s window.
 
@@ -166,7 +105,7 @@ class SlidingWindow(Timed):
             self._misled += hold.at >= self._early_at
         counted = hold.mark + reckoning.drawn_by(epoch) + self._others
         missing = self.capacity - report.remaining - report.rounding - counted
-        if missing > _EPSILON:
+        if missing > EPSILON:
             self._others += missing
             self._count(hold.at, missing, now)
             if epoch is not BEFORE_ALL:
@@ -183,47 +122,21 @@ class SlidingWindow(Timed):
         """Go on with another capacity; what is counted stays counted."""
         self.capacity = capacity
 
-    def resized(self, now: float, capacity: float) -> SlidingWindow:
+    def resized(self, now: float, capacity: float) -> Self:
         """Return one of another capacity that goes on with what is counted; calls that run are settled in both."""
-        self._expire(now)
-        heir = SlidingWindow(self.name, self.unit, capacity, self.period, level=self.level, refuses=self.refuses)
-        for grain in self._grains:
-            grain.heirs = (*grain.heirs, heir)
-        heir._grains.extend(self._grains)
-        heir._sum, heir._others = self._sum, self._others
-        for window in (self, heir):  # what either takes from now on is its own
-            window._grains.append(Grain(now, now + self._span))
+        heir = super().resized(now, capacity)
+        heir._others = self._others
         return heir
 
     def crowd(self) -> None:
         """Know that several processes draw, each of which hears a part of the answers."""
         self._reckoning.crowded = True
 
-    def saturation(self, now: float) -> float:
-        """Return the share that is taken."""
-        self._expire(now)
-        return min(1.0, max(0.0, self._sum / self.capacity))
-
     def free(self, now: float) -> float:
         """Return what fits beside what is counted, less what is kept back for others."""
         self._expire(now)
         least = self.capacity * (1 - _UNSURE) if now < self._asked_until else self.capacity
         return least - self._sum - self._reckoning.margin(now, self.period)
-
-    @property
-    def grains(self) -> Iterable[Grain]:
-        """What it remembers, in order of time."""
-        return self._grains
-
-    def _due(self, now: float, amount: float, capacity: float) -> float:
-        """Return seconds until time alone has made room for `amount` in `capacity`."""
-        excess, due = self._sum + amount - capacity, now
-        for grain in self._grains:
-            if excess <= _EPSILON:
-                break
-            excess -= grain.amount
-            due = max(due, grain.until)
-        return due - now
 
     def _all_back(self, hold: Hold, reset: float) -> None:
         """Know that what `hold` found there, and it, is there again `reset` seconds later.

@@ -70,6 +70,20 @@ def copier(kind: type[_T]) -> Callable[..., _T]:
     return made
 
 
+def completer(kind: type[_T], *names: str) -> Callable[..., _T]:
+    """Return a function that copies a value of `kind` with other values for just these fields, in this order.
+
+    Half the cost of a `copier`'s, which looks at each field whether it is to change. Compiled as in `quick`.
+    """
+    space: dict[str, Any] = {"_kind": kind, "_open": _open(kind), "_new": object.__new__}
+    fields_of = [field.name for field in fields(cast("type[Any]", kind))]
+    lines = [f"    made.{name} = {name if name in names else f'value.{name}'}" for name in fields_of]
+    body = ["    made = _new(_open)", *lines, "    made.__class__ = _kind", "    return made"]
+    exec("\n".join([f"def complete(value, {', '.join(names)}):", *body]), space)  # noqa: S102 - of our own names only
+    made: Callable[..., _T] = space["complete"]
+    return made
+
+
 def filler(kind: type[_T], *names: str) -> Callable[..., None]:
     """Return a function that puts values into these fields of a value that nobody else holds yet, in this order.
 

@@ -227,7 +227,9 @@ def test_a_record_is_made_only_for_writers_of_others(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(LOGGER, "handlers", [])
     monkeypatch.setattr(parent, "handlers", [own])
     assert logs.only_writer() is own
-    monkeypatch.setattr(parent, "handlers", [own, logging.NullHandler()])
+    monkeypatch.setattr(parent, "handlers", [own, logging.NullHandler()])  # as the package's own logger has
+    assert logs.only_writer() is own
+    monkeypatch.setattr(parent, "handlers", [own, logging.StreamHandler(io.StringIO())])
     assert logs.only_writer() is None
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -100,6 +101,20 @@ def test_it_serves_until_a_signal_comes(config: Path, capsys: pytest.CaptureFixt
     assert said.endswith("/docs")
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [line["path"] for line in lines] == ["/livez", "/v1/metrics"]
+
+
+def test_the_collector_passes_over_what_is_loaded_for_as_long_as_it_serves(config: Path) -> None:
+    before, seen = gc.get_threshold(), list[tuple[int, int]]()
+
+    def look(_: str) -> None:
+        seen.append((gc.get_freeze_count(), gc.get_threshold()[0]))
+        terminate()
+
+    began(config, look)
+    [(frozen, often)] = seen
+    assert frozen > 10_000
+    assert often > before[0]
+    assert (gc.get_freeze_count(), gc.get_threshold()) == (0, before)
 
 
 def test_a_model_on_the_box_is_loaded_before_anybody_asks_and_what_is_wrong_with_it_is_told(

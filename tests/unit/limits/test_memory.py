@@ -10,6 +10,7 @@ from llm.limits.base import DAY, GUARD
 from llm.limits.bucket import TokenBucket
 from llm.limits.concurrency import Concurrency
 from llm.limits.memory import Account, AccountBook
+from llm.limits.own_window import OwnWindow
 from llm.limits.stating import make_limits
 from llm.limits.window import SlidingWindow
 
@@ -55,11 +56,11 @@ def test_a_named_algorithm_is_itself_and_auto_is_decided_later(bucket: bool) -> 
         assert [type(limit) for limit in limits] == [kind]
 
 
-@pytest.mark.parametrize(("bucket", "kind"), [(True, TokenBucket), (False, SlidingWindow)])
-def test_auto_is_what_the_host_does_where_nothing_is_ever_proved(kind: type[object], *, bucket: bool) -> None:
-    (of_a_day,) = make_limits({"requests_per_day": 5}, level="key", bucket=bucket)
-    (of_a_user,) = make_limits({"requests_per_minute": 5}, level="user", bucket=bucket)
-    assert [type(limit) for limit in (of_a_day, of_a_user)] == [kind, kind]
+def test_auto_is_what_the_host_does_where_nothing_is_ever_proved() -> None:
+    for bucket, kinds in ((True, [TokenBucket, TokenBucket]), (False, [SlidingWindow, OwnWindow])):
+        (of_a_day,) = make_limits({"requests_per_day": 5}, level="key", bucket=bucket)
+        (of_a_user,) = make_limits({"requests_per_minute": 5}, level="user", bucket=bucket)
+        assert [type(limit) for limit in (of_a_day, of_a_user)] == kinds
 
 
 def test_it_rests_as_long_as_the_provider_asked_and_never_shorter_than_before() -> None:

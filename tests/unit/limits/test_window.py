@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from llm.core.call import LimitReport
 from llm.limits.base import GUARD, Hold
+from llm.limits.own_window import OwnWindow
 from llm.limits.window import SlidingWindow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MINUTE = 60.0
 AMOUNTS = st.one_of(st.integers(0, 10).map(float), st.floats(0.0, 10.0))
@@ -23,8 +28,16 @@ def window(capacity: float = 10.0) -> SlidingWindow:
     return SlidingWindow("tokens_per_minute", "total_tokens", capacity, MINUTE)
 
 
-def test_each_request_has_a_window_of_its_own() -> None:
-    limit = window(2.0)
+def own(capacity: float = 10.0) -> OwnWindow:
+    return OwnWindow("tokens_per_minute", "total_tokens", capacity, MINUTE)
+
+
+both = pytest.mark.parametrize("make", [window, own])
+
+
+@both
+def test_each_request_has_a_window_of_its_own(make: Callable[..., OwnWindow]) -> None:
+    limit = make(2.0)
     limit.take(0.0, 1.0)
     limit.take(30.0, 1.0)
     assert limit.wait(30.0, 1.0) == pytest.approx(30.0 + GUARD)
@@ -33,13 +46,15 @@ def test_each_request_has_a_window_of_its_own() -> None:
     assert limit.saturation(60.0 + GUARD) == 0.5
 
 
-def test_what_is_larger_than_the_limit_waits_for_ever() -> None:
-    assert window().wait(0.0, 10.5) == math.inf
-    assert window().wait(0.0, 10.0) == 0.0
+@both
+def test_what_is_larger_than_the_limit_waits_for_ever(make: Callable[..., OwnWindow]) -> None:
+    assert make().wait(0.0, 10.5) == math.inf
+    assert make().wait(0.0, 10.0) == 0.0
 
 
-def test_settling_counts_from_when_it_was_taken_and_only_while_its_window_runs() -> None:
-    limit = window()
+@both
+def test_settling_counts_from_when_it_was_taken_and_only_while_its_window_runs(make: Callable[..., OwnWindow]) -> None:
+    limit = make()
     hold = limit.take(0.0, 8.0)
     limit.settle(30.0, hold, 3.0)
     assert limit.saturation(30.0) == pytest.approx(0.3)
@@ -167,8 +182,9 @@ def fits(limit: SlidingWindow, now: float) -> float:
     return max((tenth / 10 for tenth in range(1001) if limit.wait(now, tenth / 10) == 0.0), default=0.0)
 
 
-def test_times_out_of_order_from_another_thread_lose_nothing() -> None:
-    limit = window()
+@both
+def test_times_out_of_order_from_another_thread_lose_nothing(make: Callable[..., OwnWindow]) -> None:
+    limit = make()
     limit.take(10.0, 4.0)
     late = limit.take(9.0, 4.0)
     limit.settle(69.5 + GUARD, late, 0.0)
@@ -176,8 +192,9 @@ def test_times_out_of_order_from_another_thread_lose_nothing() -> None:
     assert limit.saturation(70.0 + GUARD) == 0.0
 
 
-def test_sums_of_dollars_do_not_drift() -> None:
-    limit = window(1.0)
+@both
+def test_sums_of_dollars_do_not_drift(make: Callable[..., OwnWindow]) -> None:
+    limit = make(1.0)
     for i in range(10_000):
         now = i * 7.0
         if not limit.wait(now, 0.1):
@@ -185,9 +202,10 @@ def test_sums_of_dollars_do_not_drift() -> None:
     assert limit.saturation(70_000.0 + MINUTE + GUARD) == 0.0
 
 
+@both
 @pytest.mark.parametrize("now", [0.1, 1e3, 3e6])
-def test_after_the_wait_nothing_is_left_to_wait_however_late_it_is(now: float) -> None:
-    limit = window()
+def test_after_the_wait_nothing_is_left_to_wait_however_late_it_is(make: Callable[..., OwnWindow], now: float) -> None:
+    limit = make()
     limit.take(now, 10.0)
     later = now + 1 / 3
     later += limit.wait(later, 1.0)
@@ -195,9 +213,11 @@ def test_after_the_wait_nothing_is_left_to_wait_however_late_it_is(now: float) -
 
 
 @pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
-@given(takes=st.lists(st.tuples(GAPS, AMOUNTS), max_size=12), asked=AMOUNTS)
-def test_wait_is_exact_payable_then_and_not_a_moment_earlier(takes: list[tuple[float, float]], asked: float) -> None:
-    limit = window()
+@given(make=st.sampled_from([window, own]), takes=st.lists(st.tuples(GAPS, AMOUNTS), max_size=12), asked=AMOUNTS)
+def test_wait_is_exact_payable_then_and_not_a_moment_earlier(
+    make: Callable[..., OwnWindow], takes: list[tuple[float, float]], asked: float
+) -> None:
+    limit = make()
     now = 100.0
     for gap, amount in takes:
         now += gap
@@ -220,10 +240,10 @@ class Sent:
 class AgainstVendor(RuleBasedStateMachine):
     """Pays as soon as it may and settles at any time; the vendor sees each request up to 100 ms later."""
 
-    @initialize(start=st.floats(0.0, 1e5))
-    def begin(self, start: float) -> None:
+    @initialize(start=st.floats(0.0, 1e5), make=st.sampled_from([window, own]))
+    def begin(self, start: float, make: Callable[..., OwnWindow]) -> None:
         self.now = start
-        self.limit = window()
+        self.limit = make()
         self.sent: list[Sent] = []
 
     @rule(seconds=GAPS)
@@ -260,8 +280,9 @@ TestAgainstVendor = pytest.mark.no_cover(
 )  # shorter tests reach the same lines, and being measured takes as long again
 
 
-def test_what_was_refunded_is_passed_over() -> None:
-    limit = window()
+@both
+def test_what_was_refunded_is_passed_over(make: Callable[..., OwnWindow]) -> None:
+    limit = make()
     limit.settle(0.0, limit.take(0.0, 5.0), 0.0)
     limit.take(10.0, 10.0)
     assert limit.wait(10.0, 1.0) == pytest.approx(60.0 + GUARD)

@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, dataclass, replace
 
 import pytest
 
-from llm.utils.frozen import copier, quick
+from llm.utils.frozen import completer, copier, quick
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,16 @@ def test_a_quick_values_subclass_is_made_as_any_other() -> None:
 def test_a_copy_is_of_the_same_kind_and_stays_frozen() -> None:
     made = copier(Quick)(Quick("a", more=("b",)), size=4)
     assert made == Quick("a", 4, ("b",))
+    assert type(made) is Quick
+    with pytest.raises(FrozenInstanceError):
+        made.size = 5  # type: ignore[misc]  # the point of the test
+
+
+def test_a_completed_value_is_a_copy_with_just_these_fields_changed() -> None:
+    whole = Quick("a", more=("b",))
+    made = completer(Quick, "size", "more")(whole, 4, ())
+    assert made == Quick("a", 4)
+    assert whole == Quick("a", more=("b",))
     assert type(made) is Quick
     with pytest.raises(FrozenInstanceError):
         made.size = 5  # type: ignore[misc]  # the point of the test
