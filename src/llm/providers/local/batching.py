@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _ALONE: Final = 512  # tokens of prompts in one pass while nobody answers
 _BESIDE: Final = 128  # and while somebody does, whose next token has to wait for them
-_TOGETHER: Final = 8  # tokens of answers in one pass that holds guesses: more cost more than they bring
 _WORTH: Final = 2  # tokens of the longest guess at least: else nobody guesses
 _KEPT: Final = 4096 // BLOCK  # blocks that are kept for prompts that begin alike
 
@@ -66,9 +65,19 @@ class Batch:
         blocks: int,
         size: int,
         now: Callable[[], float],
-        guessing: bool = True,
+        together: int = 0,
     ) -> None:
-        """Run at most `size` requests, in memory of so many blocks; `now` tells the time in seconds."""
+        """Start with no request.
+
+        Args:
+            model: Made ready for batches.
+            shape: What one of its tokens takes.
+            blocks: Memory for requests.
+            size: Requests that run at once, at most.
+            now: Tells the time in seconds.
+            together: Tokens of answers in one pass that holds guesses: more would cost more than they bring. 0: nobody
+                guesses.
+        """
         kept = min(_KEPT, blocks // 8)
         self.model: LoadedModel = model
         self.room: Room = Room(shape, blocks=blocks - kept, window=model.window)
@@ -81,7 +90,7 @@ class Batch:
         self.waits: tuple[int, float] = (0, 0.0)
         self.put_back: int = 0
         self._size = size
-        self._guessing = guessing
+        self._together = together
         self._now = now
         self._numbers = itertools.count()
 
@@ -152,7 +161,7 @@ class Batch:
 
     def _guess(self, answering: list[Sequence]) -> list[list[int]]:
         # Where few answer, the weights that are fetched cost more than the tokens that are read.
-        each = _TOGETHER // len(answering) - 1 if answering and self._guessing else 0
+        each = self._together // len(answering) - 1 if answering else 0
         return [
             one.guesses.next(one.tokens, min(each, one.left - 1, self.room.left(one) - 1))
             if each >= _WORTH and one.chooser.plain

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _ALIKE: Final = 3  # tokens that must have stood before
 _FIRST: Final = 2  # tokens of a first guess
-_LONGEST: Final = 7
+_LONGEST: Final = 15
 _LONGEST_REST: Final = 32  # passes without a guess
 
 

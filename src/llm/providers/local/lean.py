@@ -3,7 +3,8 @@
 What is multiplied with the same numbers is one matrix: queries, keys and values, and both halves of the feed-forward
 part. The numbers of a head that rotary positions turn together stand side by side, so that one product of complex
 numbers turns them; a product of a query and a key does not depend on the order. The rest is the arithmetic of
-transformers' own layers, whose place these take in the network.
+transformers' own layers, whose place these take in the network. Where weights have sixteen bits, norms and positions
+are computed in float32, for which the CPU has more and quicker operations, and rounded at their end.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from .attention import Part
 
+_TYPES: Final = frozenset({torch.float32, torch.bfloat16, torch.float16})
 _KNOWN: Final = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"})
 
 
@@ -28,14 +30,16 @@ class _Norm:
     """Root mean square normalisation of the last dimension."""
 
     def __init__(self, norm: Any, order: torch.Tensor | None = None) -> None:  # noqa: ANN401 - each model has a class
-        weight: torch.Tensor = norm.weight.detach()
+        weight: torch.Tensor = norm.weight.detach().float()
         self._weight = weight if order is None else weight[order]
         self._share = 1.0 / len(weight)
-        self._epsilon = torch.tensor([norm.variance_epsilon], dtype=weight.dtype)
+        self._epsilon = torch.tensor([norm.variance_epsilon])
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return (x * torch.addcmul(self._epsilon, size, size, value=self._share).rsqrt_()).mul_(self._weight)
+        exact = x.float()
+        size = torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
+        scale = torch.addcmul(self._epsilon, size, size, value=self._share).rsqrt_()
+        return (exact * scale).mul_(self._weight).to(x.dtype)
 
 
 class LeanRotary(nn.Module):
@@ -48,7 +52,7 @@ class LeanRotary(nn.Module):
 
     def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
         """Return the numbers for the positions of a row of tokens, shape `(1, tokens)`."""
-        cosines, sines = self._rotary(x, position_ids=position_ids)
+        cosines, sines = self._rotary(x.float(), position_ids=position_ids)
         half = cosines.shape[-1] // 2
         return torch.complex(cosines[0, :, None, :half], sines[0, :, None, :half])
 
@@ -93,17 +97,17 @@ class LeanLayer(nn.Module):
         if self._norms is not None:
             queries, keys = self._norms
             heads = torch.cat([queries(heads[:, : self._queries]), keys(heads[:, self._queries :])], dim=1)
-        pairs = torch.view_as_complex(heads.unflatten(-1, (-1, 2)))
-        heads = torch.view_as_real(pairs * turns).flatten(-2)
+        pairs = torch.view_as_complex(heads.float().unflatten(-1, (-1, 2)))
+        heads = torch.view_as_real(pairs * turns).flatten(-2).to(values.dtype)
         found = found_by(parts, self._where, heads[:, : self._queries], heads[:, self._queries :], values)
         return found.view(tokens, -1)
 
 
 def lean(network: Any) -> bool:  # noqa: ANN401 - each model has a class
-    """Replace the layers of a network that are known, in float32, and return whether there are such."""
+    """Replace the layers of a network that are known, and return whether there are such."""
     model = network.get_decoder()
     layers = getattr(model, "layers", [])
-    if network.dtype != torch.float32 or {type(layer).__name__ for layer in layers} - _KNOWN or not layers:
+    if network.dtype not in _TYPES or {type(layer).__name__ for layer in layers} - _KNOWN or not layers:
         return False
     for at, layer in enumerate(layers):
         layers[at] = LeanLayer(layer)
@@ -125,7 +129,7 @@ def _joined(linears: Sequence[nn.Linear], order: torch.Tensor | None = None) -> 
 
 
 def _bias(linear: nn.Linear) -> torch.Tensor:
-    return torch.zeros([linear.out_features]) if linear.bias is None else linear.bias.detach()
+    return torch.zeros([linear.out_features], dtype=linear.weight.dtype) if linear.bias is None else linear.bias.detach()
 
 
 def _reordered(rows: torch.Tensor, order: torch.Tensor | None) -> torch.Tensor:

@@ -334,6 +334,7 @@ class Models:
     def _share(self, model: LoadedModel, weights: int) -> _Answering | None:
         from .batching import Batch
         from .constraint import Grammars
+        from .packing import rows_like_one
         from .ready import ready_for_batches
 
         try:
@@ -346,8 +347,9 @@ class Models:
         blocks = blocks_for(shape, window=model.window, size=self._source.max_batch, limit=self._source.memory_limit)
         self._make_room(model.name, weights + LEAST * block)
         blocks = min(blocks, self._free(weights) // block)
-        size, guessing = self._source.max_batch, self._source.prompt_lookup
-        batch = Batch(model, shape, blocks=blocks, size=size, now=self._now, guessing=guessing)
+        together = rows_like_one(model.network) if self._source.prompt_lookup else 0
+        size = self._source.max_batch
+        batch = Batch(model, shape, blocks=blocks, size=size, now=self._now, together=together)
         model.limit = min(model.window, batch.room.longest)
         return _Answering(batch, weights + blocks * block, Grammars(model))
 
