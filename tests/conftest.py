@@ -307,10 +307,11 @@ def no_blocking_call(blocking_calls: BlockBuster) -> Iterator[None]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell starts what it puts in the background with Ctrl-C ignored, and programs inherit that; those that the tests
-    # interrupt must not.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell starts what it puts in the background with Ctrl-C ignored, and `nohup` what it starts with a hang-up
+    # ignored; programs inherit that, and those that the tests send these signals must not.
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     # Threads of torch wait for each other by spinning: beside another worker's tests, two are far slower than one.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     _measure_once(config)
