@@ -58,6 +58,9 @@ settings.register_profile("quick", max_examples=50)
 settings.register_profile("thorough", max_examples=2000)
 settings.load_profile("quick")
 
+_MADE_ONCE = {"gateway_process", "image", "site", "wheel"}
+"""Fixtures of a module that take seconds: its tests that use one go to the same worker, which makes it once."""
+
 
 @pytest.fixture(scope="session")
 def root() -> Path:
@@ -338,12 +341,15 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
         os.environ[_MEASURED_PROGRAMS] = measured
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     whole = not config.option.file_or_dir
     unmeasured = {_ROOT / "tests" / name for name in _REACHED_BY_OTHERS}
     for item in items:
         if whole and (item.path in unmeasured or item.path.parent == _END_TO_END or _is_of_properties(item)):
             item.add_marker("no_cover")
+        if isinstance(item, pytest.Function) and _MADE_ONCE & {*item.fixturenames}:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
         if isinstance(item, pytest.Function) and is_async_test(item):
             item.fixturenames[:0] = ["no_task_left", "no_blocking_call"]  # first in, so last out
 
