@@ -1,5 +1,5 @@
 # Two commands matter: `make run` and `make test`. Each makes the .venv it needs; only Python 3.11 or newer must be there.
-.PHONY: help run test test-all test-long check format bench bench-limits bench-waiters bench-batch bench-gateway bench-local docs docs-serve picture picture-page simulate-scale chaos soak clean
+.PHONY: help run test ready test-all test-long check format bench bench-limits bench-waiters bench-batch bench-gateway bench-local docs docs-serve picture picture-page simulate-scale chaos soak clean
 .NOTPARALLEL:
 
 export PYTHON
@@ -23,8 +23,13 @@ run: ## a real model answers: installs, fetches the small model, runs examples/l
 
 test: ## all checks and tests that need Python alone
 	@.ci/venv test
-	@$(PY) -m llm models fetch smollm2-135m --quiet & fetch=$$!; $(MAKE) --no-print-directory check; checked=$$?; wait $$fetch && exit $$checked # side by side
+	@$(MAKE) --no-print-directory ready & ready=$$!; $(MAKE) --no-print-directory check; checked=$$?; wait $$ready && exit $$checked # side by side
 	@$(PY) -m pytest --cov -n 3 --dist loadgroup --max-worker-restart 0 # a third worker, for tests wait
+
+# The model; and all modules are compiled once here, not once in each worker. What cannot be collected is told there.
+ready:
+	@$(PY) -m llm models fetch smollm2-135m --quiet
+	@$(PY) -m pytest --collect-only -qq >/dev/null || :
 
 test-all: ## what `make test` leaves out: Node, a browser, Ray, soaks of minutes
 	@.ci/venv left-out

@@ -65,7 +65,7 @@ def empty(tmp_path: Path) -> Path:
 
 
 def install(environment: Path, *what: str | Path) -> None:
-    run(sys.executable, "-m", "pip", "--python", environment / "bin" / "python", "install", "-q", *what)
+    run(sys.executable, "-m", "pip", "--python", environment / "bin" / "python", "install", "-q", "--no-compile", *what)
 
 
 def check(environment: Path) -> None:
