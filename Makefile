@@ -1,5 +1,5 @@
 # Two commands matter: `make run` and `make test`. Each makes the .venv it needs; only Python 3.11 or newer must be there.
-.PHONY: help run test test-all test-long check format bench bench-limits bench-waiters bench-batch bench-gateway bench-local docs docs-serve picture picture-page simulate-scale chaos soak clean
+.PHONY: help run test ready test-all test-long check format bench bench-limits bench-waiters bench-batch bench-gateway bench-local docs docs-serve picture picture-page simulate-scale chaos soak clean
 .NOTPARALLEL:
 
 export PYTHON
@@ -21,14 +21,20 @@ run: ## a real model answers: installs, fetches the small model, runs examples/l
 	@$(PY) -m llm models fetch smollm2-135m
 	@$(PY) examples/llm_usage.py
 
-test: check ## all checks and tests that need Python alone
-	@$(PY) -m llm models fetch smollm2-135m --quiet
-	@$(PY) -m pytest --cov -n 2 --dist loadgroup --max-worker-restart 0
+test: ## all checks and tests that need Python alone
+	@.ci/venv test
+	@$(MAKE) --no-print-directory ready & ready=$$!; $(MAKE) --no-print-directory check; checked=$$?; wait $$ready && exit $$checked # side by side
+	@$(PY) -m pytest --cov -n 3 --dist loadgroup --max-worker-restart 0 # a third worker, for tests wait
 
-test-all: ## what `make test` leaves out: Node, a browser, Ray, a long soak
+# The model; and all modules are compiled once here, not once in each worker. What cannot be collected is told there.
+ready:
+	@$(PY) -m llm models fetch smollm2-135m --quiet
+	@$(PY) -m pytest --collect-only -qq >/dev/null || :
+
+test-all: ## what `make test` leaves out: Node, a browser, Ray, soaks of minutes
 	@.ci/venv left-out
 	@! command -v npm >/dev/null || $(MAKE) --no-print-directory $(NODE_CLIENTS)/.done
-	@$(PY) -m pytest -m "$(LEFT_OUT)" -o faulthandler_timeout=2400 || [ $$? -eq 5 ]
+	@$(PY) -m pytest -m "$(LEFT_OUT)" -n 2 --dist loadgroup --max-worker-restart 0 -o faulthandler_timeout=900 || [ $$? -eq 5 ]
 
 # What tests of the gateway call it with from Node.
 $(NODE_CLIENTS)/.done: tests/e2e/node/package-lock.json

@@ -58,6 +58,9 @@ settings.register_profile("quick", max_examples=50)
 settings.register_profile("thorough", max_examples=2000)
 settings.load_profile("quick")
 
+_MADE_ONCE = {"gateway_process", "image", "site", "wheel"}
+"""Fixtures of a module that take seconds: its tests that use one go to the same worker, which makes it once."""
+
 
 @pytest.fixture(scope="session")
 def root() -> Path:
@@ -307,10 +310,11 @@ def no_blocking_call(blocking_calls: BlockBuster) -> Iterator[None]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell starts what it puts in the background with Ctrl-C ignored, and programs inherit that; those that the tests
-    # interrupt must not.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell starts what it puts in the background with Ctrl-C ignored, and `nohup` what it starts with a hang-up
+    # ignored; programs inherit that, and those that the tests send these signals must not.
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     # Threads of torch wait for each other by spinning: beside another worker's tests, two are far slower than one.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     _measure_once(config)
@@ -337,12 +341,15 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
         os.environ[_MEASURED_PROGRAMS] = measured
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     whole = not config.option.file_or_dir
     unmeasured = {_ROOT / "tests" / name for name in _REACHED_BY_OTHERS}
     for item in items:
         if whole and (item.path in unmeasured or item.path.parent == _END_TO_END or _is_of_properties(item)):
             item.add_marker("no_cover")
+        if isinstance(item, pytest.Function) and _MADE_ONCE & {*item.fixturenames}:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
         if isinstance(item, pytest.Function) and is_async_test(item):
             item.fixturenames[:0] = ["no_task_left", "no_blocking_call"]  # first in, so last out
 

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 MOST_GROWTH: Final = 16 * 1024 * 1024
 """Bytes by which the gateway may have grown at the end beside what it took when it was warm."""
 
-_WARM: Final = 600  # looks, a second each; a shorter run does not tell growth from warming up
+WARM: Final = 120
+"""Looks at its memory, a second each, from which on growth can be told from warming up."""
+
 _RELOAD_EVERY: Final = 2.0  # seconds
 _TELL_EVERY: Final = 30.0
 _PATIENCE: Final = 90.0  # seconds, for the last calls
@@ -206,7 +208,7 @@ class _Soak:
 
     def _check_memory(self) -> None:
         memory = self._report.memory
-        if len(memory) < _WARM:
+        if len(memory) < WARM:
             return
         warm = median(memory[len(memory) // 4 : len(memory) // 2])
         grown = median(memory[-len(memory) // 10 :]) - warm

@@ -65,7 +65,7 @@ def empty(tmp_path: Path) -> Path:
 
 
 def install(environment: Path, *what: str | Path) -> None:
-    run(sys.executable, "-m", "pip", "--python", environment / "bin" / "python", "install", "-q", *what)
+    run(sys.executable, "-m", "pip", "--python", environment / "bin" / "python", "install", "-q", "--no-compile", *what)
 
 
 def check(environment: Path) -> None:
@@ -162,6 +162,13 @@ def test_a_command_of_the_readme_exists(command: str) -> None:
         run("make", last, "--dry-run")
     else:
         run(sys.executable, "-m", "llm", last, "--help")
+
+
+@pytest.mark.xdist_group("together")
+def test_tests_of_a_group_stay_together(request: pytest.FixtureRequest) -> None:
+    """Some releases of pytest and pytest-xdist spread them without a word: models and servers start in each worker."""
+    if getattr(request.config.option, "loadgroup", False):  # in a worker of `make test`
+        assert request.node.nodeid.endswith("@together")
 
 
 def test_plain_make_lists_the_targets() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 KEY = "sk-a-long-secret-key"
 ROWS = 60
 LOOK = threading.Event()
+WITHOUT_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="the extra ray is there")
 MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-sonnet-4-5"}
 STEPS = {
     "openai": ["POST */files", "POST */batches", "GET */content"],
@@ -170,7 +172,7 @@ def test_a_dry_run_tells_tokens_parts_and_the_price_of_batches(bench: Callable[[
     [
         (["--cancel"], "name whose: --engine openai-batch"),
         (["--engine", "openai-batch", "--cancel", "--restart"], "--cancel goes with neither"),
-        (["--engine", "ray"], "--engine"),
+        pytest.param(["--engine", "ray"], "--engine", marks=WITHOUT_RAY),
     ],
 )
 def test_what_does_not_go_together_is_refused(forking: Forking, tmp_path: Path, words: list[str], said: str) -> None:

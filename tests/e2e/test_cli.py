@@ -7,8 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,17 +16,21 @@ from llm.testing import Fault, MockUpstream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from tests.e2e.conftest import Forking
 
 KEY = "sk-a-long-secret-key"
 NOWHERE = "http://127.0.0.1:9/v1"
 
 
-@dataclass(frozen=True)
 class Manifold:
     """The program, in a folder of its own."""
 
-    folder: Path
-    environ: dict[str, str]
+    def __init__(self, folder: Path, environ: dict[str, str], forking: Forking) -> None:
+        self.folder = folder
+        self.environ = environ
+        self._forking = forking
 
     def configure(self, base_url: str = NOWHERE, more: str = "") -> None:
         section = f"{{base_url: '{base_url}', api_keys: [{KEY}], models: [gpt-4o-mini, gpt-4o]}}"
@@ -36,11 +38,17 @@ class Manifold:
         (self.folder / "llm.yaml").write_text(text, encoding="utf-8")
 
     def __call__(self, *words: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run it in a process that has its modules already, which takes a tenth of the time."""
+        done = self._forking(self.folder, *words, stdin=stdin, variables=variables)
+        return subprocess.CompletedProcess(words, done.status, done.out, done.err)
+
+    def started(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run it as a shell does, with an interpreter of its own."""
         return subprocess.run(  # noqa: S603 - our own program with the words of a test
             [sys.executable, "-m", "llm", *words],
             cwd=self.folder,
             env=self.environ | variables,
-            input=stdin,
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             encoding="utf-8",
@@ -54,9 +62,10 @@ class Manifold:
 
 
 @pytest.fixture
-def manifold(root: Path, tmp_path: Path) -> Manifold:
+def manifold(root: Path, tmp_path: Path, forking: Forking) -> Manifold:
     kept = {name: value for name, value in os.environ.items() if name.startswith(("PATH", "COVERAGE"))}
-    return Manifold(tmp_path, kept | {"PYTHONPATH": str(root / "src"), "PYTHONUTF8": "1", "HOME": str(tmp_path)})
+    environ = kept | {"PYTHONPATH": str(root / "src"), "PYTHONUTF8": "1", "HOME": str(tmp_path)}
+    return Manifold(tmp_path, environ, forking)
 
 
 @pytest.fixture
@@ -79,7 +88,7 @@ print(*[name for name in '{heavy}'.split() if name in sys.modules])
 
 
 def test_the_version_is_the_distributions(manifold: Manifold) -> None:
-    done = manifold("--version")
+    done = manifold.started("--version")
     assert (done.returncode, done.stdout.split()[0]) == (0, "manifold")
 
 
@@ -101,7 +110,7 @@ async def test_options_of_everywhere_stand_before_the_command_too(manifold: Mani
 
 
 async def test_an_answer_is_streamed_unless_told_otherwise(manifold: Manifold, up: MockUpstream) -> None:
-    streamed = await manifold.beside("chat", "One and the same answer")
+    streamed = await asyncio.to_thread(manifold.started, "chat", "One and the same answer")
     whole = await manifold.beside("chat", "One and the same answer", "--no-stream")
     assert streamed.stdout == whole.stdout == "One and the same answer\n"
     assert [request.stream for request in up.requests] == [True, False]
@@ -293,7 +302,8 @@ def test_a_closed_pipe_is_quiet(manifold: Manifold) -> None:
 
 @pytest.mark.usefixtures("up")
 async def test_what_the_terminal_cannot_show_is_escaped(manifold: Manifold) -> None:
-    done = await manifold.beside("chat", "say ✓", LC_ALL="C", PYTHONIOENCODING="ascii")
+    variables = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    done = await asyncio.to_thread(manifold.started, "chat", "say ✓", **variables)
     assert (done.returncode, done.stdout) == (0, "say \\u2713\n")
 
 
