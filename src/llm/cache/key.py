@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
@@ -123,9 +122,7 @@ def _of_request(request: LLMRequest) -> dict[str, Any]:
     decides: dict[str, Any] = {}
     if request.embed is None:
         decides["messages"] = [_message(message) for message in request.messages]
-    for value, option in zip(_options_of(request), _OPTIONS.items()):  # noqa: B905 - one of each, and a check costs time
-        if value is not None:
-            decides[option[0]] = option[1](value)
+    _note_options(request, decides)
     if extra := _extra(request.extra):
         decides["extra"] = extra
     return decides
@@ -312,4 +309,19 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "embed": _embed,
 }
 
-_options_of: Callable[[LLMRequest], tuple[Any, ...]] = attrgetter(*_OPTIONS)
+
+def _noting_options() -> Callable[[LLMRequest, dict[str, Any]], None]:
+    """Return a function that notes the options that a request gives in a mapping, in their canonical form.
+
+    Written as source and compiled: every look-up comes here, and a loop over the options takes twice as long.
+    """
+    space: dict[str, Any] = {f"form_{name}": form for name, form in _OPTIONS.items()}
+    lines = [
+        f"    if (value := request.{name}) is not None: decides[{name!r}] = form_{name}(value)" for name in _OPTIONS
+    ]
+    exec("\n".join(["def note(request, decides):", *lines]), space)  # noqa: S102 - of our own names only
+    made: Callable[[LLMRequest, dict[str, Any]], None] = space["note"]
+    return made
+
+
+_note_options = _noting_options()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 
 from .exceptions import LLMConfigurationError, LLMInvalidRequestError
@@ -139,19 +138,34 @@ def read_tools(tools: object, definition: type) -> tuple[Any, ...]:
 
 class _Fields(NamedTuple):
     rules: tuple[tuple[str, Test, str], ...]
-    read: Callable[[object], tuple[object, ...]]
+    wrong: Callable[[object], int]
     within: str
 
 
 def _fields(*rules: tuple[str, Test, str], within: str = "") -> _Fields:
-    return _Fields(rules, attrgetter(*[name for name, _, _ in rules]), within)
+    return _Fields(rules, _compiled(rules), within)
+
+
+def _compiled(rules: Sequence[tuple[str, Test, str]]) -> Callable[[object], int]:
+    """Return a function that returns the place of the first rule that a thing breaks by what is given; -1 for none.
+
+    Written as source and compiled: every request comes here, and a loop over the rules takes five times as long.
+    """
+    space: dict[str, Any] = {f"test{place}": test for place, (_, test, _) in enumerate(rules)}
+    lines = [
+        f"    if (value := thing.{name}) is not None and not test{place}(value): return {place}"
+        for place, (name, _, _) in enumerate(rules)
+    ]
+    exec("\n".join(["def wrong(thing):", *lines, "    return -1"]), space)  # noqa: S102 - of our own names only
+    made: Callable[[object], int] = space["wrong"]
+    return made
 
 
 def _check(thing: object, fields: _Fields) -> None:
-    for value, rule in zip(fields.read(thing), fields.rules):  # noqa: B905 - one of each, and a check costs time
-        if value is not None and not rule[1](value):
-            name, _, expected = rule
-            raise _refused(f"{fields.within}{name}", value, expected)
+    place = fields.wrong(thing)
+    if place >= 0:
+        name, _, expected = fields.rules[place]
+        raise _refused(f"{fields.within}{name}", getattr(thing, name), expected)
 
 
 def _refused(name: str, value: object, expected: str) -> LLMInvalidRequestError:

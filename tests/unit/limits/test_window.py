@@ -47,6 +47,14 @@ def test_each_request_has_a_window_of_its_own(make: Callable[..., OwnWindow]) ->
 
 
 @both
+def test_what_was_taken_in_one_moment_leaves_with_the_last_of_it(make: Callable[..., OwnWindow]) -> None:
+    limit = make(2.0)
+    limit.take(0.0, 1.0)
+    limit.take(0.009, 1.0)
+    assert limit.wait(MINUTE + GUARD, 1.0) == pytest.approx(0.009)
+
+
+@both
 def test_what_is_larger_than_the_limit_waits_for_ever(make: Callable[..., OwnWindow]) -> None:
     assert make().wait(0.0, 10.5) == math.inf
     assert make().wait(0.0, 10.0) == 0.0
