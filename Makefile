@@ -34,7 +34,7 @@ ready:
 test-all: ## what `make test` leaves out: Node, a browser, Ray, soaks of minutes
 	@.ci/venv left-out
 	@! command -v npm >/dev/null || $(MAKE) --no-print-directory $(NODE_CLIENTS)/.done
-	@$(PY) -m pytest -m "$(LEFT_OUT)" -n 2 --dist loadgroup --max-worker-restart 0 -o faulthandler_timeout=900 || [ $$? -eq 5 ]
+	@$(PY) -m pytest -m "$(LEFT_OUT)" -o faulthandler_timeout=900 || [ $$? -eq 5 ]
 
 # What tests of the gateway call it with from Node.
 $(NODE_CLIENTS)/.done: tests/e2e/node/package-lock.json

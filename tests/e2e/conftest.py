@@ -477,7 +477,7 @@ def _serving(folder: Path, root: Path, **variables: str) -> Generator[tuple[str,
         yield found[1], program.pid
     finally:
         program.terminate()
-        program.wait(10)
+        program.wait(60)
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ def written(folder: Path, text: str = CONFIG) -> Path:
     return folder
 
 
-def until(true: Callable[[], Any], seconds: float = 10.0) -> Any:
+def until(true: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Wait for something that another process does."""
     due = CLOCK.now() + seconds
     while not (found := true()):

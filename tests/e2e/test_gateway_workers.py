@@ -29,7 +29,7 @@ CLOCK = SystemClock()
 BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}]})
 
 
-def until(true: Callable[[], Any], seconds: float = 10.0) -> Any:
+def until(true: Callable[[], Any], seconds: float = 60.0) -> Any:
     due = CLOCK.now() + seconds
     while not (found := true()):
         assert CLOCK.now() < due

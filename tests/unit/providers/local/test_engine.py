@@ -296,7 +296,7 @@ async def test_an_engine_that_nobody_holds_ends_its_thread(tmp_path: Path) -> No
     engine = InferenceEngine(models_directory=tmp_path)
     with pytest.raises(LLMConfigurationError):
         await engine.load_model("nobody/nothing")
-    assert len(engine_threads()) == len(threads) + 1
+    assert len(engine_threads() - threads) == 1  # those of engines before it may end meanwhile
     del engine
     await until_only_these_run(threads)
 
@@ -325,7 +325,7 @@ def test_leaving_the_interpreter_in_mid_generation_is_quick_and_silent(model_fol
         check=False,
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=240,
     )
     assert (left.returncode, left.stdout) == (0, "left\n")
     assert not left.stderr

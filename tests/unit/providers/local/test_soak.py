@@ -70,16 +70,18 @@ def judge(model_folder: Path) -> LoadedModel:
 
 @pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 @pytest.mark.parametrize(
-    ("requests", "tokens"), [(5, 5), pytest.param(32, 64, marks=pytest.mark.soak)], ids=["some", "full"]
+    ("requests", "tokens"), [(3, 5), pytest.param(32, 64, marks=pytest.mark.soak)], ids=["some", "full"]
 )
 async def test_every_token_of_a_batch_of_the_real_model_is_the_likeliest_but_for_near_ties(
     engine: InferenceEngine, judge: LoadedModel, requests: int, tokens: int
 ) -> None:
+    judged: set[tuple[int, str]] = set()  # the second texts are mostly the first ones
     for hits in (False, True):  # of the prefix
         results = await ask_all(engine, requests, tokens)
         assert not hits or sum(result.cached_tokens for result in results) > 0
-        for at, result in enumerate(results):
-            assert surprise(judge, prompt(at), result.text) < 0.6  # what bfloat16 moves the logits by, twice
+        for at, text in {(at, result.text) for at, result in enumerate(results)} - judged:
+            assert surprise(judge, prompt(at), text) < 0.6  # what bfloat16 moves the logits by, twice
+            judged.add((at, text))
 
 
 @pytest.mark.soak
