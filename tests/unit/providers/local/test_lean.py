@@ -12,7 +12,7 @@ from llm.providers.local import packing
 from llm.providers.local.lean import LeanLayer, lean
 from llm.providers.local.memory import weight_bytes
 from llm.providers.local.model import LoadedModel
-from llm.providers.local.packing import HalfEmbedding, HalfLinear, PackedLinear, holds, pack, rows_like_one
+from llm.providers.local.packing import HalfEmbedding, HalfLinear, PackedLinear, computes_in, holds, pack, rows_like_one
 from llm.providers.local.ready import batched_logits, plain_logits, ready_for_batches
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def test_lean_layers_in_sixteen_bits_are_no_farther_from_float32_than_transforme
 
     shape = ready_for_batches(model)
 
-    assert any(isinstance(module, LeanLayer) for module in network.modules())
+    assert any(isinstance(module, LeanLayer) for module in network.modules()) == computes_in(torch.bfloat16)
     assert network.dtype == shape.dtype == torch.bfloat16
     assert _apart(batched_logits(model, shape), exact) < 1.25 * _apart(rounded, exact)
 
