@@ -129,7 +129,9 @@ def _joined(linears: Sequence[nn.Linear], order: torch.Tensor | None = None) -> 
 
 
 def _bias(linear: nn.Linear) -> torch.Tensor:
-    return torch.zeros([linear.out_features], dtype=linear.weight.dtype) if linear.bias is None else linear.bias.detach()
+    if linear.bias is None:
+        return torch.zeros([linear.out_features], dtype=linear.weight.dtype)
+    return linear.bias.detach()
 
 
 def _reordered(rows: torch.Tensor, order: torch.Tensor | None) -> torch.Tensor:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import torch
-from torch import nn
+from torch import cpu, nn
 
 _ROWS: Final = 32  # of the products that the order is chosen for
 _TILE_ROWS: Final = 32  # that read each number of a matrix once: two tiles
@@ -137,4 +137,5 @@ def _halves() -> bool:
 
 
 def _has_tiles() -> bool:
-    return torch.cpu._is_amx_tile_supported() and computes_in(torch.bfloat16)
+    told = getattr(cpu, "_is_amx_tile_supported", None)  # not by the oldest torch that will do
+    return told is not None and bool(told()) and computes_in(torch.bfloat16)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -7,10 +8,11 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from llm.providers.local import packing
 from llm.providers.local.lean import LeanLayer, lean
 from llm.providers.local.memory import weight_bytes
 from llm.providers.local.model import LoadedModel
-from llm.providers.local.packing import HalfEmbedding, HalfLinear, PackedLinear, holds, pack
+from llm.providers.local.packing import HalfEmbedding, HalfLinear, PackedLinear, computes_in, holds, pack, rows_like_one
 from llm.providers.local.ready import batched_logits, plain_logits, ready_for_batches
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ KINDS: dict[str, dict[str, Any]] = {
 def network_of(kind: str, **more: object) -> Any:  # noqa: ANN401 - each kind has a class
     """A network with random weights, norms and biases included."""
     torch.manual_seed(3)
-    config = getattr(models, f"{kind}Config")(**SIZES, **more)
+    config = getattr(models, f"{kind}Config")(**{**SIZES, **more})
     made = getattr(models, f"{kind}ForCausalLM")(config).requires_grad_(requires_grad=False).eval()
     for weights in made.parameters():
         if weights.ndim == 1:
@@ -59,6 +61,37 @@ def test_lean_layers_with_halved_matrices_give_the_logits_of_transformers_own(ki
     assert any(isinstance(module, HalfLinear) for module in model.network.modules())
     assert any(isinstance(module, HalfEmbedding) for module in model.network.modules())
     assert float((batched_logits(model, shape) - wanted).abs().max()) < 2e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lean_layers_in_sixteen_bits_are_no_farther_from_float32_than_transformers_own(kind: str) -> None:
+    network = network_of(kind, **KINDS[kind], initializer_range=0.1).to(torch.bfloat16)
+    exact = plain_logits(model_of(copy.deepcopy(network).float()))
+    model = model_of(network)
+    rounded = plain_logits(model)
+
+    shape = ready_for_batches(model)
+
+    assert any(isinstance(module, LeanLayer) for module in network.modules()) == computes_in(torch.bfloat16)
+    assert network.dtype == shape.dtype == torch.bfloat16
+    assert _apart(batched_logits(model, shape), exact) < 1.25 * _apart(rounded, exact)
+
+
+def _apart(some: torch.Tensor, others: torch.Tensor) -> float:
+    return float(torch.linalg.vector_norm(some - others, dim=-1, keepdim=False).max())
+
+
+@pytest.mark.parametrize(("tiles", "rows"), [(True, 32), (False, 8)])
+def test_more_rows_cost_like_one_where_the_cpu_multiplies_tiles(
+    tiles: bool,
+    rows: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packing, "_has_tiles", lambda: tiles)
+    network = network_of("Llama")
+
+    assert rows_like_one(network) == 8
+    assert rows_like_one(network.to(torch.bfloat16)) == rows
 
 
 def test_layers_that_are_not_known_stay_as_they_are() -> None:
