@@ -91,7 +91,6 @@ class EncoderBatch:
         if texts:
             self._admit(texts)
             self._read(texts)
-            self.running = 0
 
     def clear(self, failure: BaseException) -> None:
         """Fail all that wait."""
@@ -108,11 +107,14 @@ class EncoderBatch:
     def _read(self, texts: list[Text]) -> None:
         try:
             vectors = self.model.vectors([text.tokens for text in texts])
-            for text, vector in zip(texts, vectors.unbind(), strict=True):
-                _settle(text, vector)
         except Exception as failure:  # noqa: BLE001 - whatever the network does, it fails a pass and not the thread
+            self.running = 0
             for text in texts:
                 text.job.fail(failed(failure))
+            return
+        self.running = 0  # who is served sees nobody in the pass any more
+        for text, vector in zip(texts, vectors.unbind(), strict=True):
+            _settle(text, vector)
 
     def _chosen(self, most: int) -> list[Text]:
         if not self.waiting:

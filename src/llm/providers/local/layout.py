@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from llm.core.exceptions import LLMConfigurationError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 MODULES: Final = "modules.json"
 CONFIG: Final = "config.json"
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _LIBRARY: Final = "sentence_transformers."
 _KNOWN: Final = ("Transformer", "Pooling", "Dense", "Normalize")
 _GENERATING: Final = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
@@ -108,7 +110,7 @@ def read_layout(folder: Path) -> Layout | None:
     if [kind for kind, _ in modules[:2]] != ["Transformer", "Pooling"]:
         raise _wrong(folder / MODULES, "does not begin with Transformer and Pooling, as it must")
     (_, encoder), (_, pooled), *others = modules
-    stated = next((read for name in _ENCODER_CONFIGS if (read := _read(encoder / name))), {})
+    stated = next((read for name in _ENCODER_CONFIGS if (read := _read(encoder / name))), _NOTHING)
     pooling, prompt = _needed(pooled, folder), _prompt(folder)
     if prompt and pooling.get("include_prompt", True) is not True:
         raise _wrong(
@@ -180,8 +182,8 @@ def _step(kind: str, at: Path, folder: Path) -> Step:
 
 def _prompt(folder: Path) -> str:
     config = _read(folder / "config_sentence_transformers.json")
-    prompts, name = config.get("prompts") or {}, config.get("default_prompt_name")
-    return "" if name is None else str(prompts.get(name) or "")
+    prompts: Mapping[str, Any] = config.get("prompts") or _NOTHING
+    return str(prompts.get(str(config.get("default_prompt_name"))) or "")
 
 
 def _needed(at: Path, folder: Path) -> Mapping[str, Any]:
@@ -191,7 +193,7 @@ def _needed(at: Path, folder: Path) -> Mapping[str, Any]:
 
 
 def _read(file: Path) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", _json(file, dict)) if file.is_file() else {}
+    return cast("Mapping[str, Any]", _json(file, dict)) if file.is_file() else _NOTHING
 
 
 def _json(file: Path, kind: type) -> object:

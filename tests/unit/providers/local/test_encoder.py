@@ -90,14 +90,14 @@ async def test_several_modes_are_joined_and_the_newer_form_is_read(
     assert vector == pytest.approx(unit(joined), abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("dense", "activate"),
-    [
-        ({}, math.tanh),
-        ({"activation_function": "torch.nn.modules.linear.Identity"}, float),
-        ({"activation_function": "torch.nn.modules.activation.ReLU", "use_residual": True}, lambda x: max(x, 0.0)),
-    ],
-)
+PROJECTED: list[tuple[dict[str, Any], Callable[[float], float]]] = [
+    ({}, math.tanh),
+    ({"activation_function": "torch.nn.modules.linear.Identity"}, float),
+    ({"activation_function": "torch.nn.modules.activation.ReLU", "use_residual": True}, lambda x: max(x, 0.0)),
+]
+
+
+@pytest.mark.parametrize(("dense", "activate"), PROJECTED)
 async def test_a_dense_and_a_normalize_come_after_it(
     tmp_path: Path, dense: dict[str, Any], activate: Callable[[float], float]
 ) -> None:
@@ -170,33 +170,33 @@ def headless(folder: Path) -> None:
     files.save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda folder: (folder / "1_Pooling" / "config.json").unlink(), "names 1_Pooling, and .* is not there"),
-        (lambda folder: put(folder / "modules.json", {}), "holds a dict, where a list is expected"),
-        (lambda folder: (folder / "modules.json").write_text("["), "modules.json is no JSON"),
-        (lambda folder: put(folder / "modules.json", []), "does not begin with Transformer and Pooling"),
-        (
-            lambda folder: renamed(folder, "sentence_transformers.models.CNN"),
-            "'sentence_transformers.models.CNN', which",
-        ),
-        (lambda folder: renamed(folder, "custom.Dense"), "names the module 'custom.Dense', which is not known here"),
-        (lambda folder: renamed(folder, "sentence_transformers.models.Pooling"), "has a second Pooling"),
-        (lambda folder: put(folder / "1_Pooling" / "config.json", {"pooling_mode": "best"}), "'best' as pooling_mode"),
-        (
-            lambda folder: put(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": 99}),
-            "states of 99 numbers, and the network's have 16",
-        ),
-        (lambda folder: densely(folder, activation_function="os.system"), "'os.system' as activation_function"),
-        (lambda folder: densely(folder, activation_function="torch.nn.Linear"), "'torch.nn.Linear' as activation"),
-        (lambda folder: densely(folder, module_input_name="token_embeddings"), "module_input_name other than"),
-        (lambda folder: densely(folder, in_features="many"), "expected whole numbers"),
-        (lambda folder: densely(folder, in_features=WIDTH * 2), "do not load"),
-        (lambda folder: (folder / "2_Dense" / "model.safetensors").unlink(), "do not load .*No such file"),
-        (headless, "lack .*attention"),
-    ],
-)
+SPOILT: list[tuple[Callable[[Path], object], str]] = [
+    (lambda folder: (folder / "1_Pooling" / "config.json").unlink(), "names 1_Pooling, and .* is not there"),
+    (lambda folder: put(folder / "modules.json", {}), "holds a dict, where a list is expected"),
+    (lambda folder: (folder / "modules.json").write_text("["), "modules.json is no JSON"),
+    (lambda folder: put(folder / "modules.json", []), "does not begin with Transformer and Pooling"),
+    (
+        lambda folder: renamed(folder, "sentence_transformers.models.CNN"),
+        "'sentence_transformers.models.CNN', which",
+    ),
+    (lambda folder: renamed(folder, "custom.Dense"), "names the module 'custom.Dense', which is not known here"),
+    (lambda folder: renamed(folder, "sentence_transformers.models.Pooling"), "has a second Pooling"),
+    (lambda folder: put(folder / "1_Pooling" / "config.json", {"pooling_mode": "best"}), "'best' as pooling_mode"),
+    (
+        lambda folder: put(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": 99}),
+        "states of 99 numbers, and the network's have 16",
+    ),
+    (lambda folder: densely(folder, activation_function="os.system"), "'os.system' as activation_function"),
+    (lambda folder: densely(folder, activation_function="torch.nn.Linear"), "'torch.nn.Linear' as activation"),
+    (lambda folder: densely(folder, module_input_name="token_embeddings"), "module_input_name other than"),
+    (lambda folder: densely(folder, in_features="many"), "expected whole numbers"),
+    (lambda folder: densely(folder, in_features=WIDTH * 2), "do not load"),
+    (lambda folder: (folder / "2_Dense" / "model.safetensors").unlink(), "do not load .*No such file"),
+    (headless, "lack .*attention"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "message"), SPOILT)
 async def test_a_folder_that_is_not_whole_or_not_known_is_refused_by_name(
     tmp_path: Path, spoil: Callable[[Path], object], message: str
 ) -> None:
