@@ -431,7 +431,8 @@ def prepared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     for name in tuple(os.environ):  # what the vendors' clients would find by themselves
         if name.startswith(("OPENAI_", "ANTHROPIC_")):
             monkeypatch.delenv(name)
-    if isinstance(request.node.callspec.params["subject"], Local):
+    item: Any = request.node  # pyright: ignore[reportUnknownMemberType] # bare in pytest 9.1
+    if isinstance(item.callspec.params["subject"], Local):
         request.getfixturevalue("loaded_model")
 
 

@@ -47,7 +47,8 @@ def config(*upstreams: MockUpstream, budget: float = BUDGET, **sections: Any) ->
 @pytest.fixture
 def user(request: pytest.FixtureRequest) -> str:
     """A user that no other test has: managers of one process share their users' accounts."""
-    return str(request.node.name)
+    item: pytest.Item = request.node  # pyright: ignore[reportUnknownMemberType] # bare in pytest 9.1
+    return item.name
 
 
 def spent(manager: LLMManager, user: str, budget: float = BUDGET) -> float:

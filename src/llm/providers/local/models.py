@@ -117,6 +117,7 @@ class Models:
             loaded = self._load_model(name, folder) if layout is None else self._load_encoder(name, layout)
         except ImportError as error:
             raise missing_extra(error.name) from error
+        give_back()  # matrices as they were before they were joined and packed
         with self._lock:
             self._loaded[name] = loaded
         self._left.discard(name)
