@@ -10,6 +10,7 @@ import sysconfig
 import tomllib
 import venv
 from pathlib import Path
+from typing import cast
 
 import pytest
 from packaging.requirements import Requirement
@@ -168,7 +169,7 @@ def test_a_command_of_the_readme_exists(command: str) -> None:
 def test_tests_of_a_group_stay_together(request: pytest.FixtureRequest) -> None:
     """Some releases of pytest and pytest-xdist spread them without a word: models and servers start in each worker."""
     if getattr(request.config.option, "loadgroup", False):  # in a worker of `make test`
-        item: pytest.Item = request.node  # pyright: ignore[reportUnknownMemberType] # bare in pytest 9.1
+        item = cast("pytest.Item", request.node)  # pyright: ignore[reportUnknownMemberType] # bare in pytest 9.1
         assert item.nodeid.endswith("@together")
 
 

@@ -15,7 +15,7 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, cast
 
 import orjson
 import pytest
@@ -431,7 +431,7 @@ def prepared(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     for name in tuple(os.environ):  # what the vendors' clients would find by themselves
         if name.startswith(("OPENAI_", "ANTHROPIC_")):
             monkeypatch.delenv(name)
-    item: Any = request.node  # pyright: ignore[reportUnknownMemberType] # bare in pytest 9.1
+    item = cast("Any", request.node)  # pyright: ignore[reportUnknownMemberType] # bare in pytest 9.1
     if isinstance(item.callspec.params["subject"], Local):
         request.getfixturevalue("loaded_model")
 

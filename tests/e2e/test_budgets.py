@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -47,7 +47,7 @@ def config(*upstreams: MockUpstream, budget: float = BUDGET, **sections: Any) ->
 @pytest.fixture
 def user(request: pytest.FixtureRequest) -> str:
     """A user that no other test has: managers of one process share their users' accounts."""
-    item: pytest.Item = request.node  # pyright: ignore[reportUnknownMemberType] # bare in pytest 9.1
+    item = cast("pytest.Item", request.node)  # pyright: ignore[reportUnknownMemberType] # bare in pytest 9.1
     return item.name
 
 
