@@ -225,7 +225,7 @@ class Batch:
         try:
             for (token, useless, scores), guessed in zip(rows, [*guess, None], strict=True):
                 if useless:
-                    self.room.cleanse()  # rows move: whoever gets one next must not read it
+                    self.room.cleanse(sequence)  # rows move: whoever gets one next must not read it
                     raise ArithmeticError("its logits are no numbers")  # noqa: TRY301 - one of several
                 if sequence.likely is not None:
                     sequence.observe(scores, token)

@@ -120,9 +120,12 @@ class Shelf(Generic[T]):
         self._fill(gap, len(self.owners) - 1)
         self.owners.pop()
 
-    def cleanse(self) -> None:
-        """Put zero where there is no number."""
-        self._data[:, :, : self.rows].nan_to_num_(0.0, 0.0, 0.0)
+    def cleanse(self, leaving: T) -> None:
+        """Put zero where there is no number, but for what others than who leaves have read: that fails them, too."""
+        for row in range(self.rows):
+            owner = self.owners[row] if row < len(self.owners) else leaving
+            read = 0 if owner is leaving else owner.read
+            self._data[:, :, row, :, read:].nan_to_num_(0.0, 0.0, 0.0)
 
     def view(self, owner: T) -> torch.Tensor:
         """Return an owner's row, shape `(2, layers, heads, room, dimensions)`."""

@@ -103,10 +103,10 @@ class Room:
             if sequence in shelf.owners:
                 shelf.leave(sequence)
 
-    def cleanse(self) -> None:
-        """Take what is no number out of all rows."""
+    def cleanse(self, leaving: Sequence) -> None:
+        """Take what is no number out of all rows, but for what others than who leaves have read."""
         for shelf in self._shelves.values():
-            shelf.cleanse()
+            shelf.cleanse(leaving)
 
     def _ordered(self) -> list[Shelf[Sequence]]:
         return [shelf for _, shelf in sorted(self._shelves.items())]

@@ -111,6 +111,19 @@ async def test_a_request_without_numbers_fails_alone_and_leaves_none_to_the_next
     assert small.stats().blocks_used == 0
 
 
+async def test_one_that_fails_does_not_make_numbers_of_what_another_has_read_in_part(small: InferenceEngine) -> None:
+    beside = asyncio.create_task(ask(small, PROMPTS[0], 60))  # while somebody answers, a pass reads 128 tokens
+    await passed(small, 2)
+    model = model_of(small)
+    assert isinstance(model.network, LlamaForCausalLM)
+    [sick] = model.encode("Q")
+    with torch.inference_mode():
+        model.network.model.embed_tokens.weight[sick] = float("nan")  # type: ignore[attr-defined]  # a llama has one
+    ends = await ended(*(asyncio.create_task(ask(small, prompt)) for prompt in ("Q" * 120, f"Q{'x' * 99}")))
+    assert [type(end) for end in ends] == [LLMServerError] * 2
+    assert (await beside).output_tokens == 60
+
+
 async def test_a_text_that_cannot_be_written_fails_alone(small: InferenceEngine) -> None:
     wanted = (await ask(small, "whole")).text
     model = model_of(small)

@@ -13,7 +13,7 @@ import torch
 from tests.unit.providers.local.encoders import WIDTH, pooled_by_hand, put, save_encoder, save_layout
 
 from llm.core.exceptions import LLMConfigurationError, LLMContextLengthError, LLMInvalidRequestError
-from llm.core.protocols import ProviderSettings
+from llm.core.protocols import EngineSettings, ProviderSettings
 from llm.core.texts import EmbeddingInput
 from llm.core.types import LLMRequest
 from llm.providers.local import InferenceEngine
@@ -211,7 +211,8 @@ async def test_a_folder_that_is_not_whole_or_not_known_is_refused_by_name(
 
 async def test_as_a_provider_it_embeds_and_counts_and_answers_nobody(tmp_path: Path) -> None:
     folder = save_layout(save_encoder(tmp_path), {"pooling_mode": "mean"}, "Normalize")
-    settings = ProviderSettings("box", (str(folder),), SystemClock(), None, device="cpu")  # type: ignore[arg-type]  # no network
+    own = EngineSettings(max_waiting=7)  # and so an engine that no other test has
+    settings = ProviderSettings("box", (str(folder),), SystemClock(), None, device="cpu", engine=own)  # type: ignore[arg-type]  # no network
     provider = LocalProvider(settings)
     await provider.initialize()
     made = await provider.embed(LLMRequest((), embed=EmbeddingInput(["one", "three"], 4)))
