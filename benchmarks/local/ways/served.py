@@ -74,7 +74,9 @@ async def started(
 async def serving(root: str, body: Mapping[str, Any]) -> AsyncGenerator[Ask]:
     """Give what has a server answer, over streams of its OpenAI route."""
     timeout = aiohttp.ClientTimeout(total=None)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as http:
+    # While others have their turns, a server closes connections that rest: each request has its own.
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as http:
 
         async def one(request: Request, came: Callable[[], None]) -> int:
             fixed = {"prompt": request.prompt, "max_tokens": request.tokens, "temperature": 0, "stream": True}
