@@ -7,6 +7,7 @@ import signal
 import sys
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import gguf
@@ -43,6 +44,8 @@ from transformers import AutoTokenizer
 
 from llm.providers.local.fetch import fetch_model
 from llm.utils.clock import SystemClock
+
+import_module("benchmarks.local.ways.ours")  # so that transformers is read here, not in a running loop
 
 if TYPE_CHECKING:
     import argparse
