@@ -123,8 +123,8 @@ class AllWorkers:
         yield from families.values()
 
     def _read(self, place: int) -> list[Metric]:
-        page = self._pages.get(place, b"").decode()
         try:
+            page = self._pages.get(place, b"").decode()
             return list(text_string_to_metric_families(page))  # type: ignore[no-untyped-call] # pyright: ignore[reportUnknownArgumentType]
         except ValueError:  # it died as it wrote
             return []

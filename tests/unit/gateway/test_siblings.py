@@ -93,4 +93,6 @@ def test_pages_become_one_with_each_workers_place() -> None:
         ("made_total", frozenset({("worker", "1"), ("model", "m")})): 5.0,
         **{("llm_gateway_worker_answered", frozenset({("worker", str(at))})): float(at < 2) for at in range(4)},
     }
+    cut = '# TYPE made counter\nmade_total{model="é'.encode()[:-1]  # in the middle of a character
+    assert samples(merged({0: cut}, 1, "")[0]) == {("llm_gateway_worker_answered", frozenset({("worker", "0")})): 0.0}
     assert merged({0: OWN}, 1, "application/openmetrics-text; version=1.0.0")[0].endswith(b"# EOF\n")
