@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from .sequence import Sequence
 
 _ALONE: Final = 512  # tokens of prompts in one pass while nobody answers
-_BESIDE: Final = 128  # and while somebody does, whose next token has to wait for them
 _WORTH: Final = 2  # tokens of the longest guess at least: else nobody guesses
 _KEPT: Final = 4096 // BLOCK  # blocks that are kept for prompts that begin alike
 
@@ -65,6 +64,7 @@ class Batch:
         blocks: int,
         size: int,
         now: Callable[[], float],
+        beside: int = 128,
         together: int = 0,
     ) -> None:
         """Start with no request.
@@ -75,6 +75,7 @@ class Batch:
             blocks: Memory for requests.
             size: Requests that run at once, at most.
             now: Tells the time in seconds.
+            beside: Tokens of prompts in one pass while somebody answers, whose next token has to wait for them.
             together: Tokens of answers in one pass that holds guesses: more would cost more than they bring. 0: nobody
                 guesses.
         """
@@ -90,6 +91,7 @@ class Batch:
         self.waits: tuple[int, float] = (0, 0.0)
         self.put_back: int = 0
         self._size = size
+        self._beside = beside
         self._together = together
         self._now = now
         self._numbers = itertools.count()
@@ -146,7 +148,7 @@ class Batch:
 
     def _plan(self) -> _Turn:
         answering = self.room.answering
-        budget = _BESIDE if answering else _ALONE
+        budget = self._beside if answering else _ALONE
         chunks: list[tuple[Sequence, int]] = []
         readers = self._readers()
         while budget > 0 and (sequence := next(readers, None)):

@@ -335,7 +335,7 @@ class Models:
     def _share(self, model: LoadedModel, weights: int) -> _Answering | None:
         from .batching import Batch
         from .constraint import Grammars
-        from .packing import rows_like_one
+        from .packing import chunk_beside_answers, rows_like_one
         from .ready import ready_for_batches
 
         try:
@@ -350,7 +350,8 @@ class Models:
         blocks = min(blocks, self._free(weights) // block)
         together = rows_like_one(model.network) if self._source.prompt_lookup else 0
         size = self._source.max_batch
-        batch = Batch(model, shape, blocks=blocks, size=size, now=self._now, together=together)
+        beside = chunk_beside_answers(model.network)
+        batch = Batch(model, shape, blocks=blocks, size=size, now=self._now, beside=beside, together=together)
         model.limit = min(model.window, batch.room.longest)
         return _Answering(batch, weights + blocks * block, Grammars(model))
 

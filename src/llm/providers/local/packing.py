@@ -16,6 +16,8 @@ from torch import cpu, nn
 _ROWS: Final = 32  # of the products that the order is chosen for
 _TILE_ROWS: Final = 32  # that read each number of a matrix once: two tiles
 _VECTOR_ROWS: Final = 8
+_QUICK_CHUNK: Final = 256
+_SLOW_CHUNK: Final = 128
 _PIECE: Final = 256  # rows of a matrix that are looked at together
 _SPACING: Final = 2.0**-24  # of the smallest numbers in float16; whatever is off by half of it, is off by 3e-8
 
@@ -96,9 +98,18 @@ def rows_like_one(network: nn.Module) -> int:
     With AMX, SmolLM2-135M takes per pass of one token 64 ms, of eight 72, of 16 in four texts 93 and of 32 there 112;
     in float32 with AVX2 it is 45, 63, 120 and 164 (CPU time in one thread, matrices and all the rest).
     """
-    weights = next(network.parameters())
-    in_tiles = weights.device.type == "cpu" and weights.dtype == torch.bfloat16 and _has_tiles()
-    return _TILE_ROWS if in_tiles else _VECTOR_ROWS
+    return _TILE_ROWS if _multiplies_in_tiles(network) else _VECTOR_ROWS
+
+
+def chunk_beside_answers(network: nn.Module) -> int:
+    """Return how many tokens of prompts a pass may read, for whose end all that answer wait.
+
+    With AMX, 32 requests of SmolLM2-135M that come at once make 1.2 to 1.3 times the tokens per second with chunks of
+    256 that they make with 128, and the longest gap but one in a hundred grows from 0.26 to 0.28 s; in float32 with
+    AVX2 from 0.39 to 0.50 s.
+    """
+    on_device = next(network.parameters()).device.type != "cpu"
+    return _QUICK_CHUNK if on_device or _multiplies_in_tiles(network) else _SLOW_CHUNK
 
 
 def holds(weights: torch.Tensor) -> bool:
@@ -134,6 +145,11 @@ def _packed(place: tuple[nn.Module, str, nn.Module]) -> nn.Module:
 def _halves() -> bool:
     # FBGEMM is there on x86 with AVX2; `quantized.engine` is what torch found out about this machine.
     return torch.backends.quantized.engine in {"x86", "fbgemm"}
+
+
+def _multiplies_in_tiles(network: nn.Module) -> bool:
+    weights = next(network.parameters())
+    return weights.device.type == "cpu" and weights.dtype == torch.bfloat16 and _has_tiles()
 
 
 def _has_tiles() -> bool:

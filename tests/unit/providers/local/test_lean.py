@@ -12,7 +12,16 @@ from llm.providers.local import packing
 from llm.providers.local.lean import LeanLayer, lean
 from llm.providers.local.memory import weight_bytes
 from llm.providers.local.model import LoadedModel
-from llm.providers.local.packing import HalfEmbedding, HalfLinear, PackedLinear, computes_in, holds, pack, rows_like_one
+from llm.providers.local.packing import (
+    HalfEmbedding,
+    HalfLinear,
+    PackedLinear,
+    chunk_beside_answers,
+    computes_in,
+    holds,
+    pack,
+    rows_like_one,
+)
 from llm.providers.local.ready import batched_logits, plain_logits, ready_for_batches
 
 if TYPE_CHECKING:
@@ -81,17 +90,19 @@ def _apart(some: torch.Tensor, others: torch.Tensor) -> float:
     return float(torch.linalg.vector_norm(some - others, dim=-1, keepdim=False).max())
 
 
-@pytest.mark.parametrize(("tiles", "rows"), [(True, 32), (False, 8)])
-def test_more_rows_cost_like_one_where_the_cpu_multiplies_tiles(
+@pytest.mark.parametrize(("tiles", "rows", "chunk"), [(True, 32, 256), (False, 8, 128)])
+def test_a_pass_takes_more_where_the_cpu_multiplies_tiles(
     tiles: bool,
     rows: int,
+    chunk: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(packing, "_has_tiles", lambda: tiles)
     network = network_of("Llama")
 
-    assert rows_like_one(network) == 8
-    assert rows_like_one(network.to(torch.bfloat16)) == rows
+    assert (rows_like_one(network), chunk_beside_answers(network)) == (8, 128)
+    network.to(torch.bfloat16)
+    assert (rows_like_one(network), chunk_beside_answers(network)) == (rows, chunk)
 
 
 def test_layers_that_are_not_known_stay_as_they_are() -> None:
