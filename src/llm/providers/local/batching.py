@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .sequence import Sequence
 
 _ALONE: Final = 512  # tokens of prompts in one pass while nobody answers
+_TWICE: Final = 2048  # tokens of a prompt that were read, after which the next ones take twice as long as the first
 _WORTH: Final = 2  # tokens of the longest guess at least: else nobody guesses
 _KEPT: Final = 4096 // BLOCK  # blocks that are kept for prompts that begin alike
 
@@ -75,7 +77,8 @@ class Batch:
             blocks: Memory for requests.
             size: Requests that run at once, at most.
             now: Tells the time in seconds.
-            beside: Tokens of prompts in one pass while somebody answers, whose next token has to wait for them.
+            beside: Tokens of prompts in one pass while somebody answers, whose next token has to wait for them; fewer
+                of a prompt of which much was read.
             together: Tokens of answers in one pass that holds guesses: more would cost more than they bring. 0: nobody
                 guesses.
         """
@@ -148,18 +151,23 @@ class Batch:
 
     def _plan(self) -> _Turn:
         answering = self.room.answering
-        budget = self._beside if answering else _ALONE
-        chunks: list[tuple[Sequence, int]] = []
-        readers = self._readers()
-        while budget > 0 and (sequence := next(readers, None)):
-            tokens = min(budget, len(sequence.tokens) - sequence.read)
-            chunks.append((sequence, tokens))
-            budget -= tokens
+        chunks = self._chunks(self._beside, _TWICE) if answering else self._chunks(_ALONE, math.inf)
         guesses: list[list[int]] = [[] for _ in answering] if chunks else self._guess(answering)
         if not any(guesses):
             return _Turn(answering, guesses, self.room.parts(), chunks)
         parts = [self.room.chunk(one, 1 + len(guess)) for one, guess in zip(answering, guesses, strict=True)]
         return _Turn(answering, guesses, parts, chunks)
+
+    def _chunks(self, budget: float, twice: float) -> list[tuple[Sequence, int]]:
+        # The budget is what first tokens of prompts take; later ones see more tokens and take longer.
+        chunks: list[tuple[Sequence, int]] = []
+        readers = self._readers()
+        while budget >= 1 and (sequence := next(readers, None)):
+            each = 1 + sequence.read / twice
+            tokens = min(math.ceil(budget / each), len(sequence.tokens) - sequence.read)
+            chunks.append((sequence, tokens))
+            budget -= tokens * each
+        return chunks
 
     def _guess(self, answering: list[Sequence]) -> list[list[int]]:
         # Where few answer, the weights that are fetched cost more than the tokens that are read.

@@ -19,13 +19,15 @@ from llm.core.exceptions import (
     LLMOverloadedError,
     LLMServerError,
 )
-from llm.providers.local import InferenceEngine
+from llm.providers.local import InferenceEngine, batching
 from llm.providers.local.model import LoadedModel, load
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from llm.providers.local.attention import Part
     from llm.providers.local.request import GenerationResult
 
 
@@ -176,6 +178,28 @@ async def test_a_running_stream_is_not_held_up_by_a_long_prompt(small: Inference
     assert after.forward_passes - before.forward_passes >= 480 // 128  # it was read in pieces,
     assert after.generated_tokens - before.generated_tokens > 480 // 128  # and each pass made a token of the stream
     stream.close()
+
+
+async def test_of_a_prompt_of_which_much_was_read_a_pass_reads_fewer_tokens(
+    small: InferenceEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    forward = LoadedModel.forward
+
+    def watched(
+        model: LoadedModel, tokens: Sequence[int], positions: Sequence[int], ends: Sequence[int], parts: Sequence[Part]
+    ) -> torch.Tensor:
+        read.append(len(tokens))
+        return forward(model, tokens, positions, ends, parts)
+
+    monkeypatch.setattr(LoadedModel, "forward", watched)
+    monkeypatch.setattr(batching, "_TWICE", 128)
+    stream = small.generate_stream("count", max_tokens=40, temperature=0, ignore_eos=True)
+    await anext(stream)
+    await ask(small, "m" * 480, 1)
+    stream.close()
+    pieces = [tokens - 1 for tokens in read if tokens > 8]  # one of each is the stream's; shorter ones are its guesses
+    assert pieces[:4] == [128, 64, 52, 45]
 
 
 async def test_a_failing_pass_fails_the_requests_in_it_and_the_next_are_served(small: InferenceEngine) -> None:
