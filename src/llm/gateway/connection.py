@@ -74,7 +74,7 @@ class Connection(HttpToolsProtocol):
         self._now = server_state.clock.now
         self._stalled = 0.0  # since when the client takes nothing; 0 while it does
         self._newest: Cycle | None = None  # of what came
-        self._answering: tuple[Cycle, asyncio.Task[None]] | None = None
+        self._answering: Cycle | None = None
         self._waiting: deque[Cycle] = deque()
         self._refusal = _FULL
 
@@ -109,18 +109,17 @@ class Connection(HttpToolsProtocol):
         self._stalled = 0.0
         self._waiting.clear()
         if self._answering is not None:
-            self._leave(*self._answering)
+            self._leave(self._answering)
         self.flow.resume_writing()
         if exc is None:
             self.transport.close()
         self.parser = None  # type: ignore[assignment] # as uvicorn has it; the two know each other
 
-    @staticmethod
-    def _leave(cycle: Cycle, task: asyncio.Task[None]) -> None:
-        if not cycle.response_complete:
+    def _leave(self, cycle: Cycle) -> None:
+        if not cycle.response_complete and cycle.task is not None:
             cycle.disconnected = True
             cycle.tell()
-            task.cancel()
+            self.state.cancel(cycle.task)
 
     def sweep(self, now: float) -> None:
         """End it where it waits for too long."""
@@ -148,7 +147,7 @@ class Connection(HttpToolsProtocol):
         Who keeps connections opens another then, to somebody who takes calls, and needs no answer that refuses one.
         """
         if self._answering is not None:
-            self._answering[0].keep_alive = False
+            self._answering.keep_alive = False
         elif self.phase is Phase.IDLE:
             self.close()
 
@@ -179,10 +178,9 @@ class Connection(HttpToolsProtocol):
     # --- answers ------------------------------------------------------------------------------------------------------
 
     def _answer(self, cycle: Cycle) -> None:
-        task = self.loop.create_task(cycle.run_asgi(self.state.app))
-        task.add_done_callback(self.tasks.discard)
-        self.tasks.add(task)
-        self._answering = (cycle, task)
+        self._answering = cycle
+        cycle.task = self.loop.create_task(cycle.run_asgi(self.state.app))
+        self.tasks.add(cycle.task)  # until it has run
 
     def _answered(self, cycle: Cycle) -> None:
         """Go on after an answer: with what was asked meanwhile, or by waiting."""
@@ -210,7 +208,7 @@ class Connection(HttpToolsProtocol):
             self._waiting.popleft()  # the last that came
         elif refused is not None and self._answering is not None:
             answering, self._answering = self._answering, None
-            self._leave(*answering)
+            self._leave(answering)
             if refused.response_started:
                 self.abort()
                 return

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
 _STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _WITHOUT_BODY: Final = frozenset({204, 304})
-_OF_THE_CONNECTION: Final = frozenset({b"connection", b"transfer-encoding"})
-"""Headers that are ours to say."""
+_HEEDED: Final = frozenset({b"connection", b"transfer-encoding", b"content-length"})
+"""Headers of which the first two are ours to say."""
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_ENDS: Final = Refusal(503, "this gateway is about to end; try again in a moment")
+_FAILED: Final = Refusal(500, "the gateway failed; its log tells where")
+_NO_ANSWER: Final = Refusal(500, "the gateway gave no answer")
 
 
 class Cycle(RequestResponseCycle):
@@ -34,6 +37,7 @@ class Cycle(RequestResponseCycle):
 
     Attributes:
         disconnected: Whether nobody is there any more to be answered.
+        task: What answers; None where it has not begun.
     """
 
     def __init__(  # noqa: PLR0913 - what a request has
@@ -62,6 +66,7 @@ class Cycle(RequestResponseCycle):
         self.transport = transport
         self.flow = flow
         self.disconnected = False
+        self.task: asyncio.Task[None] | None = None
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = expects
         self.more_body = True
@@ -76,7 +81,8 @@ class Cycle(RequestResponseCycle):
         self._left = 0  # bytes of a body of stated length that are still to come
         self._known = False  # whether the answer's length is
         self._chunked = False
-        self._silent = False  # an answer that has a head alone
+        self._silent = scope["method"] == "HEAD"  # whether the answer has a head alone
+        self._knows_chunks = scope["http_version"] != "1.0"
         self._given = False  # whether all of the body is
         scope["llm.left"] = self.left
 
@@ -106,15 +112,21 @@ class Cycle(RequestResponseCycle):
 
     async def run_asgi(self, app: Any) -> None:  # noqa: ANN401 - ASGI's
         """Have the application answer, and answer for it where it does not."""
+        scope: Any = self.scope
+        del self.scope  # which knows this cycle in turn: so both go as soon as nobody needs them
+        scope["llm.task"] = self.task
         try:
-            await app(self.scope, self.receive, self.send)
+            await app(scope, self.receive, self.send)
         except asyncio.CancelledError:
-            self._give_up(Refusal(503, "this gateway is about to end; try again in a moment"))
+            self._give_up(_ENDS)
         except Exception as error:  # noqa: BLE001 - whatever a route did not foresee
             tell_failure(error)
-            self._give_up(Refusal(500, "the gateway failed; its log tells where"))
+            self._give_up(_FAILED)
         else:
-            self._give_up(Refusal(500, "the gateway gave no answer"))
+            self._give_up(_NO_ANSWER)
+        finally:
+            if self.task is not None:
+                self._state.tasks.discard(self.task)
 
     def _give_up(self, refusal: Refusal) -> None:
         """End an answer that is not whole."""
@@ -171,18 +183,18 @@ class Cycle(RequestResponseCycle):
     def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         # The connection ends where its client may send a body without end, of which nobody wants to know.
         last = not self.keep_alive or self.more_body or self._state.draining
-        known = self._silent = self.scope["method"] == "HEAD" or status in _WITHOUT_BODY
+        known = self._silent = self._silent or status in _WITHOUT_BODY
         parts = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status, self._state.date]
         lines = 3 if self._state.date else 2  # with the one that is empty
         for name, value in headers:
-            if name in _OF_THE_CONNECTION:
-                last = last or (name == b"connection" and b"close" in value.lower())
-                continue
-            if name == b"content-length":
+            if name in _HEEDED:
+                if name != b"content-length":
+                    last = last or (name == b"connection" and b"close" in value.lower())
+                    continue
                 known, self._left = True, 0 if self._silent else int(value)
             parts += (name, b": ", value, b"\r\n")
             lines += 1
-        if not known and self.scope["http_version"] == "1.0":
+        if not (known or self._knows_chunks):
             last = True  # and the answer ends with it
         elif not known:
             self._chunked = True

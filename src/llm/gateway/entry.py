@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llm.core.exceptions import (
     LLMException,
@@ -28,7 +28,7 @@ from .sending import send, served
 from .sockets import going_away
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
     from llm.core.config import GatewayConfig
     from llm.core.manager import LLMManager
@@ -106,15 +106,14 @@ class Entry:
             self.live.drain()
             self.dashboard.drain()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Answer one request, or serve one WebSocket; follow the server through its life."""
         kind: str = scope["type"]
         if kind == "http":
-            await self._answer(scope, receive, send)
-        elif kind == "websocket":
-            await self._serve(scope, receive, send)
-        else:
-            await _live(receive, send)
+            return self._answer(scope, receive, send)
+        if kind == "websocket":
+            return self._serve(scope, receive, send)
+        return _live(receive, send)
 
     def end_all(self) -> None:
         """End what still runs: streams by an event that says so, all else with a 503."""
@@ -148,7 +147,7 @@ class Entry:
         route = self.routes.get((method, path)) or self._other(method, path)
         keyring = self._newest()
         exchange = Exchange(scope, receive, send, started=started, most=self._config.max_body_bytes)
-        exchange.task = asyncio.current_task()
+        exchange.task = scope.get("llm.task") or asyncio.current_task()
         self.running.add(exchange)
         desk.counts.active += 1
         try:

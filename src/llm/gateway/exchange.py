@@ -114,19 +114,19 @@ class Exchange(Inquiry):
         await self._send({"type": "http.response.start", "status": status, "headers": head})
         await self._send({"type": "http.response.body", "body": body})
 
-    async def begin(self, status: int, headers: Iterable[Header] = EVENTS) -> None:
+    def begin(self, status: int, headers: Iterable[Header] = EVENTS) -> Awaitable[None]:
         """Send the head of an answer that comes in pieces."""
         self.status = status
         head = [*headers, (b"x-request-id", self.request_id), *self.more]
-        await self._send({"type": "http.response.start", "status": status, "headers": head})
+        return self._send({"type": "http.response.start", "status": status, "headers": head})
 
-    async def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> Awaitable[None]:
         """Send a piece, and wait until the client has taken enough of those before."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        return self._send({"type": "http.response.body", "body": data, "more_body": True})
 
-    async def finish(self, data: bytes = b"") -> None:
+    def finish(self, data: bytes = b"") -> Awaitable[None]:
         """Send the last piece, and end the answer."""
-        await self._send({"type": "http.response.body", "body": data})
+        return self._send({"type": "http.response.body", "body": data})
 
     def end(self, error: LLMException) -> None:
         """End it before its time: a stream tells of `error` in its own way, any other answer is that error."""

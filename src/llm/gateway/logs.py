@@ -178,8 +178,13 @@ def _words(record: logging.LogRecord) -> str:
 
 
 def _time(wall: float) -> str:
-    second = int(wall)
-    return f"{_second(second)}.{int((wall - second) * 1000):03d}Z"
+    return _moment(int(wall * 1000.0))
+
+
+@lru_cache(maxsize=2)  # several requests end in one, where there are many
+def _moment(milliseconds: int) -> str:
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{_second(seconds)}.{rest:03d}Z"
 
 
 @lru_cache(maxsize=2)

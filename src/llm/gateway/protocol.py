@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 from urllib.parse import unquote
@@ -14,8 +15,6 @@ from .guards import MOST_DISCARDED, MOST_HEAD, MOST_HEADERS, MOST_PIPELINED, MOS
 from .refusal import Refusal
 
 if TYPE_CHECKING:
-    import asyncio
-
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
@@ -28,8 +27,11 @@ class _StopError(Exception):
     """A request is refused in the middle of its parsing."""
 
 
-class HTTPConnection(Connection):
-    """A client's connection, as far as it speaks HTTP/1.1 or 1.0."""
+class HTTPConnection(Connection, asyncio.BufferedProtocol):  # pyright: ignore[reportIncompatibleMethodOverride] # uvicorn narrows a transport
+    """A client's connection, as far as it speaks HTTP/1.1 or 1.0.
+
+    What comes is read into memory that all connections share: it is taken out at once.
+    """
 
     def __init__(
         self,
@@ -55,8 +57,17 @@ class HTTPConnection(Connection):
         super().connection_lost(exc)
         vars(self).pop("_parser", None)
 
-    def data_received(self, data: bytes) -> None:
-        """Take what the client sent, as far as it is its turn."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Say where to put what comes."""
+        del sizehint
+        return self.state.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what came."""
+        self.data_received(self.state.buffer[:nbytes])
+
+    def data_received(self, data: bytes | memoryview) -> None:
+        """Take what the client sent, as far as it is its turn; `data` is not needed any more on return."""
         if self.phase in (Phase.CLOSING, Phase.REFUSED):
             self._discarded += len(data)
             if self._discarded > MOST_DISCARDED:
@@ -66,14 +77,14 @@ class HTTPConnection(Connection):
         else:  # of a later request, too, while one is answered: who reads on hears when the client leaves
             self._feed(data)
 
-    def _take_unparsed(self, data: bytes) -> None:
+    def _take_unparsed(self, data: bytes | memoryview) -> None:
         """Take the body of a request that wished for another protocol: the parser leaves off at its head.
 
         Clients of Java ask for HTTP/2 with their first request, and go on with HTTP/1.1 where they are not heard.
         """
         body, rest = data[: self._unparsed], data[self._unparsed :]
         self._unparsed -= len(body)
-        self.on_body(body)
+        self.on_body(bytes(body))
         if not self._unparsed:
             self.on_message_complete()
         if rest:
@@ -84,7 +95,7 @@ class HTTPConnection(Connection):
         self.due = self._now() + self.state.guards.header_timeout
         self._raw = 0
 
-    def _feed(self, data: bytes) -> None:
+    def _feed(self, data: bytes | memoryview) -> None:
         self._passed = False
         try:
             self._parser.feed_data(data)
@@ -207,7 +218,6 @@ class HTTPConnection(Connection):
             "raw_path": raw,
             "query_string": query,
             "headers": self.headers,
-            "state": {},
         }
 
     def on_body(self, body: bytes) -> None:

@@ -10,6 +10,8 @@ from llm.providers.endpoints.answers import Events
 from .logs import tell_fault
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from llm.providers.endpoints.answers import Reply
     from llm.providers.endpoints.table import Endpoint
 
@@ -26,27 +28,26 @@ def served(endpoint: Endpoint) -> Handler:
     return handle
 
 
-async def send(exchange: Exchange, answer: Reply | Events) -> None:
+def send(exchange: Exchange, answer: Reply | Events) -> Awaitable[None]:
     """Send an answer whole, or its events as they come."""
-    if not isinstance(answer, Events):
-        await exchange.answer(200, answer.body, answer.headers)
-        return
+    if isinstance(answer, Events):
+        return _send_on(exchange, answer)
+    return exchange.answer(200, answer.body, answer.headers)
+
+
+async def _send_on(exchange: Exchange, answer: Events) -> None:
     try:
         await exchange.begin(200, answer.headers)
         while True:
-            piece = await _next(exchange, answer)
+            try:
+                piece = await answer.piece()
+            except Exception as error:  # noqa: BLE001 - whatever was not foreseen
+                tell_fault(error, exchange)
+                exchange.error = error
+                piece = answer.fail(LLMException("the gateway failed in the middle of the stream; its log has more"))
             if answer.over:
                 await exchange.finish(piece)
                 return
             await exchange.write(piece)
     finally:
         answer.leave()
-
-
-async def _next(exchange: Exchange, events: Events) -> bytes:
-    try:
-        return await events.piece()
-    except Exception as error:  # noqa: BLE001 - whatever was not foreseen
-        tell_fault(error, exchange)
-        exchange.error = error
-        return events.fail(LLMException("the gateway failed in the middle of the stream; its log has more"))

@@ -158,7 +158,7 @@ class GatewayServer(Server):
         self.state.app.end_all()
         if not await self._answered(self._clock.now() + _ENDINGS):
             for task in tuple(self.state.tasks):
-                task.cancel()
+                self.state.cancel(task)
             await self._answered(self._clock.now() + _GOODBYE)
 
     async def _end_connections(self, due: float) -> None:

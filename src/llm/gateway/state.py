@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from uvicorn.server import ServerState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import asyncio
+    from collections.abc import Callable, Coroutine
 
     from llm.utils.clock import Clock
 
     from .guards import Guards
 
 logger = logging.getLogger("llm.gateway")
+
+_BUFFER_BYTES: Final = 256 * 1024
 
 
 class App(Protocol):
@@ -29,8 +32,9 @@ class App(Protocol):
     @draining.setter
     def draining(self, draining: bool) -> None: ...
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI's
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]:  # noqa: ANN401 - ASGI's
         """Answer a request."""
+        ...
 
     def end_all(self) -> None:
         """End every answer that still runs: each tells its client so."""
@@ -59,6 +63,7 @@ class State(ServerState):
         app: What answers.
         guards: The bounds that are in force.
         clock: The time.
+        buffer: What comes on any of them is read into this, so that no read asks for memory of its size.
         date: The line of the head that tells the second.
         draining: Whether the server ends: what is answered now is a connection's last answer.
         refused: Called with the status of each answer that the server gives by itself.
@@ -71,10 +76,16 @@ class State(ServerState):
         self.app: App = app
         self.guards: Guards = guards
         self.clock: Clock = clock
+        self.buffer: memoryview = memoryview(bytearray(_BUFFER_BYTES))
         self.date: bytes = b""
         self.draining: bool = False
         self.refused: Callable[[int], object] = refused
         self.watched: set[Watched] = set()
+
+    def cancel(self, task: asyncio.Task[None]) -> None:
+        """End the task of an answer; one that has not begun would never leave `tasks` by itself."""
+        task.add_done_callback(self.tasks.discard)
+        task.cancel()
 
     def sweep(self) -> None:
         """Look at every connection, and at what time it is."""

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 from contextlib import suppress
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from llm.gateway.cycle import Cycle
 from llm.gateway.guards import Guards
 from llm.utils.clock import SystemClock
 
@@ -76,6 +78,33 @@ async def test_what_is_sent_ahead_while_an_answer_is_made_waits_for_it(bare: Bar
         server.app.go_on.set()
         bodies = [(await raw.answer())[2] for _ in range(4)]
     assert [body[:1] for body in bodies] == [b"l", b"x", b"y", b"z"]
+
+
+async def test_connections_that_send_at_once_keep_what_is_theirs(bare: Bare) -> None:
+    async with bare() as server:
+        bodies = [str(number) * 100_000 for number in range(8)]
+        raws = [await server.open() for _ in bodies]
+        for at in range(0, 120_000, 30_000):
+            for raw, body in zip(raws, bodies, strict=True):
+                raw.send(post(body)[at : at + 30_000])
+            await CLOCK.sleep(0.0)
+        answers = [(await raw.answer())[2].decode() for raw in raws]
+    assert answers == bodies
+
+
+async def test_a_request_that_was_answered_is_gone_without_the_collector(bare: Bare) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with bare() as server:
+            raw = await server.open(GET, GET, GET)
+            for _ in range(3):
+                await raw.answer()
+            server.app.asked.clear()
+            left = [each for each in gc.get_objects() if type(each) is Cycle]
+    finally:
+        gc.enable()
+    assert len(left) == 1  # the connection's newest
 
 
 async def test_a_path_is_unquoted_and_its_query_is_not(bare: Bare) -> None:
@@ -275,6 +304,14 @@ async def test_a_body_in_chunks_that_grows_too_large_is_refused_and_its_task_end
     assert status == 413
     assert server.app.left == [True]
     assert not server.app.bodies
+
+
+async def test_a_request_that_is_refused_before_its_task_has_begun_leaves_none(bare: Bare) -> None:
+    async with bare(max_body_bytes=3) as server:
+        raw = await server.open(CHUNKED, "4\r\nabcd\r\n0\r\n\r\n")
+        assert (await raw.answer())[0] == 413
+        await server.until(lambda: not server.server.state.tasks)
+    assert not server.app.asked
 
 
 async def test_a_client_that_sends_all_of_it_first_reads_the_refusal_all_the_same(bare: Bare) -> None:
