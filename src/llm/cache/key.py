@@ -92,7 +92,7 @@ def cache_key(
         decides["provider"] = provider
     if scope != "shared":
         decides["tenant"] = [_tenant(request, scope, user)]
-    return hashlib.sha256(_canonical(decides)).hexdigest()
+    return _hashed(decides)
 
 
 def conversation_key(request: LLMRequest, *, provider: str, scope: CacheScope, vectors: str) -> str:
@@ -115,15 +115,15 @@ def conversation_key(request: LLMRequest, *, provider: str, scope: CacheScope, v
     asked = cache_key(
         request_with(request, messages=(*before, blank)), provider=provider, scope="user", user=request.user
     )
-    return hashlib.sha256(_canonical({"v": _VERSION, "asked": asked, "scope": scope, "vectors": vectors})).hexdigest()
+    return _hashed({"v": _VERSION, "asked": asked, "scope": scope, "vectors": vectors})
 
 
 def _of_request(request: LLMRequest) -> dict[str, Any]:
     decides: dict[str, Any] = {}
     if request.embed is None:
-        decides["messages"] = [_message(message) for message in request.messages]
+        decides["messages"] = list(map(_message, request.messages))
     _note_options(request, decides)
-    if extra := _extra(request.extra):
+    if request.extra and (extra := _extra(request.extra)):
         decides["extra"] = extra
     return decides
 
@@ -182,11 +182,11 @@ def _message_or_plain(message: object) -> Any:  # noqa: ANN401 - JSON
 def _message(message: Message) -> list[Any]:
     content = message.content
     turn = [
-        message.role,  # as JSON its value
+        message.role._value_,  # which is at hand; `value`, as JSON would take it, is computed
         # A mark for the vendor's cache decides nothing about the answer.
         content if isinstance(content, str) else [_part(part) for part in content if not isinstance(part, CachePoint)],
         message.name,
-        [_call(call) for call in message.tool_calls],
+        list(map(_call, message.tool_calls)),
         message.tool_call_id,
     ]
     return [*turn, "error"] if message.is_error else turn
@@ -283,6 +283,10 @@ def _name(key: object) -> str:
     return f"\0{key}" if key.startswith("\0") else key
 
 
+def _hashed(tree: dict[str, Any]) -> str:
+    return hashlib.sha256(_canonical(tree)).hexdigest()
+
+
 def _canonical(tree: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(tree, option=orjson.OPT_SORT_KEYS)
@@ -310,14 +314,19 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+_CANONICAL = frozenset({"model", "max_tokens", "seed", "reasoning_effort"})
+"""Options that a request has as texts and whole numbers: their own canonical form."""
+
+
 def _noting_options() -> Callable[[LLMRequest, dict[str, Any]], None]:
     """Return a function that notes the options that a request gives in a mapping, in their canonical form.
 
     Written as source and compiled: every look-up comes here, and a loop over the options takes twice as long.
     """
     space: dict[str, Any] = {f"form_{name}": form for name, form in _OPTIONS.items()}
+    forms = {name: "value" if name in _CANONICAL else f"form_{name}(value)" for name in _OPTIONS}
     lines = [
-        f"    if (value := request.{name}) is not None: decides[{name!r}] = form_{name}(value)" for name in _OPTIONS
+        f"    if (value := request.{name}) is not None: decides[{name!r}] = {form}" for name, form in forms.items()
     ]
     exec("\n".join(["def note(request, decides):", *lines]), space)  # noqa: S102 - of our own names only
     made: Callable[[LLMRequest, dict[str, Any]], None] = space["note"]

@@ -19,7 +19,7 @@ from .repair import check_structured
 from .routing import check_provider
 from .stream import LLMStream
 from .texts import EmbeddingInput
-from .types import LLMRequest, LLMResponse, fill_request, request_with
+from .types import LLMRequest, LLMResponse, fill_request, make_request, request_with
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Mapping, Sequence
@@ -117,28 +117,12 @@ class LLMClient:
             LLMException: The call failed; the kinds say how.
         """
         result = await self._send(
-            LLMRequest(
-                messages,
-                model=model,
-                temperature=temperature,
-                top_p=top_p,
-                max_tokens=max_tokens,
-                stop=stop,
-                seed=seed,
-                tools=tools,
-                tool_choice=tool_choice,
-                response_format=response_format,
-                response_model=response_model,
-                reasoning_effort=reasoning_effort,
-                timeout=timeout,
-                user=user,
-                priority=priority,
-                cache=cache,
-                metadata=metadata,
-                extra=extra,
+            make_request(
+                messages, model, temperature, top_p, max_tokens, stop, seed, tools, tool_choice, response_format,
+                response_model, reasoning_effort, timeout, user, priority, cache, metadata, extra,
             ),
             mine=True,
-        )
+        )  # fmt: skip
         return await _whole(result) if isinstance(result, LLMStream) else result
 
     def stream_complete(  # noqa: PLR0913 - the contract's options
@@ -178,28 +162,11 @@ class LLMClient:
         Raises:
             LLMInvalidRequestError: An option is of the wrong kind or out of range. Reading raises the rest.
         """
-        request = LLMRequest(
-            messages,
-            model=model,
-            temperature=temperature,
-            top_p=top_p,
-            max_tokens=max_tokens,
-            stop=stop,
-            seed=seed,
-            tools=tools,
-            tool_choice=tool_choice,
-            response_format=response_format,
-            response_model=response_model,
-            reasoning_effort=reasoning_effort,
-            timeout=timeout,
-            user=user,
-            priority=priority,
-            cache=cache,
-            metadata=metadata,
-            extra=extra,
-            stream=True,
-            continue_stream=continue_stream,
-        )
+        request = make_request(
+            messages, model, temperature, top_p, max_tokens, stop, seed, tools, tool_choice, response_format,
+            response_model, reasoning_effort, timeout, user, priority, cache, metadata, extra,
+            True, continue_stream,  # noqa: FBT003 - a stream
+        )  # fmt: skip
         brake = Brake()
         return LLMStream.lazy(lambda: self._send(request, brake, mine=True), stop=brake.pull)
 

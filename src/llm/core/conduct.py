@@ -62,9 +62,7 @@ class Conduct:
         if self._chain.glance is not None and not routes.calls.closing:
             kept = self._chain.glance(request)
             if kept is not None:
-                response = self._completed(kept)
-                self._ended(response, None)
-                return response
+                return self._answered(kept, call.deadline)
         clock = routes.parts.clock
         brake = self._brake = brake or Brake()
         timer = None

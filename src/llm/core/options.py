@@ -21,13 +21,14 @@ def check_options(request: object, cache_policy: type) -> None:
     Raises:
         LLMInvalidRequestError: One is of the wrong kind or out of range; names it and what is expected.
     """
+    asked: Any = request
     _check(request, _OPTIONS)
-    for name in getattr(request, "extra", None) or ():
+    for name in asked.extra or ():
         if name in _OURS:
             raise LLMInvalidRequestError(
                 f"extra holds {name!r}; pass {_OURS[name]} instead, which keys, limits and budgets go by"
             )
-    cache = getattr(request, "cache", None)
+    cache = asked.cache
     if cache is not None and cache is not False and not isinstance(cache, cache_policy):
         raise _refused("cache", cache, "False, a CachePolicy, or None")
 

@@ -14,6 +14,7 @@ from .protocols import CallNext, CallObserver
 from .routing import Target, check_provider, followers, resolve
 from .speeds import Speeds
 from .strategies import Alias, by_price, by_weight
+from .stream import LLMResult
 from .types import LLMRequest, LLMResponse
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from .measured import Measured
     from .protocols import Answers, Middleware, Transport
     from .standing import Room
-    from .stream import LLMResult
     from .types import TokenUsage
 
 
@@ -49,7 +49,7 @@ class Chain:
     pool: Pool
     ticket: Callable[[LLMRequest, str], Ticket]
     observers: tuple[CallObserver, ...]
-    glance: Callable[[LLMRequest], LLMResponse | None] | None = None
+    glance: Callable[[LLMRequest], LLMResult | None] | None = None
     key: Callable[[LLMRequest], str | None] | None = None
 
 

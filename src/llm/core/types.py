@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from llm.utils.frozen import completer, copier, filler, quick
+from llm.utils.frozen import completer, copier, filler, maker, quick
 
 from . import choices
 from .call import Call
@@ -251,6 +251,9 @@ class LLMRequest:
             check_continuation(given)
 
 
+make_request = maker(LLMRequest)
+"""Makes a request of its fields in their order."""
+
 request_with = copier(LLMRequest)
 """Returns a request with other values in the fields that are named, unchecked."""
 
@@ -259,11 +262,8 @@ fill_request = filler(LLMRequest, "model", "user", "priority", "call")
 
 
 def _are_read(messages: object) -> bool:
-    return (
-        type(messages) is tuple
-        and len(cast("tuple[object, ...]", messages)) > 0
-        and all(type(m) is Message for m in cast("tuple[object, ...]", messages))
-    )
+    several = cast("tuple[object, ...]", messages)
+    return type(messages) is tuple and bool(several) and all(type(message) is Message for message in several)
 
 
 @quick

@@ -17,7 +17,7 @@ from llm.core.types import CachePolicy, request_with
 
 from .broadcast import Broadcast, Reader
 from .flight import Flight
-from .freshness import Use
+from .freshness import Rules, Use
 from .hold import SECONDS, Hold, take
 from .shelf import CacheStats, Shelf
 
@@ -90,14 +90,11 @@ class CacheMiddleware:
         self._shelf = Shelf(backend, provider=provider, clock=clock, spawn=spawn, stats=self.stats)
         self._provider = provider
         self._clock = clock
-        self._ttl = ttl
-        self._scope: CacheScope = scope
+        self._rules = Rules(ttl, None, False, scope, stale_while_revalidate, stale_if_error)  # noqa: FBT003 - no refresh
         self._single_flight = single_flight
         self._streams = streams
         self._spawn = spawn
         self._idle = idle
-        self._while_renewed = stale_while_revalidate
-        self._if_error = stale_if_error
         self._flights: dict[Place, Flight] = {}
         self._renewing: set[str] = set()
         self._leasing = backend if isinstance(backend, Leasing) else None
@@ -136,27 +133,27 @@ class CacheMiddleware:
             return await self._followed(told, request)
         return await self._ask(use, flight, request, call_next, look=True)
 
-    def glance(self, request: LLMRequest) -> LLMResponse | None:
+    def glance(self, request: LLMRequest) -> LLMResult | None:
         """Return the answer that the backend has at hand; None where the chain must be asked.
 
         A hit takes nothing, waits for nothing and cannot fail, so of all that a call goes through it needs the count
         alone. What was found out about a request that is not here is left with its call.
         """
         call = request.call
-        if not self._shelf.at_once or call is None or request.stream or request.response_model is not None:
+        if not self._shelf.at_once or call is None or request.response_model is not None:
             return None
         use = self._use(request)
-        answer = None if use is None or use.refresh else self._shelf.at_hand(use)
+        answer = None if use is None or use.rules.refresh else self._shelf.at_hand(use)
         if answer is None:
             call.glanced = (request, use)
             return None
         self.stats.hits += 1
-        return answer.response
+        return answer.result(stream=request.stream)
 
     def key(self, request: LLMRequest) -> str | None:
         """Return the key under which the answer to this request is looked for; None where none is."""
         use = self._use(request)
-        return None if use is None or use.refresh else use.key
+        return None if use is None or use.rules.refresh else use.key
 
     async def forget(self, request: LLMRequest) -> None:
         """Remove the answer to this request, such as one that does not fit the caller's `response_model`."""
@@ -172,29 +169,17 @@ class CacheMiddleware:
         return glanced[1] if glanced[0] is request else self._use(request)
 
     def _use(self, request: LLMRequest) -> Use | None:
-        if request.cache is False or (request.stream and not self._streams):
+        asked, rules = request.cache, self._rules
+        if asked is False or (request.stream and not self._streams):
             return None
-        policy = request.cache if isinstance(request.cache, CachePolicy) else _AS_CONFIGURED
-        ttl = self._ttl if policy.ttl is None else policy.ttl
-        if ttl <= 0:
+        if isinstance(asked, CachePolicy):
+            rules = rules.under(asked)
+        if rules.ttl <= 0:
             return None
-        scope = policy.scope or self._scope
         try:
-            key = cache_key(request, provider=self._provider, scope=scope, user=request.user)
-        except (
-            LLMInvalidRequestError
-        ):  # without a JSON form there is no key; whoever builds the body says what is wrong
+            return Use(cache_key(request, provider=self._provider, scope=rules.scope, user=request.user), rules)
+        except LLMInvalidRequestError:  # it has no JSON form; whoever builds the body says what is wrong
             return None
-        return Use(
-            key,
-            ttl,
-            policy.ttl,
-            policy.refresh,
-            request.model or "",
-            (request.user or "",) if scope == "user" else (),
-            self._while_renewed if policy.stale_while_revalidate is None else policy.stale_while_revalidate,
-            self._if_error if policy.stale_if_error is None else policy.stale_if_error,
-        )
 
     async def _ask(
         self, use: Use, flight: Flight | None, request: LLMRequest, call_next: CallNext, *, look: bool
@@ -221,19 +206,19 @@ class CacheMiddleware:
             return await self._spread(result, use, flight, request, asked)
         answer = self._kept(use, result, seconds=self._clock.now() - asked)
         if not result.cached:  # else it is the answer to a question like this one, and kept under that
-            self._shelf.keep(use, answer, None if flight is None else flight.hold)
+            self._shelf.keep(use, request, answer, None if flight is None else flight.hold)
         if flight is not None:
             flight.landed(answer)
             flight.gone()
         return result
 
     async def _look_up(self, use: Use, flight: Flight | None, request: LLMRequest) -> Answer | None:
-        found = None if use.refresh else await self._shelf.read(use)
+        found = None if use.rules.refresh else await self._shelf.read(use)
         if found is None:
             return None
         if found.over < 0.0:
             return found.answer
-        if found.over < use.while_renewed and request.call is not None:
+        if found.over < use.rules.while_renewed and request.call is not None:
             self._renew(use.key, found.over, request, request.call)
             return found.answer.aged()
         stale = (found.answer, self._clock.now() - found.over)
@@ -264,7 +249,7 @@ class CacheMiddleware:
             return
         answer, end = stale
         over = self._clock.now() - end
-        if over < use.if_error:
+        if over < use.rules.if_error:
             request.call.stale = Stale(over, give=partial(self._give, answer, stream=request.stream))
 
     def _give(self, answer: Answer, *, stream: bool) -> LLMResult:
@@ -289,7 +274,7 @@ class CacheMiddleware:
                 use
             )  # also with the lease in hand: who had it may have come since the last look
             fresh = found is not None and found.over < 0.0
-            if found is not None and fresh and (not use.refresh or found.age < self._clock.now() - began):
+            if found is not None and fresh and (not use.rules.refresh or found.age < self._clock.now() - began):
                 return found.answer
         return None
 
@@ -324,7 +309,7 @@ class CacheMiddleware:
         def over(broadcast: Broadcast) -> None:
             if broadcast.response is not None and not broadcast.response.cached:
                 whole = self._kept(use, broadcast.response, broadcast.chunks, seconds=broadcast.seconds)
-                self._shelf.keep(use, whole, None if flight is None else flight.hold)
+                self._shelf.keep(use, request, whole, None if flight is None else flight.hold)
             if flight is not None:
                 flight.gone()
 
@@ -347,4 +332,4 @@ class CacheMiddleware:
     def _kept(
         self, use: Use, response: LLMResponse, chunks: Sequence[StreamChunk] | None = None, *, seconds: float
     ) -> Answer:
-        return Answer.of(response, chunks, seconds=seconds, fresh=use.ttl if use.beyond > 0.0 else None)
+        return Answer.of(response, chunks, seconds=seconds, fresh=use.rules.ttl if use.rules.beyond > 0.0 else None)

@@ -14,6 +14,7 @@ from .freshness import Found
 
 if TYPE_CHECKING:
     from llm.cache.base import CacheBackend
+    from llm.core.types import LLMRequest
     from llm.utils.clock import Clock
 
     from .freshness import Use
@@ -76,14 +77,15 @@ class Shelf:
 
     def at_hand(self, use: Use) -> Answer | None:
         """Return what is there at once and not over its time; None where it must be read."""
-        if (written := self._unwritten.get(use.key)) is not None:
+        key = use.key
+        if (written := self._unwritten.get(key)) is not None:
             return written[0]
         try:
-            entry = None if self._peek is None else self._peek(use.key)
-            answer = None if entry is None else self._readable(use.key, entry.value)
+            entry = None if self._peek is None else self._peek(key)
+            answer = None if entry is None else self._readable(key, entry.value)
         except Exception:  # noqa: BLE001 - the chain meets it again, and counts it
             return None
-        return None if answer is None or entry is None or use.over(answer, entry) >= 0.0 else answer
+        return None if answer is None or entry is None or use.rules.over(answer, entry) >= 0.0 else answer
 
     async def read(self, use: Use) -> Found | None:
         """Return what is there, however old; nothing where the backend fails."""
@@ -100,7 +102,7 @@ class Shelf:
         if answer is None:
             self.trouble("reading", ValueError("an entry is damaged, or of another version"))
             return None
-        return Found(answer, entry.age, use.over(answer, entry))
+        return Found(answer, entry.age, use.rules.over(answer, entry))
 
     def _readable(self, key: str, value: bytes) -> Answer | None:
         known = self._decoded.get(key)
@@ -115,8 +117,8 @@ class Shelf:
             self._decoded[key] = (value, answer)
         return answer
 
-    def keep(self, use: Use, answer: Answer, hold: Hold | None) -> None:
-        """Keep an answer soon, unless it may not be kept; once it is there, `hold` is given back."""
+    def keep(self, use: Use, request: LLMRequest, answer: Answer, hold: Hold | None) -> None:
+        """Keep the answer to a request soon, unless it may not be kept; once it is there, `hold` is given back."""
         response = answer.response
         if response.provider not in {"", self._provider}:
             return
@@ -125,14 +127,17 @@ class Shelf:
         entry = self._unwritten[use.key] = (answer, self._clock.now())
         if hold is not None:
             hold.writing = True
-        self._spawn(self._write(use, entry, hold))
+        tags: tuple[str, ...] = (f"provider:{self._provider}", f"model:{request.model or ''}")
+        if use.rules.scope == "user":
+            tags = (*tags, f"user:{request.user or ''}")
+        self._spawn(self._write(use, tags, entry, hold))
 
-    async def _write(self, use: Use, entry: tuple[Answer, float], hold: Hold | None) -> None:
+    async def _write(self, use: Use, tags: tuple[str, ...], entry: tuple[Answer, float], hold: Hold | None) -> None:
         try:
             if self._unwritten.get(use.key) is not entry:
                 return  # forgotten, or replaced, since
-            tags = (f"provider:{self._provider}", f"model:{use.model}", *(f"user:{user}" for user in use.tenant))
-            await self._backend.put(use.key, entry[0].encode(), ttl=use.ttl + use.beyond, tags=tags)
+            ttl = use.rules.ttl + use.rules.beyond
+            await self._backend.put(use.key, entry[0].encode(), ttl=ttl, tags=tags)
             self._stats.stored += 1
             if use.key not in self._unwritten:  # forgotten meanwhile
                 await self._backend.delete(use.key)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from llm.core.pool import Pool
     from llm.core.protocols import Middleware, Transport
     from llm.core.standing import Room
+    from llm.core.stream import LLMResult
     from llm.core.types import LLMRequest, LLMResponse
     from llm.limits.sharing import Sharing
     from llm.utils.clock import Clock
@@ -355,7 +356,7 @@ class Composition:
             self._own_transport = None
 
 
-def _glance(layers: Sequence[Middleware]) -> Callable[[LLMRequest], LLMResponse | None] | None:
+def _glance(layers: Sequence[Middleware]) -> Callable[[LLMRequest], LLMResult | None] | None:
     """Return how to look into the cache before the chain: where nothing stands before it that must see a hit."""
     for layer in layers:
         if isinstance(layer, CacheMiddleware):

@@ -53,6 +53,26 @@ def _open(kind: type[Any]) -> type[Any]:
     return type(kind.__name__, (), {"__slots__": tuple(field.name for field in fields(kind))})
 
 
+def maker(kind: type[_T]) -> Callable[..., _T]:
+    """Return a function that makes a value of `kind` from its fields in their order, the rest by their defaults.
+
+    Half the cost of calling `kind` where many fields are given: by name, an argument takes longer to be passed than to
+    be kept. `__post_init__` runs. Compiled as in `quick`, for classes with that.
+    """
+    space: dict[str, Any] = {"_kind": kind, "_open": _open(kind), "_new": object.__new__}
+    fields_of = fields(cast("type[Any]", kind))
+    space |= {f"default_{field.name}": field.default for field in fields_of}
+    given = [field.name if field.default is MISSING else f"{field.name}=default_{field.name}" for field in fields_of]
+    lines = [f"    made.{field.name} = {field.name}" for field in fields_of]
+    body = ["    made = _new(_open)", *lines, "    made.__class__ = _kind"]
+    if hasattr(kind, "__post_init__"):
+        body.append("    made.__post_init__()")
+    body.append("    return made")
+    exec("\n".join([f"def make({', '.join(given)}):", *body]), space)  # noqa: S102 - of our own names only
+    made: Callable[..., _T] = space["make"]
+    return made
+
+
 def copier(kind: type[_T]) -> Callable[..., _T]:
     """Return a function that copies a value of `kind` with other values for the fields that are named.
 

@@ -308,6 +308,29 @@ def test_every_process_computes_the_same_whatever_its_hash_seed() -> None:
     assert told == {_EXPECTED}
 
 
+def test_what_was_kept_by_an_earlier_version_is_found() -> None:
+    function = ToolDefinition("f", "does", {"type": "object"}, strict=True)
+    turns = [
+        Message(MessageRole.DEVELOPER, "Be brief."),
+        Message(MessageRole.USER, (TextPart("look"), ImagePart(data=b"a", media_type="image/png")), name="ann"),
+        Message(MessageRole.ASSISTANT, "", tool_calls=(ToolCall("c", "f", "{}"), ToolCall("d", "g", "x", custom=True))),
+        Message(MessageRole.TOOL, "5", tool_call_id="c", is_error=True),
+    ]
+    request = LLMRequest(
+        turns, model="m", temperature=1.0, top_p=0.5, max_tokens=9, stop=["a", "b"], seed=3, tools=[function],
+        tool_choice="auto", response_format={"type": "json_object"}, reasoning_effort="low", extra={"top_k": 5},
+    )  # fmt: skip
+    assert compute_request_hash(request) == "75208e7b46810f76c86ef40a444eca1d8406dbf64f7760d71f5e5211ed1e16dd"
+    assert (
+        cache_key(request, provider="p", scope="user", user="ann")
+        == "aa0d322d7c1296e66c4e67714f32d67e1523f81fa46e86eb7eb44570488ffb69"
+    )
+    assert (
+        compute_request_hash(embedding(["a", "b"], 8))
+        == "47e30ac849e4201fb823222dc5b0f1813b5730afd224ac5a87a2d020d0a5bdbd"
+    )
+
+
 def _environment(seed: str) -> dict[str, str]:
     return {"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": seed}
 

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from llm import CachePolicy, LLMManager, LLMPoolExhaustedError, LLMRateLimitError, LLMRequest
+from llm import CachePolicy, LLMManager, LLMPoolExhaustedError, LLMRateLimitError, LLMRequest, LLMTimeoutError
 from llm.testing import FakeClock, MockUpstream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from llm import LLMClient
+    from llm import LLMClient, LLMResponse
     from llm.core.protocols import CallNext
     from llm.core.stream import LLMResult
 
 MODEL = "gpt-4o-mini"
+KINDS = pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])
 
 
 class Bench:
@@ -51,12 +52,23 @@ async def kept(client: LLMClient, clock: FakeClock, text: str = "hello") -> str:
     return answer.content
 
 
-async def test_a_hit_is_a_call_with_its_count_and_costs_nothing(bench: Bench) -> None:
+async def ask(client: LLMClient, *, stream: bool) -> LLMResponse:
+    if not stream:
+        return await client.complete("hello")
+    async with client.stream_complete("hello") as chunks:
+        text = "".join([str(chunk) async for chunk in chunks])
+        response = await chunks.response()
+    assert response.content == text
+    return response
+
+
+@KINDS
+async def test_a_hit_is_a_call_with_its_count_and_costs_nothing(bench: Bench, *, stream: bool) -> None:
     async with await bench.open() as manager:
         client = manager.get_client(user="alice")
         first = await kept(client, bench.clock)
 
-        again = await client.complete("hello")
+        again = await ask(client, stream=stream)
 
         metrics, users = manager.get_status()["metrics"], manager.get_status()["users"]
     assert (again.content, again.cached, again.cost, again.attempts, again.key) == (first, True, 0.0, 0, None)
@@ -67,12 +79,13 @@ async def test_a_hit_is_a_call_with_its_count_and_costs_nothing(bench: Bench) ->
     assert users["alice"]["requests"] == 2
 
 
-async def test_a_hit_is_given_to_a_user_whose_budget_is_used_up(bench: Bench) -> None:
+@KINDS
+async def test_a_hit_is_given_to_a_user_whose_budget_is_used_up(bench: Bench, *, stream: bool) -> None:
     async with await bench.open(limits={"users": {"default": {"requests_per_day": 1}}}) as manager:
         client = manager.get_client(user="alice")
         first = await kept(client, bench.clock)
 
-        assert (await client.complete("hello")).content == first
+        assert (await ask(client, stream=stream)).content == first
         with pytest.raises(LLMRateLimitError):
             await client.complete("another question")
 
@@ -121,26 +134,41 @@ async def test_an_entry_that_is_over_is_asked_for_again(bench: Bench) -> None:
     assert bench.sent == 2
 
 
-async def test_a_manager_that_is_closing_gives_no_hits(bench: Bench) -> None:
+@KINDS
+async def test_a_manager_that_is_closing_gives_no_hits(bench: Bench, *, stream: bool) -> None:
     manager = await bench.open()
     client = manager.get_client()
     await kept(client, bench.clock)
     await manager.close()
 
     with pytest.raises(LLMPoolExhaustedError):
-        await client.complete("hello")
+        await ask(client, stream=stream)
 
 
-async def test_a_hit_leaves_nothing_for_the_collector(bench: Bench) -> None:
+async def test_a_streamed_hit_that_is_not_read_in_its_time_ends_and_runs_until_then(bench: Bench) -> None:
     async with await bench.open() as manager:
         client = manager.get_client()
         await kept(client, bench.clock)
-        await client.complete("hello")
+
+        async with client.stream_complete("hello", timeout=5.0) as chunks:
+            assert manager.get_status()["pool"]["calls"] == 1
+            await bench.clock.advance(5.0)
+            with pytest.raises(LLMTimeoutError):
+                await chunks.response()
+        assert manager.get_status()["pool"]["calls"] == 0
+
+
+@KINDS
+async def test_a_hit_leaves_nothing_for_the_collector(bench: Bench, *, stream: bool) -> None:
+    async with await bench.open() as manager:
+        client = manager.get_client()
+        await kept(client, bench.clock)
+        await ask(client, stream=stream)
         gc.collect()
         gc.disable()
         try:
             for _ in range(20):
-                await client.complete("hello")
+                await ask(client, stream=stream)
             assert gc.collect() == 0
         finally:
             gc.enable()

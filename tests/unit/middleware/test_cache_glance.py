@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from llm.cache.memory import InMemoryCache
 from llm.core.call import Call
-from llm.core.types import LLMRequest, LLMResponse
+from llm.core.source import Replay
+from llm.core.stream import LLMStream
+from llm.core.types import LLMRequest, LLMResponse, StreamChunk
 from llm.middleware.cache import CacheMiddleware
 from llm.testing import FakeClock
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from llm.cache.base import CacheBackend, CacheEntry
+    from llm.core.stream import LLMResult
 
 LONG = "x" * 5_000_000
 
@@ -36,7 +39,7 @@ class Distant:
         self.remove, self.scan, self.usage = self._near.remove, self._near.scan, self._near.usage
 
 
-def layer(backend: CacheBackend) -> CacheMiddleware:
+def layer(backend: CacheBackend, *, streams: bool = True) -> CacheMiddleware:
     def now(work: Coroutine[object, object, None]) -> None:
         try:
             work.send(None)
@@ -45,7 +48,14 @@ def layer(backend: CacheBackend) -> CacheMiddleware:
         raise AssertionError("the backend waits")
 
     return CacheMiddleware(
-        backend, provider="fake", clock=FakeClock(), ttl=60, scope="shared", single_flight=True, streams=True, spawn=now
+        backend,
+        provider="fake",
+        clock=FakeClock(),
+        ttl=60,
+        scope="shared",
+        single_flight=True,
+        streams=streams,
+        spawn=now,
     )
 
 
@@ -61,6 +71,15 @@ async def answered(text: str) -> LLMResponse:
     return LLMResponse(content=text, provider="fake")
 
 
+async def streamed(*texts: str) -> LLMStream:
+    return LLMStream(Replay([StreamChunk(text) for text in texts]), provider="fake")
+
+
+def whole(found: LLMResult | None) -> LLMResponse:
+    assert isinstance(found, LLMResponse)
+    return found
+
+
 async def never(_: LLMRequest) -> LLMResponse:
     raise AssertionError("it was asked")
 
@@ -69,9 +88,9 @@ async def test_what_is_kept_is_found_and_counted() -> None:
     cache = layer(InMemoryCache())
     await kept(cache, "What is it?", "a cat")
 
-    found = [cache.glance(asked()) for _ in range(3)]
+    found = [whole(cache.glance(asked())) for _ in range(3)]
 
-    assert [(answer.content, answer.cached) for answer in found if answer is not None] == [("a cat", True)] * 3
+    assert [(answer.content, answer.cached) for answer in found] == [("a cat", True)] * 3
     assert (cache.stats.hits, cache.stats.misses, cache.stats.errors) == (3, 1, 0)
 
 
@@ -82,33 +101,26 @@ async def test_what_is_on_its_way_to_the_backend_is_found() -> None:
         spawn=later.append,
     )  # fmt: skip
     await kept(cache, "What is it?", "a cat")
-    found = cache.glance(asked())
+    found = whole(cache.glance(asked()))
     for work in later:
         await work
-    assert found is not None
     assert (found.content, found.cached) == ("a cat", True)
 
 
 async def test_an_answer_that_is_given_often_is_read_once() -> None:
     cache = layer(InMemoryCache())
     await kept(cache, "What is it?", "a cat")
-    first, second = cache.glance(asked()), cache.glance(asked())
-    assert first is not None
-    assert first is second
+    assert whole(cache.glance(asked())) is whole(cache.glance(asked()))
 
 
 async def test_values_of_answers_are_held_within_a_bound() -> None:
     cache = layer(InMemoryCache())
     for text in "abcd":
         await kept(cache, text, LONG + text)
-    first = cache.glance(asked("a"))
+    first = whole(cache.glance(asked("a")))
     for text in "abcd":  # together more than is held as values
-        answer = cache.glance(asked(text))
-        assert answer is not None
-        assert answer.content == LONG + text
-    again = cache.glance(asked("a"))
-    assert first is not None
-    assert again is not None
+        assert whole(cache.glance(asked(text))).content == LONG + text
+    again = whole(cache.glance(asked("a")))
     assert first is not again  # read anew
     assert first.content == again.content
 
@@ -155,9 +167,7 @@ async def test_a_damaged_entry_is_left_to_the_chain() -> None:
     assert cache.stats.errors == 0
     await kept(cache, "What is it?", "a dog")
     assert cache.stats.errors == 1
-    found = cache.glance(asked())
-    assert found is not None
-    assert found.content == "a dog"
+    assert whole(cache.glance(asked())).content == "a dog"
 
 
 async def test_a_backend_that_fails_is_left_to_the_chain() -> None:
@@ -173,8 +183,28 @@ async def test_a_backend_that_must_be_waited_for_is_not_looked_into() -> None:
     assert str(await cache(asked(), never)) == "a cat"
 
 
-async def test_streams_and_what_has_no_call_go_down_the_chain() -> None:
+async def test_a_stream_is_given_in_the_chunks_that_it_came_in() -> None:
     cache = layer(InMemoryCache())
+    came = await cache(asked(stream=True), lambda _: streamed("a ", "cat"))
+    assert isinstance(came, LLMStream)
+    assert (await came.response()).cached is False
+
+    found = cache.glance(asked(stream=True))
+
+    assert isinstance(found, LLMStream)
+    assert [chunk.content async for chunk in found] == ["a ", "cat"]
+    assert ((await found.response()).content, (await found.response()).cached) == ("a cat", True)
+    assert whole(cache.glance(asked())).content == "a cat"
+
+
+async def test_no_stream_is_given_where_streams_are_not_kept() -> None:
+    cache = layer(InMemoryCache(), streams=False)
     await kept(cache, "What is it?", "a cat")
     assert cache.glance(asked(stream=True)) is None
+    assert cache.glance(asked()) is not None
+
+
+async def test_what_has_no_call_goes_down_the_chain() -> None:
+    cache = layer(InMemoryCache())
+    await kept(cache, "What is it?", "a cat")
     assert cache.glance(LLMRequest("What is it?")) is None

@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError, dataclass, replace
 
 import pytest
 
-from llm.utils.frozen import completer, copier, quick
+from llm.utils.frozen import completer, copier, maker, quick
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,15 @@ class Quick:
     more: tuple[str, ...] = ()
 
 
+@quick
+@dataclass(frozen=True, slots=True)
+class Checked:
+    name: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name.upper())
+
+
 def test_a_quick_value_is_made_as_any_other() -> None:
     assert inspect.signature(Quick) == inspect.signature(Slow)
     made = Quick("a", more=("b",))
@@ -32,6 +41,17 @@ def test_a_quick_value_is_made_as_any_other() -> None:
     assert pickle.loads(pickle.dumps(made)) == made  # noqa: S301 - it was made a line ago
     with pytest.raises(TypeError, match=r"Quick.__init__\(\) missing 1 required"):
         Quick()  # type: ignore[call-arg]  # the point of the test
+
+
+def test_a_made_value_is_what_its_class_would_make() -> None:
+    make = maker(Quick)
+    assert make("a", 4, ("b",)) == Quick("a", 4, ("b",))
+    assert make("a") == Quick("a")
+    made = maker(Checked)("a")
+    assert made == Checked("a")
+    assert made.name == "A"  # as after `__init__`
+    with pytest.raises(FrozenInstanceError):
+        made.name = "b"  # type: ignore[misc]  # the point of the test
 
 
 class Wider(Quick):
