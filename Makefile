@@ -21,11 +21,11 @@ run: ## a real model answers: installs, fetches the small model, runs examples/l
 	@$(PY) -m llm models fetch smollm2-135m
 	@$(PY) examples/llm_usage.py
 
-# Checks and what makes ready run side by side. A third worker, for tests wait.
+# Checks and what makes ready run side by side. A third worker, for tests wait. What is not covered: .venv/bin/coverage report
 test: ## all checks and tests that need Python alone
 	@.ci/venv test
 	@$(MAKE) --no-print-directory ready & ready=$$!; $(MAKE) --no-print-directory check; checked=$$?; wait $$ready && exit $$checked
-	@$(PY) -m pytest --cov -n 3 --dist loadgroup --max-worker-restart 0
+	@$(PY) -m pytest --cov --cov-report= -n 3 --dist loadgroup --max-worker-restart 0
 
 # The model; and all modules are compiled once here, not once in each worker. What cannot be collected is told there.
 ready:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import Counter
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,7 +39,9 @@ _TICKS_TO_END = 20
 _LEFT_OUT = ("node", "browser", "ray", "soak")
 _MEASURED_PROGRAMS = "COVERAGE_PROCESS_CONFIG"  # coverage's own variable: programs that see it are measured
 # Where the whole suite runs: others reach what these reach, all but 70 lines, and being measured takes as long again.
-# Nor are tests of properties measured there, nor those from end to end, whose lines have tests of their own.
+# Nor are tests of properties measured there, nor those from end to end, whose lines have tests of their own; and of
+# the many cases of a function three to five, spread over all.
+_CASES_MEASURED = 3
 _END_TO_END = _ROOT / "tests" / "e2e"
 _REACHED_BY_OTHERS = {
     "contract/test_public_cli.py",
@@ -326,27 +329,51 @@ def _measure_once(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         while begun := Coverage.current():
             begun.stop()
-    # Who hands out the tests to them runs nothing of ours.
-    measuring: Any = config.pluginmanager.getplugin("_cov")
-    if config.getoption("numprocesses", None) and measuring and measuring.cov_controller:
-        measuring.cov_controller.pause()
+    elif config.getoption("numprocesses", None):
+        _pause(config)  # who hands out the tests to them runs nothing of ours
 
 
-@pytest.hookimpl(wrapper=True)
+def _measuring(config: pytest.Config) -> Any:  # noqa: ANN401 - pytest-cov's, whose types are its own
+    plugin: Any = config.pluginmanager.getplugin("_cov")
+    return plugin and plugin.cov_controller
+
+
+def _pause(config: pytest.Config) -> None:
+    if measuring := _measuring(config):
+        measuring.pause()
+        os.environ.pop(_MEASURED_PROGRAMS, None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    # What a module runs as it is imported is the same in each worker: the first measures it.
+    if getattr(session.config, "workerinput", {}).get("workerid", "gw0") != "gw0":
+        _pause(session.config)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
-    # Nor are the programs measured that such a test starts.
-    measured = os.environ.pop(_MEASURED_PROGRAMS, None) if item.get_closest_marker("no_cover") else None
-    yield
-    if measured is not None:
-        os.environ[_MEASURED_PROGRAMS] = measured
+    # The test itself and what it starts, not its fixtures and pytest: being measured takes as long again.
+    measuring = _measuring(item.config)
+    if measuring and not item.get_closest_marker("no_cover"):
+        measuring.resume()
+    try:
+        yield
+    finally:
+        _pause(item.config)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     whole = not config.option.file_or_dir
     unmeasured = {_ROOT / "tests" / name for name in _REACHED_BY_OTHERS}
+    cases = Counter(map(_function, items))
+    met = Counter[str]()
     for item in items:
-        if whole and (item.path in unmeasured or item.path.parent == _END_TO_END or _is_of_properties(item)):
+        function = _function(item)
+        further = met[function] % max(1, cases[function] // _CASES_MEASURED)
+        met[function] += 1
+        if whole and (further or item.path in unmeasured or item.path.parent == _END_TO_END or _is_of_properties(item)):
             item.add_marker("no_cover")
         if isinstance(item, pytest.Function) and _MADE_ONCE & {*item.fixturenames}:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
@@ -354,13 +381,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.fixturenames[:0] = ["no_task_left", "no_blocking_call"]  # first in, so last out
 
 
+def _function(item: pytest.Item) -> str:
+    return item.nodeid.partition("[")[0]
+
+
 def _is_of_properties(item: pytest.Item) -> bool:
     # Fifty examples reach hardly a line that others do not.
     return isinstance(item, pytest.Function) and is_hypothesis_test(item.obj)
 
 
-def pytest_collection_finish() -> None:
-    # What the collection has loaded, torch among it, stays to the end: each later pass for garbage need not look at it.
+def pytest_collection_finish(session: pytest.Session) -> None:
+    _pause(session.config)
+    _pass_over_what_is_loaded()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_is_loaded_is_passed_over() -> None:
+    # A gateway that was served in this process, and has ended, lets the collector look at all that is loaded again.
+    if not gc.get_freeze_count():
+        _pass_over_what_is_loaded()
+
+
+def _pass_over_what_is_loaded() -> None:
+    # What the collection has loaded, torch among it, stays to the end: each later pass for garbage need not look at it,
+    # and takes milliseconds instead of a quarter of a second.
     gc.collect()
     gc.freeze()
 
