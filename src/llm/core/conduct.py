@@ -65,11 +65,8 @@ class Conduct:
                 response = self._completed(kept)
                 self._ended(response, None)
                 return response
-        clock = routes.parts.clock
         brake = self._brake = brake or Brake()
-        timer = None
-        if call.deadline is not None:
-            timer = clock.call_later(max(0.0, call.deadline - call.started), brake.end)
+        brake.bound = routes.bound(request.timeout)
         routes.calls.enter(call, self._close)
         try:
             with brake:
@@ -85,9 +82,6 @@ class Conduct:
             if error is raised:
                 raise
             raise error from None
-        finally:
-            if timer is not None:
-                timer.cancel()
         stale: Stale | None = call.stale
         if stale is not None and stale.renewal is not None:
             stale.begun = True
