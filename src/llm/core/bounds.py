@@ -18,18 +18,20 @@ class Scope:
     """A `with` block that `end` ends: what it waits for is cancelled, and leaving it raises `TimeoutError`.
 
     Attributes:
+        bound: What ends it in time; None where nothing does.
         reason: Why it was ended; None where nobody told.
+        ended: Whether it was ended.
     """
 
-    __slots__ = ("_bound", "_cancelling", "_ended", "_task", "reason")
+    __slots__ = ("_cancelling", "_task", "bound", "ended", "reason")
 
     def __init__(self, bound: Bound | None = None) -> None:
-        """Begin nothing yet; `bound` is what ends it in time."""
+        """Begin nothing yet."""
+        self.bound: Bound | None = bound
         self.reason: BaseException | None = None
-        self._bound = bound
+        self.ended: bool = False
         self._task: asyncio.Task[Any] | None = None
         self._cancelling = 0
-        self._ended = False
 
     def __enter__(self) -> Self:
         """Begin.
@@ -42,8 +44,8 @@ class Scope:
             raise RuntimeError("a call is made inside a task; run it by asyncio.run(), or await it in one")
         self._task = task
         self._cancelling = task.cancelling()
-        if self._bound is not None:
-            self._bound.begin(self)
+        if self.bound is not None:
+            self.bound.begin(self)
         return self
 
     def __exit__(
@@ -54,10 +56,10 @@ class Scope:
         Raises:
             TimeoutError: It was ended, and nobody else cancelled the task.
         """
-        if self._bound is not None:
-            self._bound.leave(self)
+        if self.bound is not None:
+            self.bound.leave(self)
         task, self._task = self._task, None
-        if self._ended and task is not None:
+        if self.ended and task is not None:
             only_ours = task.uncancel() <= self._cancelling
             if only_ours and isinstance(error, asyncio.CancelledError):
                 raise TimeoutError from error
@@ -69,8 +71,8 @@ class Scope:
 
     def end(self) -> None:
         """End it, where it runs and was not ended yet."""
-        if self._task is not None and not self._ended:
-            self._ended = True
+        if self._task is not None and not self.ended:
+            self.ended = True
             self._task.cancel()
 
 

@@ -63,11 +63,8 @@ class Conduct:
             kept = self._chain.glance(request)
             if kept is not None:
                 return self._answered(kept, call.deadline)
-        clock = routes.parts.clock
         brake = self._brake = brake or Brake()
-        timer = None
-        if call.deadline is not None:
-            timer = clock.call_later(max(0.0, call.deadline - call.started), brake.end)
+        brake.bound = routes.bound(request.timeout)
         routes.calls.enter(call, self._close)
         try:
             with brake:
@@ -83,9 +80,6 @@ class Conduct:
             if error is raised:
                 raise
             raise error from None
-        finally:
-            if timer is not None:
-                timer.cancel()
         stale: Stale | None = call.stale
         if stale is not None and stale.renewal is not None:
             stale.begun = True

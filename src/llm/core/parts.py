@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from .bounds import Bound
 from .call import Ticket
 from .pool import Pool
 from .protocols import CallNext, CallObserver
@@ -309,6 +310,7 @@ class Routes:
         self.aliases: Mapping[str, Alias] = _aliases(parts)
         self.fallback: tuple[str, ...] = parts.config.global_.fallback
         self.speeds: Speeds = Speeds()
+        self._whole = _whole(parts)
         self._dice = dice
         self._configured: dict[str, Route] = {}
         self._custom: weakref.WeakSet[Route] = weakref.WeakSet()
@@ -341,6 +343,10 @@ class Routes:
             case "fallback":
                 return alias.targets
 
+    def bound(self, timeout: float | None) -> Bound | None:
+        """Return what ends a call after its own `timeout`, in seconds, or else after the configured one."""
+        return self._whole if timeout is None else Bound(self.parts.clock, timeout)
+
     def custom(self, provider: str, middleware: Sequence[Middleware | str]) -> Route:
         """Return a way through these layers.
 
@@ -369,6 +375,7 @@ class Routes:
         for name in self._configured.keys() - parts.chains.keys():
             self.keep(self._configured.pop(name))  # only its clients hold it now, and go on if it comes back
         self.aliases, self.fallback = _aliases(parts), parts.config.global_.fallback
+        self._whole = _whole(parts)
         old, self.parts = self.parts, parts
         return old
 
@@ -377,6 +384,12 @@ class Routes:
 
     def _price(self, target: Target, request: LLMRequest) -> float | None:
         return self.parts.likely_cost(target.provider, target.model or "", request)
+
+
+def _whole(parts: Parts) -> Bound | None:
+    """Return what ends the calls that have no timeout of their own; one timer serves them all."""
+    seconds = parts.config.global_.timeout
+    return None if seconds is None else Bound(parts.clock, seconds)
 
 
 def _aliases(parts: Parts) -> dict[str, Alias]:

@@ -96,11 +96,15 @@ class Pool:
             raise LLMInvalidRequestError("a request reaches the pool through a client, which gives it call and model")
         if request.embed is not None:
             check_embedding(self._slots[0].key.client.provider, self.provider, model)
-        if call.state is CallState.CREATED:  # a chain without `rate_limit`: turns and concurrency only
+        if call.state is _CREATED:  # a chain without `rate_limit`: turns and concurrency only
             call.ticketed(self._clock.now(), Ticket(Charge(), model, call.user, call.priority, call.deadline))
         grant: Grant | None = None
         try:
-            grant = await self._paid(call)
+            while grant is None:
+                try:
+                    grant = await self._paid(call)
+                except ReplacedError:
+                    continue
             return await self._attempt(request, call, model, grant)
         except BaseException as error:
             now = self._clock.now()
@@ -206,14 +210,10 @@ class Pool:
         for client in clients:
             await client.provider.close()
 
-    async def _paid(self, call: Call) -> Grant:
-        while True:
-            try:
-                if call.patience is not None:
-                    return await self._paid_soon(call, call.patience)
-                return await self.queue.pay(call, timeout=self._acquire_timeout)
-            except ReplacedError:
-                continue
+    def _paid(self, call: Call) -> Awaitable[Grant]:
+        if call.patience is not None:
+            return self._paid_soon(call, call.patience)
+        return self.queue.pay(call, timeout=self._acquire_timeout)
 
     async def _paid_soon(self, call: Call, patience: float) -> Grant:
         began = self._clock.now()
@@ -263,17 +263,22 @@ class Pool:
 
     async def _send(self, provider: Provider, request: LLMRequest) -> LLMResult:
         bound = self._first_token if request.stream else self._unary
+        scope = bound.scope()
         try:
-            with bound.scope(), _FOREIGN_AS_OURS:  # also its own TimeoutError, which is not the end of `bound`
+            with scope:
                 if request.embed is not None:
                     return await embed(provider, request, request.embed)
                 return await (provider.stream(request) if request.stream else provider.complete(request))
-        except TimeoutError:
-            if request.stream:
-                message = f"no first chunk came within {bound.seconds:g} seconds (timeouts.first_token)"
-                raise LLMTimeoutError(message, phase="first_token", retryable=True) from None
-            message = f"no answer came within {bound.seconds:g} seconds (timeouts.attempt)"
-            raise LLMTimeoutError(message, phase="total", retryable=True) from None
+        except LLMException:
+            raise
+        except Exception as error:
+            if not (scope.ended and isinstance(error, TimeoutError)):
+                raise _as_ours(error) from error
+        if request.stream:
+            message = f"no first chunk came within {bound.seconds:g} seconds (timeouts.first_token)"
+            raise LLMTimeoutError(message, phase="first_token", retryable=True)
+        message = f"no answer came within {bound.seconds:g} seconds (timeouts.attempt)"
+        raise LLMTimeoutError(message, phase="total", retryable=True)
 
     def _streaming(self, stream: LLMStream, request: LLMRequest, call: Call, grant: Grant, client: Client) -> LLMStream:
         call.answering(self._clock.now())
@@ -335,6 +340,7 @@ class Pool:
             self._spawn(client.provider.close())
 
 
+_CREATED = CallState.CREATED  # here once, as in `call`
 _LEASED = frozenset({CallState.PAID, CallState.SENT, CallState.ANSWERING})
 
 
@@ -346,11 +352,14 @@ class _ForeignAsOurs:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, LLMException):
-            message = f"the provider's code failed with {type(error).__name__}: {error}"
-            raise LLMServerError(message, retryable=False) from error
+            raise _as_ours(error) from error
 
 
 _FOREIGN_AS_OURS = _ForeignAsOurs()
+
+
+def _as_ours(error: Exception) -> LLMServerError:
+    return LLMServerError(f"the provider's code failed with {type(error).__name__}: {error}", retryable=False)
 
 
 async def _ask(key: Key, clock: Clock) -> HealthStatus:

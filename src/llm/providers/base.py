@@ -26,9 +26,9 @@ from .unwrap import UnwrappedEvents, unwrapped
 from .wire import senseless
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
-    from llm.core.call import Charge
+    from llm.core.call import Charge, LimitReport
     from llm.core.protocols import EmbeddingLimits, ProviderFactory, ProviderSettings, Reply, Transport
     from llm.core.types import LLMRequest, LLMResponse, TokenUsage
 
@@ -213,10 +213,12 @@ class HTTPProvider:
         carrier = None if call is None or call.trace is None else call.trace.carrier
         reply = await self._send("POST", url, body, carrier)
         if call is not None:
-            refused = reply.status == _TOO_MANY
-            told = Told(self._clock.wall(), self._clock.now() - sent, refused)
-            call.heard = partial(self._dialect.reports, reply.headers, told)
+            call.heard = partial(self._reports, reply.headers, sent, self._clock.now(), reply.status)
         return reply
+
+    def _reports(self, headers: Mapping[str, str], sent: float, came: float, status: int) -> tuple[LimitReport, ...]:
+        wall = self._clock.wall() - (self._clock.now() - came)
+        return self._dialect.reports(headers, Told(wall, came - sent, status == _TOO_MANY))
 
     def _shaped(self, request: LLMRequest) -> tuple[LLMRequest, bool]:
         """Return what to ask, and whether the answer comes as a call of the answer tool."""
@@ -232,11 +234,11 @@ class HTTPProvider:
             ways = self._dialect.ways(request, shape_of(request.response_model))
             self._refused.learn(request, ways, error)
 
-    async def _send(
+    def _send(
         self, method: str, url: str, body: bytes | None = None, carrier: Mapping[str, str] | None = None
-    ) -> Reply:
+    ) -> Awaitable[Reply]:
         headers = self._headers if carrier is None else Passing(self._headers, carrier)
-        return await self._transport.request(method, url, headers=headers, body=body)
+        return self._transport.request(method, url, headers=headers, body=body)
 
     async def _answer(self, reply: Reply) -> bytes:
         body = await _read(reply)

@@ -465,6 +465,55 @@ async def test_the_calls_timeout_bounds_retries() -> None:
         assert took <= 11.0
 
 
+async def test_the_configured_timeout_ends_each_call_at_its_own_time() -> None:
+    bench = Bench(service=100.0)
+    async with await bench.open(**{"global": {"timeout": 10.0}}) as manager:
+        client = manager.get_client()
+        first = asyncio.create_task(client.chat("hello"))
+        own = asyncio.create_task(client.chat("hello", timeout=4.0))
+        await bench.clock.advance(2.0)
+        later = [asyncio.create_task(client.chat("hello")) for _ in range(10)]
+        await bench.clock.advance(2.5)
+        assert [own.done(), first.done()] == [True, False]
+        await bench.clock.advance(6.0)
+        assert first.done()
+        assert not any(task.done() for task in later)
+        await bench.clock.advance(2.0)
+        assert all(isinstance(task.exception(), LLMTimeoutError) for task in (own, first, *later))
+        assert bench.upstream.active == 0
+
+
+async def test_calls_that_have_the_configured_timeout_share_a_timer() -> None:
+    assert await timers_of_ten_more(timeout=10.0) == await timers_of_ten_more(timeout=None)
+
+
+async def timers_of_ten_more(timeout: float | None) -> int:  # noqa: ASYNC109 - the configured one
+    bench = Bench(service=1.0)
+    async with await bench.open(**{"global": {"timeout": timeout}}) as manager:
+        calls = [asyncio.create_task(manager.get_client().chat("hello"))]
+        await bench.clock.advance(0.0)
+        timers = bench.clock.timers
+        calls += [asyncio.create_task(manager.get_client().chat("hello")) for _ in range(10)]
+        await bench.clock.advance(0.0)
+        more = bench.clock.timers - timers
+        await bench.clock.advance(2.0)
+        assert all(task.result().content for task in calls)
+        return more
+
+
+async def test_a_reload_changes_the_timeout_of_the_calls_that_come() -> None:
+    bench = Bench(service=100.0)
+    async with await bench.open(**{"global": {"timeout": 10.0}}) as manager:
+        before = asyncio.create_task(manager.get_client().chat("hello"))
+        await bench.clock.advance(1.0)
+        await manager.reload(config(**{"global": {"timeout": 3.0}}))
+        after = asyncio.create_task(manager.get_client().chat("hello"))
+        await bench.clock.advance(4.0)
+        assert [after.done(), before.done()] == [True, False]
+        await bench.clock.advance(6.0)
+        assert all(isinstance(task.exception(), LLMTimeoutError) for task in (before, after))
+
+
 async def test_what_could_not_be_paid_in_time_fails_at_once() -> None:
     bench = Bench()
     async with await bench.open(openai={"rate_limits": {"requests_per_minute": 1}}) as manager:

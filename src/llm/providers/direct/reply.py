@@ -51,6 +51,9 @@ class DirectReply(Incoming):
             LLMConnectionError: It broke off, or cannot be unpacked.
             LLMServerError: It is larger than any answer may be.
         """
+        if self._ended and self._unpacker is None and 0 < self._held <= self._max_bytes:  # it came with its head
+            self._taken += self._held
+            return self._next()
         pieces: list[bytes] = []
         while data := await self.chunk():
             pieces.append(data)
