@@ -224,10 +224,11 @@ class Batch:
             return 0
         choosers = [sequence.chooser for sequence, guess in asked for _ in range(1 + len(guess))]
         told = zip(choose(logits, choosers), unusable(logits), logits.unbind(), strict=True)
-        rows = iter([_Row(*row) for row in told])
-        return sum(
-            self._take(sequence, guess, list(itertools.islice(rows, 1 + len(guess)))) for sequence, guess in asked
-        )
+        every = iter([_Row(*row) for row in told])
+        answers = [(sequence, guess, list(itertools.islice(every, 1 + len(guess)))) for sequence, guess in asked]
+        for sequence, guess, rows in answers:  # of all, before one ends: another takes its row, with what it has read
+            sequence.read += _right(guess, rows)
+        return sum(self._take(*answer) for answer in answers)
 
     def _take(self, sequence: Sequence, guess: list[int], rows: list[_Row]) -> int:
         # What the network chose after the last token counts, and after each guess as long as they were right.
@@ -242,7 +243,6 @@ class Batch:
                 made += 1
                 if self._accept(sequence, token) or token != guessed:
                     break
-                sequence.read += 1
         except Exception as failure:  # noqa: BLE001 - what one request meets, it alone fails of
             self._fail(sequence, failure)
             return made
@@ -304,3 +304,9 @@ class Batch:
     def _fail(self, sequence: Sequence, failure: BaseException) -> None:
         self._remove(sequence)
         sequence.job.fail(failed(failure))
+
+
+def _right(guess: list[int], rows: list[_Row]) -> int:
+    """Return how many tokens of a guess are those that the network chose."""
+    chosen = [None if row.useless else row.token for row in rows]
+    return next((at for at, guessed in enumerate(guess) if chosen[at] != guessed), len(guess))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -102,3 +103,17 @@ async def test_draws_beside_guesses_depend_on_their_seed_alone(ring_folder: Path
     await engine.close()
 
     assert beside.result().text == alone.text
+
+
+async def test_what_was_guessed_right_stays_read_where_another_ends_in_that_pass(ring_folder: Path) -> None:
+    engine = InferenceEngine(device="cpu", threads=1)
+    await engine.load_model(str(ring_folder))
+    ask = partial(engine.generate, temperature=0, logprobs=0, ignore_eos=True)
+    alone = await ask("abcabc", max_tokens=60)
+    for most in range(20, 40):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ask("Q", max_tokens=most))
+            beside = group.create_task(ask("abcabc", max_tokens=60))  # in the row behind, which moves as that ends
+        likely = [token.logprob for token in beside.result().logprobs]
+        assert likely == pytest.approx([token.logprob for token in alone.logprobs], abs=1e-4)
+    await engine.close()
