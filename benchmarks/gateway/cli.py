@@ -36,6 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     for grid in grids:
         grid.show()
     if asked.results is not None:
+        asked.results.mkdir(parents=True, exist_ok=True)
         page = [
             "# The gateway",
             "",
