@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .sequence import Sequence
 
 _ALONE: Final = 512  # tokens of prompts in one pass while nobody answers
-_TWICE: Final = 2048  # tokens of a prompt that were read, after which the next ones take twice as long as the first
+_TWICE: Final = 1024  # tokens of a prompt that were read, after which the next ones take twice as long as the first
 _WORTH: Final = 2  # tokens of the longest guess at least: else nobody guesses
 _KEPT: Final = 4096 // BLOCK  # blocks that are kept for prompts that begin alike
 
