@@ -64,7 +64,8 @@ class Conduct:
             if kept is not None:
                 return self._answered(kept, call.deadline)
         brake = self._brake = brake or Brake()
-        brake.bound = routes.bound(request.timeout)
+        if call.deadline is not None:
+            brake.bound = routes.bound(request.timeout)
         routes.calls.enter(call, self._close)
         try:
             with brake:
@@ -100,9 +101,10 @@ class Conduct:
         """Return what the call failed with: where it was ended, why."""
         if not isinstance(raised, TimeoutError):
             return raised
-        call = self._call
-        over = call.deadline is not None and self._routes.parts.clock.now() >= call.deadline
-        return self._brake.reason or (late(call, self._request, self._route.provider) if over else raised)
+        call, brake = self._call, self._brake
+        # A renewal's time may be shorter than it was to be: by a reload before it began.
+        over = brake.ended or (call.deadline is not None and self._routes.parts.clock.now() >= call.deadline)
+        return brake.reason or (late(call, self._request, self._route.provider) if over else raised)
 
     def _instead_of(self, error: BaseException) -> LLMResult | None:
         """Return an answer that is over its time, where the call failed and has one that may stand in."""

@@ -110,6 +110,8 @@ class Connection(HttpToolsProtocol):
         self._waiting.clear()
         if self._answering is not None:
             self._leave(self._answering)
+        self._answering = self._newest = None  # which know this connection in turn, as the scope does
+        self.scope = None  # type: ignore[assignment] # as uvicorn has it before a request
         self.flow.resume_writing()
         if exc is None:
             self.transport.close()

@@ -514,6 +514,27 @@ async def test_a_reload_changes_the_timeout_of_the_calls_that_come() -> None:
         assert all(isinstance(task.exception(), LLMTimeoutError) for task in (before, after))
 
 
+@pytest.mark.parametrize(("timeout", "errors"), [(60.0, {"LLMTimeoutError": 1}), (None, {})])
+async def test_what_a_reload_between_a_call_and_its_renewal_ends_is_late_like_any_other(
+    timeout: float | None,  # noqa: ASYNC109 - the configured one
+    errors: dict[str, int],
+) -> None:
+    bench, cache = Bench(service=5.0), {"backend": "memory", "ttl": 60, "stale_while_revalidate": 60}
+    async with await bench.open(cache=cache, **{"global": {"timeout": timeout}}) as manager:
+
+        async def reload(request: LLMRequest, call_next: CallNext) -> LLMResult:
+            result = await call_next(request)
+            await manager.reload(config(cache=cache, **{"global": {"timeout": 1.0}}))
+            return result
+
+        first = asyncio.create_task(manager.get_client().complete("hello"))
+        await bench.clock.advance(70.0)
+        again = await manager.get_client(middleware=[reload, "cache", "metrics"]).complete("hello")
+        await bench.clock.advance(10.0)
+        assert (first.result().stale, again.stale) == (False, True)
+        assert manager.get_status()["metrics"]["errors"] == errors
+
+
 async def test_what_could_not_be_paid_in_time_fails_at_once() -> None:
     bench = Bench()
     async with await bench.open(openai={"rate_limits": {"requests_per_minute": 1}}) as manager:

@@ -15,6 +15,7 @@ import pytest
 
 from llm.gateway.cycle import Cycle
 from llm.gateway.guards import Guards
+from llm.gateway.protocol import HTTPConnection
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -105,6 +106,23 @@ async def test_a_request_that_was_answered_is_gone_without_the_collector(bare: B
     finally:
         gc.enable()
     assert len(left) == 1  # the connection's newest
+
+
+async def test_a_connection_that_ended_is_gone_without_the_collector(bare: Bare) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        async with bare() as server:
+            for _ in range(3):
+                raw = await server.open(GET)
+                await raw.answer()
+                raw.leave()
+            await server.until(lambda: not server.connections)
+            server.app.asked.clear()
+            left = [each for each in gc.get_objects() if type(each) in (Cycle, HTTPConnection)]
+    finally:
+        gc.enable()
+    assert not left
 
 
 async def test_a_path_is_unquoted_and_its_query_is_not(bare: Bare) -> None:
