@@ -53,8 +53,9 @@ print(*[name for name in {HEAVY} if name in sys.modules])
 def test_the_front_door_costs_at_most_four_times_what_every_async_program_loads(
     fresh_python: Callable[[str], str],
 ) -> None:
-    ours = _cpu_seconds("llm", fresh_python)
-    bare = _cpu_seconds("asyncio, json, ssl", fresh_python)
+    # In turns: how fast the machine is changes, and the least of each was had at its fastest.
+    turns = [(_cpu_seconds("llm", fresh_python), _cpu_seconds("asyncio, json, ssl", fresh_python)) for _ in range(7)]
+    ours, bare = map(min, zip(*turns, strict=True))
     assert ours <= MOST_TIMES_ASYNCIO * bare, f"{ours:.3f} s against {bare:.3f} s"
 
 
@@ -66,4 +67,4 @@ before = time.process_time()
 import {modules}
 print(time.process_time() - before)
 """
-    return min(float(fresh_python(code)) for _ in range(3))
+    return float(fresh_python(code))
