@@ -66,7 +66,7 @@ class Batch:
         blocks: int,
         size: int,
         now: Callable[[], float],
-        beside: int = 128,
+        beside: int,
         together: int = 0,
     ) -> None:
         """Start with no request.
