@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 _ROOT = Path(__file__).resolve().parents[1]
 _TICKS_TO_END = 20
 _LEFT_OUT = ("node", "browser", "ray", "soak")
-_MEASURED_PROGRAMS = "COVERAGE_PROCESS_CONFIG"  # coverage's own variable: programs that see it are measured
 # Where the whole suite runs: others reach what these reach, all but 70 lines, and being measured takes as long again.
 # Nor are tests of properties measured there, nor those from end to end, whose lines have tests of their own; and of
 # the many cases of a function three to five, spread over all.
@@ -324,10 +323,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _measure_once(config: pytest.Config) -> None:
-    # pytest-xdist's workers have begun to measure twice before pytest-cov does it there: as any program that we start,
-    # and as if each were a run of its own. Both would go on wherever pytest-cov pauses.
+    # A worker of pytest-xdist has begun to measure before pytest-cov does it there, as if it were a run of its own:
+    # that would go on wherever pytest-cov pauses.
     if hasattr(config, "workerinput"):
-        while begun := Coverage.current():
+        if begun := Coverage.current():
             begun.stop()
     elif config.getoption("numprocesses", None):
         _pause(config)  # who hands out the tests to them runs nothing of ours
@@ -341,7 +340,6 @@ def _measuring(config: pytest.Config) -> Any:  # noqa: ANN401 - pytest-cov's, wh
 def _pause(config: pytest.Config) -> None:
     if measuring := _measuring(config):
         measuring.pause()
-        os.environ.pop(_MEASURED_PROGRAMS, None)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -33,12 +33,6 @@ DOORS = [
 MOST_TIMES_ASYNCIO = 4
 
 
-@pytest.fixture(autouse=True)
-def _unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Coverage of the interpreters we start would load modules and cost time of its own."""
-    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-
-
 @pytest.mark.parametrize("door", DOORS)
 def test_a_door_loads_nothing_heavy(door: str, fresh_python: Callable[[str], str]) -> None:
     loaded = fresh_python(f"""

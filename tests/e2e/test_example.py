@@ -30,7 +30,6 @@ async def start(root: Path, *words: str, **variables: str) -> asyncio.subprocess
     """Run the example, or what else is named, from the root, with no key in its environment but those given."""
     kept = {name: value for name, value in os.environ.items() if not name.endswith(("_API_KEY", "_BASE_URL"))}
     kept.pop("LLM_CONFIG", None)
-    kept.pop("COVERAGE_PROCESS_CONFIG", None)  # it would measure what others do, and slow torch down
     return await asyncio.create_subprocess_exec(
         *(sys.executable, *(words or ("examples/llm_usage.py",))),
         cwd=root,

@@ -217,7 +217,7 @@ def sides(columns: int) -> Generator[tuple[int, int]]:
 async def started(root: Path, program: str, sides: tuple[int, int], *, into: int | None = None) -> Person:
     ours, theirs = sides
     columns = termios.tcgetwinsize(theirs)[1]
-    kept = {"PATH": os.environ["PATH"]}  # and nothing of coverage: the tests below measure what these programs reach
+    kept = {"PATH": os.environ["PATH"]}
     code = f"import os, sys; sys.path.insert(0, {str(root / 'src')!r}); out = os.dup(1); os.login_tty(0)\n"
     code += f"if {into is not None}: os.dup2(out, 1)\n"
     process = await asyncio.create_subprocess_exec(

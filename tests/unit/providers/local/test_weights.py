@@ -33,7 +33,6 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         find_weights(str(tmp_path))
 
 
-@pytest.mark.usefixtures("unmeasured")
 async def test_a_gguf_file_is_converted_once_and_kept_by_its_content(tiny_gguf: Path, tmp_path: Path) -> None:
     engine = InferenceEngine(models_directory=tmp_path, device="cpu")
     await engine.load_model(str(tiny_gguf))
@@ -56,7 +55,6 @@ def test_a_file_that_is_no_gguf_is_refused_at_once(tmp_path: Path) -> None:
     assert not (tmp_path / "models").exists()
 
 
-@pytest.mark.usefixtures("unmeasured")
 def test_a_gguf_file_that_was_cut_is_refused_and_leaves_nothing(tiny_gguf: Path, tmp_path: Path) -> None:
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(tiny_gguf.read_bytes()[:99])
