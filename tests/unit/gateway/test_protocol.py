@@ -9,6 +9,7 @@ import gc
 import json
 import socket
 from contextlib import suppress
+from time import process_time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -618,11 +619,11 @@ async def test_a_thousand_idle_sockets_do_not_slow_the_others(bare: Bare) -> Non
         raw = await server.open()
 
         async def asked() -> float:
-            began = CLOCK.now()
+            began = process_time()  # not by the clock: other programs have their turns too
             for _ in range(50):
                 raw.send(GET)
                 await raw.answer()
-            return CLOCK.now() - began
+            return process_time() - began
 
         alone = min([await asked() for _ in range(5)])
         for _ in range(1000):
