@@ -105,7 +105,7 @@ class AdmissionQueue(Rotation):
         now = self._clock.now()
         with self._lock:
             for limit, hold in holds:
-                amount = getattr(used, limit.unit)
+                amount = used[limit.place]
                 if amount != hold.amount or not limit.timed:  # a place is given back, whatever was used
                     limit.settle(now, hold, amount)
             if self._book.watchers:
@@ -254,7 +254,7 @@ class AdmissionQueue(Rotation):
             if slot is None or choice.bound.seconds > 0.0 or not take:
                 return choice
             limits = (*shared, *self._accounts[slot].limits)
-            holds = [(limit, limit.take(now, getattr(charge, limit.unit))) for limit in limits]
+            holds = [(limit, limit.take(now, charge[limit.place])) for limit in limits]
             permit = None if breaker is None else breaker.permit(now)
         self._ring(ticket.model).took(slot)
         grant = Grant(slot, charge, holds, self, permit)

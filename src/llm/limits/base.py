@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, get_args
+
+from llm.core.call import Charge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from llm.core.call import Charge, LimitReport
+    from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
 Unit = Literal["requests", "input_tokens", "output_tokens", "total_tokens", "cost"]
+
+PLACES: Final[dict[Unit, int]] = {unit: Charge._fields.index(unit) for unit in get_args(Unit)}
+"""Where each unit stands in a charge: a look there takes a fifth of one by name, and a call takes three a limit."""
 
 GUARD = 0.1
 """Seconds that our view of a limit stays behind: the vendor refills once a request has arrived, not once it left."""
@@ -84,6 +89,7 @@ class Limit(Protocol):
         name: Its field in the configuration, such as `tokens_per_minute`.
         level: Whose limit it is.
         unit: Which part of a charge counts.
+        place: Where that stands in a charge.
         capacity: The number.
         refuses: Whether what does not fit is refused at once instead of waiting: limits per day, and in dollars.
         timed: Whether time alone makes room; else another call must end.
@@ -92,6 +98,7 @@ class Limit(Protocol):
     name: str
     level: LimitScope
     unit: Unit
+    place: int
     capacity: float
     refuses: bool
     timed: bool
@@ -141,7 +148,7 @@ class Learning(Limit, Protocol):
 class Timed:
     """What all limits have that hold so much in a period."""
 
-    __slots__ = ("capacity", "level", "name", "period", "refuses", "timed", "unit")
+    __slots__ = ("capacity", "level", "name", "period", "place", "refuses", "timed", "unit")
 
     def __init__(  # noqa: PLR0913 - a limit's six facts
         self, name: str, unit: Unit, capacity: float, period: float, *, level: LimitScope = "key", refuses: bool = False
@@ -149,6 +156,7 @@ class Timed:
         """Keep the limit's facts."""
         self.name: str = name
         self.unit: Unit = unit
+        self.place: int = PLACES[unit]
         self.capacity: float = capacity
         self.period: float = period
         self.level: LimitScope = level
@@ -181,7 +189,7 @@ def binding(limits: Iterable[Limit], charge: Charge, now: float) -> Binding:
     """Return the limit that `charge` waits for longest; `FREE` when it can be paid now."""
     longest, found = 0.0, None
     for limit in limits:
-        seconds = limit.wait(now, getattr(charge, limit.unit))
+        seconds = limit.wait(now, charge[limit.place])
         if seconds > longest:
             longest, found = seconds, limit
             if seconds == math.inf:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from .base import Hold
+from .base import PLACES, Hold
 
 if TYPE_CHECKING:
     from llm.core.exceptions import LimitScope
@@ -31,12 +31,13 @@ class Concurrency:
     goes on with another number is the same limit, so that who waits for either is woken.
     """
 
-    __slots__ = ("_places", "capacity", "level", "name", "refuses", "timed", "unit")
+    __slots__ = ("_places", "capacity", "level", "name", "place", "refuses", "timed", "unit")
 
     def __init__(self, name: str, capacity: float, *, level: LimitScope = "key") -> None:
         """Start with none running."""
         self.name: str = name
         self.unit: Unit = "requests"
+        self.place: int = PLACES["requests"]
         self.capacity: float = capacity
         self.level: LimitScope = level
         self.refuses: bool = False

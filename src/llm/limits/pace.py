@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from .base import MOMENT, Hold
+from .base import MOMENT, PLACES, Hold
 
 if TYPE_CHECKING:
     from llm.core.exceptions import LimitScope
@@ -56,13 +56,14 @@ class Pace:
 
     __slots__ = (
         "_bound_at", "_cut_at", "_free", "_next", "_rate", "_sent_at",
-        "capacity", "level", "name", "refuses", "timed", "unit",
+        "capacity", "level", "name", "place", "refuses", "timed", "unit",
     )  # fmt: skip
 
     def __init__(self) -> None:
         """Start with one call; without a rate, since one refusal shows none."""
         self.name: str = "learned_pace"
         self.unit: Unit = "requests"
+        self.place: int = PLACES["requests"]
         self.capacity: float = math.inf
         self.level: LimitScope = "key"
         self.refuses: bool = False

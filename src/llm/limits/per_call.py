@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from .base import Hold
+from .base import PLACES, Hold
 
 if TYPE_CHECKING:
     from llm.core.exceptions import LimitScope
@@ -19,12 +19,13 @@ class PerCall:
     Nothing is counted, so it `refuses` nothing that other calls took: what exceeds it can never fit.
     """
 
-    __slots__ = ("capacity", "level", "name", "refuses", "timed", "unit")
+    __slots__ = ("capacity", "level", "name", "place", "refuses", "timed", "unit")
 
     def __init__(self, name: str, unit: Unit, capacity: float, *, level: LimitScope = "key") -> None:
         """Keep the limit's facts."""
         self.name: str = name
         self.unit: Unit = unit
+        self.place: int = PLACES[unit]
         self.capacity: float = capacity
         self.level: LimitScope = level
         self.refuses: bool = False

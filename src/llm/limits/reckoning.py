@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _MILLISECOND = 0.001
 _DATES = 1.5  # seconds that whole seconds, by another clock, may be off
 _SPARE = 1.25
+_SHARE = 12  # of a period: in less nobody is expected to be told
 _REPORTS = 5
 _SECONDS = 1.0
 _CARE = 0.9
@@ -92,7 +93,7 @@ class Reckoning:
         """
         age = max(GUARD, now - at)
         since = min(period, max(GUARD, at - self.told_at))
-        horizon = max(2 * age, period / 12)
+        horizon = max(2 * age, period / _SHARE)
         kept_back = self.kept_back * self._fading(now, period)
         self._recent = amount * min(1.0, horizon / since) + self._recent * math.exp(-(now - self._found_at) / age)
         self._found_at = now
@@ -105,6 +106,11 @@ class Reckoning:
             return 0.0
         silence = 0.0 if self.crowded else min(period, now - self.told_at)
         return self.kept_back * self._fading(now, period) * max(1.0, silence / self._horizon)
+
+    @property
+    def most_kept_back(self) -> float:
+        """What is never less than the margin, however long nothing is told."""
+        return _SHARE * self.kept_back
 
     def _fading(self, now: float, period: float) -> float:
         quiet = (now - self._found_at) / period - 0.5

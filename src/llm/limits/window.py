@@ -34,7 +34,7 @@ class SlidingWindow(OwnWindow):
     """
 
     __slots__ = (
-        "_asked_until", "_early_at", "_misled", "_others", "_reckoning", "_untold",
+        "_ample", "_asked_until", "_early_at", "_heard_until", "_misled", "_others", "_reckoning", "_untold",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - a limit's six facts
@@ -45,12 +45,16 @@ class SlidingWindow(OwnWindow):
         self._others = 0.0
         self._reckoning = Reckoning()
         self._asked_until = -math.inf
+        self._heard_until = math.inf  # what is taken before need not ask how long nothing was told
+        self._ample = capacity * (1 - _UNSURE)  # what is counted up to there needs no look at anything else
         self._untold = 0
         self._early_at = math.inf
         self._misled = 0
 
     def wait(self, now: float, amount: float) -> float:
         """Return seconds until so much has left the window that `amount` fits."""
+        if self._sum + amount <= self._ample:
+            return 0.0
         capacity, reckoning = self.capacity, self._reckoning
         if amount > capacity:
             return math.inf
@@ -69,27 +73,25 @@ class SlidingWindow(OwnWindow):
     def take(self, now: float, amount: float) -> Drawn:
         """Count `amount` from now on."""
         grains, reckoning = self._grains, self._reckoning
-        grain = grains[-1] if grains else None
-        if grain is None or now - grain.start > self._grain:
-            self._expire(now)
-            grain = Grain(now, now + self._span)
-            grains.append(grain)
-        else:
+        if grains and now - (grain := grains[-1]).start <= self._grain:
             if now > grain.at:  # noqa: PLR1730 - `max` is slower, by a tenth of the whole
                 grain.at = now
             grain.until = grain.at + self._span
+        else:
+            self._expire(now)
+            grain = Grain(now, now + self._span)
+            grains.append(grain)
         grain.amount += amount
         grain.untold += 1
         self._sum += amount
-        epoch = reckoning.epoch if now - reckoning.epoch.start <= GUARD else reckoning.begin(now)
+        if now - (epoch := reckoning.epoch).start > GUARD:
+            epoch = reckoning.begin(now)
         reckoning.drawn += amount
-        if now < self._asked_until:
-            self._untold += 1
-        elif reckoning.told_at > self._asked_until and now - reckoning.told_at > self.period * _SILENT:
-            self._asked_until, self._untold = now + _PATIENCE, 1
+        if now > self._heard_until:
+            self._ask(now)
         drawn = _new(Drawn)  # filled here: a call takes from many windows, and an `__init__` is a third of each
-        drawn.at, drawn.amount, drawn.number = now, amount, 0
-        drawn.mark, drawn.epoch, drawn.grain = self._sum - self._others - reckoning.drawn, epoch, grain
+        drawn.at, drawn.amount, drawn.epoch, drawn.grain = now, amount, epoch, grain
+        drawn.mark = self._sum - self._others - reckoning.drawn
         return drawn
 
     def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
@@ -117,10 +119,13 @@ class SlidingWindow(OwnWindow):
             self._untold -= 1
             if not self._untold:
                 self._asked_until = -math.inf
+        self._heard_until = -math.inf if now < self._asked_until else reckoning.told_at + self.period * _SILENT
+        self._ample = self.capacity * (1 - _UNSURE) - reckoning.most_kept_back
 
     def resize(self, now: float, capacity: float) -> None:  # noqa: ARG002 - a limit's signature
         """Go on with another capacity; what is counted stays counted."""
         self.capacity = capacity
+        self._ample = capacity * (1 - _UNSURE) - self._reckoning.most_kept_back
 
     def resized(self, now: float, capacity: float) -> Self:
         """Return one of another capacity that goes on with what is counted; calls that run are settled in both."""
@@ -137,6 +142,14 @@ class SlidingWindow(OwnWindow):
         self._expire(now)
         least = self.capacity * (1 - _UNSURE) if now < self._asked_until else self.capacity
         return least - self._sum - self._reckoning.margin(now, self.period)
+
+    def _ask(self, now: float) -> None:
+        """Count a request that asks what is left, after a silence."""
+        told_at = self._reckoning.told_at
+        if now < self._asked_until:
+            self._untold += 1
+        elif told_at > self._asked_until and now - told_at > self.period * _SILENT:
+            self._asked_until, self._untold = now + _PATIENCE, 1
 
     def _all_back(self, hold: Hold, reset: float) -> None:
         """Know that what `hold` found there, and it, is there again `reset` seconds later.

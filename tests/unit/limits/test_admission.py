@@ -294,7 +294,7 @@ async def test_the_same_call_may_wait_again_after_it_gave_up(bench: Bench, start
 class CountingLimit:
     """Lets one through for each `free`; counts how often it is asked."""
 
-    name, level, unit, capacity, refuses, timed = "counted", "key", "requests", 1.0, False, False
+    name, level, unit, place, capacity, refuses, timed = "counted", "key", "requests", 4, 1.0, False, False
 
     def __init__(self) -> None:
         self.free, self.asked = 0, 0

@@ -120,6 +120,38 @@ def test_after_a_silence_a_quarter_stays_back_for_two_seconds_where_nothing_is_t
     assert limit.wait(72.0, 2.0) == 0.0
 
 
+def test_who_asks_after_some_were_told_of_is_waited_for_as_well() -> None:
+    limit = window(8.0)
+    told(limit, limit.take(0.0, 8.0), 8.0, 1.0)
+    silence_over = MINUTE + GUARD
+    first = limit.take(silence_over, 3.0)
+    second = limit.take(silence_over, 1.0)
+    told(limit, first, 3.0, silence_over + 0.5)
+    limit.take(silence_over + 0.6, 2.0)
+    told(limit, second, 4.0, silence_over + 0.7)
+    assert limit.wait(silence_over + 0.7, 2.0) == pytest.approx(1.3)
+
+
+def test_what_others_take_is_kept_back_the_more_the_longer_nothing_is_told() -> None:
+    limit = window(100.0)
+    told(limit, limit.take(0.0, 1.0), 1.0, 0.1)
+    told(limit, limit.take(1.0, 9.0), 18.0, 1.1)
+    assert limit.wait(2.0, 30.0) == 0.0
+    assert limit.wait(41.0, 30.0) > 20.0
+    told(limit, limit.take(41.0, 1.0), 19.0, 41.1)
+    assert limit.wait(41.2, 30.0) == 0.0
+
+
+def test_a_window_that_became_smaller_is_full_sooner() -> None:
+    limit = window(100.0)
+    limit.take(0.0, 60.0)
+    assert limit.wait(1.0, 10.0) == 0.0
+    limit.resize(1.0, 50.0)
+    assert limit.wait(1.0, 10.0) > 59.0
+    limit.resize(1.0, 100.0)
+    assert limit.wait(1.0, 10.0) == 0.0
+
+
 def test_where_nothing_was_ever_told_nothing_stays_back() -> None:
     limit = window(8.0)
     limit.take(0.0, 8.0)
