@@ -140,24 +140,30 @@ def test_a_hit_saves_what_it_would_have_cost(clock: Clock) -> None:
     assert by_model["saved"] == {"tokens": 15, "cost": pytest.approx(0.15)}
 
 
-@pytest.mark.parametrize(
-    ("read", "hits"),
-    [
-        (Metrics.snapshot, lambda shown: shown["total_requests"]),
-        (Metrics.models, lambda shown: shown["openai/m"]["calls"]["cached"]),
-        (Metrics.users, lambda shown: shown["ann"]["requests"]),
-        (Metrics.measured, lambda shown: shown.models[0].calls["cached"]),
-    ],
-)
-def test_whoever_reads_finds_every_hit(
-    clock: Clock, read: Callable[[Metrics], Any], hits: Callable[[Any], int]
-) -> None:
+def in_snapshot(metrics: Metrics) -> int:
+    return int(metrics.snapshot()["total_requests"])
+
+
+def of_model(metrics: Metrics) -> int:
+    return int(metrics.models()["openai/m"]["calls"]["cached"])
+
+
+def of_user(metrics: Metrics) -> int:
+    return int(metrics.users()["ann"]["requests"])
+
+
+def measured(metrics: Metrics) -> int:
+    return metrics.measured().models[0].calls["cached"]
+
+
+@pytest.mark.parametrize("hits", [in_snapshot, of_model, of_user, measured])
+def test_whoever_reads_finds_every_hit(clock: Clock, hits: Callable[[Metrics], int]) -> None:
     metrics = Metrics()
     layer = MetricsMiddleware(metrics, clock, provider="openai")
     for count in range(1, 200):  # some of them are counted before anybody asks
         layer.call_ended(call_of(0, "ann"), LLMRequest("Hello", model="m"), LLMResponse(cached=True), None)
         if count in (1, 2, 199):
-            assert hits(read(metrics)) == count
+            assert hits(metrics) == count
 
 
 def test_a_model_of_unknown_price_has_no_cost() -> None:
