@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from cachetools import Cache, TLRUCache
 
 from llm.utils.clock import SystemClock
 
@@ -18,16 +17,11 @@ if TYPE_CHECKING:
     from llm.utils.clock import Clock
 
 
-@dataclass(slots=True)
-class _Kept:
+class _Kept(NamedTuple):
     value: bytes
     put_at: float
-    over_at: float
     ttl: float
     tags: tuple[str, ...]
-
-    def entry(self, now: float) -> CacheEntry:
-        return CacheEntry(self.value, now - self.put_at, self.ttl, self.tags)
 
 
 class InMemoryCache:
@@ -54,9 +48,7 @@ class InMemoryCache:
         self._max_bytes = max_bytes
         self._now = (clock or SystemClock()).now
         self._lock = threading.RLock()  # reentrant: the collector may end a stream, and so come here, at any place
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()  # the least recently used first
-        self._bytes = 0
-        self._ends: list[tuple[float, str]] = []  # a heap of when entries are over; those that went before, too
+        self._kept: TLRUCache[str, _Kept] = TLRUCache(max_bytes, _over_at, timer=self._now, getsizeof=_size)
 
     async def get(self, key: str) -> CacheEntry | None:
         """Return what is under the key; None where nothing is."""
@@ -64,15 +56,12 @@ class InMemoryCache:
 
     def peek(self, key: str) -> CacheEntry | None:
         """Do what `get` does, without a coroutine."""
-        kept = self._kept.get(key)
-        if kept is None:
+        try:  # cheaper than `get`, which looks twice
+            with self._lock:
+                kept = self._kept[key]
+        except KeyError:
             return None
-        try:  # without the lock, for each of the two is one step of the interpreter's
-            self._kept.move_to_end(key)
-        except KeyError:  # gone since, in another thread
-            return None
-        now = self._now()
-        return kept.entry(now) if now < kept.over_at else None
+        return CacheEntry(kept.value, max(0.0, self._now() - kept.put_at), kept.ttl, kept.tags)
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, CacheEntry]:
         """Return what is there of several keys."""
@@ -86,39 +75,30 @@ class InMemoryCache:
     def hold(self, key: str, entry: CacheEntry) -> None:
         """Do what `put` does, without a coroutine, with an entry that may have an age already."""
         with self._lock:
-            self._drop(key)
-            if entry.age >= entry.ttl or entry.size > self._max_bytes:
+            self._kept.pop(key, None)
+            if entry.age >= entry.ttl or len(entry.value) > self._max_bytes:
                 return
-            now = self._now()
-            self._sweep(now)
-            while len(self._kept) >= self._max_entries or self._bytes + entry.size > self._max_bytes:
-                _, gone = self._kept.popitem(last=False)
-                self._bytes -= len(gone.value)
-            put_at = now - entry.age
-            self._kept[key] = kept = _Kept(entry.value, put_at, put_at + entry.ttl, entry.ttl, entry.tags)
-            self._bytes += entry.size
-            heappush(self._ends, (kept.over_at, key))
+            self._kept.expire()
+            while len(self._kept) >= self._max_entries:
+                self._kept.popitem()
+            self._kept[key] = _Kept(entry.value, self._now() - entry.age, entry.ttl, entry.tags)
 
     async def exists(self, key: str) -> bool:
         """Return whether something is under the key; does not count as a use."""
-        return self._is_there(key)
+        return key in self._kept
 
     async def delete(self, key: str) -> bool:
         """Remove what is under the key; returns whether something was."""
         with self._lock:
-            was_there = self._is_there(key)
-            self._drop(key)
-        return was_there
+            return self._kept.pop(key, None) is not None
 
     def forget(self, key: str | None) -> None:
         """Remove what is under the key, or everything for None, without a coroutine."""
         with self._lock:
-            if key is not None:
-                self._drop(key)
-                return
-            self._kept.clear()
-            self._ends.clear()
-            self._bytes = 0
+            if key is None:
+                self._kept.clear()
+            else:
+                self._kept.pop(key, None)
 
     async def clear(self) -> None:
         """Remove everything."""
@@ -127,63 +107,48 @@ class InMemoryCache:
     async def remove(self, *, tags: Iterable[str] = (), older_than: float = 0.0) -> int:
         """Remove the entries that carry all of these tags and are at least so many seconds old; returns how many."""
         with self._lock:
-            found = self._found(tags, older_than)
-            for key, _ in found:
-                self._drop(key)
+            found = [key for key, _ in self._found(tags, older_than)]
+            for key in found:
+                self._kept.pop(key, None)
         return len(found)
 
     async def scan(self, *, tags: Iterable[str] = (), older_than: float = 0.0) -> AsyncIterator[tuple[str, CacheEntry]]:
         """Return keys and entries that carry all of these tags and are at least so many seconds old, in no order."""
         for key, entry in self._found(tags, older_than):
-            if self._is_there(key):
+            if key in self._kept:
                 yield key, entry
 
     async def usage(self) -> CacheUsage:
         """Return how full it is."""
         with self._lock:
-            self._sweep(self._now())
-            return self.held()
+            self._kept.expire()
+            return CacheUsage(len(self._kept), int(self._kept.currsize))
 
     def held(self) -> CacheUsage:
         """Return how full it is, at once and in any thread; what is over and not swept yet is among it."""
-        return CacheUsage(len(self._kept), self._bytes)
+        entries: int = Cache.__len__(self._kept)  # pyright: ignore[reportUnknownMemberType] - of any cache
+        return CacheUsage(entries, int(Cache.currsize.__get__(self._kept)))
 
     async def close(self) -> None:
         """Remove everything; it is empty afterwards, and still works."""
         self.forget(None)
 
-    def _is_there(self, key: str) -> bool:
-        kept = self._kept.get(key)
-        return kept is not None and self._now() < kept.over_at
-
-    def _drop(self, key: str) -> None:
-        kept = self._kept.pop(key, None)
-        if kept is not None:
-            self._bytes -= len(kept.value)
-
-    def _sweep(self, now: float) -> None:
-        """Drop what is over, so that nothing goes for want of room that it takes."""
-        if len(self._ends) > 2 * len(self._kept):  # most are of entries that went before
-            self._ends = [(kept.over_at, key) for key, kept in self._all()]
-            heapify(self._ends)
-        while self._ends and self._ends[0][0] <= now:
-            _, key = heappop(self._ends)
-            kept = self._kept.get(key)
-            if kept is not None and kept.over_at <= now:  # else it was put anew
-                self._drop(key)
-
-    def _all(self) -> list[tuple[str, _Kept]]:
-        # The keys first, for a list of them cannot wake the collector, and so nothing changes while it is made.
-        return [(key, kept) for key in list(self._kept) if (kept := self._kept.get(key)) is not None]
-
     def _found(self, tags: Iterable[str], older_than: float) -> list[tuple[str, CacheEntry]]:
-        wanted = frozenset(tags)
+        now, wanted = self._now(), frozenset(tags)
         with self._lock:
-            now = self._now()
-            self._sweep(now)
-            kept = self._all()
+            self._kept.expire()
+            unused = super(TLRUCache, self._kept).__getitem__  # which does not count as a use
+            kept = [(key, unused(key)) for key in self._kept]
         return [
-            (key, each.entry(now))
+            (key, CacheEntry(each.value, max(0.0, now - each.put_at), each.ttl, each.tags))
             for key, each in kept
             if wanted.issubset(each.tags) and now - each.put_at >= older_than
         ]
+
+
+def _over_at(_: str, kept: _Kept, __: float) -> float:
+    return kept.put_at + kept.ttl
+
+
+def _size(kept: _Kept) -> int:
+    return len(kept.value)
