@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from llm.core.types import CacheScope
 
 _VERSION = 1
+_SORTED = orjson.OPT_SORT_KEYS
 
 _DECIDES_NOTHING = frozenset({
     "_request_id", "_order_id", "user", "priority", "timeout", "metadata", "cache", "call", "stream", "stream_options",
@@ -121,7 +122,7 @@ def conversation_key(request: LLMRequest, *, provider: str, scope: CacheScope, v
 def _of_request(request: LLMRequest) -> dict[str, Any]:
     decides: dict[str, Any] = {}
     if request.embed is None:
-        decides["messages"] = list(map(_message, request.messages))
+        decides["messages"] = [_message(message) for message in request.messages]
     _note_options(request, decides)
     if request.extra and (extra := _extra(request.extra)):
         decides["extra"] = extra
@@ -180,13 +181,13 @@ def _message_or_plain(message: object) -> Any:  # noqa: ANN401 - JSON
 
 
 def _message(message: Message) -> list[Any]:
-    content = message.content
+    content, calls = message.content, message.tool_calls
     turn = [
         message.role._value_,  # which is at hand; `value`, as JSON would take it, is computed
         # A mark for the vendor's cache decides nothing about the answer.
         content if isinstance(content, str) else [_part(part) for part in content if not isinstance(part, CachePoint)],
         message.name,
-        list(map(_call, message.tool_calls)),
+        [_call(call) for call in calls] if calls else [],
         message.tool_call_id,
     ]
     return [*turn, "error"] if message.is_error else turn
@@ -284,14 +285,14 @@ def _name(key: object) -> str:
 
 
 def _hashed(tree: dict[str, Any]) -> str:
-    return hashlib.sha256(_canonical(tree)).hexdigest()
-
-
-def _canonical(tree: dict[str, Any]) -> bytes:
     try:
-        return orjson.dumps(tree, option=orjson.OPT_SORT_KEYS)
+        canonical = orjson.dumps(tree, option=_SORTED)
     except TypeError:  # integers of more than 64 bits, halves of surrogate pairs, very deep nesting
-        pass
+        canonical = _written(tree)
+    return hashlib.sha256(canonical).hexdigest()
+
+
+def _written(tree: dict[str, Any]) -> bytes:
     try:
         return json.dumps(tree, sort_keys=True, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:

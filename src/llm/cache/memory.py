@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING
 
-from cachetools import Cache, TLRUCache
+from cachetools import LRUCache
 
 from llm.utils.clock import SystemClock
 
@@ -17,11 +19,16 @@ if TYPE_CHECKING:
     from llm.utils.clock import Clock
 
 
-class _Kept(NamedTuple):
+@dataclass(slots=True)
+class _Kept:
     value: bytes
     put_at: float
+    over_at: float
     ttl: float
     tags: tuple[str, ...]
+
+    def entry(self, now: float) -> CacheEntry:
+        return CacheEntry(self.value, now - self.put_at, self.ttl, self.tags)
 
 
 class InMemoryCache:
@@ -48,7 +55,9 @@ class InMemoryCache:
         self._max_bytes = max_bytes
         self._now = (clock or SystemClock()).now
         self._lock = threading.RLock()  # reentrant: the collector may end a stream, and so come here, at any place
-        self._kept: TLRUCache[str, _Kept] = TLRUCache(max_bytes, _over_at, timer=self._now, getsizeof=_size)
+        # Its `TLRUCache` knows of ends too, but looks at a clock of its own three times in each look.
+        self._kept: LRUCache[str, _Kept] = LRUCache(max_bytes, getsizeof=_size)
+        self._ends: list[tuple[float, str]] = []  # a heap of when entries are over; those that went before, too
 
     async def get(self, key: str) -> CacheEntry | None:
         """Return what is under the key; None where nothing is."""
@@ -61,7 +70,8 @@ class InMemoryCache:
                 kept = self._kept[key]
         except KeyError:
             return None
-        return CacheEntry(kept.value, max(0.0, self._now() - kept.put_at), kept.ttl, kept.tags)
+        now = self._now()
+        return kept.entry(now) if now < kept.over_at else None
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, CacheEntry]:
         """Return what is there of several keys."""
@@ -76,29 +86,35 @@ class InMemoryCache:
         """Do what `put` does, without a coroutine, with an entry that may have an age already."""
         with self._lock:
             self._kept.pop(key, None)
-            if entry.age >= entry.ttl or len(entry.value) > self._max_bytes:
+            if entry.age >= entry.ttl or entry.size > self._max_bytes:
                 return
-            self._kept.expire()
+            now = self._now()
+            self._sweep(now)
             while len(self._kept) >= self._max_entries:
                 self._kept.popitem()
-            self._kept[key] = _Kept(entry.value, self._now() - entry.age, entry.ttl, entry.tags)
+            put_at = now - entry.age
+            self._kept[key] = kept = _Kept(entry.value, put_at, put_at + entry.ttl, entry.ttl, entry.tags)
+            heappush(self._ends, (kept.over_at, key))
 
     async def exists(self, key: str) -> bool:
         """Return whether something is under the key; does not count as a use."""
-        return key in self._kept
+        return self._is_there(key)
 
     async def delete(self, key: str) -> bool:
         """Remove what is under the key; returns whether something was."""
         with self._lock:
-            return self._kept.pop(key, None) is not None
+            was_there = self._is_there(key)
+            self._kept.pop(key, None)
+        return was_there
 
     def forget(self, key: str | None) -> None:
         """Remove what is under the key, or everything for None, without a coroutine."""
         with self._lock:
-            if key is None:
-                self._kept.clear()
-            else:
+            if key is not None:
                 self._kept.pop(key, None)
+                return
+            self._kept.clear()
+            self._ends.clear()
 
     async def clear(self) -> None:
         """Remove everything."""
@@ -107,47 +123,67 @@ class InMemoryCache:
     async def remove(self, *, tags: Iterable[str] = (), older_than: float = 0.0) -> int:
         """Remove the entries that carry all of these tags and are at least so many seconds old; returns how many."""
         with self._lock:
-            found = [key for key, _ in self._found(tags, older_than)]
-            for key in found:
+            found = self._found(tags, older_than)
+            for key, _ in found:
                 self._kept.pop(key, None)
         return len(found)
 
     async def scan(self, *, tags: Iterable[str] = (), older_than: float = 0.0) -> AsyncIterator[tuple[str, CacheEntry]]:
         """Return keys and entries that carry all of these tags and are at least so many seconds old, in no order."""
         for key, entry in self._found(tags, older_than):
-            if key in self._kept:
+            if self._is_there(key):
                 yield key, entry
 
     async def usage(self) -> CacheUsage:
         """Return how full it is."""
         with self._lock:
-            self._kept.expire()
-            return CacheUsage(len(self._kept), int(self._kept.currsize))
+            self._sweep(self._now())
+            return self.held()
 
     def held(self) -> CacheUsage:
         """Return how full it is, at once and in any thread; what is over and not swept yet is among it."""
-        entries: int = Cache.__len__(self._kept)  # pyright: ignore[reportUnknownMemberType] - of any cache
-        return CacheUsage(entries, int(Cache.currsize.__get__(self._kept)))
+        return CacheUsage(len(self._kept), int(self._kept.currsize))
 
     async def close(self) -> None:
         """Remove everything; it is empty afterwards, and still works."""
         self.forget(None)
 
+    def _is_there(self, key: str) -> bool:
+        kept = self._unused(key)
+        return kept is not None and self._now() < kept.over_at
+
+    def _unused(self, key: str) -> _Kept | None:
+        try:
+            return super(LRUCache, self._kept).__getitem__(key)  # which does not count as a use
+        except KeyError:
+            return None
+
+    def _sweep(self, now: float) -> None:
+        """Drop what is over, so that nothing goes for want of room that it takes."""
+        if len(self._ends) > 2 * len(self._kept):  # most are of entries that went before
+            self._ends = [(kept.over_at, key) for key, kept in self._all()]
+            heapify(self._ends)
+        while self._ends and self._ends[0][0] <= now:
+            _, key = heappop(self._ends)
+            kept = self._unused(key)
+            if kept is not None and kept.over_at <= now:  # else it was put anew
+                del self._kept[key]
+
+    def _all(self) -> list[tuple[str, _Kept]]:
+        # The keys first, for a list of them cannot wake the collector, and so nothing changes while it is made.
+        return [(key, kept) for key in list(self._kept) if (kept := self._unused(key)) is not None]
+
     def _found(self, tags: Iterable[str], older_than: float) -> list[tuple[str, CacheEntry]]:
-        now, wanted = self._now(), frozenset(tags)
+        wanted = frozenset(tags)
         with self._lock:
-            self._kept.expire()
-            unused = super(TLRUCache, self._kept).__getitem__  # which does not count as a use
-            kept = [(key, unused(key)) for key in self._kept]
+            now = self._now()
+            self._sweep(now)
+            kept = self._all()
         return [
-            (key, CacheEntry(each.value, max(0.0, now - each.put_at), each.ttl, each.tags))
+            (key, each.entry(now))
             for key, each in kept
             if wanted.issubset(each.tags) and now - each.put_at >= older_than
         ]
-
-
-def _over_at(_: str, kept: _Kept, __: float) -> float:
-    return kept.put_at + kept.ttl
 
 
 def _size(kept: _Kept) -> int:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
-from .decisions import decision_log, in_words
+from .decisions import MOST, in_words
 from .exceptions import kind_of
 
 if TYPE_CHECKING:
@@ -197,9 +197,7 @@ class Call:
         "when_queued",
     )  # fmt: skip
 
-    def __init__(
-        self, now: float, *, deadline: float | None = None, user: str | None = None, priority: int = 0
-    ) -> None:
+    def __init__(self, now: float, deadline: float | None = None, user: str | None = None, priority: int = 0) -> None:
         """Start the record."""
         self.number: int = next(_ids)
         self.started: float = now
@@ -225,7 +223,7 @@ class Call:
         self.stale: Any = None
         self.glanced: tuple[object, Any] | None = None
         self.trace: Trace | None = None
-        self.decisions: Noted = decision_log()
+        self.decisions: Noted = []
         self._place: Place | None = None
         self._queued_at: float = now
         self._lease: Lease | None = None
@@ -268,6 +266,8 @@ class Call:
     def note(self, now: float, event: str, detail: object = "") -> None:
         """Add to the decision log; the kinds of `detail` are those that `decisions` has words for."""
         self.decisions.append((now, event, detail))
+        if len(self.decisions) > MOST:
+            del self.decisions[:-MOST]
 
     def spend(self, spent: Spent) -> None:
         """Know of an answer that was paid for and is not the call's outcome."""
@@ -357,10 +357,10 @@ class Call:
         """End the call, once; what is still held goes back by the rule of the state."""
         if self.state is _ENDED:
             raise IllegalTransitionError(f"call {self.number} ended twice")
-        self._release(now, None)
+        if self._lease is not None or self._place is not None:
+            self._release(now, None)
         self.decisions.append((now, "ended", "" if error is None else kind_of(error)))
-        self.state = _ENDED
-        self.ticket, self.error = None, error
+        self.state, self.ticket, self.error = _ENDED, None, error
         if self._ends:
             self.tell_end()
 
@@ -374,7 +374,7 @@ class Call:
         if self.state is not source:
             raise IllegalTransitionError(f"call {self.number}: {to} does not follow {self.state}")
         self.state = to
-        self.decisions.append((now, event, detail))
+        self.note(now, event, detail)
 
     def _release(self, now: float, used: Charge | None, most: Charge | None = None) -> None:
         place, self._place = self._place, None

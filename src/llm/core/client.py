@@ -22,7 +22,7 @@ from .texts import EmbeddingInput
 from .types import LLMRequest, LLMResponse, fill_request, make_request, request_with
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Unpack
 
     from .arguments import Options
@@ -116,13 +116,16 @@ class LLMClient:
             LLMValidationError: The second answer does not fit `response_model` either, or `max_tokens` cut the first.
             LLMException: The call failed; the kinds say how.
         """
-        result = await self._send(
+        conduct = self._conduct(
             make_request(
                 messages, model, temperature, top_p, max_tokens, stop, seed, tools, tool_choice, response_format,
                 response_model, reasoning_effort, timeout, user, priority, cache, metadata, extra,
             ),
             mine=True,
         )  # fmt: skip
+        result = conduct.at_hand()  # here, since a coroutine to look in would be a part of what a hit costs
+        if result is None:
+            result = await conduct.run()
         return await _whole(result) if isinstance(result, LLMStream) else result
 
     def stream_complete(  # noqa: PLR0913 - the contract's options
@@ -278,8 +281,7 @@ class LLMClient:
         timeout = request.timeout if request.timeout is not None else parts.config.global_.timeout
         user = request.user if request.user is not None else self._user
         priority = request.priority if request.priority is not None else self._priority
-        deadline = None if timeout is None else now + timeout
-        call = Call(now, deadline=deadline, user=user, priority=priority)
+        call = Call(now, None if timeout is None else now + timeout, user, priority)
         call.user_wait = self.max_user_wait
         if not mine:
             return route, request_with(request, model=model, user=user, priority=priority, call=call), hops
@@ -291,9 +293,14 @@ class LLMClient:
         check_provider(route.provider, self._routes.parts.chains)  # a reload may have taken it away
         return route, model or route.chain.pool.queue.choose_model(vectors=request.embed is not None), hops
 
-    def _send(self, request: LLMRequest, brake: Brake | None = None, *, mine: bool = False) -> Awaitable[LLMResult]:
+    async def _send(self, request: LLMRequest, brake: Brake | None = None, *, mine: bool = False) -> LLMResult:
+        conduct = self._conduct(request, mine=mine)
+        result = conduct.at_hand()
+        return await conduct.run(brake) if result is None else result
+
+    def _conduct(self, request: LLMRequest, *, mine: bool) -> Conduct:
         route, prepared, hops = self.prepare(request, mine=mine)
-        return Conduct(self._routes, route, prepared, hops).run(brake)
+        return Conduct(self._routes, route, prepared, hops)
 
 
 async def _whole(stream: LLMStream) -> LLMResponse:

@@ -52,6 +52,12 @@ class Conduct:
             way = routes.parts.fall_back(self._call, hops, self._moved)
             self._way = partial(self._carried, way) if request.continue_stream else way
 
+    def at_hand(self) -> LLMResult | None:
+        """Return the answer that is there without asking the chain, which ends the call; None where it must be run."""
+        glance = self._chain.glance
+        kept = None if glance is None or self._routes.calls.closing else glance(self._request)
+        return None if kept is None else self._answered(kept, self._call.deadline)
+
     async def run(self, brake: Brake | None = None) -> LLMResult:
         """Send the request down the chain; `brake` ends it early.
 
@@ -59,10 +65,6 @@ class Conduct:
             LLMException: The call failed; the kinds say how.
         """
         routes, call, request = self._routes, self._call, self._request
-        if self._chain.glance is not None and not routes.calls.closing:
-            kept = self._chain.glance(request)
-            if kept is not None:
-                return self._answered(kept, call.deadline)
         brake = self._brake = brake or Brake()
         if call.deadline is not None:
             brake.bound = routes.bound(request.timeout)
@@ -162,16 +164,16 @@ class Conduct:
         return complete_response(response, model, response.provider or provider, cost, latency, call.sends)
 
     def _ended(self, response: LLMResponse | None, error: BaseException | None) -> None:
-        call = self._call
-        self._routes.calls.leave(call)
+        call, request, routes = self._call, self._request, self._routes
+        routes.calls.leave(call)
         if isinstance(error, LLMException):
             error.attempts = call.sends
             if call.arrived and isinstance(error, (LLMConnectionError, LLMTimeoutError)):
                 error.sent = True  # it tells of the last attempt, and one before may have reached a provider
-        call.ended(self._routes.parts.clock.now(), error)
+        call.ended(routes.parts.clock.now(), error)
         for observer in self._chain.observers:
             try:
-                observer.call_ended(call, self._request, response, error)
+                observer.call_ended(call, request, response, error)
             except Exception:
                 _logger.exception("an observer of a call failed; the call itself did not")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-_LENGTH: Final = 64
+MOST: Final = 64
+"""How many decisions about a call are kept: the last ones."""
 
 
 class Decision(NamedTuple):
@@ -31,18 +31,13 @@ class Decision(NamedTuple):
     detail: str = ""
 
 
-Noted: TypeAlias = "deque[tuple[float, str, Any]]"
+Noted: TypeAlias = list[tuple[float, str, Any]]
 """When, what, and a text or the values that `_WORDS` has words for: noting a decision costs a tuple."""
 
 
-def decision_log() -> Noted:
-    """Return an empty log of the last 64 decisions about one call."""
-    return deque(maxlen=_LENGTH)
-
-
 def in_words(noted: Noted) -> tuple[Decision, ...]:
-    """Return the entries in words, oldest first."""
-    return tuple(Decision(at, event, _told(event, detail)) for at, event, detail in noted)
+    """Return the last entries in words, oldest first."""
+    return tuple([Decision(at, event, _told(event, detail)) for at, event, detail in noted[-MOST:]])
 
 
 def _told(event: str, detail: Any) -> str:  # noqa: ANN401 - a detail is of the kind of its event

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from llm.utils.frozen import quick
+from llm.utils.frozen import maker, quick
 
 from .exceptions import LLMInvalidRequestError
 from .vendor import CachePoint, VendorPart, read_cache_control
@@ -224,7 +224,7 @@ def read_messages(messages: MessagesLike) -> tuple[Message, ...]:
     if isinstance(messages, str):
         if not messages:
             raise LLMInvalidRequestError("messages is an empty text; pass what the model should answer")
-        return (Message(_USER, messages),)
+        return (_make_message(_USER, messages),)
     try:
         several = cast("Iterable[object]", (messages,) if _is_one(messages) else messages)
         read = tuple(m if isinstance(m, Message) else read_message(m, at=i) for i, m in enumerate(several))
@@ -235,6 +235,7 @@ def read_messages(messages: MessagesLike) -> tuple[Message, ...]:
     return read
 
 
+_make_message = maker(Message)
 _USER = MessageRole.USER  # here once, for a look at an enum's member takes as long as a call of a function
 _FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "is_error"})
 

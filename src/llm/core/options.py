@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from .exceptions import LLMConfigurationError, LLMInvalidRequestError
 
@@ -22,7 +22,7 @@ def check_options(request: object, cache_policy: type) -> None:
         LLMInvalidRequestError: One is of the wrong kind or out of range; names it and what is expected.
     """
     asked: Any = request
-    _check(request, _OPTIONS)
+    _check_options(request)
     for name in asked.extra or ():
         if name in _OURS:
             raise LLMInvalidRequestError(
@@ -39,7 +39,7 @@ def check_cache_policy(policy: object) -> None:
     Raises:
         LLMInvalidRequestError: One is of the wrong kind or out of range; names it and what is expected.
     """
-    _check(policy, _CACHE_POLICY)
+    _check_policy(policy)
 
 
 def check_embedding(request: object, embedding: type) -> None:
@@ -137,36 +137,24 @@ def read_tools(tools: object, definition: type) -> tuple[Any, ...]:
     raise LLMInvalidRequestError("tools is no list of ToolDefinitions or of mappings in OpenAI's form; pass one")
 
 
-class _Fields(NamedTuple):
-    rules: tuple[tuple[str, Test, str], ...]
-    wrong: Callable[[object], int]
-    within: str
-
-
-def _fields(*rules: tuple[str, Test, str], within: str = "") -> _Fields:
-    return _Fields(rules, _compiled(rules), within)
-
-
-def _compiled(rules: Sequence[tuple[str, Test, str]]) -> Callable[[object], int]:
-    """Return a function that returns the place of the first rule that a thing breaks by what is given; -1 for none.
+def _checker(*rules: tuple[str, Test, str], within: str = "") -> Callable[[object], None]:
+    """Return a function that refuses a thing for the first rule that it breaks by what is given.
 
     Written as source and compiled: every request comes here, and a loop over the rules takes five times as long.
     """
-    space: dict[str, Any] = {f"test{place}": test for place, (_, test, _) in enumerate(rules)}
+
+    def refuse(place: int, value: object) -> None:
+        name, _, expected = rules[place]
+        raise _refused(f"{within}{name}", value, expected)
+
+    space: dict[str, Any] = {"refuse": refuse} | {f"test{place}": test for place, (_, test, _) in enumerate(rules)}
     lines = [
-        f"    if (value := thing.{name}) is not None and not test{place}(value): return {place}"
+        f"    if (value := thing.{name}) is not None and not test{place}(value): refuse({place}, value)"
         for place, (name, _, _) in enumerate(rules)
     ]
-    exec("\n".join(["def wrong(thing):", *lines, "    return -1"]), space)  # noqa: S102 - of our own names only
-    made: Callable[[object], int] = space["wrong"]
+    exec("\n".join(["def check(thing):", *lines]), space)  # noqa: S102 - of our own names only
+    made: Callable[[object], None] = space["check"]
     return made
-
-
-def _check(thing: object, fields: _Fields) -> None:
-    place = fields.wrong(thing)
-    if place >= 0:
-        name, _, expected = fields.rules[place]
-        raise _refused(f"{fields.within}{name}", getattr(thing, name), expected)
 
 
 def _refused(name: str, value: object, expected: str) -> LLMInvalidRequestError:
@@ -231,7 +219,7 @@ _OF_WORDS: Final = (
 )  # fmt: skip
 """Options that have no meaning where vectors are asked for."""
 
-_OPTIONS: Final = _fields(
+_check_options: Final = _checker(
     ("model", _is_name, _A_MODEL),
     ("temperature", _from_to(0, 2), "a number, 0 to 2"),
     ("top_p", _from_to(0, 1), "a number, 0 to 1"),
@@ -249,7 +237,7 @@ _OPTIONS: Final = _fields(
 )
 """An option, the test that it passes where it is given, and what to say."""
 
-_CACHE_POLICY: Final = _fields(
+_check_policy: Final = _checker(
     ("ttl", _from_to(0, float("inf")), "seconds, 0 or more, or None for those configured"),
     ("refresh", lambda value: isinstance(value, bool), "True or False"),
     ("scope", lambda value: value in ("shared", "user"), "shared, user, or None for the one configured"),

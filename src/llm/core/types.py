@@ -240,7 +240,7 @@ class LLMRequest:
         if given.embed is not None:
             check_embedding(given, EmbeddingInput)
             object.__setattr__(self, "messages", ())
-        elif not _are_read(given.messages):
+        elif type(given.messages) is str or not _are_read(given.messages):
             object.__setattr__(self, "messages", read_messages(given.messages))
         if given.stop is not None:
             object.__setattr__(self, "stop", read_stop(given.stop))

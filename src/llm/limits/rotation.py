@@ -116,7 +116,7 @@ class Rotation:
         Raises:
             LLMInvalidRequestError: The slots take any model, so the call must name one.
         """
-        models = self.models_for(vectors=vectors)
+        models = self._for_vectors if vectors else self._for_words
         if len(models) == 1:
             return models[0]
         if not models:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ class Rules(NamedTuple):
         return -1.0 if end is None else entry.age - end
 
 
-class Use(NamedTuple):
+@dataclass(slots=True)
+class Use:
     """How one request uses the cache.
 
     Attributes:

@@ -46,7 +46,7 @@ class Histogram:
         if count:
             self._settle()
             self._bound(seconds * count, seconds, seconds)
-            self._buckets[_bucket(seconds)] += count
+            self._buckets[_buckets([seconds])[0]] += count
 
     def merge(self, other: Histogram) -> None:
         """Count what `other` has counted."""
@@ -81,7 +81,7 @@ class Histogram:
         waiting, self._waiting = self._waiting, []
         if waiting:
             self._bound(sum(waiting), min(waiting), max(waiting))
-            self._buckets.update(map(_bucket, waiting))
+            self._buckets.update(_buckets(waiting))
 
     def _bound(self, seconds: float, least: float, most: float) -> None:
         self._sum += seconds
@@ -89,8 +89,10 @@ class Histogram:
         self._max = max(self._max, most)
 
 
-def _bucket(seconds: float) -> int:
-    return ceil(log(_SHORTEST if seconds < _SHORTEST else min(seconds, _LONGEST)) / _GROWTH)
+def _buckets(seconds: list[float]) -> list[int]:
+    if min(seconds) < _SHORTEST or max(seconds) > _LONGEST:
+        seconds = [min(max(each, _SHORTEST), _LONGEST) for each in seconds]
+    return [ceil(log(each) / _GROWTH) for each in seconds]
 
 
 def _middle(bucket: int) -> float:

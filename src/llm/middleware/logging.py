@@ -81,7 +81,7 @@ class LoggingMiddleware:
         self, call: Call, request: LLMRequest, response: LLMResponse | None, error: BaseException | None
     ) -> None:
         """Log the call."""
-        level = logging.WARNING if _outcome(error) == "failed" else logging.INFO
+        level = logging.INFO if error is None or _outcome(error) == "cancelled" else logging.WARNING
         if _calls.isEnabledFor(level):
             latency = self._clock.now() - call.started if response is None else response.latency
             facts = self._facts(call, request, response, error, latency)

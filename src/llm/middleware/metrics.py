@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from llm.core.measured import Measured
 from llm.core.stream import at_end
@@ -29,7 +30,25 @@ _CANCELLED: Final = (asyncio.CancelledError, GeneratorExit)
 _MOST_NAMES: Final = 10_000  # of users, of keys; what names come beyond that is counted together
 _MOST_MODELS: Final = 1_000  # each is many lines for whoever reads all of it every few seconds
 _NO_USAGE: Final = TokenUsage()
+_MANY: Final = 64  # hits that wait to be counted
 _OTHERS: Final = "(others)"
+
+_Name = TypeVar("_Name")
+_Tally = TypeVar("_Tally", bound=Tally)
+
+
+class _Tallies(dict[_Name, _Tally]):
+    """Tallies by name, each made when it is first asked for; names beyond a bound have one together."""
+
+    def __init__(self, make: Callable[[], _Tally], most: int, others: Callable[[_Name], _Name]) -> None:
+        super().__init__()
+        self._make = make
+        self._most = most
+        self._others = others
+
+    def __missing__(self, name: _Name) -> _Tally:
+        # Adds in one step, because a stream that is freed meanwhile is counted from here, too.
+        return self.setdefault(name if len(self) < self._most else self._others(name), self._make())
 
 
 class Metrics:
@@ -45,15 +64,16 @@ class Metrics:
         self._cache_misses = cache_misses
         # Reentrant: the collector may free a stream, and so end its call, while a count is under way.
         self._lock = threading.RLock()
-        self._models: dict[tuple[str, str], ModelTally] = {}
-        self._keys: dict[tuple[str, str], KeyTally] = {}
-        self._users: dict[str, Tally] = {}
+        self._hits: deque[tuple[str, str, str | None, Price, str, TokenUsage, float, float | None]] = deque()
+        self._models = _Tallies[tuple[str, str], ModelTally](ModelTally, _MOST_MODELS, lambda name: (name[0], _OTHERS))
+        self._keys = _Tallies[tuple[str, str], KeyTally](KeyTally, _MOST_NAMES, lambda name: (name[0], _OTHERS))
+        self._users = _Tallies[str, Tally](Tally, _MOST_NAMES, lambda _: _OTHERS)
 
     def called(self, call: Call, provider: str, model: str, *, error: BaseException | None = None) -> None:
         """Count a call that brought no answer, with what answers that did not do have taken."""
         with self._lock:
             known = call.waited or call.sends > 0  # else the model may be any word
-            tally = self._of_model(provider, model if known else "")
+            tally = self._models[provider, model if known else ""]
             tally.requests += known
             tally.way(call)
             if isinstance(error, _CANCELLED):
@@ -61,7 +81,7 @@ class Metrics:
             else:
                 tally.failed += 1
                 tally.errors[type(error).__name__] += 1
-            user = None if call.user is None else self._of_user(call.user)
+            user = None if call.user is None else self._users[call.user]
             if user is not None:
                 user.requests += 1
             if call.spent is not None:
@@ -73,14 +93,15 @@ class Metrics:
     ) -> None:
         """Count a call that was answered; `saved` is what it would have cost without the cache, in US dollars."""
         with self._lock:
-            tally = self._of_model(provider, model)
+            tally = self._models[provider, model]
             tally.requests += 1
-            tally.way(call)
-            user = None if call.user is None else self._of_user(call.user)
+            if call.sends or call.waited:
+                tally.way(call)
+            user = None if call.user is None else self._users[call.user]
             if user is not None:
                 user.requests += 1
             if response.cached:
-                tally.hit(response, saved or 0.0)
+                tally.hit(response.usage, response.latency, response.original_latency, saved)
                 return
             tally.answered += 1
             tally.seconds.add(response.latency)
@@ -89,12 +110,29 @@ class Metrics:
             if user is not None:
                 user.spend(response.usage, response.cost)
 
+    def hit(self, call: Call, provider: str, model: str, response: LLMResponse, price: Price) -> None:
+        """Count a call that the cache answered at once: when there are many, or somebody asks, which takes half."""
+        usage, latency, original = response.usage, response.latency, response.original_latency
+        self._hits.append((provider, model, call.user, price, response.model, usage, latency, original))
+        if len(self._hits) >= _MANY:
+            self._settle()
+
+    def _settle(self) -> None:
+        with self._lock:
+            while self._hits:
+                provider, model, user, price, answered_by, usage, latency, original = self._hits.popleft()
+                tally = self._models[provider, model]
+                tally.requests += 1
+                if user is not None:
+                    self._users[user].requests += 1
+                tally.hit(usage, latency, original, price(answered_by, usage))
+
     def attempted(
         self, provider: str, key: str, seconds: float, usage: TokenUsage, error: BaseException | None
     ) -> None:
         """Count an attempt on a key, by its fingerprint."""
         with self._lock:
-            tally = self._of_key(provider, key)
+            tally = self._keys[provider, key]
             tally.requests += 1
             if error is None:
                 tally.spend(usage, None)
@@ -105,6 +143,7 @@ class Metrics:
     def snapshot(self) -> dict[str, Any]:
         """Return what `get_status()["metrics"]` shows: JSON values, seconds, tokens and US dollars."""
         with self._lock:
+            self._settle()
             everything, models = ModelTally(), dict[str, ModelTally]()
             for (_, model), tally in self._models.copy().items():
                 everything.join(tally)
@@ -131,6 +170,7 @@ class Metrics:
     def models(self) -> dict[str, dict[str, Any]]:
         """Return what `get_status()["models"]` shows, by `provider/model`: how calls ended, and how fast they were."""
         with self._lock:
+            self._settle()
             return {
                 f"{provider}/{model}" if model else provider: tally.shown_in_full()
                 for (provider, model), tally in self._models.copy().items()
@@ -139,6 +179,7 @@ class Metrics:
     def measured(self) -> Measured:
         """Return the counts as values, by provider and model, and by provider and key."""
         with self._lock:
+            self._settle()
             return Measured(
                 [model_measures(*names, tally) for names, tally in self._models.copy().items()],
                 [key_measures(*names, tally) for names, tally in self._keys.copy().items()],
@@ -147,32 +188,11 @@ class Metrics:
     def users(self) -> dict[str, dict[str, Any]]:
         """Return requests, tokens and US dollars of each user, for `get_status()["users"]`."""
         with self._lock:
+            self._settle()
             return {
                 name: {"requests": tally.requests, "tokens": tally.input + tally.output, "cost": tally.cost}
                 for name, tally in self._users.copy().items()
             }
-
-    # Each adds in one step, because a stream that is freed meanwhile is counted from here, too.
-
-    def _of_model(self, provider: str, model: str) -> ModelTally:
-        tally = self._models.get((provider, model))
-        if tally is None:
-            name = model if len(self._models) < _MOST_MODELS else _OTHERS
-            tally = self._models.setdefault((provider, name), ModelTally())
-        return tally
-
-    def _of_key(self, provider: str, key: str) -> KeyTally:
-        tally = self._keys.get((provider, key))
-        if tally is None:
-            name = key if len(self._keys) < _MOST_NAMES else _OTHERS
-            tally = self._keys.setdefault((provider, name), KeyTally())
-        return tally
-
-    def _of_user(self, user: str) -> Tally:
-        tally = self._users.get(user)
-        if tally is None:
-            tally = self._users.setdefault(user if len(self._users) < _MOST_NAMES else _OTHERS, Tally())
-        return tally
 
     def _cache(self, everything: ModelTally) -> dict[str, float]:
         hits, misses = everything.cached, self._cache_misses()
@@ -228,10 +248,13 @@ class MetricsMiddleware:
         if response is None or error is not None:
             self._metrics.called(call, self._provider, request.model or "", error=error)
             return
-        saved = self._price(response.model, response.usage) if response.cached else None
         provider, model = self._provider, request.model or response.model
         if response.provider and response.provider != provider:  # somebody else answered in its place
             provider, model = response.provider, response.model
+        if response.cached and not (call.sends or call.waited):
+            self._metrics.hit(call, provider, model, response, self._price)
+            return
+        saved = self._price(response.model, response.usage) if response.cached else None
         self._metrics.answered(call, provider, model, response, saved)
 
     def _attempted(self, call: Call, sends: int, response: LLMResponse | None, error: BaseException | None) -> None:

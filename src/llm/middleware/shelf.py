@@ -78,7 +78,7 @@ class Shelf:
     def at_hand(self, use: Use) -> Answer | None:
         """Return what is there at once and not over its time; None where it must be read."""
         key = use.key
-        if (written := self._unwritten.get(key)) is not None:
+        if self._unwritten and (written := self._unwritten.get(key)) is not None:
             return written[0]
         try:
             entry = None if self._peek is None else self._peek(key)

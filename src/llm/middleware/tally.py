@@ -115,14 +115,14 @@ class ModelTally(KeyTally):
         if call.answering_at is not None and call.sent_at is not None:
             self.first_token.add(max(0.0, call.answering_at - call.sent_at))
 
-    def hit(self, response: LLMResponse, saved: float) -> None:
-        """Count an answer of the cache, which would have cost so many US dollars without it."""
+    def hit(self, usage: TokenUsage, latency: float, original: float | None, saved: float | None) -> None:
+        """Count an answer of the cache, which would have cost so many US dollars without it, and seconds at first."""
         self.cached += 1
-        self.hit_seconds.add(response.latency)
-        self.tokens_saved += response.usage.total_tokens
-        self.cost_saved += saved
-        if response.original_latency is not None and response.original_latency > response.latency:
-            self.seconds_saved += response.original_latency - response.latency
+        self.hit_seconds.add(latency)
+        self.tokens_saved += usage.input_tokens + usage.output_tokens
+        self.cost_saved += saved or 0.0
+        if original is not None and original > latency:
+            self.seconds_saved += original - latency
 
     def pace(self, call: Call, response: LLMResponse) -> None:
         """Count how fast an answer came, where it came as a stream of which the tokens are known."""

@@ -89,7 +89,7 @@ class Composition:
             config,
             clock=clock,
             answers=self.answers,
-            cost=self.cost,
+            prices=self._prices,
             guards=self._guards,
             address=self._address,
             before=None if before is None else before._layers,

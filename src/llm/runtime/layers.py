@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from llm.cache.vectors import VectorIndex
     from llm.core.config import LLMConfig
     from llm.core.config.providers import ProviderConfig
+    from llm.core.models import PriceBook
     from llm.core.pool import Pool
     from llm.core.protocols import Middleware
-    from llm.core.types import LLMRequest, LLMResponse, TokenUsage
+    from llm.core.types import LLMRequest, LLMResponse
     from llm.middleware.rate_limiter import RateLimitMiddleware
     from llm.middleware.semantic import SemanticMiddleware, SemanticStats
     from llm.utils.clock import Clock
@@ -43,7 +44,7 @@ class Layers:
         *,
         clock: Clock,
         answers: Answers | None,
-        cost: Callable[[str, str, TokenUsage], float | None],
+        prices: PriceBook,
         guards: Guards,
         address: Callable[[str], str | None],
         before: Layers | None = None,
@@ -55,7 +56,7 @@ class Layers:
             config: What they are made from.
             clock: Their time.
             answers: Those that are kept; None where none is.
-            cost: Returns the US dollars that a provider takes for tokens of a model; None where that is unknown.
+            prices: What models cost.
             guards: Their budgets of retries.
             address: Returns where a provider's calls go; None where that is unknown.
             before: Those of the configuration before this one, which hand on their counts.
@@ -64,7 +65,7 @@ class Layers:
         self._config = config
         self._clock = clock
         self._answers = answers
-        self._cost = cost
+        self._prices = prices
         self._guards = guards
         self._address = address
         self._cache_layers: dict[str, CacheMiddleware] = {}
@@ -104,9 +105,7 @@ class Layers:
             "cache": lambda: self._cache_layer(provider),
             "semantic_cache": lambda: self._semantic_layer(provider),
             "logging": lambda: self._logging(provider),
-            "metrics": lambda: MetricsMiddleware(
-                self.metrics, self._clock, provider=provider, price=partial(self._cost, provider)
-            ),
+            "metrics": lambda: self._metrics(provider),
             "tracing": lambda: self._tracing(provider),
         }
         return makers[layer]() if layer in makers else _imported(layer, ", ".join(LAYERS))
@@ -114,6 +113,10 @@ class Layers:
     def _logging(self, provider: str) -> LoggingMiddleware:
         content = self._config.global_.log_content
         return LoggingMiddleware(self._clock, provider=provider, log_content=content, secrets=self._secrets())
+
+    def _metrics(self, provider: str) -> MetricsMiddleware:
+        price = partial(self._prices.cost, self._config.providers[provider].type)
+        return MetricsMiddleware(self.metrics, self._clock, provider=provider, price=price)
 
     def _tracing(self, provider: str) -> Middleware:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from llm.core.decisions import Decision, decision_log, in_words
+from llm.core.decisions import Decision, in_words
 
 if TYPE_CHECKING:
     from llm.core.call import Call
@@ -71,7 +71,7 @@ def story_of(call: Call, now: float) -> Story:
 class _Reader:
     def __init__(self, now: float) -> None:
         self.story = Story()
-        self.others: Noted = decision_log()
+        self.others: Noted = []
         self._now = now
         self._key = ""
         self._queued: float | None = None

@@ -59,12 +59,12 @@ def maker(kind: type[_T]) -> Callable[..., _T]:
     Half the cost of calling `kind` where many fields are given: by name, an argument takes longer to be passed than to
     be kept. `__post_init__` runs. Compiled as in `quick`, for classes with that.
     """
-    space: dict[str, Any] = {"_kind": kind, "_open": _open(kind), "_new": object.__new__}
+    space: dict[str, Any] = {"_kind": kind, "_open": _open(kind)}
     fields_of = fields(cast("type[Any]", kind))
     space |= {f"default_{field.name}": field.default for field in fields_of}
     given = [field.name if field.default is MISSING else f"{field.name}=default_{field.name}" for field in fields_of]
     lines = [f"    made.{field.name} = {field.name}" for field in fields_of]
-    body = ["    made = _new(_open)", *lines, "    made.__class__ = _kind"]
+    body = ["    made = _open()", *lines, "    made.__class__ = _kind"]
     if hasattr(kind, "__post_init__"):
         body.append("    made.__post_init__()")
     body.append("    return made")
@@ -80,10 +80,10 @@ def copier(kind: type[_T]) -> Callable[..., _T]:
     must be right already. Compiled as in `quick`.
     """
     names = [field.name for field in fields(cast("type[Any]", kind))]
-    space: dict[str, Any] = {"_kind": kind, "_open": _open(kind), "_new": object.__new__, "_same": object()}
+    space: dict[str, Any] = {"_kind": kind, "_open": _open(kind), "_same": object()}
     parameters = ", ".join([f"{name}=_same" for name in names])
     lines = [f"    made.{name} = value.{name} if {name} is _same else {name}" for name in names]
-    body = ["    made = _new(_open)", *lines, "    made.__class__ = _kind", "    return made"]
+    body = ["    made = _open()", *lines, "    made.__class__ = _kind", "    return made"]
     source = "\n".join([f"def copy(value, /, *, {parameters}):", *body])
     exec(source, space)  # noqa: S102 - of our own names only
     made: Callable[..., _T] = space["copy"]
@@ -95,10 +95,10 @@ def completer(kind: type[_T], *names: str) -> Callable[..., _T]:
 
     Half the cost of a `copier`'s, which looks at each field whether it is to change. Compiled as in `quick`.
     """
-    space: dict[str, Any] = {"_kind": kind, "_open": _open(kind), "_new": object.__new__}
+    space: dict[str, Any] = {"_kind": kind, "_open": _open(kind)}
     fields_of = [field.name for field in fields(cast("type[Any]", kind))]
     lines = [f"    made.{name} = {name if name in names else f'value.{name}'}" for name in fields_of]
-    body = ["    made = _new(_open)", *lines, "    made.__class__ = _kind", "    return made"]
+    body = ["    made = _open()", *lines, "    made.__class__ = _kind", "    return made"]
     exec("\n".join([f"def complete(value, {', '.join(names)}):", *body]), space)  # noqa: S102 - of our own names only
     made: Callable[..., _T] = space["complete"]
     return made
@@ -109,8 +109,9 @@ def filler(kind: type[_T], *names: str) -> Callable[..., None]:
 
     A tenth of the cost of a copy. Compiled as in `quick`.
     """
-    space: dict[str, Any] = {f"set_{name}": getattr(kind, name).__set__ for name in names}
-    lines = [f"    set_{name}(value, {name})" for name in names]
-    exec("\n".join([f"def fill(value, {', '.join(names)}):", *lines]), space)  # noqa: S102 - of our own names only
+    space: dict[str, Any] = {"_kind": kind, "_open": _open(kind), "_turn": object.__dict__["__class__"].__set__}
+    lines = [f"    value.{name} = {name}" for name in names]
+    body = ["    _turn(value, _open)", *lines, "    value.__class__ = _kind"]
+    exec("\n".join([f"def fill(value, {', '.join(names)}):", *body]), space)  # noqa: S102 - of our own names only
     made: Callable[..., None] = space["fill"]
     return made

@@ -10,6 +10,16 @@ from llm.cache.base import CacheEntry, CacheUsage
 from llm.testing import FakeClock
 
 
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def cache(clock: FakeClock) -> InMemoryCache:
+    return InMemoryCache(max_entries=2, max_bytes=10, clock=clock)
+
+
 async def test_size_and_entries_count_what_is_still_there() -> None:
     clock = FakeClock()
     cache = InMemoryCache(clock=clock)
@@ -26,13 +36,40 @@ def test_a_bound_below_one_is_refused_with_the_values(entries: int, size: int) -
         InMemoryCache(max_entries=entries, max_bytes=size)
 
 
-async def test_replacing_an_entry_drops_no_other() -> None:
-    cache = InMemoryCache(max_entries=2, max_bytes=10, clock=FakeClock())
+async def test_replacing_an_entry_drops_no_other(cache: InMemoryCache) -> None:
     await cache.put("a", b"12345", ttl=60)
     await cache.put("b", b"12345", ttl=60)
     await cache.put("a", b"54321", ttl=60)
     assert await cache.exists("b")
     assert await cache.usage() == CacheUsage(2, 10)
+
+
+async def test_an_entry_that_is_put_anew_outlives_its_first_end(cache: InMemoryCache, clock: FakeClock) -> None:
+    await cache.put("b", b"12345", ttl=60)
+    await cache.put("a", b"12345", ttl=10)
+    await clock.advance(5)
+    await cache.put("a", b"54321", ttl=10)
+    await clock.advance(5)
+    assert await cache.usage() == CacheUsage(2, 10)
+    assert await cache.exists("a")
+
+
+async def test_no_entry_goes_for_want_of_room_that_one_takes_which_is_over(
+    cache: InMemoryCache, clock: FakeClock
+) -> None:
+    await cache.put("a", b"12345", ttl=60)
+    await cache.put("b", b"12345", ttl=10)
+    await clock.advance(10)
+    await cache.put("c", b"12345", ttl=60)
+    assert [key async for key, _ in cache.scan()] == ["a", "c"]
+
+
+async def test_what_went_before_its_end_takes_no_memory(cache: InMemoryCache) -> None:
+    for turn in range(1000):
+        await cache.put("a", b"12345", ttl=60)
+        await cache.put(str(turn), b"12345", ttl=60)
+        await cache.delete(str(turn))
+    assert len(cache._ends) < 10  # pyright: ignore[reportPrivateUsage]
 
 
 async def test_an_empty_cache_is_a_cache() -> None:

@@ -193,6 +193,15 @@ def test_the_decision_log_keeps_the_last_entries_and_their_order() -> None:
     assert [int(entry.detail) for entry in call.log] == list(range(36, 100))
 
 
+def test_a_call_that_moves_for_long_keeps_the_last_entries_alone() -> None:
+    call = Call(0.0)
+    for i in range(100):
+        call.ticketed(float(i), TICKET)
+        call.closed(float(i))
+    assert len(call.decisions) == len(call.log) == 64
+    assert call.log[-1].at == 99.0
+
+
 def test_calls_are_numbered_in_the_order_of_their_making() -> None:
     first, second = Call(0.0), Call(0.0)
     assert first.number < second.number

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from llm.core.call import Call, Charge, Ticket
-from llm.core.decisions import Decision, decision_log, in_words
+from llm.core.decisions import Decision, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,9 +34,7 @@ DEAR = Charge(10, 20, 30, 0.0125)
     ],
 )
 def test_every_kind_of_detail_has_words(event: str, detail: object, told: str) -> None:
-    decisions = decision_log()
-    decisions.append((1.5, event, detail))
-    assert in_words(decisions) == (Decision(1.5, event, told),)
+    assert in_words([(1.5, event, detail)]) == (Decision(1.5, event, told),)
 
 
 class Lease:

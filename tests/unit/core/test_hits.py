@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from typing import TYPE_CHECKING, Any
 
@@ -143,6 +144,22 @@ async def test_a_manager_that_is_closing_gives_no_hits(bench: Bench, *, stream: 
 
     with pytest.raises(LLMPoolExhaustedError):
         await ask(client, stream=stream)
+
+
+@KINDS
+async def test_a_manager_that_waits_for_its_last_call_gives_no_hits(bench: Bench, *, stream: bool) -> None:
+    manager = await bench.open()
+    client = manager.get_client()
+    await kept(client, bench.clock)
+    async with client.stream_complete("hello") as last, asyncio.TaskGroup() as tasks:
+        closing = tasks.create_task(manager.close())
+        await bench.clock.advance(0.0)
+        assert not closing.done()
+
+        with pytest.raises(LLMPoolExhaustedError):  # the answer is still in memory
+            await ask(client, stream=stream)
+
+        assert (await last.response()).cached
 
 
 async def test_a_streamed_hit_that_is_not_read_in_its_time_ends_and_runs_until_then(bench: Bench) -> None:

@@ -140,6 +140,32 @@ def test_a_hit_saves_what_it_would_have_cost(clock: Clock) -> None:
     assert by_model["saved"] == {"tokens": 15, "cost": pytest.approx(0.15)}
 
 
+def in_snapshot(metrics: Metrics) -> int:
+    return int(metrics.snapshot()["total_requests"])
+
+
+def of_model(metrics: Metrics) -> int:
+    return int(metrics.models()["openai/m"]["calls"]["cached"])
+
+
+def of_user(metrics: Metrics) -> int:
+    return int(metrics.users()["ann"]["requests"])
+
+
+def measured(metrics: Metrics) -> int:
+    return metrics.measured().models[0].calls["cached"]
+
+
+@pytest.mark.parametrize("hits", [in_snapshot, of_model, of_user, measured])
+def test_whoever_reads_finds_every_hit(clock: Clock, hits: Callable[[Metrics], int]) -> None:
+    metrics = Metrics()
+    layer = MetricsMiddleware(metrics, clock, provider="openai")
+    for count in range(1, 200):  # some of them are counted before anybody asks
+        layer.call_ended(call_of(0, "ann"), LLMRequest("Hello", model="m"), LLMResponse(cached=True), None)
+        if count in (1, 2, 199):
+            assert hits(metrics) == count
+
+
 def test_a_model_of_unknown_price_has_no_cost() -> None:
     metrics = Metrics()
     metrics.answered(call_of(1), "openai", "mine", LLMResponse(cost=None))
@@ -318,14 +344,16 @@ async def test_a_stream_that_is_left_counts_on_its_key(dispatch: Dispatch, clock
     assert metrics.snapshot()["keys"][KEY]["errors"] == {"GeneratorExit": 1}
 
 
-def test_loops_in_several_threads_lose_no_count() -> None:
+def test_loops_in_several_threads_lose_no_count(clock: Clock) -> None:
     metrics = Metrics()
     response = LLMResponse(usage=TokenUsage(1, 1), cost=1.0, latency=0.5)
+    layer, hit = MetricsMiddleware(metrics, clock), LLMResponse(cached=True)
 
     def work() -> None:
         for _ in range(3000):
             metrics.answered(call_of(2, "ann"), "openai", "a", response)
             metrics.attempted("openai", KEY, 0.5, response.usage, None)
+            layer.call_ended(call_of(0), LLMRequest("Hello", model="b"), hit, None)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -333,5 +361,6 @@ def test_loops_in_several_threads_lose_no_count() -> None:
     for thread in threads:
         thread.join()
     shown = metrics.snapshot()
-    assert (shown["total_requests"], shown["retries"], shown["cost"]) == (12_000, 12_000, 12_000.0)
+    assert (shown["total_requests"], shown["retries"], shown["cost"]) == (24_000, 12_000, 12_000.0)
+    assert shown["cache"]["hits"] == 12_000
     assert shown["keys"][KEY]["tokens"]["total"] == 24_000
