@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from .shape import ALL_LIMITS, DIALECTS, DISK_HIT, HIT, NO_LIMITS, NO_METRICS, REDIS_HIT, Dialect, Shape
+from .shape import ALL_LIMITS, DIALECTS, DISK_HIT, HIT, KEY_LIMITS, NO_LIMITS, NO_METRICS, REDIS_HIT, Dialect, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -196,16 +196,19 @@ def targets(figures: Figures) -> list[Target]:
 
 def _of_dialect(figures: Figures, dialect: Dialect) -> Iterator[Target]:
     call, stream = Shape(dialect, streamed=False, at_once=AT_ONCE), Shape(dialect, streamed=True, at_once=AT_ONCE)
-    if limited := figures.cost(ALL_LIMITS, call):
-        yield Target(f"{dialect}: a call, all limits on", _ratio(limited), 1.2)
+    levels = {"limits of the key": figures.cost(KEY_LIMITS, call), "all limits": figures.cost(ALL_LIMITS, call)}
+    limited = {name: cost for name, cost in levels.items() if cost}
+    for name, cost in limited.items():
+        yield Target(f"{dialect}: a call, {name} on", _ratio(cost), 1.2)
     if chunked := figures.cost(ALL_LIMITS, stream):
         yield Target(f"{dialect}: a streamed chunk, all limits on", _ratio(chunked), 1.5)
     for way, most in _OF_HITS:
         if hit := figures.cost(way, call):
             yield Target(f"{dialect}: {way}", _ratio(hit), most)
     free = figures.cost(NO_LIMITS, call)
-    if limited and free:
-        yield Target(f"{dialect}: what limits add to a call", added(limited, free), 0.2)
+    if free:
+        for name, cost in limited.items():
+            yield Target(f"{dialect}: what {name} add to a call", added(cost, free), 0.2)
     uncounted = figures.cost(NO_METRICS, call)
     if free and uncounted:
         yield Target(f"{dialect}: what metrics add to a call", added(free, uncounted), 0.07)

@@ -55,7 +55,7 @@ class InMemoryCache:
         self._max_bytes = max_bytes
         self._now = (clock or SystemClock()).now
         self._lock = threading.RLock()  # reentrant: the collector may end a stream, and so come here, at any place
-        # Its `TLRUCache` knows of ends too, but looks at a clock of its own three times in each look.
+        # `TLRUCache` would know of ends too, but a look takes it three times as long.
         self._kept: LRUCache[str, _Kept] = LRUCache(max_bytes, getsizeof=_size)
         self._ends: list[tuple[float, str]] = []  # a heap of when entries are over; those that went before, too
 
