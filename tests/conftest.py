@@ -22,6 +22,7 @@ from blockbuster import BlockBuster
 from coverage import Coverage
 from hypothesis import is_hypothesis_test, settings
 from pytest_asyncio import is_async_test
+from tests.forking import Forking
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
@@ -81,6 +82,14 @@ def fresh_python() -> Callable[[str], str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def forking() -> Iterator[Forking]:
+    """Runs the real program quickly."""
+    forking = Forking(_ROOT)
+    yield forking
+    forking.close()
 
 
 _SERVERS = {  # the newest, and the oldest that is supported
