@@ -399,17 +399,6 @@ def _is_of_properties(item: pytest.Item) -> bool:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     _pause(session.config)
-    _pass_over_what_is_loaded()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _what_is_loaded_is_passed_over() -> None:
-    # A gateway that was served in this process, and has ended, lets the collector look at all that is loaded again.
-    if not gc.get_freeze_count():
-        _pass_over_what_is_loaded()
-
-
-def _pass_over_what_is_loaded() -> None:
     # What the collection has loaded, torch among it, stays to the end: each later pass for garbage need not look at it,
     # and takes milliseconds instead of a quarter of a second.
     gc.collect()
