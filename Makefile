@@ -27,9 +27,11 @@ test: ## all checks and tests that need Python alone
 	@$(MAKE) --no-print-directory ready & ready=$$!; $(MAKE) --no-print-directory check; checked=$$?; wait $$ready && exit $$checked
 	@$(PY) -m pytest --cov --cov-report= -n 3 --dist loadgroup --max-worker-restart 0
 
-# The model; and all modules are compiled once here, not once in each worker. What cannot be collected is told there.
+# The model; and what hypothesis knows of characters is made and all modules are compiled once here, not once in each
+# worker. What cannot be collected is told there.
 ready:
 	@$(PY) -m llm models fetch smollm2-135m --quiet
+	@$(PY) -c "from hypothesis import strategies; strategies.text().validate()"
 	@$(PY) -m pytest --collect-only -qq >/dev/null || :
 
 test-all: ## what `make test` leaves out: Node, a browser, Ray, soaks of minutes

@@ -22,6 +22,7 @@ from blockbuster import BlockBuster
 from coverage import Coverage
 from hypothesis import is_hypothesis_test, settings
 from pytest_asyncio import is_async_test
+from tests.forking import Forking
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
@@ -81,6 +82,14 @@ def fresh_python() -> Callable[[str], str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def forking() -> Iterator[Forking]:
+    """Runs the real program quickly."""
+    forking = Forking(_ROOT)
+    yield forking
+    forking.close()
 
 
 _SERVERS = {  # the newest, and the oldest that is supported
@@ -390,17 +399,6 @@ def _is_of_properties(item: pytest.Item) -> bool:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     _pause(session.config)
-    _pass_over_what_is_loaded()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _what_is_loaded_is_passed_over() -> None:
-    # A gateway that was served in this process, and has ended, lets the collector look at all that is loaded again.
-    if not gc.get_freeze_count():
-        _pass_over_what_is_loaded()
-
-
-def _pass_over_what_is_loaded() -> None:
     # What the collection has loaded, torch among it, stays to the end: each later pass for garbage need not look at it,
     # and takes milliseconds instead of a quarter of a second.
     gc.collect()

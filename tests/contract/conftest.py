@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
+    from tests.forking import Forking
+
 ROOT = Path(__file__).parents[2]
 
 # What a promise that nothing keeps yet may fail with. Anything else is a fault of the test or of the code.
@@ -76,12 +78,23 @@ def shell() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def manifold(
-    shell: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    shell: dict[str, str], forking: Forking, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the real program to its end, in an empty folder where none is named."""
+    """Run the real program to its end, in an empty folder where none is named; its modules are there already."""
     empty = tmp_path_factory.mktemp("empty")
 
     def run(*words: str, cwd: Path = empty, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+        done = forking(cwd, *words, stdin=stdin, variables=shell | variables)
+        return subprocess.CompletedProcess(words, done.status, done.out, done.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def started(shell: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run it to its end as a shell does, with an interpreter of its own and what it reads and prints in pipes."""
+
+    def run(*words: str, cwd: Path, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(  # noqa: S603 - our own program with the words of a test
             [sys.executable, "-m", "llm", *words],
             cwd=cwd,

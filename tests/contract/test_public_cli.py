@@ -85,8 +85,8 @@ async def silent() -> AsyncIterator[tuple[str, asyncio.Event]]:
             await left.wait()
 
 
-def test_help_names_every_command_of_now(manifold: Program) -> None:
-    done = manifold("--help")
+def test_help_names_every_command_of_now(started: Program, tmp_path: Path) -> None:
+    done = started("--help", cwd=tmp_path)
     assert done.returncode == 0
     assert [
         word
@@ -145,8 +145,8 @@ def test_config_names_the_file_wherever_it_is(manifold: Program, configured: Cal
     assert manifold("config", "check", "--config", str(path)).returncode == 0
 
 
-def test_an_unreachable_provider_exits_with_3(manifold: Program, configured: Callable[[str], Path]) -> None:
-    done = manifold("chat", "Hi", "--no-stream", cwd=configured("http://127.0.0.1:9/v1"))
+def test_an_unreachable_provider_exits_with_3(started: Program, configured: Callable[[str], Path]) -> None:
+    done = started("chat", "Hi", "--no-stream", cwd=configured("http://127.0.0.1:9/v1"))
     assert (done.returncode, done.stdout) == (3, "")
     assert "Traceback" not in done.stderr
     assert "sk-one" not in done.stderr
@@ -190,10 +190,10 @@ async def test_chat_puts_the_answer_on_stdout(
 
 
 async def test_text_on_stdin_joins_the_prompt(
-    manifold: Program, configured: Callable[[str], Path], upstream: Any
+    started: Program, configured: Callable[[str], Path], upstream: Any
 ) -> None:
     cwd = configured(upstream.base_url)
-    done = await asyncio.to_thread(manifold, "chat", "Summarise:", stdin="a long story", cwd=cwd)
+    done = await asyncio.to_thread(started, "chat", "Summarise:", stdin="a long story", cwd=cwd)
     assert done.returncode == 0, done.stderr
     sent = str(upstream.requests[0].body)
     assert "Summarise:" in sent
@@ -237,8 +237,8 @@ def test_a_dry_run_tells_these_numbers(manifold: Program, configured: Callable[[
 
 
 def test_a_host_beyond_loopback_without_keys_is_refused_with_2(
-    manifold: Program, configured: Callable[[str], Path]
+    started: Program, configured: Callable[[str], Path]
 ) -> None:
-    done = manifold("serve", "--host", "192.0.2.1", "--port", "0", cwd=configured("http://127.0.0.1:9/v1"))
+    done = started("serve", "--host", "192.0.2.1", "--port", "0", cwd=configured("http://127.0.0.1:9/v1"))
     assert done.returncode == 2
     assert "keys create" in done.stderr

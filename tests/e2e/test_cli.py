@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from tests.e2e.conftest import Forking
+    from tests.forking import Forking
 
 KEY = "sk-a-long-secret-key"
 NOWHERE = "http://127.0.0.1:9/v1"

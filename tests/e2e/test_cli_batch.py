@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from tests.e2e.conftest import Ended, Forking
+    from tests.forking import Ended, Forking
 
     Served = Callable[..., AbstractContextManager[MockUpstream]]
 

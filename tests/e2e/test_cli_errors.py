@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from tests.e2e.conftest import Forking
+    from tests.forking import Forking
 
     Served: TypeAlias = Callable[..., AbstractContextManager[MockUpstream]]
 

@@ -34,6 +34,14 @@ CLOCK = SystemClock()
 CONFIG = "providers: {openai: {base_url: 'http://127.0.0.1:9/v1', api_keys: [k1], models: [gpt-4o-mini]}}\n"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _what_is_loaded_is_passed_over() -> Iterator[None]:
+    """Restore what tests/conftest.py began: a gateway that has ended has the collector look at all again."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
     """Give the process back what a server takes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any
 
 from pydantic import Field, ModelWrapValidatorHandler, model_validator
@@ -107,12 +108,18 @@ class LLMConfig(fields.Section):
     @model_validator(mode="wrap")
     @classmethod
     def _all_mistakes_at_once(cls, data: Value, handler: ModelWrapValidatorHandler[LLMConfig]) -> LLMConfig:
-        config, faults = examine(data, handler, cls.model_json_schema)
+        config, faults = examine(data, handler, _schema)
         # What is raised below keeps this frame alive, and with it whatever key the mapping holds.
         del data, handler
         if config is None or faults:
             raise LLMConfigurationError(summary(len(faults)), problems=faults)
         return config
+
+
+@functools.cache
+def _schema() -> dict[str, Any]:
+    # Made when there is a mistake: it takes longer than all the rest.
+    return LLMConfig.model_json_schema()
 
 
 def _mapping_masked(mapping: dict[str, Any]) -> dict[str, Any]:

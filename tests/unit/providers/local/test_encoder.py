@@ -22,7 +22,7 @@ from llm.providers.local.provider import LocalProvider
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 library: Any = import_module("transformers")
@@ -46,14 +46,15 @@ async def vectors_of(folder: Path, texts: Sequence[str] = TEXTS) -> tuple[tuple[
         await engine.close()
 
 
-def states_of(folder: Path, text: str, kind: str = "AutoModel") -> list[list[float]]:
-    """Return the states of a text's tokens, read alone and as the library itself reads it."""
+def states_of(folder: Path, texts: Sequence[str] = TEXTS, kind: str = "AutoModel") -> Iterator[list[list[float]]]:
+    """Return the states of the tokens of each text, read alone and as the library itself reads it."""
     network = getattr(library, kind).from_pretrained(str(folder)).eval()
-    given = library.AutoTokenizer.from_pretrained(str(folder))(text, return_tensors="pt")
-    given.pop("token_type_ids", None)
-    with torch.inference_mode():
-        states: list[list[float]] = network(**given).last_hidden_state[0].tolist()
-    return states
+    tokenizer = library.AutoTokenizer.from_pretrained(str(folder))
+    for text in texts:
+        given = tokenizer(text, return_tensors="pt")
+        given.pop("token_type_ids", None)
+        with torch.inference_mode():
+            yield network(**given).last_hidden_state[0].tolist()
 
 
 def unit(vector: Sequence[float]) -> list[float]:
@@ -66,8 +67,8 @@ def unit(vector: Sequence[float]) -> list[float]:
 async def test_a_vector_is_pooled_as_the_layout_says(tmp_path: Path, kind: str, flag: str) -> None:
     folder = save_layout(save_encoder(tmp_path, kind), {name: name == flag for name in MODES})
     reader = "T5EncoderModel" if kind == "t5" else "AutoModel"
-    for text, vector in zip(TEXTS, await vectors_of(folder), strict=True):
-        assert vector == pytest.approx(pooled_by_hand(states_of(folder, text, reader), MODES[flag]), abs=2e-5)
+    for states, vector in zip(states_of(folder, kind=reader), await vectors_of(folder), strict=True):
+        assert vector == pytest.approx(pooled_by_hand(states, MODES[flag]), abs=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ async def test_several_modes_are_joined_and_the_newer_form_is_read(
 ) -> None:
     of = "sentence_transformers.sentence_transformer.modules.pooling"
     folder = save_layout(save_encoder(tmp_path), pooling, "Normalize", of=of)
-    states = states_of(folder, "hello")
+    [states] = states_of(folder, ["hello"])
     joined = [number for mode in modes for number in pooled_by_hand(states, mode)]
     [vector] = await vectors_of(folder, ["hello"])
     assert vector == pytest.approx(unit(joined), abs=1e-5)
@@ -107,7 +108,7 @@ async def test_a_dense_and_a_normalize_come_after_it(
     def product(name: str, vector: Sequence[float]) -> list[float]:
         return [sum(a * b for a, b in zip(row, vector, strict=True)) for row in weights[name].tolist()]
 
-    first = states_of(folder, "hello")[0]
+    [[first, *_]] = states_of(folder, ["hello"])
     after = [
         activate(number + bias)
         for number, bias in zip(product("linear.weight", first), weights["linear.bias"].tolist(), strict=True)
@@ -120,15 +121,16 @@ async def test_a_dense_and_a_normalize_come_after_it(
 
 async def test_a_plain_encoder_gives_the_mean_of_length_one(tmp_path: Path) -> None:
     folder = save_encoder(tmp_path)
-    for text, vector in zip(TEXTS, await vectors_of(folder), strict=True):
-        assert vector == pytest.approx(unit(pooled_by_hand(states_of(folder, text), "mean")), abs=1e-5)
+    for states, vector in zip(states_of(folder), await vectors_of(folder), strict=True):
+        assert vector == pytest.approx(unit(pooled_by_hand(states, "mean")), abs=1e-5)
 
 
 async def test_what_stands_before_each_text_and_small_letters_are_as_stated(tmp_path: Path) -> None:
     folder = save_layout(save_encoder(tmp_path), {"pooling_mode": "mean"}, sentence={"do_lower_case": True})
     told = {"prompts": {"ask": "query"}, "default_prompt_name": "ask"}
     put(folder / "config_sentence_transformers.json", told)
-    wanted = pooled_by_hand(states_of(folder, "queryhello"), "mean")
+    [states] = states_of(folder, ["queryhello"])
+    wanted = pooled_by_hand(states, "mean")
     [vector] = await vectors_of(folder, ["HeLLo"])
     assert vector == pytest.approx(wanted, abs=1e-5)
     put(folder / "1_Pooling" / "config.json", {"pooling_mode": "mean", "include_prompt": False})
