@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from functools import partial
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     Price: TypeAlias = Callable[[str, TokenUsage], float | None]
     """From a model and its tokens to US dollars; None where the price is unknown."""
 
+_logger = logging.getLogger("llm.client")
 _CANCELLED: Final = (asyncio.CancelledError, GeneratorExit)
 _MOST_NAMES: Final = 10_000  # of users, of keys; what names come beyond that is counted together
 _MOST_MODELS: Final = 1_000  # each is many lines for whoever reads all of it every few seconds
@@ -119,13 +121,21 @@ class Metrics:
 
     def _settle(self) -> None:
         with self._lock:
-            while self._hits:
-                provider, model, user, price, answered_by, usage, latency, original = self._hits.popleft()
+            while True:
+                try:
+                    provider, model, user, price, answered_by, usage, latency, original = self._hits.popleft()
+                except IndexError:  # not looked for before: a signal's handler may count what was there then
+                    return
+                try:
+                    saved = price(answered_by, usage)
+                except Exception:
+                    _logger.exception("the price of an answer of the cache failed; the call itself did not")
+                    saved = None
                 tally = self._models[provider, model]
                 tally.requests += 1
                 if user is not None:
                     self._users[user].requests += 1
-                tally.hit(usage, latency, original, price(answered_by, usage))
+                tally.hit(usage, latency, original, saved)
 
     def attempted(
         self, provider: str, key: str, seconds: float, usage: TokenUsage, error: BaseException | None

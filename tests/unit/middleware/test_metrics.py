@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,9 @@ from llm.middleware.metrics import Metrics, MetricsMiddleware
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from types import FrameType
+
+    from _typeshed import TraceFunction
 
     from llm.core.stream import LLMResult
     from llm.utils.clock import Clock
@@ -164,6 +169,46 @@ def test_whoever_reads_finds_every_hit(clock: Clock, hits: Callable[[Metrics], i
         layer.call_ended(call_of(0, "ann"), LLMRequest("Hello", model="m"), LLMResponse(cached=True), None)
         if count in (1, 2, 199):
             assert hits(metrics) == count
+
+
+def test_a_price_that_fails_costs_no_reader_and_no_count(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    def price(_: str, __: TokenUsage) -> float:
+        raise KeyError("m")
+
+    metrics = Metrics()
+    layer = MetricsMiddleware(metrics, clock, provider="openai", price=price)
+    layer.call_ended(call_of(0, "ann"), LLMRequest("Hello", model="m"), LLMResponse(cached=True), None)
+
+    shown = metrics.snapshot()
+
+    assert (shown["total_requests"], shown["cache"]["hits"], shown["cache"]["cost_saved"]) == (1, 1, 0.0)
+    assert [record.message for record in caplog.records] == [
+        "the price of an answer of the cache failed; the call itself did not"
+    ]
+
+
+@pytest.mark.parametrize("line", range(12))
+def test_who_asks_amid_a_count_as_a_signals_handler_does_harms_none(clock: Clock, line: int) -> None:
+    metrics, lines = Metrics(), itertools.count()
+    layer = MetricsMiddleware(metrics, clock)
+    for _ in range(2):
+        layer.call_ended(call_of(0), LLMRequest("Hello"), LLMResponse(cached=True), None)
+
+    def ask_once(frame: FrameType, event: str, _: object) -> TraceFunction | None:
+        if frame.f_code.co_name != "_settle":
+            return None
+        if event == "line" and next(lines) == line:
+            metrics.snapshot()
+        return ask_once
+
+    before = sys.gettrace()
+    sys.settrace(ask_once)
+    try:
+        metrics.snapshot()
+    finally:
+        sys.settrace(before)
+    assert next(lines) > line
+    assert metrics.snapshot()["cache"]["hits"] == 2
 
 
 def test_a_model_of_unknown_price_has_no_cost() -> None:
