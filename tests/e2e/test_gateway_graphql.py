@@ -50,7 +50,11 @@ def over_socket(it: Any, **payload: str) -> Client:  # noqa: ANN401 - the fixtur
     url = f"{it.url.replace('http', 'ws', 1)}/graphql"
     return Client(
         transport=WebsocketsTransport(
-            url, init_payload=payload, subprotocols=[WebsocketsTransport.GRAPHQLWS_SUBPROTOCOL], ping_interval=0.05
+            url,
+            init_payload=payload,
+            subprotocols=[WebsocketsTransport.GRAPHQLWS_SUBPROTOCOL],
+            ping_interval=0.05,
+            pong_timeout=30.0,  # by itself half of the interval, which a busy machine misses
         )
     )
 
