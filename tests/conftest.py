@@ -309,6 +309,8 @@ async def _gateway(config: Any, **options: Any) -> AsyncGenerator[Gateway]:  # n
 @pytest.fixture(scope="session")
 def gateway() -> Callable[..., AbstractAsyncContextManager[Gateway]]:
     """Starts a gateway in the test's loop: `async with gateway(configuration)`."""
+    for name in ("entry", "server"):  # here, since they read files as they are imported, which a loop must not
+        importlib.import_module(f"llm.gateway.{name}")
     return _gateway
 
 
