@@ -12,9 +12,10 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from tests.forking import Ended
 
 from llm import LLMManager, LLMResponse, TokenUsage
 from llm.cache.answer import Answer
@@ -46,17 +47,6 @@ def key(number: int) -> str:
 
 
 @dataclass
-class Done:
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:  # noqa: ANN401 - JSON
-        return json.loads(self.out)
-
-
-@dataclass
 class Bench:
     """A folder with a configuration, and the program run in it."""
 
@@ -67,7 +57,7 @@ class Bench:
     def configure(self, cache: str) -> None:
         (self.folder / "llm.yaml").write_text(f"{SECTION}{cache}\n", encoding="utf-8")
 
-    def __call__(self, *words: str) -> Done:
+    def __call__(self, *words: str) -> Ended:
         """Run the program in this process, which is quicker by far."""
         self.patch.setattr(sys, "argv", ["manifold", "cache", *words])
         try:
@@ -76,7 +66,7 @@ class Bench:
             status = int(ended.code or 0)
         out, err = self.capture.readouterr()
         assert PASSWORD not in out + err
-        return Done(status, out, err)
+        return Ended(status, out, err)
 
     def fill(self) -> None:
         asyncio.run(self.put())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.forking import Ended
 
 from llm.cli import serve
 from llm.cli.main import run
@@ -18,20 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ROW = {"method": "POST", "url": "/v1/chat/completions"}
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a command ended."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:  # noqa: ANN401 - JSON
-        """What it printed."""
-        return json.loads(self.out)
 
 
 @pytest.fixture
@@ -63,20 +49,20 @@ def configure(tmp_path: Path) -> Callable[..., None]:
 @pytest.fixture
 def manifold(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, _quiet_logs: None
-) -> Callable[..., Done]:
+) -> Callable[..., Ended]:
     """Runs the program in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LLM_CONFIG", raising=False)
     monkeypatch.setenv("LLM_STATE_DIR", str(tmp_path / "state"))
 
-    def typed(*words: str) -> Done:
+    def typed(*words: str) -> Ended:
         monkeypatch.setattr(sys, "argv", ["manifold", *words])
         try:
             status = run()
         except SystemExit as ended:
             status = int(ended.code or 0)
         out, err = capsys.readouterr()
-        return Done(status, out, err)
+        return Ended(status, out, err)
 
     return typed
 

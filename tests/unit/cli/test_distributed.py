@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
     from pathlib import Path
 
-    from tests.unit.cli.conftest import Done
+    from tests.forking import Ended
 
-    Typed = Callable[..., Done]
+    Typed = Callable[..., Ended]
 
 COUNTS = {"answered": 1, "failed": 0, "cancelled": 0, "cached": 0}
 TOKENS = {"input": 3, "output": 2, "cached_input": 0}
