@@ -298,7 +298,7 @@ class Call:
             raise IllegalTransitionError(f"call {self.number}: a fallback does not follow {self.state}")
         self.moves += 1
         self.retryable, self.forget = True, None
-        self.decisions.append((now, "fell_back", move))
+        self.note(now, "fell_back", move)
         self.tell_end()
 
     def queued(self, now: float, place: Place, reason: str = "") -> None:
