@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import orjson
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 _VERSION = 1
 _SORTED = orjson.OPT_SORT_KEYS
+_OF_LATE = 1024  # questions whose names are remembered
+_SHORT = 1024  # bytes of a question that is
 
 _DECIDES_NOTHING = frozenset({
     "_request_id", "_order_id", "user", "priority", "timeout", "metadata", "cache", "call", "stream", "stream_options",
@@ -289,6 +292,12 @@ def _hashed(tree: dict[str, Any]) -> str:
         canonical = orjson.dumps(tree, option=_SORTED)
     except TypeError:  # integers of more than 64 bits, halves of surrogate pairs, very deep nesting
         canonical = _written(tree)
+    return _name_of_late(canonical) if len(canonical) <= _SHORT else hashlib.sha256(canonical).hexdigest()
+
+
+@lru_cache(_OF_LATE)
+def _name_of_late(canonical: bytes) -> str:
+    # What the cache answers was asked before, and to find its name again takes a quarter of hashing it.
     return hashlib.sha256(canonical).hexdigest()
 
 

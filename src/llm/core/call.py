@@ -12,6 +12,8 @@ from enum import StrEnum
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
+from llm.utils.frozen import packer
+
 from .decisions import MOST, in_words
 from .exceptions import kind_of
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from .decisions import Decision, Noted
+    from .spent import Spent
 
 ReportedUnit: TypeAlias = Literal["requests", "input_tokens", "output_tokens", "total_tokens"]
 
@@ -73,6 +76,10 @@ class Ticket(NamedTuple):
     deadline: float | None = None
 
 
+make_charge, make_ticket = packer(Charge), packer(Ticket)
+"""Make one of all its fields, as one tuple: every call has several."""
+
+
 class LimitReport(NamedTuple):
     """What a provider's answer says about one of its limits, as it stood when the request was admitted.
 
@@ -91,31 +98,6 @@ class LimitReport(NamedTuple):
     reset: float | None = None
     rounding: float = 0.0
     refused: bool = False
-
-
-class Spent(NamedTuple):
-    """What answers took.
-
-    Attributes:
-        input_tokens: Tokens of the prompts.
-        output_tokens: Tokens of the answers.
-        cached_input_tokens: Those of the prompts that the provider had in its cache.
-        cost: US dollars; None where the price of one is unknown.
-    """
-
-    input_tokens: int
-    output_tokens: int
-    cached_input_tokens: int
-    cost: float | None
-
-    def with_more(self, more: Spent) -> Spent:
-        """Return what both took."""
-        return Spent(
-            self.input_tokens + more.input_tokens,
-            self.output_tokens + more.output_tokens,
-            self.cached_input_tokens + more.cached_input_tokens,
-            None if self.cost is None or more.cost is None else self.cost + more.cost,
-        )
 
 
 class Place(Protocol):
@@ -266,8 +248,6 @@ class Call:
     def note(self, now: float, event: str, detail: object = "") -> None:
         """Add to the decision log; the kinds of `detail` are those that `decisions` has words for."""
         self.decisions.append((now, event, detail))
-        if len(self.decisions) > MOST:
-            del self.decisions[:-MOST]
 
     def spend(self, spent: Spent) -> None:
         """Know of an answer that was paid for and is not the call's outcome."""
@@ -286,6 +266,7 @@ class Call:
         """Close the ticket, so that another provider can open its own."""
         self._move(now, _CREATED, _TICKETED, "closed")
         self.ticket = None
+        self._forget()
 
     def fell_back(self, now: float, move: tuple[str, str, str]) -> None:
         """Leave a target for another, and close the ticket; whoever watches over the call there hears of its end.
@@ -374,11 +355,17 @@ class Call:
         if self.state is not source:
             raise IllegalTransitionError(f"call {self.number}: {to} does not follow {self.state}")
         self.state = to
-        self.note(now, event, detail)
+        self.decisions.append((now, event, detail))
+
+    def _forget(self) -> None:
+        """Drop the oldest decisions of many; whatever repeats comes by here."""
+        if len(self.decisions) > MOST:
+            del self.decisions[:-MOST]
 
     def _release(self, now: float, used: Charge | None, most: Charge | None = None) -> None:
         place, self._place = self._place, None
         lease, self._lease = self._lease, None
+        self._forget()
         if place is not None:
             self.queue_seconds += now - self._queued_at
             place.give_back()

@@ -116,13 +116,11 @@ class LLMClient:
             LLMValidationError: The second answer does not fit `response_model` either, or `max_tokens` cut the first.
             LLMException: The call failed; the kinds say how.
         """
-        conduct = self._conduct(
-            make_request(
-                messages, model, temperature, top_p, max_tokens, stop, seed, tools, tool_choice, response_format,
-                response_model, reasoning_effort, timeout, user, priority, cache, metadata, extra,
-            ),
-            mine=True,
+        asked = make_request(
+            messages, model, temperature, top_p, max_tokens, stop, seed, tools, tool_choice, response_format,
+            response_model, reasoning_effort, timeout, user, priority, cache, metadata, extra,
         )  # fmt: skip
+        conduct = Conduct(self._routes, *self.prepare(asked, mine=True))
         result = conduct.at_hand()  # here, since a coroutine to look in would be a part of what a hit costs
         if result is None:
             result = await conduct.run()
@@ -274,7 +272,8 @@ class LLMClient:
         A copy of it, but where it is `mine`: made for this call, and in nobody's hands. Where others may serve if the
         first target cannot, all are told, the first included.
         """
-        check_structured(request)
+        if request.response_model is not None:
+            check_structured(request, request.response_model)
         route, model, hops = self._find(request)
         parts = self._routes.parts
         now = parts.clock.now()
@@ -294,13 +293,9 @@ class LLMClient:
         return route, model or route.chain.pool.queue.choose_model(vectors=request.embed is not None), hops
 
     async def _send(self, request: LLMRequest, brake: Brake | None = None, *, mine: bool = False) -> LLMResult:
-        conduct = self._conduct(request, mine=mine)
+        conduct = Conduct(self._routes, *self.prepare(request, mine=mine))
         result = conduct.at_hand()
         return await conduct.run(brake) if result is None else result
-
-    def _conduct(self, request: LLMRequest, *, mine: bool) -> Conduct:
-        route, prepared, hops = self.prepare(request, mine=mine)
-        return Conduct(self._routes, route, prepared, hops)
 
 
 async def _whole(stream: LLMStream) -> LLMResponse:

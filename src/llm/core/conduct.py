@@ -32,9 +32,10 @@ _logger = logging.getLogger("llm.client")
 class Conduct:
     """Takes one request through its chain, or through those of several targets until one can serve."""
 
-    __slots__ = ("_brake", "_call", "_chain", "_request", "_route", "_routes", "_way")
+    __slots__ = ("_brake", "_call", "_chain", "_hops", "_request", "_route", "_routes", "_way")
 
     _brake: Brake
+    _way: CallNext
 
     def __init__(self, routes: Routes, route: Route, request: LLMRequest, hops: Sequence[Hop] = ()) -> None:
         """Take a request that has its model and its call; `hops` are all targets, where there is more than one."""
@@ -45,18 +46,15 @@ class Conduct:
         self._chain: Chain = route.chain  # a reload may put another in
         self._call: Call = request.call
         self._request = request
-        self._way: CallNext = self._chain.call
-        if request.continue_stream:
-            hops = hops or (Hop(route, request.model),)
-        if hops:
-            way = routes.parts.fall_back(self._call, hops, self._moved)
-            self._way = partial(self._carried, way) if request.continue_stream else way
+        self._hops = hops
 
     def at_hand(self) -> LLMResult | None:
         """Return the answer that is there without asking the chain, which ends the call; None where it must be run."""
         glance = self._chain.glance
         kept = None if glance is None or self._routes.calls.closing else glance(self._request)
-        return None if kept is None else self._answered(kept, self._call.deadline)
+        if kept is None:
+            return None
+        return self._answered(kept, self._call.deadline)
 
     async def run(self, brake: Brake | None = None) -> LLMResult:
         """Send the request down the chain; `brake` ends it early.
@@ -65,6 +63,9 @@ class Conduct:
             LLMException: The call failed; the kinds say how.
         """
         routes, call, request = self._routes, self._call, self._request
+        self._way = self._chain.call
+        if self._hops or request.continue_stream:
+            self._way = self._over_hops(self._hops or (Hop(self._route, request.model),))
         brake = self._brake = brake or Brake()
         if call.deadline is not None:
             brake.bound = routes.bound(request.timeout)
@@ -95,6 +96,10 @@ class Conduct:
         response = result if self._request.response_model is not None else self._completed(result)
         self._ended(response, None)
         return response
+
+    def _over_hops(self, hops: Sequence[Hop]) -> CallNext:
+        way = self._routes.parts.fall_back(self._call, hops, self._moved)
+        return partial(self._carried, way) if self._request.continue_stream else way
 
     def _close(self) -> None:
         self._brake.pull(closed(self._call, self._request, self._route.provider))

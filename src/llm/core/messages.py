@@ -235,7 +235,7 @@ def read_messages(messages: MessagesLike) -> tuple[Message, ...]:
     return read
 
 
-_make_message = maker(Message)
+_make_message = maker(Message, checked=True)
 _USER = MessageRole.USER  # here once, for a look at an enum's member takes as long as a call of a function
 _FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "is_error"})
 

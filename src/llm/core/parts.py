@@ -265,9 +265,9 @@ class Route:
         What is asked first stands first; where it is the only one, there are no others to tell of.
         """
         routes = self._routes
-        if name is None and not routes.fallback:
-            return self, None, ()
         alias = None if name is None else routes.aliases.get(name)
+        if alias is None and not routes.fallback and (name is None or "/" not in name):
+            return self, name, ()
         targets = routes.targets(name, self.provider) if alias is None else routes.order(alias, request)
         if len(targets) == 1 or (request.embed is not None and (alias is not None or name is None)):
             # Vectors of different models do not go together.

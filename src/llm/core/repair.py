@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final
 from llm.utils.clock import Clock
 
 from .bounds import Scope
-from .call import CallState, Spent
+from .call import CallState
 from .exceptions import LLMException, LLMInvalidRequestError, LLMValidationError
 from .messages import Message, MessageRole
 from .protocols import CallNext
+from .spent import Spent
 from .stream import LLMStream, as_stream
 from .structured import UnfitError, read_instance, shape_of
 from .types import LLMRequest, LLMResponse
@@ -29,16 +30,15 @@ _AGAIN: Final = (
 )
 
 
-def check_structured(request: LLMRequest) -> None:
-    """Look at the `response_model` of a request that has one.
+def check_structured(request: LLMRequest, model: type) -> None:
+    """Look at a request that has `model` for its `response_model`.
 
     Raises:
         LLMInvalidRequestError: pydantic cannot tell its form, or the request asks for another form as well.
     """
-    if request.response_model is not None:
-        shape_of(request.response_model)
-        if request.response_format is not None:
-            raise LLMInvalidRequestError("response_format and response_model are both given; pass one of them")
+    shape_of(model)
+    if request.response_format is not None:
+        raise LLMInvalidRequestError("response_format and response_model are both given; pass one of them")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from .base import Unit
 
 _GRAINS = 6000  # of a period: ten milliseconds of a minute
-_new = object.__new__
 
 
 class Grain:
@@ -59,6 +58,12 @@ class Drawn(Hold):
     __slots__ = ("grain",)
 
     grain: Grain
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None:
+            """Leave it to who draws to fill it."""
+    else:  # a call draws from many windows, and passing what a draw holds takes a third of each
+        __init__ = object.__init__
 
 
 class OwnWindow(Timed):
@@ -98,7 +103,7 @@ class OwnWindow(Timed):
             grain = Grain(now, now + self._span, amount)
             grains.append(grain)
         self._sum += amount
-        drawn = _new(Drawn)  # filled here: a call takes from many windows, and an `__init__` is a third of each
+        drawn = Drawn()
         drawn.at, drawn.amount, drawn.grain = now, amount, grain
         return drawn
 

@@ -11,6 +11,7 @@ from llm.core.call import Charge
 from llm.core.exceptions import LLMInvalidRequestError
 from llm.core.keys import no_key_left
 from llm.core.models import makes_vectors
+from llm.utils.frozen import packer
 
 from . import refusals
 from .base import FREE, MOMENT, Binding, binding, never_fits
@@ -62,6 +63,9 @@ class Choice(NamedTuple):
     slot: Slot | None
     bound: Binding
     look: float
+
+
+_choice = packer(Choice)
 
 
 class Rotation:
@@ -304,7 +308,7 @@ class Rotation:
                 continue
             bound = self._bound(account, charge, now)
             if bound.seconds <= 0.0:
-                return Choice(slot, bound, 0.0)
+                return _choice((slot, bound, 0.0))
             if bound.timed:
                 look = min(look, bound.seconds)
             if nearest is None or bound.seconds < soonest.seconds:

@@ -20,7 +20,6 @@ _UNSURE = 1 / 4  # of the capacity
 _PATIENCE = 2.0  # seconds
 _WHOLE = 1.0  # seconds that a reset in whole ones may be off
 _MISLED = 8  # refusals
-_new = object.__new__
 
 
 class SlidingWindow(OwnWindow):
@@ -89,7 +88,7 @@ class SlidingWindow(OwnWindow):
         reckoning.drawn += amount
         if now > self._heard_until:
             self._ask(now)
-        drawn = _new(Drawn)  # filled here: a call takes from many windows, and an `__init__` is a third of each
+        drawn = Drawn()
         drawn.at, drawn.amount, drawn.epoch, drawn.grain = now, amount, epoch, grain
         drawn.mark = self._sum - self._others - reckoning.drawn
         return drawn

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from math import ceil, exp, log
+from math import ceil, exp, log, log2
 from typing import Final
 
 from llm.core.measured import Spread
 
 _ERROR: Final = 0.01
 _GROWTH: Final = log((1 + _ERROR) / (1 - _ERROR))  # width of a bucket, on the logarithmic scale
+_PER_DOUBLING: Final = log(2) / _GROWTH  # buckets; `log2` takes half the time of `log`
 _MIDDLE: Final = 1 - _ERROR  # of a bucket's upper end: its mid-point, where the relative error is least
 _SHORTEST: Final = 1e-7
 _LONGEST: Final = 1e7
@@ -92,7 +93,7 @@ class Histogram:
 def _buckets(seconds: list[float]) -> list[int]:
     if min(seconds) < _SHORTEST or max(seconds) > _LONGEST:
         seconds = [min(max(each, _SHORTEST), _LONGEST) for each in seconds]
-    return [ceil(log(each) / _GROWTH) for each in seconds]
+    return [ceil(log2(each) * _PER_DOUBLING) for each in seconds]
 
 
 def _middle(bucket: int) -> float:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from llm.core.call import CallState, Charge, Ticket
+from llm.core.call import CallState, Charge, Ticket, make_ticket
 from llm.core.stream import at_end
+from llm.utils.frozen import packer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,10 @@ class Reserved(NamedTuple):
 
     charge: Charge
     estimate: int
+
+
+make_reserved = packer(Reserved)
+"""Makes one of its two fields, as one tuple."""
 
 
 class Reserving(Protocol):
@@ -68,7 +73,7 @@ class RateLimitMiddleware:
         if call is None or model is None or call.state is not CallState.CREATED:
             return await call_next(request)
         reserved = self._charges.reserve(request, model)
-        ticket = Ticket(reserved.charge, model, call.user, call.priority, call.deadline)
+        ticket = make_ticket((reserved.charge, model, call.user, call.priority, call.deadline))
         self._check(ticket)
         call.ticketed(self._clock.now(), ticket)
         result = await call_next(request)

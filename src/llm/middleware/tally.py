@@ -11,8 +11,9 @@ from llm.core.types import TokenUsage
 from .histogram import Histogram
 
 if TYPE_CHECKING:
-    from llm.core.call import Call, Spent
+    from llm.core.call import Call
     from llm.core.measured import Outcome
+    from llm.core.spent import Spent
     from llm.core.types import LLMResponse
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from llm.core.exceptions import LLMInvalidRequestError, LLMServerError
+from llm.core.types import LLMResponse, TokenUsage
+from llm.utils.frozen import maker
 
 from .errors import error_for
 from .failure import read_failure
@@ -17,6 +19,13 @@ if TYPE_CHECKING:
 
     from llm.core.types import LLMRequest
     from llm.core.vendor import CachePoint
+
+
+make_response = maker(LLMResponse)
+"""Makes a response of its fields, in their order or by name."""
+
+make_usage = maker(TokenUsage)
+"""Makes a usage of its fields, in their order."""
 
 
 def model_of(request: LLMRequest) -> str:

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llm.core.call import Charge
+from llm.core.call import Charge, make_charge
 from llm.core.protocols import Charging
 from llm.core.tokens import estimate_tokens
 from llm.core.types import TokenUsage
-from llm.middleware.rate_limiter import Reserved
+from llm.middleware.rate_limiter import make_reserved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from llm.core.protocols import Provider
     from llm.core.tokens import OutputEstimate, PromptCalibration
     from llm.core.types import LLMRequest, LLMResponse
+    from llm.middleware.rate_limiter import Reserved
 
 
 class Charges:
@@ -75,9 +76,9 @@ class Charges:
                 request, TokenUsage(prompt or estimate_tokens(request), max(output, stated.output_tokens))
             )
         if prompt == estimate and not cost:
-            return Reserved(stated, estimate)
+            return make_reserved((stated, estimate))
         total = _total(stated, prompt)
-        return Reserved(Charge(prompt, stated.output_tokens, total, cost, stated.requests), estimate)
+        return make_reserved((make_charge((prompt, stated.output_tokens, total, cost, stated.requests)), estimate))
 
     def prompt_tokens(self, request: LLMRequest) -> int:
         """Return about how many tokens the request's prompt takes, more likely too many than too few."""

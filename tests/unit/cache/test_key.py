@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -306,6 +307,14 @@ def test_every_process_computes_the_same_whatever_its_hash_seed() -> None:
         for seed in ("0", "1", "4242")
     }
     assert told == {_EXPECTED}
+
+
+@pytest.mark.parametrize("characters", [1, 900, 5_000])
+def test_a_question_asked_again_has_the_name_that_it_had_however_long_it_is(characters: int) -> None:
+    request = LLMRequest("a" * characters, model="m")
+    canonical = b'{"messages":[["user","' + b"a" * characters + b'",null,[],null]],"model":"m","provider":"p","v":1}'
+    names = {cache_key(request, provider="p", scope="shared", user=None) for _ in range(3)}
+    assert names == {hashlib.sha256(canonical).hexdigest()}
 
 
 def test_what_was_kept_by_an_earlier_version_is_found() -> None:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from llm.core.call import Call, Spent
+from llm.core.call import Call
 from llm.core.exceptions import LLMServerError
+from llm.core.spent import Spent
 from llm.core.stream import LLMStream
 from llm.core.texts import EmbeddingInput
 from llm.core.types import LLMRequest, LLMResponse, TokenUsage

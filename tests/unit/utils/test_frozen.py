@@ -3,10 +3,11 @@ from __future__ import annotations
 import inspect
 import pickle
 from dataclasses import FrozenInstanceError, dataclass, replace
+from typing import NamedTuple
 
 import pytest
 
-from llm.utils.frozen import completer, copier, maker, quick
+from llm.utils.frozen import completer, copier, filler, maker, packer, quick
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +88,28 @@ def test_a_completed_value_is_a_copy_with_just_these_fields_changed() -> None:
 def test_a_quick_value_stays_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
         Quick("a").size = 4  # type: ignore[misc]  # the point of the test
+
+
+def test_what_was_checked_before_is_not_checked_again() -> None:
+    made = maker(Checked, checked=True)("a")
+    assert (type(made), made.name) == (Checked, "a")
+
+
+def test_a_value_that_nobody_holds_yet_is_completed_in_place() -> None:
+    made = Quick("a", 4, ("b",))
+    filler(Quick, "size", "more")(made, 5, made.more)
+    assert made == Quick("a", 5, ("b",))
+    with pytest.raises(FrozenInstanceError):
+        made.size = 6  # type: ignore[misc]  # the point of the test
+
+
+class Pair(NamedTuple):
+    """Two values."""
+
+    left: int
+    right: str = "none"
+
+
+def test_a_packed_tuple_is_what_its_class_would_make() -> None:
+    made = packer(Pair)((1, "two"))
+    assert (type(made), made, made.right) == (Pair, Pair(1, "two"), "two")

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from llm.core.call import Charge
+from llm.core.call import Charge, make_charge
 from llm.core.models import holds_to_schema
 from llm.providers.dialect import Headers, root_of
 from llm.providers.estimate import prompt_tokens
@@ -104,7 +104,7 @@ class AnthropicDialect:
         """
         prompt = prompt_tokens(request)
         output = request.max_tokens or thinking_of(request).max_tokens
-        return Charge(prompt, output, prompt + output)
+        return make_charge((prompt, output, prompt + output, 0.0, 1))
 
     def used(self, usage: TokenUsage) -> Charge:
         """Return what was read and written, less what came from the cache: that does not count.
@@ -115,4 +115,4 @@ class AnthropicDialect:
         Source: https://docs.claude.com/en/api/rate-limits, "Cache-aware ITPM"
         """
         read = max(0, usage.input_tokens - usage.cached_input_tokens)
-        return Charge(read, usage.output_tokens, read + usage.output_tokens)
+        return make_charge((read, usage.output_tokens, read + usage.output_tokens, 0.0, 1))

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from llm.core.messages import ThinkingPart, ToolCall
-from llm.core.types import LLMResponse, TokenUsage
-from llm.providers.wire import count_of, read_object, senseless, text_of
+from llm.core.types import TokenUsage
+from llm.providers.wire import count_of, make_response, make_usage, read_object, senseless, text_of
 
 if TYPE_CHECKING:
-    from llm.core.types import FinishReason
+    from llm.core.types import FinishReason, LLMResponse
 
 _FINISHES: Final[dict[str, FinishReason]] = {
     "end_turn": "stop",
@@ -57,7 +57,7 @@ def _response(answer: dict[str, Any], provider: str, key: str | None) -> LLMResp
             thoughts.append(ThinkingPart(text_of(block["thinking"]), text_of(block.get("signature")) or None))
         elif kind == "redacted_thinking":
             thoughts.append(ThinkingPart("", redacted=text_of(block["data"])))
-    return LLMResponse(
+    return make_response(
         text_of(answer.get("id")),
         "".join(texts),
         text_of(answer.get("model")),
@@ -91,7 +91,7 @@ def usage_of(usage: Any) -> TokenUsage:  # noqa: ANN401 - JSON
     cached = count_of(usage.get("cache_read_input_tokens"))
     written = count_of(usage.get("cache_creation_input_tokens"))
     details = usage.get("output_tokens_details")
-    return TokenUsage(
+    return make_usage(
         count_of(usage.get("input_tokens")) + written + cached,
         count_of(usage.get("output_tokens")),
         cached,

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Final
 from urllib.parse import urlsplit
 
-from llm.core.call import Charge
+from llm.core.call import Charge, make_charge
 from llm.core.models import holds_to_schema
 from llm.providers.dialect import Headers, root_of
 from llm.providers.estimate import prompt_tokens
@@ -105,8 +105,8 @@ class OpenAIDialect:
         output = request.max_tokens or expected_output
         if request.extra:
             output *= choices_of(request.extra)
-        return Charge(prompt, output, max(prompt, output))
+        return make_charge((prompt, output, max(prompt, output), 0.0, 1))
 
     def used(self, usage: TokenUsage) -> Charge:
         """Return what was read and written, together."""
-        return Charge(usage.input_tokens, usage.output_tokens, usage.total_tokens)
+        return make_charge((usage.input_tokens, usage.output_tokens, usage.total_tokens, 0.0, 1))

@@ -8,16 +8,16 @@ import orjson
 
 from llm.core.choices import Choice
 from llm.core.messages import ThinkingPart, ToolCall
-from llm.core.types import LLMResponse, TokenUsage
+from llm.core.types import TokenUsage
 from llm.providers.errors import error_for
 from llm.providers.failure import read_failure
-from llm.providers.wire import count_of, read_object, senseless, text_of
+from llm.providers.wire import count_of, make_response, make_usage, read_object, senseless, text_of
 
 from .logprobs import read_logprobs
 
 if TYPE_CHECKING:
     from llm.core.choices import TokenLogprob
-    from llm.core.types import FinishReason
+    from llm.core.types import FinishReason, LLMResponse
 
 _FINISHES: Final[dict[str, FinishReason]] = {
     "stop": "stop",
@@ -53,10 +53,9 @@ def _response(answer: dict[str, Any], provider: str, key: str | None) -> LLMResp
         others = tuple([Choice(*_choice(choice)) for choice in choices[1:]])
     content, finish, calls, thinking, logprobs, refused = _choice(choices[0])
     identifier, model, usage = text_of(answer.get("id")), text_of(answer.get("model")), usage_of(answer.get("usage"))
-    # By place, which is quicker than by name: parsed, cached, cost, latency and attempts are not the dialect's.
-    return LLMResponse(
-        identifier, content, model, provider, usage, finish, calls, None, False, None, 0.0, 0, key, answer,  # noqa: FBT003
-        thinking, others, logprobs, refused,
+    return make_response(
+        identifier, content, model, provider, usage, finish, calls, key=key, raw=answer, thinking=thinking,
+        alternatives=others, logprobs=logprobs, refused=refused,
     )  # fmt: skip
 
 
@@ -127,7 +126,7 @@ def usage_of(usage: Any) -> TokenUsage:  # noqa: ANN401 - JSON
         return TokenUsage()
     prompt = usage.get("prompt_tokens_details")
     completion = usage.get("completion_tokens_details")
-    return TokenUsage(
+    return make_usage(
         count_of(usage.get("prompt_tokens")),
         count_of(usage.get("completion_tokens")),
         count_of(prompt.get("cached_tokens")) if prompt else 0,

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from llm.core.exceptions import LLMInvalidRequestError
 from llm.core.messages import ToolCall
-from llm.core.types import LLMResponse, TokenUsage
+from llm.core.types import TokenUsage
 from llm.providers.errors import error_for
 from llm.providers.failure import read_failure
 from llm.providers.openai.logprobs import read_token
-from llm.providers.wire import count_of, read_object, senseless, text_of
+from llm.providers.wire import count_of, make_response, make_usage, read_object, senseless, text_of
 
 from .thoughts import LED_NOWHERE, led_to, read_thought
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from llm.core.choices import TokenLogprob
     from llm.core.messages import ThinkingPart
-    from llm.core.types import FinishReason
+    from llm.core.types import FinishReason, LLMResponse
 
 
 def read_answer(body: bytes, *, provider: str, key: str | None) -> LLMResponse:
@@ -62,7 +62,7 @@ def _response(answer: dict[str, Any], provider: str, key: str | None) -> LLMResp
             calls.append(ToolCall(text_of(item["call_id"]), text_of(item["name"]), text_of(item["input"]), custom=True))
         elif kind == "reasoning":
             thoughts += read_thought(item, LED_NOWHERE if following is None else led_to(following))
-    return LLMResponse(
+    return make_response(
         text_of(answer.get("id")),
         "".join(texts),
         text_of(answer.get("model")),
@@ -144,7 +144,7 @@ def usage_of(usage: Any) -> TokenUsage:  # noqa: ANN401 - JSON
         return TokenUsage()
     read = usage.get("input_tokens_details")
     written = usage.get("output_tokens_details")
-    return TokenUsage(
+    return make_usage(
         count_of(usage.get("input_tokens")),
         count_of(usage.get("output_tokens")),
         count_of(read.get("cached_tokens")) if read else 0,
