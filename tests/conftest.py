@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from blockbuster import BlockBuster
 from coverage import Coverage
-from hypothesis import is_hypothesis_test, settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 from pytest_asyncio import is_async_test
 from tests.forking import Forking
 
@@ -57,8 +57,10 @@ _REACHED_BY_OTHERS = {
 }
 
 # `--hypothesis-profile thorough` takes the other one; tests that need more or fewer examples state a multiple.
-settings.register_profile("quick", max_examples=50)
-settings.register_profile("thorough", max_examples=2000)
+# What an example takes is not looked at: on a machine that does other things too it says nothing.
+_UNTIMED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("quick", max_examples=50, **_UNTIMED)
+settings.register_profile("thorough", max_examples=2000, **_UNTIMED)
 settings.load_profile("quick")
 
 _MADE_ONCE = {"gateway_process", "image", "site", "wheel"}

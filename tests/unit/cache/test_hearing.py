@@ -4,6 +4,8 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from tests.patience import until
+
 from llm.cache.hearing import Hearing
 from llm.utils.clock import SystemClock
 
@@ -83,9 +85,7 @@ async def test_without_a_sign_it_is_out_of_touch_and_begins_anew() -> None:
         assert not listening.in_touch
         assert dead.closed
         assert told == [None, None]
-        async with CLOCK.timeout(5):
-            while not listening.in_touch:
-                await CLOCK.sleep(0.01)
+        await until(lambda: listening.in_touch)
         assert deaf.closed
     assert not listening.in_touch
     assert new.closed

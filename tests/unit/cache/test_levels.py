@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.patience import PATIENCE, until
 
 from llm.cache import CacheBackend, InMemoryCache, RedisCache
 from llm.cache.base import CacheUsage, Invalidating, Peeking
@@ -65,12 +66,6 @@ async def two(start: Callable[..., Process]) -> tuple[Process, Process]:
     await one.begin()
     await other.begin()
     return one, other
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with CLOCK.timeout(5):
-        while not condition():
-            await CLOCK.sleep(0.005)
 
 
 def value(entry: CacheEntry | None) -> bytes | None:
@@ -332,7 +327,7 @@ async def test_a_server_that_is_silent_does_not_stop_the_near_level_from_ending(
     assert found is not None
     os.kill(int(found[1]), signal.SIGSTOP)
     try:
-        async with CLOCK.timeout(1):
+        async with CLOCK.timeout(PATIENCE / 2):
             await one.cache.close()
     finally:
         os.kill(int(found[1]), signal.SIGCONT)

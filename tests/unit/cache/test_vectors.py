@@ -3,12 +3,13 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
+from operator import mul
+from time import thread_time
 
 import orjson
 import pytest
 
 from llm.cache.vectors import Question, VectorIndex, decode, encode, signs_of, unit_of
-from llm.utils.clock import SystemClock
 
 
 def question(key: str, *numbers: float, text: str = "text") -> Question:
@@ -85,22 +86,26 @@ class Kind:
 @pytest.mark.parametrize(
     "kind", [Kind(positive=False, dimensions=1536), Kind(positive=True, dimensions=384)], ids=["mixed", "positive"]
 )
-def test_what_is_alike_is_found_among_a_thousand_within_milliseconds(kind: Kind) -> None:
+def test_what_is_alike_is_found_among_a_thousand_for_far_less_than_comparing_all(kind: Kind) -> None:
     dice = random.Random(7)  # noqa: S311 - not for secrets
-    index, clock = VectorIndex(2000), SystemClock()
+    index = VectorIndex(2000)
     vectors = [kind.vector(dice) for _ in range(1000)]
     for number, vector in enumerate(vectors):
         index.add("g", question(str(number), *vector))
-    found, seconds = 0, math.inf
+    found, seconds, all_of_them = 0, math.inf, math.inf
     for number in range(0, 1000, 50):
         unit = unit_of([value * (1.0 + dice.gauss(0.0, 0.25)) for value in vectors[number]])
         assert unit is not None
-        started = clock.now()
+        started = thread_time()  # not by the clock: other programs have their turns too
         nearest = index.nearest("g", unit, 0.9)
-        seconds = min(seconds, clock.now() - started)
+        seconds = min(seconds, thread_time() - started)
         found += bool(nearest) and nearest[0][1].key == str(number)
     assert found == 20
-    assert seconds < 0.02
+    for _ in range(3):
+        started = thread_time()
+        assert len([sum(map(mul, vector, vectors[0])) for vector in vectors]) == 1000
+        all_of_them = min(all_of_them, thread_time() - started)
+    assert seconds < all_of_them / 5, f"{seconds:.4f} s, where comparing all takes {all_of_them:.4f}"
 
 
 def test_a_question_comes_back_as_it_was_kept() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
 import pytest
+from tests.patience import PATIENCE, until
 
 from llm.core.call import Charge
 from llm.limits.ledger import (
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from llm.utils.clock import Timer
+    from llm.utils.clock import Timeout, Timer
 
 NOTHING = Charge(requests=0)
 ONE = Charge(total_tokens=1)
@@ -48,11 +49,22 @@ class Server(Protocol):
     def command(self, *words: str) -> bytes: ...
 
 
-class Hasty(SystemClock):
+class Patient(SystemClock):
+    """An answer may take long, and the next sign of life, which finds what was missed, comes later than a test ends."""
+
+    def timeout(self, seconds: float | None) -> Timeout:
+        del seconds
+        return super().timeout(PATIENCE)
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
+        return super().call_later(seconds * 100, callback)
+
+
+class Hasty(Patient):
     """Its timers are due a hundred times sooner."""
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
-        return super().call_later(seconds / 100, callback)
+        return SystemClock.call_later(self, seconds / 100, callback)
 
 
 @pytest.fixture(scope="module", params=["valkey", "redis6"])
@@ -80,7 +92,7 @@ async def make() -> AsyncIterator[Callable[..., RedisLedger]]:
     made: list[RedisLedger] = []
 
     def make(server: Server, clock: SystemClock | None = None) -> RedisLedger:
-        made.append(RedisLedger(server.url, clock=clock or SystemClock(), dice=random.random))
+        made.append(RedisLedger(server.url, clock=clock or Patient(), dice=random.random))
         return made[-1]
 
     yield make
@@ -139,12 +151,6 @@ class Copy:
 async def written(ledger: RedisLedger) -> None:
     """Return when all that was given to the ledger is written."""
     await ledger.read(uuid4().hex, BEGINNING)
-
-
-async def until(done: Callable[[], object]) -> None:
-    async with SystemClock().timeout(3):  # sooner than the next sign of life, which finds what was missed
-        while not done():
-            await SystemClock().sleep(0.005)
 
 
 def evaluations(server: Server) -> int:

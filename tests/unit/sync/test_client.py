@@ -139,9 +139,9 @@ def test_a_stream_left_early_closes_upstream_within_a_second(
     of: Callable[..., dict[str, Any]],
     soon: Callable[[Callable[[], bool]], bool],
 ) -> None:
-    up = upstream(service=20.0, chunk_size=1)  # a letter every quarter of a second
+    up = upstream(service=80.0, chunk_size=1)  # a letter every quarter of a second
     with LLMManager.open(of(up)) as manager:
-        stream = manager.get_client().stream_complete(LONG)
+        stream = manager.get_client().stream_complete(LONG * 4)
         if way == "with":
             with stream:
                 next(stream)

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.patience import PATIENCE
 
 from llm.utils.clock import SystemClock
 
@@ -36,9 +37,9 @@ _PROGRAMS = {
 client = get_llm_manager(at(FAST, cache={"backend": "disk", "path": tempfile.mkdtemp()})).get_client()
 assert client.chat("Hello").content == "Hello"
 slow = LLMManager.open(at(SLOW)).get_client()
-left = slow.stream_complete("a text that is never read to its end")
+left = slow.stream_complete("a text that is never read to its end" * 3)
 next(left)
-next(slow.stream_complete("a text that nobody holds"))
+next(slow.stream_complete("a text that nobody holds" * 3))
 """,
     "threads_are_in_calls_and_who_registered_to_close_may": """
 atexit.register(close_llm_manager)
@@ -87,7 +88,7 @@ def start(
     started: list[subprocess.Popen[str]] = []
 
     def run(program: str) -> tuple[subprocess.Popen[str], MockUpstream]:
-        fast, slow = upstream(), upstream(service=20.0, chunk_size=1)
+        fast, slow = upstream(), upstream(service=60.0, chunk_size=1)
         command = [sys.executable, "-W", "error", "-X", "dev", "-c", _BEFORE + program, fast.base_url, slow.base_url]
         pipe = subprocess.PIPE
         running = subprocess.Popen(  # noqa: S603 - our own code
@@ -107,11 +108,11 @@ def test_leaving_without_closing_gives_no_warning_no_delay_and_exit_code_0(
     program: str, start: Callable[[str], tuple[subprocess.Popen[str], MockUpstream]]
 ) -> None:
     running, _ = start(_PROGRAMS[program] + _AFTER)
-    said, complaints = running.communicate(timeout=60)
+    said, complaints = running.communicate(timeout=5 * PATIENCE)
     ended = CLOCK.now()
     assert complaints == ""
     assert running.returncode == 0
-    assert ended - float(said) < 3.0  # a slow answer would take 20
+    assert ended - float(said) < PATIENCE  # a slow answer would take 60
 
 
 def test_ctrl_c_ends_the_call_closes_upstream_and_the_next_call_is_answered(
@@ -137,6 +138,6 @@ for wait in (lambda: slow.chat("never"), lambda: list(slow.stream_complete("a te
         assert soon(lambda: slow.active == 0)
         running.stdin.write("\n")
         running.stdin.flush()
-    _, complaints = running.communicate(timeout=60)
+    _, complaints = running.communicate(timeout=5 * PATIENCE)
     assert complaints == ""
     assert running.returncode == 0

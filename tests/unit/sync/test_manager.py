@@ -8,6 +8,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.patience import PATIENCE
 
 from llm import LLMConfigurationError, LLMConnectionError, LLMPoolExhaustedError
 from llm.sync import LLMManager
@@ -81,7 +82,7 @@ def test_layers_and_transport_and_clock_go_along(upstream: Upstream, of: Of) -> 
 def test_after_an_exception_calls_are_not_waited_for(
     upstream: Upstream, of: Of, soon: Callable[[Callable[[], bool]], bool]
 ) -> None:
-    up, failures = upstream(service=20.0), list[BaseException]()
+    up, failures = upstream(service=60.0), list[BaseException]()
 
     def wait(manager: LLMManager) -> None:
         try:
@@ -95,7 +96,7 @@ def test_after_an_exception_calls_are_not_waited_for(
     assert soon(lambda: up.active == 1)
     with pytest.raises(ZeroDivisionError), manager:
         _ = 1 / 0
-    thread.join(5)
+    thread.join(PATIENCE)
     assert len(failures) == 1
 
 

@@ -12,6 +12,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.patience import PATIENCE
 
 from llm.sync import portal
 from llm.sync.portal import Portal
@@ -198,7 +199,7 @@ def test_ctrl_c_waits_a_second_for_what_does_not_let_go_and_hears_no_more_of_it(
     began = CLOCK.now()
     with pytest.raises(KeyboardInterrupt):
         own.run(stubborn())
-    assert 0.9 < CLOCK.now() - began < 3.0
+    assert 0.9 < CLOCK.now() - began < PATIENCE  # and not until it lets go
     let_go.set()
     assert gone.wait(10.0)
     own.run(echo(1))
@@ -266,7 +267,7 @@ def test_the_end_cancels_what_runs_closes_generators_says_nothing_and_takes_no_t
     gc.collect()
     assert caplog.records == []
     assert events == ["cancelled", "closed"]
-    assert took < 0.5
+    assert took < PATIENCE  # where what ran would take a minute
     with pytest.raises(RuntimeError, match="interpreter is ending"):
         own.run(echo(1))
 

@@ -57,10 +57,11 @@ def test_a_body_in_pieces_is_read(upstream: Upstream, of: Of) -> None:
 def test_leaving_a_stream_ends_it_upstream(
     upstream: Upstream, of: Of, soon: Callable[[Callable[[], bool]], bool]
 ) -> None:
-    up = upstream(service=20.0, chunk_size=1)
+    up = upstream(service=60.0, chunk_size=1)
     with LLMManager.open(of(up)) as manager:
         client = httpx2.Client(transport=manager.http_transport())
-        with client.stream("POST", CHAT, json=STREAM) as answer:
+        long = [{"role": "user", "content": "Hello there" * 20}]
+        with client.stream("POST", CHAT, json=STREAM | {"messages": long}) as answer:
             assert next(answer.iter_raw()).startswith(b"data: ")
         assert soon(lambda: not up.active)
 
