@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.patience import PATIENCE
 
 from llm import (
     LLMAuthenticationError,
@@ -493,7 +494,7 @@ async def test_where_it_is_given_up_nobody_waits_for_rows_that_are_long_in_comin
         return LLMAuthenticationError("this key is refused")
 
     provider, keep = FakeProvider(refuse, latency=0.01), Kept()
-    async with manager_of(provider) as manager, SystemClock().timeout(5.0):
+    async with manager_of(provider) as manager, SystemClock().timeout(PATIENCE):
         with pytest.raises(LLMAuthenticationError):
             await workers(manager, keep).run(slow())
     assert keep.ids == []

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.patience import until
 
 from llm.batch.jsonl import count_rows, read_rows, rows_in
 from llm.batch.lines import MAX_ROW_BYTES, read_line, write_line
@@ -267,10 +268,7 @@ async def test_leaving_early_ends_the_thread_and_closes_the_file(tmp_path: Path)
     await anext(rows)
     (thread,) = [thread for thread in threading.enumerate() if thread.name == "llm-batch-reader"]
     await rows.aclose()
-    clock = SystemClock()
-    async with clock.timeout(5):
-        while thread.is_alive():
-            await clock.sleep(0.001)
+    await until(lambda: not thread.is_alive())
 
 
 def _failing(error: OSError) -> BinaryIO:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
+from tests.patience import PATIENCE, until
 
 from llm.core.manager import LLMManager
 from llm.gateway.entry import Entry
@@ -87,7 +88,7 @@ class Line:
 
     async def hear(self) -> dict[str, Any]:
         """Return the next message; an end of the connection is a message too."""
-        async with SystemClock().timeout(5):
+        async with SystemClock().timeout(PATIENCE):
             return await self._heard.get()
 
     async def answer(self, name: object) -> list[dict[str, Any]]:
@@ -329,12 +330,12 @@ class Raw:
     def send(self, *pieces: bytes | str) -> None:
         self.writer.write(b"".join(piece if isinstance(piece, bytes) else piece.encode() for piece in pieces))
 
-    async def until(self, ending: bytes, seconds: float = 5.0) -> bytes:
+    async def until(self, ending: bytes, seconds: float = PATIENCE) -> bytes:
         """Return what comes up to and with some bytes."""
         async with SystemClock().timeout(seconds):
             return await self.reader.readuntil(ending)
 
-    async def rest(self, seconds: float = 5.0) -> bytes:
+    async def rest(self, seconds: float = PATIENCE) -> bytes:
         """Return what comes until the other side ends the connection."""
         async with SystemClock().timeout(seconds):
             return await self.reader.read()
@@ -343,12 +344,16 @@ class Raw:
         """Return status, head and body of an answer of stated length."""
         head = await self.until(b"\r\n\r\n")
         lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
-        async with SystemClock().timeout(5.0):
+        async with SystemClock().timeout(PATIENCE):
             body = await self.reader.readexactly(int(lengths[0].split(b":")[1]) if lengths else 0)
         return int(head.split()[1]), head, body
 
     def leave(self) -> None:
         self.writer.transport.abort()
+
+
+# What a test does not bound takes longer than it waits, so that it is not taken for what it does.
+_UNBOUND: dict[str, Any] = {"header_timeout": 60.0, "body_timeout": 60.0}
 
 
 @dataclass
@@ -360,7 +365,12 @@ class Bare:
     port: int
     served: asyncio.Task[None]
     refused: list[int]
+    guards: Guards
     opened: list[Raw] = field(default_factory=list[Raw])
+
+    def bound(self, **bounds: Any) -> None:
+        """Put other bounds in force, for what comes from now on."""
+        self.guards = self.server.state.guards = Guards(**_UNBOUND | bounds)
 
     async def open(self, *pieces: bytes | str) -> Raw:
         raw = Raw(*await asyncio.open_connection("127.0.0.1", self.port))
@@ -372,21 +382,20 @@ class Bare:
     def connections(self) -> int:
         return len(self.server.state.watched)
 
-    async def until(self, true: Callable[[], object], seconds: float = 5.0) -> None:
-        async with SystemClock().timeout(seconds):
-            while not true():
-                await SystemClock().sleep(0.002)
+    async def until(self, true: Callable[[], object], seconds: float = PATIENCE) -> None:
+        await until(true, seconds=seconds)
 
 
 @asynccontextmanager
 async def _bare(app: Any = None, **bounds: Any) -> AsyncGenerator[Bare]:
     app = app or Small()
     refused: list[int] = []
-    guards = Guards(**bounds)
-    server = GatewayServer(app, lambda: guards, refused=refused.append)
+    guards = Guards(**_UNBOUND | bounds)
+    bare: Bare | None = None
+    server = GatewayServer(app, lambda: guards if bare is None else bare.guards, refused=refused.append)
     listening = socket.create_server(("127.0.0.1", 0))
     served = asyncio.create_task(server.serve([listening]))
-    bare = Bare(server, app, listening.getsockname()[1], served, refused)
+    bare = Bare(server, app, listening.getsockname()[1], served, refused, guards)
     await bare.until(lambda: server.started)
     try:
         yield bare

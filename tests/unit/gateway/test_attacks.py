@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.patience import PATIENCE, until
 
 from llm.gateway import logs
 from llm.gateway.logs import LOGGER, JSONLines
@@ -72,7 +73,7 @@ async def test_of_a_body_for_no_address_nothing_is_read(serving: Serving) -> Non
     async with serving(**KEYS) as it:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(it.url.rpartition(":")[2]))
         writer.write(b"POST /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 1000)
-        async with CLOCK.timeout(2.0):
+        async with CLOCK.timeout(PATIENCE):
             assert (await reader.readline()).startswith(b"HTTP/1.1 404 ")
         writer.close()
 
@@ -250,9 +251,7 @@ async def test_a_key_that_expires_between_two_requests_of_a_connection_is_refuse
 async def test_a_stream_goes_on_when_a_reload_takes_its_key_away_and_the_next_call_is_refused(serving: Serving) -> None:
     async with MockUpstream(service=0.3, chunk_size=2) as up, serving(up, **KEYS) as it:
         stream = asyncio.create_task(it.events(CHAT, ASK | {"stream": True}, headers=ALICE))
-        async with CLOCK.timeout(2.0):
-            while not up.active:
-                await CLOCK.sleep(0.005)
+        await until(lambda: up.active)
         keys = {"bob": {"key": "gw-bob-0123456789"}}
         await it.manager.reload({"providers": config_of(it, up), "gateway": {"api_keys": keys}})
         assert (await it.ask("POST", CHAT, ASK, headers=ALICE))[0] == 401
@@ -274,7 +273,7 @@ async def test_http_1_0_gets_no_100(serving: Serving) -> None:
             b"POST %b HTTP/1.0\r\nHost: 127.0.0.1\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n%b"
             % (CHAT.encode(), len(body), body)
         )
-        async with CLOCK.timeout(5.0):
+        async with CLOCK.timeout(PATIENCE):
             told = await reader.read()
         writer.close()
     assert told.startswith(b"HTTP/1.1 200 OK\r\n")

@@ -8,9 +8,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.patience import until
 
 from llm.testing import Fault, MockUpstream
-from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,14 +23,6 @@ ASK: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "co
 CHAT = "/v1/chat/completions"
 KEYS = {"gateway": {"api_keys": {"alice": {"key": "gw-alice-0123456789"}}}}
 ALICE = {"authorization": "Bearer gw-alice-0123456789"}
-
-
-async def until(there: Callable[[], bool]) -> None:
-    """Return once something is so; it has two seconds."""
-    clock = SystemClock()
-    async with clock.timeout(2.0):
-        while not there():
-            await clock.sleep(0.005)
 
 
 async def test_health_alone_needs_no_key(serving: Serving) -> None:
@@ -193,7 +185,7 @@ async def test_a_gateway_that_ends_takes_no_calls_and_says_so(serving: Serving) 
 
 
 async def test_calls_that_still_run_at_the_end_hear_of_it(serving: Serving) -> None:
-    async with MockUpstream(service=9.0) as up, serving(up) as it, asyncio.TaskGroup() as group:
+    async with MockUpstream(service=60.0) as up, serving(up) as it, asyncio.TaskGroup() as group:
         whole = group.create_task(it.ask("POST", CHAT, ASK))
         await until(lambda: bool(up.requests))
         it.entry.end_all()
@@ -246,7 +238,7 @@ async def test_a_client_that_left_ends_its_call_and_is_no_failure(
     serving: Serving, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "llm.gateway")
-    async with MockUpstream(service=20.0) as up, serving(up) as it:
+    async with MockUpstream(service=60.0) as up, serving(up) as it:
         task = asyncio.create_task(_call(it.entry, left=True))
         await until(lambda: up.active > 0)
         task.cancel()

@@ -6,13 +6,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.patience import until
 
 from llm.core.messages import ToolCall
 from llm.core.types import LLMResponse
 from llm.gateway.graphql.socket import INIT_TIMEOUT
 from llm.gateway.sockets import MOST_OPERATIONS
 from llm.testing import FakeClock, Fault, MockUpstream
-from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     Gateways = Callable[..., AbstractAsyncContextManager[Any]]
 
-CLOCK = SystemClock()
 LONG = "one two three four five six seven eight nine ten"
 ENDLESS = LONG * 20
 ALICE, BOB = "gw-alice-0123456789", "gw-bob-0123456789"
@@ -59,12 +58,6 @@ async def begin(ws: Any, **payload: object) -> None:  # noqa: ANN401 - the fixtu
 
 async def subscribe(ws: Any, name: str, query: str = COMPLETION, **told: object) -> None:  # noqa: ANN401 - the fixture's
     await ws.say(id=name, type="subscribe", payload={"query": query, "variables": {"input": told}})
-
-
-async def until(holds: Callable[[], bool], *, seconds: float) -> None:
-    async with CLOCK.timeout(seconds):
-        while not holds():
-            await CLOCK.sleep(0.01)
 
 
 def pieces(answer: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -136,7 +129,7 @@ async def test_a_completed_operation_ends_upstream_within_a_second(inside: Gatew
         await ws.hear()
         await ws.say(id="1", type="complete")
         await ws.say(id="nobody", type="complete")
-        await until(lambda: up.active == 0 and not it.entry.running, seconds=1)
+        await until(lambda: up.active == 0 and not it.entry.running)
         await subscribe(ws, "1", "{ health { status } }")  # the id is free, and nothing more came of the first
         assert [message["type"] for message in await ws.answer("1")][-2:] == ["next", "complete"]
 
@@ -148,9 +141,9 @@ async def test_a_mutation_that_is_left_ends_upstream_within_a_second(inside: Gat
         await subscribe(
             ws, "m", "mutation ($input: CompletionInput!) { complete(input: $input) { content } }", prompt="hi"
         )
-        await until(lambda: up.active == 1, seconds=2)
+        await until(lambda: up.active == 1)
         await ws.say(id="m", type="complete")
-        await until(lambda: up.active == 0 and not it.entry.running, seconds=1)
+        await until(lambda: up.active == 0 and not it.entry.running)
 
 
 async def test_a_socket_that_goes_ends_its_upstream_calls_within_a_second(inside: Gateways) -> None:
@@ -159,9 +152,9 @@ async def test_a_socket_that_goes_ends_its_upstream_calls_within_a_second(inside
         await begin(ws)
         await subscribe(ws, "1", prompt=ENDLESS)
         await subscribe(ws, "2", prompt=ENDLESS)
-        await until(lambda: up.active == 2, seconds=2)
+        await until(lambda: up.active == 2)
         await ws.leave()
-        await until(lambda: up.active == 0 and not it.entry.live.open, seconds=1)
+        await until(lambda: up.active == 0 and not it.entry.live.open)
 
 
 async def test_what_cannot_run_is_an_error_of_its_operation_alone(inside: Gateways) -> None:
@@ -261,7 +254,7 @@ async def test_who_says_nothing_is_closed_after_ten_seconds(inside: Gateways) ->
 async def test_what_the_protocol_forbids_closes_with_its_code(
     inside: Gateways, said: list[dict[str, Any] | str | bytes], code: int
 ) -> None:
-    async with inside(MockUpstream(service=5.0)) as it, it.line("/graphql") as ws:
+    async with inside(MockUpstream(service=60.0)) as it, it.line("/graphql") as ws:
         await begin(ws)
         for message in said:
             await ws.say_text(json.dumps(message) if isinstance(message, dict) else message)
@@ -302,18 +295,22 @@ async def test_another_subprotocol_or_none_is_closed_as_not_acceptable(inside: G
 
 
 async def test_as_the_gateway_drains_operations_finish_and_new_ones_are_refused(inside: Gateways) -> None:
+    up = MockUpstream(service=30.0, clock=(clock := FakeClock()))
     async with (
-        inside(MockUpstream(service=0.4)) as it,
+        inside(up) as it,
         it.line("/graphql") as busy,
         it.line("/graphql") as idle,
     ):
         await begin(busy)
         await subscribe(busy, "1", prompt=LONG)
+        await until(lambda: up.active == 1)
+        await clock.advance(20.0)
         await busy.hear()
         it.entry.draining = True
         assert await idle.closed() == 1012
         await subscribe(busy, "2", prompt="hi")
         assert (await busy.answer("2"))[-1]["payload"][0]["extensions"]["code"] == "POOL_EXHAUSTED"
+        await clock.advance(20.0)
         assert (await busy.answer("1"))[-1] == {"type": "complete"}
         assert await busy.closed() == 1012
 
@@ -326,14 +323,14 @@ async def test_operations_that_are_ended_are_told_so_before_the_close(inside: Ga
         await subscribe(
             ws, "m", "mutation ($input: CompletionInput!) { complete(input: $input) { content } }", prompt="hi"
         )
-        await until(lambda: up.active == 2, seconds=2)
+        await until(lambda: up.active == 2)
         await ws.hear()
         it.entry.draining = True
         it.entry.end_all()
         for name in ("m", "s"):
             assert (await ws.answer(name))[-1]["payload"][0]["extensions"]["code"] == "POOL_EXHAUSTED"
         assert await ws.closed() == 1012
-        await until(lambda: up.active == 0, seconds=1)
+        await until(lambda: up.active == 0)
 
 
 async def test_a_fault_of_the_gateways_own_is_told_without_its_words(inside: Gateways) -> None:

@@ -17,6 +17,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.patience import PATIENCE, until
 
 import llm.gateway
 from llm.core.exceptions import LLMConfigurationError
@@ -172,7 +173,7 @@ async def test_a_signal_before_it_is_ready_is_heard(config: Path) -> None:
     serving = asyncio.create_task(lived(config, ready=lambda: None))
     await CLOCK.sleep(0.0)  # it opens the manager now
     terminate()
-    async with CLOCK.timeout(5.0):
+    async with CLOCK.timeout(PATIENCE):
         assert await serving == 143
 
 
@@ -183,13 +184,11 @@ async def test_a_change_before_it_is_ready_is_read_as_soon_as_it_is(
     serving = asyncio.create_task(lived(config, ready=lambda: None))
     await CLOCK.sleep(0.0)
     os.kill(os.getpid(), signal.SIGHUP)
-    async with CLOCK.timeout(5.0):
-        while "is in force" not in caplog.text:
-            await CLOCK.sleep(0.002)
+    async with CLOCK.timeout(PATIENCE):
+        await until(lambda: "is in force" in caplog.text)
         await asyncio.to_thread(config.write_text, "providers: 3", encoding="utf-8")
         os.kill(os.getpid(), signal.SIGHUP)
-        while "stays in force: " not in caplog.text:
-            await CLOCK.sleep(0.002)
+        await until(lambda: "stays in force: " in caplog.text)
         os.kill(os.getpid(), signal.SIGHUP)
         await CLOCK.sleep(0.0)
         os.kill(os.getpid(), signal.SIGINT)  # whatever is being read
@@ -200,7 +199,7 @@ async def test_a_worker_ends_when_its_parent_is_gone(config: Path) -> None:
     mine, its = socket.socketpair()
     ready = asyncio.Event()
     serving = asyncio.create_task(lived(config, ready=ready.set, parent=its))
-    async with CLOCK.timeout(5.0):
+    async with CLOCK.timeout(PATIENCE):
         await ready.wait()
         mine.close()
         assert await serving == 143

@@ -9,10 +9,12 @@ import gc
 import json
 import socket
 from contextlib import suppress
+from itertools import chain, cycle
 from time import process_time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.patience import PATIENCE
 
 from llm.gateway.cycle import Cycle
 from llm.gateway.guards import Guards
@@ -30,7 +32,6 @@ HOST = "Host: here\r\n"
 GET = f"GET / HTTP/1.1\r\n{HOST}\r\n"
 CHUNKED = f"POST / HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n"
 SHORT = 0.08  # seconds
-SOON = 0.4
 
 
 def post(body: str, path: str = "/", **headers: str) -> str:
@@ -352,14 +353,14 @@ async def test_who_sends_without_end_after_a_refusal_is_cut(bare: Bare) -> None:
         raw = await server.open(f"POST / HTTP/1.1\r\n{HOST}Content-Length: 99999999999\r\n\r\n")
         await raw.answer()
         sending = asyncio.create_task(flood(raw))
-        await server.until(lambda: not server.connections, 1.0)
+        await server.until(lambda: not server.connections)
         await sending
 
 
 async def flood(raw: Any) -> None:
     try:
         while True:
-            raw.send(b"x" * 65536)
+            raw.send(b"x" * 1024)  # slowly: what is thrown away has a bound of its own
             await raw.writer.drain()
             await CLOCK.sleep(0.001)
     except ConnectionError:
@@ -367,15 +368,18 @@ async def flood(raw: Any) -> None:
 
 
 async def test_a_refusal_waits_for_what_was_asked_before(bare: Bare) -> None:
-    async with bare(header_timeout=SHORT, body_timeout=SHORT) as server:
-        raw = await server.open(f"GET /wait HTTP/1.1\r\n{HOST}\r\nGET / HT")
+    async with bare(linger=4 * SHORT) as server:
+        raw, other = await server.open(), await server.open()
+        await server.until(lambda: server.connections == 2)
+        server.bound(header_timeout=SHORT, body_timeout=SHORT)
+        raw.send(f"GET /wait HTTP/1.1\r\n{HOST}\r\nGET / HT")
         await server.until(lambda: server.app.asked)
         await CLOCK.sleep(3 * SHORT)
         raw.send("and more, which nobody reads")
         server.app.go_on.set()
         assert (await raw.answer())[2] == b"late"
         assert (await raw.answer())[0] == 408
-        other = await server.open(f"GET /wait HTTP/1.1\r\n{HOST}\r\n", post("abc")[:-1])
+        other.send(f"GET /wait HTTP/1.1\r\n{HOST}\r\n", post("abc")[:-1])
         assert (await other.answer())[2] == b"late"
         assert (await other.answer())[0] == 408
         assert await other.rest() == b""
@@ -420,31 +424,30 @@ async def test_a_head_that_does_not_come_is_answered_408_and_the_connection_ends
         began = CLOCK.now()
         status, _, body = await raw.answer()
         assert await raw.rest() == b""
-        assert SHORT * 0.8 < CLOCK.now() - began < SOON
+        assert SHORT * 0.8 < CLOCK.now() - began < PATIENCE
     assert status == 408
     assert "head" in why(body)
     assert server.refused == [408]
 
 
-@pytest.mark.parametrize("head", [GET[:-2], "\r\n" * 400], ids=["a head", "empty lines"])
+@pytest.mark.parametrize("head", ["GET / HTTP/1.1\r\nX: ", ""], ids=["a head", "empty lines"])
 async def test_a_head_that_trickles_has_no_more_time_than_one_that_stalls(bare: Bare, head: str) -> None:
     async with bare(header_timeout=SHORT) as server:
         raw = await server.open()
-        began = CLOCK.now()
         answered = asyncio.create_task(raw.answer())
-        for byte in head:
+        for byte in chain(head, cycle("x" if head else "\r\n")):  # without end
             raw.send(byte)
             await CLOCK.sleep(0.01)
             if answered.done():
                 break
         assert (await answered)[0] == 408
-    assert CLOCK.now() - began < SOON
 
 
 async def test_a_later_head_has_the_same_time(bare: Bare) -> None:
-    async with bare(header_timeout=SHORT) as server:
+    async with bare(linger=SHORT) as server:
         raw = await server.open(GET)
         await raw.answer()
+        server.bound(header_timeout=SHORT)
         await CLOCK.sleep(3 * SHORT)  # between two requests a connection may rest
         raw.send("GET")
         assert (await raw.answer())[0] == 408
@@ -457,7 +460,7 @@ async def test_a_body_that_does_not_come_is_answered_408_and_its_task_is_ended(b
         began = CLOCK.now()
         status, _, body = await raw.answer()
         assert await raw.rest() == b""
-        assert SHORT * 0.8 < CLOCK.now() - began < SOON
+        assert SHORT * 0.8 < CLOCK.now() - began < PATIENCE
         await server.until(lambda: not server.server.state.tasks)
     assert status == 408
     assert "body" in why(body)
@@ -470,7 +473,7 @@ async def test_a_connection_rests_for_a_while_and_then_ends_without_a_word(bare:
         await raw.answer()
         began = CLOCK.now()
         assert await raw.rest() == b""
-        assert SHORT < CLOCK.now() - began < SOON
+        assert SHORT < CLOCK.now() - began < PATIENCE
     assert not server.refused
 
 
@@ -480,7 +483,7 @@ async def test_a_client_that_takes_nothing_is_cut_and_holds_no_memory(bare: Bare
         raw = await shaken(server) if path == "/socket" else await server.open()
         raw.writer.transport.pause_reading()
         raw.send(frame(b"flood") if path == "/socket" else f"GET {path} HTTP/1.1\r\n{HOST}\r\n")
-        await server.until(lambda: server.app.left, 3.0)
+        await server.until(lambda: server.app.left)
         await server.until(lambda: not server.connections)
     assert server.app.left == [True]
     assert server.app.written < 30_000_000  # what the system's buffers take
@@ -494,7 +497,7 @@ async def test_a_goodbye_that_is_not_read_ends_all_the_same(bare: Bare) -> None:
         size = 5_000_000
         raw.send(f"POST / HTTP/1.1\r\n{HOST}Connection: close\r\nContent-Length: {size}\r\n\r\n", b"x" * size)
         await server.until(lambda: server.app.bodies)
-        await server.until(lambda: not server.connections, 2.0)
+        await server.until(lambda: not server.connections)
 
 
 # --- who leaves ---------------------------------------------------------------------------------------------------
@@ -506,10 +509,8 @@ async def test_a_client_that_leaves_ends_its_task_at_once(bare: Bare, path: str,
     async with bare() as server:
         raw = await server.open(f"GET {path} HTTP/1.1\r\n{HOST}\r\n")
         await server.until(lambda: server.app.asked)
-        began = CLOCK.now()
         raw.leave() if how == "resets" else raw.writer.close()
         await server.until(lambda: server.app.left)
-        assert CLOCK.now() - began < SOON
     assert server.app.left == [True]
 
 
@@ -626,11 +627,14 @@ async def test_a_thousand_idle_sockets_do_not_slow_the_others(bare: Bare) -> Non
             return process_time() - began
 
         alone = min([await asked() for _ in range(5)])
-        for _ in range(1000):
-            await server.open("GET / HT")
+        idle = [await server.open("GET / HT") for _ in range(1000)]
         await server.until(lambda: server.connections == 1001)
         server.server.state.sweep()
         beside = min([await asked() for _ in range(5)])
+        for each in idle:
+            each.leave()
+        await server.until(lambda: server.connections == 1)
+        alone = max(alone, min([await asked() for _ in range(5)]))  # a machine may be slower for a while
     assert beside < 2 * alone, f"{beside:.3f} s beside them, {alone:.3f} s without"
 
 

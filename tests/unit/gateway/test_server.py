@@ -8,6 +8,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.patience import PATIENCE
 from uvicorn.server import ServerState
 
 from llm.core.exceptions import LLMConfigurationError
@@ -38,7 +39,7 @@ async def test_an_end_lets_what_runs_end_and_is_over_with_it(bare: Bare) -> None
     async with bare() as server:
         late, streamed = await server.open(get("/wait")), await server.open(get("/pieces"))
         await streamed.until(b"two\r\n")
-        server.server.stop(30.0)
+        server.server.stop(60.0)
         server.server.stop(0.0)  # once is enough
         await CLOCK.sleep(SHORT)
         assert not server.served.done()
@@ -47,7 +48,7 @@ async def test_an_end_lets_what_runs_end_and_is_over_with_it(bare: Bare) -> None
         status, head, body = await late.answer()
         assert (await streamed.rest()).endswith(b"three\r\n0\r\n\r\n")
         assert await late.rest() == b""
-        async with CLOCK.timeout(1.0):
+        async with CLOCK.timeout(PATIENCE):
             await server.served
     assert (status, body) == (200, b"late")
     assert b"connection: close" in head
@@ -59,7 +60,7 @@ async def test_nobody_new_comes_in_who_asks_gets_a_last_answer_and_who_rests_is_
         running, kept, rests = [await server.open(head) for head in (get("/wait"), GET[:5], GET)]
         await rests.answer()
         await server.until(lambda: len(server.app.asked) == 2)
-        server.server.stop(30.0)
+        server.server.stop(60.0)
         await server.until(lambda: server.app.draining)
         with pytest.raises(ConnectionError):
             await server.open()
@@ -95,7 +96,7 @@ async def test_at_the_deadline_what_is_left_is_ended_and_then_cut(bare: Bare) ->
         assert (await waits.answer())[0] == 503  # by the server: this application tells nobody
         assert not (await streams.rest()).endswith(b"0\r\n\r\n")
         await server.served
-        assert SHORT < CLOCK.now() - began < SHORT + 0.9
+        assert SHORT < CLOCK.now() - began < PATIENCE
     assert server.app.ended
     assert server.app.left == [False, False]
     assert server.refused == [503]
@@ -107,11 +108,10 @@ async def test_with_nothing_to_do_it_ends_at_once_whoever_is_connected(bare: Bar
         await rests.answer()
         await server.until(lambda: server.connections == 3)
         await CLOCK.sleep(SHORT)
-        began = CLOCK.now()
-        server.server.stop(30.0)
-        assert [await raw.rest() for raw in (rests, silent, begun)] == [b"", b"", b""]
-        await server.served
-        assert CLOCK.now() - began < 0.3
+        server.server.stop(60.0)
+        async with CLOCK.timeout(PATIENCE):
+            assert [await raw.rest() for raw in (rests, silent, begun)] == [b"", b"", b""]
+            await server.served
 
 
 async def test_who_reads_slowly_has_until_the_deadline(bare: Bare) -> None:
@@ -121,7 +121,7 @@ async def test_who_reads_slowly_has_until_the_deadline(bare: Bare) -> None:
         raw.writer.transport.pause_reading()
         raw.send(f"POST / HTTP/1.1\r\n{HOST}Content-Length: {size}\r\n\r\n", b"x" * size)
         await server.until(lambda: server.app.bodies)
-        server.server.stop(30.0)
+        server.server.stop(60.0)
         await CLOCK.sleep(2 * SHORT)
         raw.writer.transport.resume_reading()
         assert len((await raw.answer())[2]) == size
@@ -135,10 +135,9 @@ async def test_who_reads_nothing_is_cut_at_the_deadline(bare: Bare) -> None:
         raw.writer.transport.pause_reading()
         raw.send(f"POST / HTTP/1.1\r\n{HOST}Content-Length: {size}\r\n\r\n", b"x" * size)
         await server.until(lambda: server.app.bodies)
-        began = CLOCK.now()
         server.server.stop(2 * SHORT)
-        await server.served
-        assert CLOCK.now() - began < 1.0
+        async with CLOCK.timeout(PATIENCE):  # it would be cut after a minute, if not for the deadline
+            await server.served
 
 
 async def test_a_web_socket_whose_application_stays_is_closed_at_the_deadline(bare: Bare) -> None:

@@ -6,12 +6,13 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.patience import until
 
 from llm.core.choices import Choice
 from llm.core.messages import ThinkingPart, ToolCall
 from llm.core.types import LLMResponse
 from llm.gateway.sockets import MOST_OPERATIONS
-from llm.testing import Fault, MockUpstream
+from llm.testing import FakeClock, Fault, MockUpstream
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -52,12 +53,6 @@ WRONG: list[tuple[str | bytes, str | None, str]] = [
 
 def line(it: Any, *, key: str | None = None, **headers: str) -> Any:  # noqa: ANN401 - the fixture's
     return it.line("/v1/stream", key=key, **headers)
-
-
-async def until(holds: Callable[[], bool], *, seconds: float) -> None:
-    async with CLOCK.timeout(seconds):
-        while not holds():
-            await CLOCK.sleep(0.01)
 
 
 def text(answer: list[dict[str, Any]]) -> str:
@@ -131,11 +126,11 @@ async def test_several_answers_at_once_are_told_apart_by_their_ids(inside: Gatew
 
 
 async def test_a_cancelled_answer_is_done_at_once_and_the_others_go_on(inside: Gateways) -> None:
-    async with inside(MockUpstream(service=0.6)) as it, line(it) as ws:
-        await ws.say(id="a", prompt=LONG)
+    up = MockUpstream(service=lambda asked: 30.0 if asked.messages[0].content == ENDLESS else 0.2)
+    async with inside(up) as it, line(it) as ws:
+        await ws.say(id="a", prompt=ENDLESS)
+        await ws.hear()
         await ws.say(id="b", prompt=LONG)
-        while (await ws.hear())["id"] != "a":
-            pass
         await ws.say(id="a", type="cancel")
         assert (await ws.answer("a"))[-1] == {"type": "done", "finish_reason": "cancelled", "usage": None}
         await ws.say(id="a", prompt="short")  # the id is free again
@@ -152,7 +147,7 @@ async def test_a_cancelled_answers_upstream_closes_within_a_second(inside: Gatew
         await ws.hear()
         assert up.active == 1
         await ws.say(id="a", type="cancel")
-        await until(lambda: up.active == 0, seconds=1)
+        await until(lambda: up.active == 0)
         assert not it.entry.running
 
 
@@ -162,10 +157,10 @@ async def test_a_socket_that_goes_ends_its_upstream_calls_within_a_second(inside
         async with line(it) as ws:
             await ws.say(id="a", prompt=ENDLESS)
             await ws.say(id="b", prompt=ENDLESS)
-            await until(lambda: up.active == 2, seconds=2)
+            await until(lambda: up.active == 2)
             await ws.hear()
             await ws.leave()
-            await until(lambda: up.active == 0 and not it.entry.live.open, seconds=1)
+            await until(lambda: up.active == 0 and not it.entry.live.open)
         assert it.entry.desk.counts.requests == {499: 2}
 
 
@@ -298,13 +293,17 @@ async def test_an_address_that_is_none_is_a_404(inside: Gateways) -> None:
 
 
 async def test_as_the_gateway_drains_answers_finish_and_new_ones_are_refused(inside: Gateways) -> None:
-    async with inside(MockUpstream(service=0.4)) as it, line(it) as busy, line(it) as idle:
+    up = MockUpstream(service=30.0, clock=(clock := FakeClock()))
+    async with inside(up) as it, line(it) as busy, line(it) as idle:
         await busy.say(id="a", prompt=LONG)
+        await until(lambda: up.active == 1)
+        await clock.advance(20.0)
         await busy.hear()
         it.entry.draining = True
         assert await idle.closed() == 1012
         await busy.say(id="b", prompt="hi")
         assert (await busy.answer("b"))[-1]["error"]["type"] == "overloaded"
+        await clock.advance(20.0)
         assert (await busy.answer("a"))[-1]["type"] == "done"
         assert await busy.closed() == 1012
         async with line(it) as refused:
@@ -321,14 +320,14 @@ async def test_answers_that_are_ended_are_told_so_before_the_close(inside: Gatew
         told = (await ws.answer("a"))[-1]
         assert (told["type"], told["error"]["type"]) == ("error", "overloaded")
         assert await ws.closed() == 1012
-        await until(lambda: up.active == 0, seconds=1)
+        await until(lambda: up.active == 0)
 
 
 async def test_an_answer_that_is_ended_before_its_first_chunk_is_told_so(inside: Gateways) -> None:
-    up = MockUpstream(network=(5.0, 5.0))
+    up = MockUpstream(network=(60.0, 60.0))
     async with inside(up) as it, line(it) as ws:
         await ws.say(id="a", prompt=LONG)
-        await until(lambda: bool(it.entry.running), seconds=1)
+        await until(lambda: bool(it.entry.running))
         await CLOCK.sleep(0.05)
         it.entry.draining = True
         it.entry.end_all()
@@ -341,7 +340,7 @@ async def test_each_answer_is_a_request_of_the_metrics(inside: Gateways) -> None
             await ws.say(id=name, prompt="hello there my friend")
             await ws.answer(name)
         counts = it.entry.desk.counts
-        await until(lambda: counts.active == 0, seconds=1)
+        await until(lambda: counts.active == 0)
         assert counts.requests == {200: 2}
         assert counts.tokens == 12
         assert list(counts.durations) == ["/v1/stream"]
@@ -353,12 +352,12 @@ async def test_a_slow_reader_holds_up_its_upstream_and_fills_no_memory(inside: G
     async with inside(up) as it, line(it) as ws:
         ws.taken.clear()
         await ws.say(id="a", prompt="hi")
-        await until(lambda: up.active == 1, seconds=2)
+        await until(lambda: up.active == 1)
         await CLOCK.sleep(0.3)
         assert (ws.sent, up.active) == (2, 1)  # the acceptance, and the one message that is in the way
         assert len(next(iter(it.entry.running)).stream.text) < 1_000_000
         await ws.leave()
-        await until(lambda: up.active == 0, seconds=1)
+        await until(lambda: up.active == 0)
 
 
 async def test_a_client_that_went_is_told_nothing_and_ends_its_calls(inside: Gateways) -> None:
@@ -368,7 +367,7 @@ async def test_a_client_that_went_is_told_nothing_and_ends_its_calls(inside: Gat
         await ws.hear()
         ws.gone = True
         await ws.say(id="a", type="something else")
-        await until(lambda: up.active == 0 and not it.entry.live.open, seconds=2)
+        await until(lambda: up.active == 0 and not it.entry.live.open)
 
 
 async def test_a_connection_that_went_as_it_was_accepted_leaves_nothing(inside: Gateways) -> None:

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import orjson
 import pytest
 from aiohttp import web
+from tests.patience import PATIENCE
 
 from llm.core.protocols import ProviderSettings
 from llm.providers.direct.transport import DirectTransport
@@ -72,7 +73,7 @@ async def server() -> AsyncIterator[Server]:
 
 @pytest.fixture
 async def transport() -> AsyncIterator[DirectTransport]:
-    transport = DirectTransport(connect_timeout=2.0, trust_env=False)
+    transport = DirectTransport(connect_timeout=3 * PATIENCE, trust_env=False)
     yield transport
     await transport.close()
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 from aiohttp import web
+from tests.patience import PATIENCE
 
 from llm.core.call import Charge
 from llm.core.exceptions import (
@@ -209,7 +210,7 @@ async def test_a_stream_left_early_closes_its_connection_within_a_second(
         async for chunk in stream:
             assert str(chunk) == "Hello"
             break
-    async with SystemClock().timeout(1.0):
+    async with SystemClock().timeout(PATIENCE):
         await gone.wait()
 
 

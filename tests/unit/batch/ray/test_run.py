@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.patience import PATIENCE
 
 from llm import (
     LLMAuthenticationError,
@@ -164,7 +165,7 @@ async def test_where_one_worker_lives_it_answers_all_though_no_other_does(bench:
 async def test_a_worker_that_never_comes_holds_nobody_up(bench: Bench) -> None:
     bench.write(*(f"r{number}" for number in range(30)))
     bench.place.absent = 1
-    async with SystemClock().timeout(5.0):
+    async with SystemClock().timeout(PATIENCE):
         assert (await through(bench, bench.configure(FakeProvider(text_of)))).answered == 30
     assert [len(worker.rows) for worker in bench.place.hired] == [0, 30]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from aiohttp import web
+from tests.patience import PATIENCE
 
 from llm.core.exceptions import LLMConnectionError, LLMException, LLMServerError, LLMTimeoutError
 from llm.providers.dialect import Headers
@@ -157,7 +158,7 @@ async def test_a_connection_that_is_never_made_times_out_in_its_phase() -> None:
         error = await fails(transport, f"http://127.0.0.1:{full.getsockname()[1]}/")
         assert isinstance(error, LLMTimeoutError)
         assert (error.phase, error.sent, error.retryable) == ("connect", False, True)
-        assert CLOCK.now() - started < 0.5
+        assert CLOCK.now() - started < PATIENCE
         await transport.close()
         for filler in fillers:
             filler.close()
@@ -189,7 +190,7 @@ async def test_a_reply_closed_before_its_end_cuts_the_connection(transport: Dire
     reply = await post(transport, server.url)
     await reply.chunk()
     reply.close()
-    async with CLOCK.timeout(1.0):
+    async with CLOCK.timeout(PATIENCE):
         await gone.wait()
     with pytest.raises(LLMConnectionError):
         await reply.chunk()
@@ -299,7 +300,7 @@ async def begin():
 
 async def end(server, transport, reply):
     go.set()
-    async with asyncio.timeout(2.0):
+    async with asyncio.timeout(20.0):
         print(await reply.read())
     await transport.close()
     server.close()

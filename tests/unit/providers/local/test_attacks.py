@@ -183,7 +183,7 @@ async def test_closing_ends_and_frees_the_models_also_where_the_thread_died(smal
     closing = asyncio.create_task(engine.close())
     await SystemClock().sleep(0.01)
     go_on.set()
-    async with SystemClock().timeout(10):
+    async with SystemClock().timeout(30):
         await closing
     [end] = await ended(call)
     assert isinstance(end, LLMServerError if when == "before" else LLMConnectionError)
@@ -197,7 +197,7 @@ async def test_an_engine_closed_under_load_answers_or_refuses_each_call(small_fo
     calls = [asyncio.create_task(ask(engine, prompt, 60)) for prompt in PROMPTS]
     await SystemClock().sleep(0)
     await passed(engine, 3)
-    async with SystemClock().timeout(10):
+    async with SystemClock().timeout(30):
         await engine.close()
         ends = await ended(*calls)
     assert all(isinstance(end, LLMConnectionError) or not isinstance(end, BaseException) for end in ends)

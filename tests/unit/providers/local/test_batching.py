@@ -305,4 +305,4 @@ async def test_an_idle_engine_uses_no_cpu(small: InferenceEngine) -> None:
     await idle(small)
     before = time.process_time()
     await SystemClock().sleep(0.5)
-    assert time.process_time() - before < 0.05
+    assert time.process_time() - before < 0.1  # who looks without a pause uses all of it

@@ -57,7 +57,7 @@ class Recorder:
         return self._read(texts)
 
     async def reached(self) -> None:
-        async with SystemClock().timeout(10):
+        async with SystemClock().timeout(30):
             while len(self.passes) < self._held:
                 await SystemClock().sleep(0.001)
 

@@ -47,7 +47,7 @@ def engine_threads() -> set[threading.Thread]:
 
 
 async def until_only_these_run(threads: set[threading.Thread]) -> None:
-    async with SystemClock().timeout(10):
+    async with SystemClock().timeout(30):
         while not engine_threads() <= threads:
             gc.collect()
             await SystemClock().sleep(0.01)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
+from tests.patience import PATIENCE
 
 from llm.core.exceptions import (
     LLMAuthenticationError,
@@ -274,7 +275,7 @@ async def test_a_call_that_is_cancelled_closes_its_socket_within_a_second(silent
     call = asyncio.create_task(through("openai", base_url=silent.url).complete(REQUEST))
     await silent.asked.wait()
     call.cancel()
-    async with CLOCK.timeout(1.0):
+    async with CLOCK.timeout(PATIENCE):
         await silent.left.wait()
     with pytest.raises(asyncio.CancelledError):
         await call
@@ -288,7 +289,7 @@ async def test_a_stream_that_is_left_closes_its_socket_within_a_second(
     stream = await through("openai", base_url=silent.url).stream(REQUEST)
     assert str(await anext(stream)) == "Hello"
     await stream.aclose()
-    async with CLOCK.timeout(1.0):
+    async with CLOCK.timeout(PATIENCE):
         await silent.left.wait()
 
 
