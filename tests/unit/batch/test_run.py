@@ -346,7 +346,7 @@ async def test_in_trouble_nothing_is_written_and_the_next_run_asks_those_rows(
         with pytest.raises(LLMConnectionError, match="nobody"):
             await run_file(manager, source, out, patience=10.0, tally=tally)
     assert (tally.rows, tally.answered, tally.failed) == (2, 0, 0)
-    assert 10.0 <= tally.seconds < 60.0
+    assert 10.0 <= tally.seconds < 500.0  # where it has 600, if not told otherwise
     assert read(out) == read(tmp_path / "out.errors.jsonl") == []
     async with manager_of(FakeProvider("yes")) as manager:
         assert (await run_file(manager, source, out)).answered == 2
