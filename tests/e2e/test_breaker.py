@@ -7,15 +7,14 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.patience import until
 
 from llm import LLMCircuitOpenError, LLMManager, LLMOverloadedError
-from llm.testing import Fault, MockUpstream
-from llm.utils.clock import SystemClock
+from llm.testing import FakeClock, Fault, MockUpstream
 
 if TYPE_CHECKING:
     from llm import LLMClient, LLMException
 
-CLOCK = SystemClock()
 MODEL = "gpt-4o-mini"
 MIN_CALLS, PROBES, OPEN_FOR = 10, 3, 0.4
 
@@ -53,12 +52,22 @@ def state(manager: LLMManager) -> Any:
     return manager.get_status()["providers"]["openai"]["breakers"][MODEL]["state"]
 
 
+def calls(manager: LLMManager) -> int:
+    """Return how many calls run."""
+    running: int = manager.get_status()["pool"]["calls"]
+    return running
+
+
 @pytest.mark.parametrize("call", [unary, stream])
 async def test_the_breaker_opens_at_its_threshold_refuses_without_a_request_and_closes_when_its_probes_succeed(
     call: Any,
 ) -> None:
-    faults = [Fault("overloaded", at=1, times=MIN_CALLS), Fault("slow", rate=1.0, seconds=0.2)]
-    async with MockUpstream(faults=faults) as upstream, LLMManager.open(config(upstream)) as manager:
+    clock, there = FakeClock(), FakeClock()  # of the manager, and of the server, whose slow answers wait for it
+    faults = [Fault("overloaded", at=1, times=MIN_CALLS), Fault("slow", at=MIN_CALLS + 1, times=PROBES)]
+    async with (
+        MockUpstream(faults=faults, clock=there) as upstream,
+        LLMManager.open(config(upstream), clock=clock) as manager,
+    ):
         client = manager.get_client()
         for i in range(MIN_CALLS):
             assert state(manager) == "closed", i
@@ -70,9 +79,12 @@ async def test_the_breaker_opens_at_its_threshold_refuses_without_a_request_and_
         assert all(0.0 < error.retry_after <= OPEN_FOR and error.attempts == 0 for error in refused)
         assert len(upstream.requests) == MIN_CALLS
 
-        await CLOCK.sleep(OPEN_FOR)
+        await clock.advance(OPEN_FOR)
         assert state(manager) == "half_open"
-        tried = await all_at_once(50, call, client)
+        trying = asyncio.create_task(all_at_once(50, call, client))
+        await until(lambda: len(upstream.requests) == MIN_CALLS + PROBES and calls(manager) == PROBES)
+        await there.advance(1.0)
+        tried = await trying
         assert sorted(type(result).__name__ for result in tried) == ["LLMCircuitOpenError"] * 47 + ["str"] * PROBES
         assert len(upstream.requests) == MIN_CALLS + PROBES
         assert state(manager) == "closed"
@@ -81,20 +93,26 @@ async def test_the_breaker_opens_at_its_threshold_refuses_without_a_request_and_
 
 async def test_one_probe_that_fails_opens_it_again_and_one_that_is_cancelled_makes_room_for_another() -> None:
     faults = [Fault("overloaded", at=1, times=MIN_CALLS), Fault("unavailable", at=MIN_CALLS + 2)]
-    slow = Fault("slow", rate=1.0, seconds=0.3)
-    async with MockUpstream(faults=[*faults, slow]) as upstream, LLMManager.open(config(upstream)) as manager:
+    slow = Fault("slow", rate=1.0)
+    clock, there = FakeClock(), FakeClock()
+    async with (
+        MockUpstream(faults=[*faults, slow], clock=there) as upstream,
+        LLMManager.open(config(upstream), clock=clock) as manager,
+    ):
         client = manager.get_client()
         for _ in range(MIN_CALLS):
             await outcome(unary, client)
-        await CLOCK.sleep(OPEN_FOR)
+        await clock.advance(OPEN_FOR)
         probe = asyncio.create_task(unary(client))
-        while len(upstream.requests) == MIN_CALLS:
-            await CLOCK.sleep(0.005)
+        await until(lambda: len(upstream.requests) > MIN_CALLS)
         probe.cancel()
         await asyncio.wait([probe])
         assert state(manager) == "half_open"
 
-        tried = await all_at_once(20, unary, client)
+        trying = asyncio.create_task(all_at_once(20, unary, client))
+        await until(lambda: len(upstream.requests) == MIN_CALLS + 1 + PROBES and calls(manager) == PROBES - 1)
+        await there.advance(1.0)
+        tried = await trying
         assert len(upstream.requests) == MIN_CALLS + 1 + PROBES
         assert [type(result).__name__ for result in tried].count("LLMOverloadedError") == 1
         assert state(manager) == "open"
@@ -104,7 +122,7 @@ async def test_opening_ends_the_wait_of_all_who_queue_and_a_cache_hit_never_meet
     async with MockUpstream(faults=[Fault("overloaded", at=2, times=99)]) as upstream:
         sections = config(upstream, cache={})
         sections["providers"]["openai"]["rate_limits"] = {"requests_per_minute": 6}  # of each key
-        async with LLMManager.open(sections) as manager:
+        async with LLMManager.open(sections, clock=FakeClock()) as manager:
             client = manager.get_client()
             await client.chat("kept")
             results = await all_at_once(40, unary_of_its_own, client)

@@ -8,17 +8,16 @@ import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from tests.patience import PATIENCE, until
 
 from llm import LLMException, LLMManager, LLMRateLimitError
 from llm.testing import Fault, MockUpstream
-from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from llm import LLMClient, LLMRequest
 
-CLOCK = SystemClock()
 MODEL = "gpt-4o-mini"
 PROMPT, ANSWER, MOST = "four" * 25, "four" * 75, 75
 PRICES = {MODEL: {"input": 100.0, "output": 200.0}}  # US dollars per million tokens
@@ -109,12 +108,10 @@ async def test_attempts_that_fail_are_paid_once_each_and_never_beyond_the_budget
 async def test_calls_that_are_cancelled_keep_their_prompts_price_and_make_room_for_others(
     call: Callable[[LLMClient], Awaitable[object]], user: str
 ) -> None:
-    async with upstream_of(service=1.0) as upstream, LLMManager.open(config(upstream)) as manager:
+    async with upstream_of(service=2 * PATIENCE) as upstream, LLMManager.open(config(upstream)) as manager:
         client = manager.get_client(user=user)
         tasks = [asyncio.create_task(_run(call, client)) for _ in range(CALLS)]
-        async with CLOCK.timeout(5.0):
-            while upstream.active < ROOM:
-                await CLOCK.sleep(0.005)
+        await until(lambda: upstream.active == ROOM)
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)

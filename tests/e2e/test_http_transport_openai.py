@@ -20,19 +20,18 @@ from openai import (
     NotFoundError,
 )
 from pydantic import BaseModel
+from tests.patience import PATIENCE, until
 
 from llm import LLMManager
 from llm.core.messages import ToolCall
 from llm.core.types import LLMResponse
 from llm.testing import Fault, MockUpstream
-from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from llm.core.types import LLMRequest
 
-CLOCK = SystemClock()
 MODEL = "gpt-4o-mini"
 HELLO: Any = [{"role": "user", "content": "Hello there, who are you?"}]
 
@@ -121,9 +120,7 @@ async def test_the_first_event_is_there_before_upstream_has_sent_its_second(peer
                 if chunk.choices[0].delta.content:
                     break
             await stream.close()
-            async with CLOCK.timeout(1.0):
-                while peer.open:
-                    await CLOCK.sleep(0.002)
+            await until(lambda: not peer.open)
     assert peer.requests == 1
 
 
@@ -173,12 +170,10 @@ async def test_errors_are_the_clients_own_classes() -> None:
 
 
 async def test_a_time_out_is_the_clients_and_its_repeats_are_calls_of_their_own() -> None:
-    async with MockUpstream(service=20.0) as up, client(up, max_retries=1) as asked:
+    async with MockUpstream(service=2 * PATIENCE) as up, client(up, max_retries=1) as asked:
         with pytest.raises(APITimeoutError):
-            await asked.chat.completions.create(model=MODEL, messages=HELLO, timeout=0.05)
-        async with CLOCK.timeout(1.0):
-            while up.active:
-                await CLOCK.sleep(0.002)
+            await asked.chat.completions.create(model=MODEL, messages=HELLO, timeout=0.2)
+        await until(lambda: not up.active)
         assert [request.left for request in up.requests] == [True, True]
 
 
@@ -195,15 +190,16 @@ async def test_after_the_manager_is_closed_there_is_no_connection() -> None:
 
 
 async def test_a_call_that_the_managers_end_cuts_off_says_so() -> None:
-    async with MockUpstream(service=20.0) as up, LLMManager.open({"providers": {"openai": section(up)}}) as manager:
+    async with (
+        MockUpstream(service=2 * PATIENCE) as up,
+        LLMManager.open({"providers": {"openai": section(up)}}) as manager,
+    ):
         within = httpx2.AsyncClient(transport=manager.http_transport())
         async with AsyncOpenAI(api_key="none", http_client=within) as asked:
             running = asyncio.ensure_future(  # noqa: TID251 - cut off from outside
                 asked.chat.completions.create(model=MODEL, messages=HELLO)
             )
-            async with CLOCK.timeout(5.0):
-                while not up.active:
-                    await CLOCK.sleep(0.002)
+            await until(lambda: up.active)
             await manager.close(drain=0.0)
             with pytest.raises(InternalServerError, match="closed"):
                 await running

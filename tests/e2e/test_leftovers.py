@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from tests.patience import until
 
 from llm import LLMException, LLMManager, LLMTimeoutError
 from llm.utils.clock import SystemClock
@@ -25,12 +26,6 @@ LAST: Final = b"0\r\n\r\n"
 
 def config(peer: Peer, spoken: Spoken) -> dict[str, Any]:
     return {"retry": {"max_attempts": 1}, "providers": {spoken.provider: peer.section(spoken)}}
-
-
-async def until(holds: Callable[[], bool], *, within: float = 1.0) -> None:
-    async with CLOCK.timeout(within):
-        while not holds():
-            await CLOCK.sleep(0.002)
 
 
 def begun(spoken: Spoken) -> list[bytes]:
@@ -172,7 +167,7 @@ async def left_by_a_group(life: Life) -> None:
 async def ended_by_its_deadline(life: Life) -> None:
     life.peer.plays(end="hold")
     with pytest.raises(LLMTimeoutError):
-        await life.client.chat("Hi", timeout=0.05)
+        await life.client.chat("Hi", timeout=0.1)
 
 
 async def ended_by_its_deadline_in_a_stream(life: Life) -> None:

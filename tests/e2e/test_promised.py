@@ -6,14 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
+from tests.patience import PATIENCE, until
 
 from llm import LLMConnectionError, LLMException, LLMManager
 from llm.testing import Fault, MockUpstream
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from llm import LLMClient
 
 CLOCK = SystemClock()
@@ -25,12 +24,6 @@ def config(address: str, dialect: str, **sections: Any) -> dict[str, Any]:  # no
     retry = {"max_attempts": 3, "initial_delay": 0.01, "max_delay": 0.02}
     provider = {"base_url": address, "api_keys": ["sk-test-1"], "models": ["m"]}
     return {"retry": retry, "providers": {dialect: provider}, **sections}
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with CLOCK.timeout(5.0):
-        while not holds():
-            await CLOCK.sleep(0.002)
 
 
 async def ask(client: LLMClient, *, stream: bool) -> str:
@@ -57,7 +50,7 @@ async def test_when_the_leader_is_cancelled_all_others_are_answered_by_one_more_
         others = [asyncio.create_task(ask(client, stream=stream)) for _ in range(20)]
         await until(lambda: manager.get_status()["pool"]["calls"] == 21)
         leader.cancel()
-        async with CLOCK.timeout(5.0):
+        async with CLOCK.timeout(PATIENCE):
             await asyncio.wait([leader, *others])
         assert leader.cancelled()
         assert [other.result() for other in others] == [LONG] * 20

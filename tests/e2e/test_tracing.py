@@ -293,7 +293,7 @@ async def cancelled_whole(client: LLMClient) -> None:
 
 @pytest.mark.parametrize("leave", [abandoned, freed, cancelled, cancelled_whole])
 async def test_a_call_that_its_caller_left_ends_its_span_and_is_no_failure(seen: Seen, leave: Any) -> None:
-    async with MockUpstream("openai", service=0.3) as up, LLMManager.open(config(up)) as manager:
+    async with MockUpstream("openai", service=30.0, chunk_size=1) as up, LLMManager.open(config(up)) as manager:
         await leave(manager.get_client())
         span = seen.call()
     assert told(span)["error.type"] == "cancelled"
