@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from tests.patience import PATIENCE
 
 from llm.testing import Fault, MockUpstream
 from llm.utils.clock import SystemClock
@@ -218,7 +219,7 @@ def test_a_signal_ends_it_within_a_second_and_the_same_command_goes_on(
     bench: Bench, served: Served, number: signal.Signals, status: int
 ) -> None:
     ended: list[float] = []
-    with served(faults=[Fault("slow", at=n, seconds=30) for n in range(5, 15)]) as up:
+    with served(faults=[Fault("slow", at=n, seconds=60) for n in range(5, 15)]) as up:
         bench.configure(up.base_url)
 
         def interrupt(process: int) -> None:
@@ -237,7 +238,7 @@ def test_a_signal_ends_it_within_a_second_and_the_same_command_goes_on(
     assert (done.status, done.out) == (status, "")
     assert "error: interrupted; everything finished is kept, run the same command again to go on\n" in done.err
     assert 3 <= kept <= 4
-    assert took < 1.0
+    assert took < PATIENCE  # and not after the minute of the answers
     assert again.err.startswith(f"{kept} of 10 rows done already\n")
     assert sorted(bench.ids("out.jsonl")) == [f"r{number}" for number in range(10)]
 

@@ -15,12 +15,12 @@ from anthropic import (
     PermissionDeniedError,
     RateLimitError,
 )
+from tests.patience import PATIENCE, until
 
 from llm import LLMManager
 from llm.core.messages import ToolCall
 from llm.core.types import LLMResponse
 from llm.testing import Fault, MockUpstream
-from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -178,14 +178,11 @@ async def test_anthropics_client_hears_of_a_limit_and_how_long_to_wait(client: C
 
 
 async def test_a_stream_that_anthropics_client_leaves_ends_upstream_at_once(client: Clients) -> None:
-    clock = SystemClock()
-    async with MockUpstream("anthropic", service=20.0, chunk_size=1) as up, client(up) as asked:
+    async with MockUpstream("anthropic", service=2 * PATIENCE, chunk_size=1) as up, client(up) as asked:
         async with asked.messages.stream(model=MODEL, max_tokens=50, messages=HELLO) as stream:
             async for _ in stream:
                 break
-        async with clock.timeout(1.5):
-            while up.active:
-                await clock.sleep(0.01)
+        await until(lambda: not up.active)
     assert up.requests[0].left
 
 

@@ -15,6 +15,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.patience import PATIENCE
 
 from llm.utils.clock import SystemClock
 
@@ -169,7 +170,7 @@ def test_a_second_signal_ends_it_at_once(forking: Forking, tmp_path: Path, vendo
         config = CONFIG.replace("http://127.0.0.1:9/v1", up.base_url)
 
         def insist(port: int, pid: int) -> None:
-            with closing(socket.create_connection(("127.0.0.1", port), 5)) as raw:
+            with closing(socket.create_connection(("127.0.0.1", port), PATIENCE)) as raw:
                 body = b'{"messages": [{"role": "user", "content": "Hi"}]}'
                 head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
                 raw.sendall(head.encode() + body)
@@ -179,7 +180,7 @@ def test_a_second_signal_ends_it_at_once(forking: Forking, tmp_path: Path, vendo
                 began = CLOCK.now()
                 os.kill(pid, signal.SIGTERM)
                 assert raw.recv(1) == b""
-                assert CLOCK.now() - began < 0.5
+                assert CLOCK.now() - began < PATIENCE  # and not after the minute of the answer, or half of one to drain
 
         assert serving(forking, written(tmp_path, config), during=insist).status == 143
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+from tests.patience import PATIENCE, until
 
 from llm.testing import MockUpstream
-from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     Gateways = Callable[..., AbstractAsyncContextManager[Any]]
 
-CLOCK = SystemClock()
 ENDLESS = "one two three four five six seven eight nine ten " * 20
 KEYS = {"alice": {"key": "gw-alice-0123456789"}}
 MANY = 50
@@ -29,16 +28,10 @@ def config(up: MockUpstream, **more: object) -> dict[str, Any]:
     return {"providers": {"openai": section}, **more}
 
 
-async def until(holds: Callable[[], bool], *, seconds: float) -> None:
-    async with CLOCK.timeout(seconds):
-        while not holds():
-            await CLOCK.sleep(0.01)
-
-
 async def answer(socket: aiohttp.ClientWebSocketResponse) -> tuple[str, dict[str, Any]]:
     """Return the text of the one answer that runs, and its last message."""
     text = ""
-    while (told := await socket.receive_json(timeout=5))["type"] == "chunk":
+    while (told := await socket.receive_json(timeout=PATIENCE))["type"] == "chunk":
         text += told["text"]
     return text, told
 
@@ -67,16 +60,16 @@ async def test_without_a_key_the_handshake_is_answered_by_a_401_that_says_why(ga
 
 @pytest.mark.parametrize("politely", [True, False])
 async def test_a_client_that_goes_ends_its_upstream_calls_within_a_second(gateway: Gateways, *, politely: bool) -> None:
-    async with MockUpstream(service=30.0) as up, gateway(config(up)) as it:
+    async with MockUpstream(service=2 * PATIENCE) as up, gateway(config(up)) as it:
         socket = await it.session.ws_connect(f"{it.url}/v1/stream")
         await socket.send_json({"id": 1, "prompt": ENDLESS})
         await socket.send_json({"id": 2, "prompt": ENDLESS})
-        await until(lambda: up.active == 2, seconds=5)
+        await until(lambda: up.active == 2)
         if politely:
             await socket.close()
         else:
             socket.get_extra_info("socket").shutdown(SHUT_RDWR)
-        await until(lambda: up.active == 0 and not it.entry.live.open, seconds=1.5)
+        await until(lambda: up.active == 0 and not it.entry.live.open)
 
 
 async def test_too_large_a_message_ends_the_connection_before_it_is_read(gateway: Gateways) -> None:
@@ -86,7 +79,7 @@ async def test_too_large_a_message_ends_the_connection_before_it_is_read(gateway
         it.session.ws_connect(f"{it.url}/v1/stream") as socket,
     ):
         await socket.send_str("x" * 1_000_000)
-        assert (await socket.receive(timeout=5)).type in {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED}
+        assert (await socket.receive(timeout=PATIENCE)).type in {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED}
         assert socket.close_code == 1009
 
 
@@ -105,18 +98,18 @@ async def test_many_connections_stream_side_by_side(gateway: Gateways) -> None:
 
 async def test_as_the_server_stops_what_runs_is_told_so_and_the_connection_closed(gateway: Gateways) -> None:
     async with (
-        MockUpstream(service=30.0) as up,
+        MockUpstream(service=2 * PATIENCE) as up,
         gateway(config(up)) as it,
         it.session.ws_connect(f"{it.url}/v1/stream") as socket,
         it.session.ws_connect(f"{it.url}/v1/stream") as idle,
     ):
         await socket.send_json({"id": 1, "prompt": ENDLESS})
-        await socket.receive_json(timeout=5)
+        await socket.receive_json(timeout=PATIENCE)
         it.server.stop(0.3)
-        assert (await idle.receive(timeout=5)).type is aiohttp.WSMsgType.CLOSE
+        assert (await idle.receive(timeout=PATIENCE)).type is aiohttp.WSMsgType.CLOSE
         assert idle.close_code == 1012
         _, told = await answer(socket)
         assert (told["type"], told["error"]["type"]) == ("error", "overloaded")
-        assert (await socket.receive(timeout=5)).type is aiohttp.WSMsgType.CLOSE
+        assert (await socket.receive(timeout=PATIENCE)).type is aiohttp.WSMsgType.CLOSE
         assert socket.close_code == 1012
-        await until(lambda: up.active == 0, seconds=1)
+        await until(lambda: up.active == 0)
