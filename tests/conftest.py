@@ -181,6 +181,15 @@ def redis_server() -> Callable[..., AbstractContextManager[RedisServer]]:
     return serve
 
 
+@pytest.fixture
+def patient_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis has longer than a call gives it as a cache: a machine that is busy is no server that is gone."""
+    from tests.patience import PATIENCE  # noqa: PLC0415 - once coverage has begun
+
+    for name in ("link._PATIENCE", "link._OPENING", "redis._CONNECT"):
+        monkeypatch.setattr(f"llm.cache.{name}", PATIENCE)
+
+
 @contextmanager
 def _served(**options: Any) -> Generator[MockUpstream]:  # noqa: ANN401 - what a MockUpstream takes
     """Serve from a thread, for tests that are no coroutines."""

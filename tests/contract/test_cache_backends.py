@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.patience import PATIENCE
 
 from llm.cache import CacheBackend, DiskCache, InMemoryCache, RedisCache
 from llm.cache.base import CacheUsage
@@ -18,14 +17,9 @@ if TYPE_CHECKING:
 
     from tests.conftest import RedisServer
 
+pytestmark = pytest.mark.usefixtures("patient_cache")
+
 MAX_ENTRIES, MAX_BYTES = 8, 800
-
-
-@pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Redis has longer here than a call gives it: a machine that is busy is no server that is gone."""
-    for name in ("link._PATIENCE", "link._OPENING", "redis._CONNECT"):
-        monkeypatch.setattr(f"llm.cache.{name}", PATIENCE)
 
 
 @pytest.fixture
