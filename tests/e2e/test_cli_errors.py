@@ -11,6 +11,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import pytest
+from tests.held import HeldTime
 
 from llm.testing import Fault, MockUpstream
 
@@ -200,7 +201,8 @@ def test_a_disk_that_is_full_is_1_and_what_was_written_is_kept(
     served: Served, forking: Forking, tmp_path: Path
 ) -> None:
     rows = "".join(ROW.replace('"a"', f'"{name}"') for name in "abcd")
-    with served(faults=[Fault("slow", at=3, seconds=0.5)]) as up:
+    held = HeldTime()
+    with served(faults=[Fault("slow", at=3)], clock=held) as up:
         prepare(tmp_path, up.base_url)
         (tmp_path / "in.jsonl").write_text(rows, encoding="utf-8")
 
@@ -209,6 +211,7 @@ def test_a_disk_that_is_full_is_1_and_what_was_written_is_kept(
                 WAIT.wait(0.01)
             size = (tmp_path / "out.jsonl").stat().st_size
             resource.prlimit(process, resource.RLIMIT_FSIZE, (size, size))
+            held.go_on(1.0)
 
         words = ("batch", "in.jsonl", "-o", "out.jsonl", "--concurrency", "1")
         full = forking(tmp_path, *words, during=fill)
