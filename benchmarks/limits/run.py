@@ -82,8 +82,10 @@ TARGETS: Final = {"bucket": (1.05, 5), "window": (1.10, 10)}
 """The most that finish time over the bound, and refusals, may be."""
 
 
-async def run(scenario: Scenario, host: Host = "vendor", variation: Variation = "plain") -> Outcome:
-    """Send all jobs at once and wait for their answers."""
+async def run(
+    scenario: Scenario, host: Host = "vendor", variation: Variation = "plain", *, watched: bool = True
+) -> Outcome:
+    """Send all jobs at once and wait for their answers; what is not `watched` tells no saturation."""
     course = vary(scenario, variation)
     clock = FakeClock(auto=True)
     crowd = _Crowd(course, clock)
@@ -92,7 +94,9 @@ async def run(scenario: Scenario, host: Host = "vendor", variation: Variation = 
     async with LLMManager.open(configuration(scenario, host), transport=upstream.transport(), clock=clock) as manager:
         watch = _Watch(manager, scenario, clock)
         async with asyncio.TaskGroup() as tasks:
-            beside = [tasks.create_task(watch.run()), tasks.create_task(send_others(course, upstream, clock))]
+            beside = [tasks.create_task(send_others(course, upstream, clock))]
+            if watched:
+                beside.append(tasks.create_task(watch.run()))
             async with clock.timeout(_LONGEST):
                 await crowd.send(manager.get_client())
             for task in beside:
