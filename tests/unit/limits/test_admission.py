@@ -319,6 +319,7 @@ class CountingLimit:
         return 0.0
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_ten_times_as_many_waiters_ask_the_limits_as_often_each(bench: Bench, start: Start) -> None:
     async def asked_per_waiter(many: int) -> float:
         limit = CountingLimit()

@@ -315,6 +315,7 @@ async def test_who_stood_first_goes_first_whichever_process_asks(processes: Call
     assert not any(log.line for log in one.store.logs.values())
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_the_log_that_says_no_leaves_everybody_where_he_stood(processes: Callable[..., Process]) -> None:
     one = processes()
     await one.pay("first", 100)
