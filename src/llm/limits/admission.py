@@ -21,11 +21,12 @@ from llm.core.standing import Admission
 
 from . import circuits, refusals
 from .backlog import behind, behind_keys
-from .base import FREE
+from .base import FREE, can_pay
 from .flow import Waiter
 from .grant import Grant
 from .held import Held
 from .lanes import Lanes
+from .own_window import limits_of
 from .rotation import Choice, Levels, Rotation
 
 if TYPE_CHECKING:
@@ -105,20 +106,20 @@ class AdmissionQueue(Rotation):
         now = self._clock.now()
         with self._lock:
             for limit, hold in holds:
-                amount = used[limit.place]
+                amount = used[limit.place]  # pyright: ignore[reportUnknownVariableType] # a number, or several
                 if amount != hold.amount or not limit.timed:  # a place is given back, whatever was used
                     limit.settle(now, hold, amount)
             if self._book.watchers:
-                self._book.given_back([limit for limit, _ in holds])
+                self._book.given_back(limits_of(holds))
             turned = None if permit is None else permit.end(now)
         if permit is not None and turned is not None:
             circuits.log(self.provider, permit.breaker, now)
             self._refuse_where_broken(permit.breaker.model, now)
         if self.waiting:
-            self._lanes.recall([limit for limit, _ in holds])
+            self._lanes.recall(limits_of(holds))
             self._pump(now)
         if self._book.sleepers:
-            self._book.wake_others(self._look_again_soon, [limit for limit, _ in holds])
+            self._book.wake_others(self._look_again_soon, limits_of(holds))
 
     def learn(self, slot: Slot, holds: Holds, heard: Callable[[], Sequence[LimitReport]], *, closely: bool) -> None:
         """Level the slot's account with what the provider said as it admitted or refused what holds `holds`.
@@ -209,7 +210,7 @@ class AdmissionQueue(Rotation):
                 waiter.future.set_exception(copy(error))
         self._wake_at(self._clock.now(), math.inf)
 
-    # --- who can pay ------------------------------------------------------------------------------------------------
+    # --- who can pay, and who waits ---------------------------------------------------------------------------------
 
     def _look(self, ticket: Ticket, user: Account | None, now: float) -> Choice:
         with self._lock:
@@ -248,13 +249,14 @@ class AdmissionQueue(Rotation):
         charge = ticket.charge
         with self._lock:
             breaker = None if self._circuits is None else self._circuits.passed(call, ticket.model, now)
-            shared = self._shared(user)
-            choice = self._choose(ticket, shared, now, fits=fits, kept=kept)
+            payers = self._payers(user)
+            binding = () if can_pay(payers, charge, now) else self._shared(user)
+            choice = self._choose(ticket, binding, now, fits=fits, kept=kept)
             slot = choice.slot
             if slot is None or choice.bound.seconds > 0.0 or not take:
                 return choice
-            limits = (*shared, *self._accounts[slot].limits)
-            holds = [(limit, limit.take(now, charge[limit.place])) for limit in limits]
+            payers += self._accounts[slot].payers
+            holds = [(payer, payer.take(now, charge[payer.place])) for payer in payers]
             permit = None if breaker is None else breaker.permit(now)
         self._ring(ticket.model).took(slot)
         grant = Grant(slot, charge, holds, self, permit)
@@ -272,8 +274,6 @@ class AdmissionQueue(Rotation):
             raise refusals.too_many_waiting(self.provider, ticket, self.waiting)
         if bound.timed and ticket.deadline is not None and now + bound.seconds > ticket.deadline:
             raise refusals.too_late(self.provider, ticket, bound)
-
-    # --- who waits ---------------------------------------------------------------------------------------------------
 
     def _enqueue(self, call: Call, ticket: Ticket, user: Account | None, found: Choice, now: float) -> Waiter:
         self._loop = asyncio.get_running_loop()

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from .base import GUARD, Hold, Timed
 from .bucket import TokenBucket
-from .own_window import Drawn
-from .window import SlidingWindow
+from .window import Drawn, SlidingWindow
 
 if TYPE_CHECKING:
     from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
     from .base import Unit
-    from .own_window import Grain
+    from .window import Grain
 
 Kind: TypeAlias = Literal["bucket", "window"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, get_args
 
 from llm.core.call import Charge
 
@@ -124,7 +124,42 @@ class Limit(Protocol):
         ...
 
 
-Holds: TypeAlias = "list[tuple[Limit, Hold]]"
+class Payer(Protocol):
+    """A limit, or several that are taken from in one step.
+
+    Attributes:
+        level: Whose they are.
+        place: Where what they count stands in a charge, as an index or a slice; amounts are what is found there.
+        timed: Whether time alone makes room; else another call must end.
+    """
+
+    level: LimitScope
+
+    @property
+    def place(self) -> Any:  # noqa: ANN401 - an index or a slice
+        """Where what they count stands in a charge."""
+        ...
+
+    @property
+    def timed(self) -> bool:
+        """Whether time alone makes room."""
+        ...
+
+    def wait(self, now: float, amount: Any, /) -> float:  # noqa: ANN401 - what a charge has there
+        """Return seconds until the amount could be taken: 0 for now, infinite for never."""
+        ...
+
+    def take(self, now: float, amount: Any, /) -> Hold:  # noqa: ANN401
+        """Take the amount."""
+        ...
+
+    def settle(self, now: float, hold: Hold, used: Any, /) -> None:  # noqa: ANN401
+        """Correct what is counted for `hold` to `used`."""
+        ...
+
+
+Holds: TypeAlias = "list[tuple[Any, Hold]]"
+"""Payers, or some of the limits that they pay for, with what was taken of each."""
 
 
 class Learning(Limit, Protocol):
@@ -183,6 +218,14 @@ class Binding:
 
 
 FREE = Binding()
+
+
+def can_pay(payers: Iterable[Payer], charge: Charge, now: float) -> bool:
+    """Return whether `charge` could be taken from all of them now."""
+    for payer in payers:  # noqa: SIM110 - with a generator it takes twice as long
+        if payer.wait(now, charge[payer.place]) > 0.0:
+            return False
+    return True
 
 
 def binding(limits: Iterable[Limit], charge: Charge, now: float) -> Binding:

@@ -164,7 +164,7 @@ class ConfirmedQueue(AdmissionQueue):
             for account in accounts:
                 replica = self._sharing.replica(account)
                 if replica is None:
-                    own += [(limit, limit.take(now, getattr(charge, limit.unit))) for limit in account.limits]
+                    own += [(limit, limit.take(now, charge[limit.place])) for limit in account.limits]
                 elif account.limits or account is of_key:
                     replicas.append(replica)
         self._ring(made.ticket.model).took(made.slot)

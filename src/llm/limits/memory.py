@@ -11,9 +11,10 @@ from .auto import AutoLimit
 from .concurrency import Concurrency
 from .learning import Learner
 from .most import Most
-from .own_window import OwnWindow
+from .own_window import OwnWindow, payers
 from .pace import Count, Pace
 from .stating import make_limits
+from .window import SlidingWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from llm.core.call import Charge, LimitReport
     from llm.core.exceptions import LimitScope
 
-    from .base import Holds, Limit
+    from .base import Holds, Limit, Payer
 
     Wake: TypeAlias = Callable[[Iterable[Limit]], None]
 
@@ -49,6 +50,7 @@ class Account:
 
     Attributes:
         limits: Its limits: those that are stated, and those that the provider told of.
+        payers: What pays for all of them: those that are windows above the keys together.
         budgets: Those of them that refuse what does not fit now, instead of having it wait.
         version: Changes whenever limits come or go, change their number, or turn out to count otherwise.
         cooling_until: Monotonic seconds until which the provider asked not to be called.
@@ -71,6 +73,7 @@ class Account:
         "budgets",
         "cooling_until",
         "limits",
+        "payers",
         "strikes",
         "version",
     )  # fmt: skip
@@ -78,6 +81,7 @@ class Account:
     def __init__(self) -> None:
         """Start without limits."""
         self.limits: tuple[Limit, ...] = ()
+        self.payers: tuple[Payer, ...] = ()
         self.budgets: tuple[Limit, ...] = ()
         self.version: int = 0
         self.cooling_until: float = 0.0
@@ -124,6 +128,10 @@ class Account:
         if self._learner is not None:
             self._learner.restate(self._stated_limits, self._numbers)
         self._compose()
+
+    def hold_to(self, limits: tuple[Limit, ...]) -> None:
+        """Hold to just these limits, which may be those of another account, too."""
+        self.limits, self.payers = limits, payers(limits)
 
     def catch_up(self, now: float, before: Account) -> None:
         """Go on in the place of `before`, which was in force meanwhile: take what is taken there and not yet here."""
@@ -209,7 +217,7 @@ class Account:
         learned: tuple[Limit, ...] = () if self._learner is None else self._learner.learned
         pace = () if self._pace is None else (self._pace,)
         timed = tuple(limit for limit in self._stated_limits if limit.timed)
-        self.limits = (*timed, *learned, *pace, *(limit for limit in self._stated_limits if not limit.timed))
+        self.hold_to((*timed, *learned, *pace, *(limit for limit in self._stated_limits if not limit.timed)))
         self.budgets = tuple(limit for limit in self.limits if limit.refuses)
         self.version += 1
         CHANGES.count += 1
@@ -222,7 +230,7 @@ def _continue(old: Limit | None, new: Limit, now: float) -> Limit:
         return old.resized(new.capacity)  # calls that run are seen to end
     if type(old) is type(new) and old.capacity == new.capacity:
         return old
-    if isinstance(old, OwnWindow) and isinstance(new, OwnWindow) and new.refuses:
+    if isinstance(old, OwnWindow | SlidingWindow) and type(old) is type(new) and new.refuses:
         return old.resized(now, new.capacity)
     new.take(now, _handed_on(old, new, now))
     return new

@@ -147,7 +147,7 @@ class _Copy(Rotation):
                     del self.lanes[name]
                 self._ring(model).took(slot)
                 limits = (*shared, *self._accounts[slot].limits)
-                return planned, [(limit, limit.take(now, getattr(planned.charge, limit.unit))) for limit in limits]
+                return planned, [(limit, limit.take(now, planned.charge[limit.place])) for limit in limits]
             self.due = min(self.due, now + look)
             self.brakes.append((bound, fits if bound.limit is not None else frozenset({slot.index})))
             if bound.limit is not None and bound.limit.level != "key":
@@ -255,7 +255,7 @@ class Rehearsal:
 
     def _settle(self, planned: Planned, holds: Holds) -> None:
         for limit, hold in holds:
-            limit.settle(self._now, hold, getattr(planned.used, limit.unit))
+            limit.settle(self._now, hold, planned.used[limit.place])
         self._book.given_back([limit for limit, _ in holds])
 
     def _step(self) -> None:

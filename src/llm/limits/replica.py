@@ -117,7 +117,7 @@ class Replica:
                 return True
             case Settled() if not own:
                 for limit, hold in self._end(event.call):
-                    limit.settle(at, hold, getattr(event.used, limit.unit))
+                    limit.settle(at, hold, event.used[limit.place])
                 return True
             case Resting() if not own:
                 self.account.cooling_until = max(self.account.cooling_until, at + event.seconds)
@@ -212,7 +212,7 @@ class Replica:
         more = self.parts - 1
         if more:
             shadows: Holds = [
-                (limit, limit.take(now, more * getattr(charge, limit.unit)))
+                (limit, limit.take(now, more * charge[limit.place]))
                 for limit in self.account.limits
                 if not isinstance(limit, PerCall | Pace)
             ]
@@ -224,7 +224,7 @@ class Replica:
         self._own.pop(call, None)
         shadows, more = self._shadows.get(call, ((), 0))
         for limit, hold in shadows:
-            limit.settle(now, hold, more * getattr(used, limit.unit))
+            limit.settle(now, hold, more * used[limit.place])
 
     def rejoin(self, now: float) -> None:
         """Count by the log again: what was taken for others they have written themselves."""
@@ -249,7 +249,7 @@ class Replica:
             for limit in self.account.limits:
                 crowd(limit)
         limits = [limit for limit in self.account.limits if timed or not limit.timed]
-        return [(limit, limit.take(at, getattr(charge, limit.unit))) for limit in limits]
+        return [(limit, limit.take(at, charge[limit.place])) for limit in limits]
 
     # --- what is free -------------------------------------------------------------------------------------------------
 
@@ -275,9 +275,9 @@ class Replica:
         for limit in self.account.limits:
             free = limit.free(now)
             if not limit.refuses:
-                free -= getattr(before, limit.unit)
+                free -= before[limit.place]
             # A limit may let a charge go that is a little larger, such as one that asks for all of it.
-            free = max(free, getattr(charge, limit.unit) + getattr(self._asked, limit.unit))
+            free = max(free, charge[limit.place] + self._asked[limit.place])
             unit = limit.unit if limit.timed else "running"
             room[unit] = min(room[unit], free)
         return Room(**room)
@@ -307,8 +307,8 @@ class Replica:
         return _sum(charges)
 
     def _wait(self, limit: Limit, charge: Charge, now: float, kept: Charge, before: Charge) -> Binding:
-        amount = getattr(charge, limit.unit)
-        asked = getattr(kept, limit.unit)
+        amount = charge[limit.place]
+        asked = kept[limit.place]
         if isinstance(limit, PerCall) or amount > limit.capacity:
             return Binding(limit.wait(now, amount), limit)
         if isinstance(limit, Pace) and asked:
@@ -318,7 +318,7 @@ class Replica:
             if seconds <= 0.0 and asked and amount + asked > limit.free(now):
                 return Binding(_SOON)
             return Binding(seconds, limit)
-        wanted = amount * self.parts + asked + getattr(before, limit.unit)
+        wanted = amount * self.parts + asked + before[limit.place]
         seconds = limit.wait(now, min(wanted, limit.capacity))
         over = 0.0 if self.parts > 1 else wanted - limit.capacity
         if over > 0.0:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from llm.core.keys import Slot
     from llm.utils.clock import Clock
 
-    from .base import Limit
+    from .base import Limit, Payer
     from .breaker import Permit
     from .circuits import Circuits
     from .memory import AccountBook
@@ -252,6 +252,14 @@ class Rotation:
         if user is not None:
             limits += user.limits
         return limits
+
+    def _payers(self, user: Account | None) -> list[Payer]:
+        payers: list[Payer] = []
+        for account in self._levels.shared:
+            payers += account.payers
+        if user is not None:
+            payers += user.payers
+        return payers
 
     def _size(self, ticket: Ticket) -> Size:
         """Return which slots can ever pay the ticket, and how large it is for the largest of them."""

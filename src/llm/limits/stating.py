@@ -9,12 +9,12 @@ from .auto import AutoLimit
 from .base import DAY
 from .bucket import TokenBucket
 from .concurrency import Concurrency
-from .own_window import OwnWindow
+from .own_window import Memory, OwnWindow
 from .per_call import PerCall
 from .window import SlidingWindow
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from llm.core.exceptions import LimitScope
 
@@ -36,8 +36,8 @@ def make_limits(stated: Mapping[str, object], *, level: LimitScope, bucket: bool
     Concurrency comes last, since it alone says nothing of when it will be free.
     """
     algorithm = stated.get("algorithm", "auto")
-    window = SlidingWindow if level == "key" else OwnWindow  # above the keys no provider tells of anything
-    plain = TokenBucket if algorithm == "token_bucket" or (algorithm == "auto" and bucket) else window
+    bucket = algorithm == "token_bucket" or (algorithm == "auto" and bucket)
+    memories = {period: Memory(period) for period in PERIODS.values()}
     limits: list[Limit] = []
     for name, value in stated.items():
         what, _, span = name.rpartition("_per_")
@@ -46,7 +46,15 @@ def make_limits(stated: Mapping[str, object], *, level: LimitScope, bucket: bool
             refuses = period >= DAY or what == "cost"
             # Of a day, and above the keys, nothing is ever proved.
             learns = algorithm == "auto" and level == "key" and period < DAY
-            kind = partial(AutoLimit, bucket=bucket) if learns else plain
+            kind: Callable[..., Limit]
+            if learns:
+                kind = partial(AutoLimit, bucket=bucket)
+            elif bucket:
+                kind = TokenBucket
+            elif level == "key":
+                kind = SlidingWindow
+            else:  # above the keys no provider tells of anything
+                kind = partial(OwnWindow, memory=memories[period])
             limits.append(kind(name, _UNITS[what], float(value), period, level=level, refuses=refuses))
         elif span == "call" and isinstance(value, (int, float)):
             limits.append(PerCall(name, _UNITS[what], float(value), level=level))

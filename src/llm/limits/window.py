@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import TYPE_CHECKING, Self
 
-from .base import BEFORE_ALL, EPSILON, GUARD, MOMENT, Hold
-from .own_window import Drawn, Grain, OwnWindow
+from .base import BEFORE_ALL, EPSILON, GUARD, MOMENT, Hold, Timed
 from .reckoning import Reckoning
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
     from .base import Unit
 
+_GRAINS = 6000  # of a period: ten milliseconds of a minute
 _SILENT = 1 / 4  # of a period
 _UNSURE = 1 / 4  # of the capacity
 _PATIENCE = 2.0  # seconds
@@ -22,7 +25,51 @@ _WHOLE = 1.0  # seconds that a reset in whole ones may be off
 _MISLED = 8  # refusals
 
 
-class SlidingWindow(OwnWindow):
+class Grain:
+    """What was taken within a moment; all of it leaves the window with the last of it.
+
+    Attributes:
+        at: Monotonic seconds of the last that it holds.
+        amount: What it holds, in the limit's unit.
+        start: Monotonic seconds of the first.
+        until: Monotonic seconds at which it leaves.
+        untold: Of how many of its requests the provider has not told when all is there again.
+        back: The latest of what it told.
+        heirs: Windows that count it, too: those that took the place of its own.
+    """
+
+    __slots__ = ("amount", "at", "back", "heirs", "start", "until", "untold")
+
+    def __init__(self, at: float, until: float, amount: float = 0.0) -> None:
+        """Begin at `at`."""
+        self.start: float = at
+        self.at: float = at
+        self.until: float = until
+        self.amount: float = amount
+        self.untold: int = 0
+        self.back: float = -math.inf
+        self.heirs: tuple[SlidingWindow, ...] = ()
+
+
+class Drawn(Hold):
+    """An amount taken from a window.
+
+    Attributes:
+        grain: Where it is counted.
+    """
+
+    __slots__ = ("grain",)
+
+    grain: Grain
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None:
+            """Leave it to who draws to fill it."""
+    else:  # a call draws from many windows, and passing what a draw holds takes a third of each
+        __init__ = object.__init__
+
+
+class SlidingWindow(Timed):
     """`capacity` in any `period` seconds, as a provider counts it; a `Limit`.
 
     A full window sends nothing, so it is told nothing, while others may take what they like. After such a silence a
@@ -33,7 +80,8 @@ class SlidingWindow(OwnWindow):
     """
 
     __slots__ = (
-        "_ample", "_asked_until", "_early_at", "_heard_until", "_misled", "_others", "_reckoning", "_untold",
+        "_ample", "_asked_until", "_early_at", "_grain", "_grains", "_heard_until", "_misled", "_others", "_reckoning",
+        "_span", "_sum", "_untold",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913 - a limit's six facts
@@ -41,6 +89,10 @@ class SlidingWindow(OwnWindow):
     ) -> None:
         """Start empty."""
         super().__init__(name, unit, capacity, period, level=level, refuses=refuses)
+        self._span = period + GUARD
+        self._grain = period / _GRAINS
+        self._grains: deque[Grain] = deque()
+        self._sum = 0.0
         self._others = 0.0
         self._reckoning = Reckoning()
         self._asked_until = -math.inf
@@ -93,6 +145,20 @@ class SlidingWindow(OwnWindow):
         drawn.mark = self._sum - self._others - reckoning.drawn
         return drawn
 
+    def settle(self, now: float, hold: Hold, used: float) -> None:
+        """Count `used` in place of what was taken, where its window still runs."""
+        if type(hold) is Drawn:
+            grain, more = hold.grain, used - hold.amount
+            if grain.until - now <= MOMENT:
+                self._expire(now)
+            else:
+                grain.amount += more
+                self._sum += more
+                if grain.heirs:
+                    for heir in grain.heirs:
+                        heir._sum += more
+        hold.amount = used
+
     def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
         """Count what others took, as far as it is not counted yet; it is over with `hold`'s window.
 
@@ -128,13 +194,34 @@ class SlidingWindow(OwnWindow):
 
     def resized(self, now: float, capacity: float) -> Self:
         """Return one of another capacity that goes on with what is counted; calls that run are settled in both."""
-        heir = super().resized(now, capacity)
-        heir._others = self._others
+        self._expire(now)
+        heir = type(self)(self.name, self.unit, capacity, self.period, level=self.level, refuses=self.refuses)
+        for grain in self._grains:
+            grain.heirs = (*grain.heirs, heir)
+        heir._grains.extend(self._grains)
+        heir._sum, heir._others = self._sum, self._others
+        for window in (self, heir):  # what either takes from now on is its own
+            window._grains.append(Grain(now, now + self._span))
         return heir
 
     def crowd(self) -> None:
         """Know that several processes draw, each of which hears a part of the answers."""
         self._reckoning.crowded = True
+
+    def saturation(self, now: float) -> float:
+        """Return the share that is taken."""
+        self._expire(now)
+        return min(1.0, max(0.0, self._sum / self.capacity))
+
+    @property
+    def grains(self) -> Iterator[Grain]:
+        """What it remembers, in order of time."""
+        return iter(self._grains)
+
+    @property
+    def taken(self) -> Iterator[tuple[float, float]]:
+        """What it remembers, in order of time: monotonic seconds, and amount."""
+        return ((grain.at, grain.amount) for grain in self._grains)
 
     def free(self, now: float) -> float:
         """Return what fits beside what is counted, less what is kept back for others."""
@@ -179,6 +266,16 @@ class SlidingWindow(OwnWindow):
             self._grains.append(Grain(at, at + self._span, amount))
         else:
             place.amount += amount
+
+    def _due(self, now: float, amount: float, capacity: float) -> float:
+        """Return seconds until time alone has made room for `amount` in `capacity`."""
+        excess, due = self._sum + amount - capacity, now
+        for grain in self._grains:
+            if excess <= EPSILON:
+                break
+            excess -= grain.amount
+            due = max(due, grain.until)
+        return due - now
 
     def _expire(self, now: float) -> None:
         grains = self._grains

@@ -95,7 +95,7 @@ class Accounts:
     def levels(self, max_size: int) -> Levels:
         """Return what every call to one provider pays beside its key's limits."""
         running = Account()
-        running.limits = (Concurrency("max_size", max_size, level="provider"),)
+        running.hold_to((Concurrency("max_size", max_size, level="provider"),))
         return Levels((self._everything, running), self.user if self._config.limits.users else None)
 
     def user(self, name: str) -> Account | None:
@@ -192,7 +192,7 @@ class Accounts:
     def _state(self, account: Account, limits: RateLimits, level: LimitScope, old: Account | None) -> None:
         now = self._clock.now()
         if old is not None and not account.limits:
-            account.limits = old.limits
+            account.hold_to(old.limits)
         account.state(now, limits.stated(), level=level, bucket=False)
         if old is not None:  # limits that were in force before, and come back
             account.catch_up(now, old)

@@ -324,7 +324,7 @@ async def test_ten_times_as_many_waiters_ask_the_limits_as_often_each(bench: Ben
     async def asked_per_waiter(many: int) -> float:
         limit = CountingLimit()
         account = bench.account()
-        account.limits = (limit,)
+        account.hold_to((limit,))
         queue = bench.queue(account, max_waiting=many)
         limit.free = 4
         names = [f"{many}-{i}" for i in range(many)]

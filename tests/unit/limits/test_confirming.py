@@ -171,7 +171,7 @@ class Process:
         self.accounts = [self.account(f"key-{n}", stated) for n, stated in enumerate(options["keys"])]
         self.everything = self.account("global", options.get("everything", {}))
         own = Account()
-        own.limits = (Concurrency("max_size", options.get("max_size", 1000), level="provider"),)
+        own.hold_to((Concurrency("max_size", options.get("max_size", 1000), level="provider"),))
         keys = [Key(f"key-{n}", FakeProvider, clock=self.clock, idle_timeout=300, max_lifetime=3600) for n in range(9)]
         self.queue = ConfirmedQueue(
             "fake",

@@ -169,7 +169,7 @@ def test_calls_that_run_through_a_reload_are_seen_to_end() -> None:
 
 def test_a_number_that_is_changed_elsewhere_stays_what_it_is_here() -> None:
     here, there = stated(Account(), concurrent_requests=1), Account()
-    there.limits = here.limits
+    there.hold_to(here.limits)
     stated(there, concurrent_requests=3)
     (one,), (three,) = here.limits, there.limits
     assert (one.capacity, three.capacity) == (1.0, 3.0)

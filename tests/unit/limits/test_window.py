@@ -11,13 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from llm.core.call import LimitReport
+from llm.core.call import Charge, LimitReport
 from llm.limits.base import GUARD, Hold
-from llm.limits.own_window import OwnWindow
+from llm.limits.concurrency import Concurrency
+from llm.limits.own_window import Memory, OwnWindow, Together, limits_of, payers
 from llm.limits.window import SlidingWindow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from llm.limits.base import Holds
 
 MINUTE = 60.0
 AMOUNTS = st.one_of(st.integers(0, 10).map(float), st.floats(0.0, 10.0))
@@ -326,3 +329,68 @@ def test_what_was_refunded_is_passed_over(make: Callable[..., OwnWindow]) -> Non
     limit.settle(0.0, limit.take(0.0, 5.0), 0.0)
     limit.take(10.0, 10.0)
     assert limit.wait(10.0, 1.0) == pytest.approx(60.0 + GUARD)
+
+
+def windows(memory: Memory | None = None) -> list[OwnWindow]:
+    """Windows of one account: with one memory, or each with its own."""
+    return [
+        OwnWindow("requests_per_minute", "requests", 6.0, MINUTE, level="user", memory=memory),
+        OwnWindow("tokens_per_minute", "total_tokens", 90.0, MINUTE, level="user", memory=memory),
+        OwnWindow("input_tokens_per_minute", "input_tokens", 50.0, MINUTE, level="user", memory=memory),
+        OwnWindow("output_tokens_per_minute", "output_tokens", 60.0, MINUTE, level="user", memory=memory),
+        OwnWindow("cost_per_minute", "cost", 1.0, MINUTE, level="user", memory=memory),
+    ]
+
+
+def charge(prompt: int, answer: int, cost: float) -> Charge:
+    return Charge(prompt, answer, prompt + answer, cost)
+
+
+CHARGES = st.builds(charge, st.integers(0, 60), st.integers(0, 60), st.sampled_from([0.0, 0.25, 1.5]))
+
+
+@given(st.lists(st.tuples(GAPS, CHARGES, st.none() | CHARGES), max_size=12))
+def test_windows_with_one_memory_are_what_they_are_by_themselves(
+    calls: list[tuple[float, Charge, Charge | None]],
+) -> None:
+    (together,), apart = payers(windows(Memory(MINUTE))), windows()
+    assert isinstance(together, Together)
+    held: list[tuple[Hold, list[Hold]]] = []
+    now = 100.0
+    for gap, asked, used in calls:
+        now += gap
+        seconds = together.wait(now, tuple(asked))
+        assert seconds == pytest.approx(max(window.wait(now, asked[window.place]) for window in apart))
+        if seconds == 0.0:
+            holds: list[Hold] = [window.take(now, asked[window.place]) for window in apart]
+            held.append((together.take(now, tuple(asked)), holds))
+        if used is not None and held:
+            hold, holds = held.pop(0)
+            together.settle(now, hold, tuple(used))
+            for window, each in zip(apart, holds, strict=True):
+                window.settle(now, each, used[window.place])
+        for one, other in zip(together.windows, apart, strict=True):
+            assert one.saturation(now) == pytest.approx(other.saturation(now), abs=1e-9)
+            assert one.free(now) == pytest.approx(other.free(now))
+
+
+def test_windows_of_other_memories_and_other_limits_pay_by_themselves() -> None:
+    minute, hour = Memory(MINUTE), Memory(3600.0)
+    requests, *_ = windows(minute)
+    of_hours = OwnWindow("requests_per_hour", "requests", 60.0, 3600.0, level="user", memory=hour)
+    running = Concurrency("concurrent_requests", 2.0, level="user")
+    paid = payers([requests, of_hours, running])
+    assert [payer.level for payer in paid] == ["user"] * 3
+    holds: Holds = [(payer, payer.take(0.0, Charge()[payer.place])) for payer in paid]
+    assert limits_of(holds) == [requests, of_hours, running]
+    assert [limit.saturation(0.0) for limit in (requests, of_hours, running)] == pytest.approx([1 / 6, 1 / 60, 1 / 2])
+
+
+def test_what_goes_on_with_another_number_remembers_the_same() -> None:
+    old = OwnWindow("cost_per_day", "cost", 10.0, 86400.0, level="user", refuses=True)
+    running = old.take(0.0, 6.0)
+    new = old.resized(1000.0, 8.0)
+    old.settle(1000.0, running, 4.0)
+    new.take(1000.0, 2.0)
+    assert [window.saturation(1000.0) for window in (old, new)] == pytest.approx([0.6, 0.75])
+    assert new.wait(1000.0, 3.0) == pytest.approx(86400.0 + GUARD - 1000.0)
