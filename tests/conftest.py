@@ -184,12 +184,27 @@ def redis_server() -> Callable[..., AbstractContextManager[RedisServer]]:
 
 
 @pytest.fixture
-def patient_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Redis has longer than a call gives it as a cache: a machine that is busy is no server that is gone."""
+def patient_cache() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Redis has longer than a call gives it as a cache: a machine that is busy is no server that is gone.
+
+    What it yields gives Redis no longer than a call does, within a `with` block.
+    """
     from tests.patience import PATIENCE  # noqa: PLC0415 - once coverage has begun
 
-    for name in ("link._PATIENCE", "link._OPENING", "redis._CONNECT"):
-        monkeypatch.setattr(f"llm.cache.{name}", PATIENCE)
+    with pytest.MonkeyPatch.context() as patched:
+
+        def be_patient() -> None:
+            for name in ("link._PATIENCE", "link._OPENING", "redis._CONNECT"):
+                patched.setattr(f"llm.cache.{name}", PATIENCE)
+
+        @contextmanager
+        def in_its_own_time() -> Generator[None]:
+            patched.undo()
+            yield
+            be_patient()
+
+        be_patient()
+        yield in_its_own_time
 
 
 @contextmanager

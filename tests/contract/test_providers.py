@@ -555,7 +555,7 @@ async def test_options_that_steer_are_taken(subject: Subject, provider: Provider
     assert (await provider.complete(ask(subject, temperature=0.5, top_p=0.9, seed=7))).content
 
 
-async def test_a_cancelled_stream_closes_upstream_within_a_second(subject: Subject) -> None:
+async def test_a_cancelled_stream_closes_upstream(subject: Subject) -> None:
     needs(subject, "stalls")
     provider, request = await subject.stalling()
     await provider.initialize()
@@ -569,7 +569,7 @@ async def test_a_cancelled_stream_closes_upstream_within_a_second(subject: Subje
     await provider.close()
 
 
-async def test_a_stream_left_early_closes_upstream_within_a_second(subject: Subject) -> None:
+async def test_a_stream_left_early_closes_upstream(subject: Subject) -> None:
     provider, request = await subject.stalling()
     await provider.initialize()
     stream = await provider.stream(request)

@@ -193,7 +193,7 @@ def test_killed_at_random_moments_and_run_again_every_row_is_answered_once_and_n
     assert asked.total() <= rows + CONCURRENCY * kills
 
 
-def test_interrupted_it_keeps_all_that_was_finished_ends_within_a_second_and_the_next_run_completes_the_rest(
+def test_interrupted_it_keeps_all_that_was_finished_ends_long_before_its_answers_and_the_next_run_completes_the_rest(
     batch_of: Callable[[str, int], Batch], upstream: Upstream
 ) -> None:
     batch, kept = batch_of("interrupted", 300), 0

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.forking import Ended
+from tests.patience import PATIENCE
 
 from llm import LLMManager, LLMResponse, TokenUsage
 from llm.cache.answer import Answer
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import RedisServer
 
+pytestmark = pytest.mark.usefixtures("patient_cache")
+
 PASSWORD = "hunter2-of-the-store"  # noqa: S105 - planted
 SECTION = (
     "providers: {openai: {base_url: 'http://127.0.0.1:9/v1', api_keys: [sk-planted-key], models: [gpt-4o-mini]}}\n"
@@ -40,6 +43,14 @@ ENTRIES = (  # text, provider, model, user
     ("Grass is green. " * 8, "openai", "gpt-4o", "alice"),
     ("\x1b]0;owned\x07snow", "anthropic", "claude", "bob\tthe second"),
 )
+
+
+PATIENT = f"""
+import llm.__main__, llm.cache.link, llm.cache.redis
+llm.cache.link._PATIENCE = llm.cache.link._OPENING = llm.cache.redis._CONNECT = {PATIENCE}
+llm.__main__.main()
+"""
+"""The program in a process of its own, where Redis has as long as in this one."""
 
 
 def key(number: int) -> str:
@@ -371,7 +382,7 @@ async def test_what_the_program_removes_a_running_manager_asks_for_again(
             await SystemClock().sleep(0.002)
         assert len(up.requests) == 1
         program = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "llm", "cache", "invalidate", "--model", "gpt-4o-mini"),
+            *(sys.executable, "-c", PATIENT, "cache", "invalidate", "--model", "gpt-4o-mini"),
             cwd=tmp_path,
             env=environment(root, tmp_path),
             stdout=subprocess.PIPE,
@@ -400,7 +411,7 @@ async def test_ctrl_c_during_an_export_is_130_and_leaves_no_file(root: Path, ben
         host, port = silent.sockets[0].getsockname()
         bench.configure(f"cache: {{backend: redis, url: 'redis://{host}:{port}/0'}}")
         program = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "llm", "cache", "export", "out.jsonl"),
+            *(sys.executable, "-c", PATIENT, "cache", "export", "out.jsonl"),
             cwd=bench.folder,
             env=environment(root, bench.folder),
             stderr=subprocess.PIPE,

@@ -108,7 +108,7 @@ async def test_a_client_subscribes_to_tokens(gateway: Gateways) -> None:
     assert again == {"health": {"status": "ok"}}
 
 
-async def test_a_client_that_leaves_its_subscription_ends_upstream_within_a_second(gateway: Gateways) -> None:
+async def test_a_client_that_leaves_its_subscription_ends_upstream(gateway: Gateways) -> None:
     async with (
         MockUpstream(service=2 * PATIENCE) as up,
         gateway(config(up)) as it,
@@ -122,7 +122,7 @@ async def test_a_client_that_leaves_its_subscription_ends_upstream_within_a_seco
         assert await session.execute(gql("{ health { status } }")) == {"health": {"status": "ok"}}
 
 
-async def test_a_mutation_that_its_client_leaves_ends_upstream_within_a_second(gateway: Gateways) -> None:
+async def test_a_mutation_that_its_client_leaves_ends_upstream(gateway: Gateways) -> None:
     async with MockUpstream(service=2 * PATIENCE) as up, gateway(config(up)) as it:
         async with over_http(it) as session:
             await session.execute(gql("{ health { status } }"))  # GraphQL is loaded by whoever asks first

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import contextmanager
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import pytest
@@ -15,7 +16,7 @@ from llm import LLMManager, LLMRequest, LLMResponse, TokenUsage
 from llm.testing import MockUpstream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from contextlib import AbstractContextManager
 
 MODEL: Final = "gpt-4o-mini"
@@ -26,8 +27,10 @@ LIMITS: Final = [{"requests_per_minute": 6000, "tokens_per_minute": rate * TOKEN
 PROCESSES: Final = 4
 JOBS: Final = 160
 BOUND_S: Final = JOBS / sum(RATES)  # of keys that are empty at the start
-SLACK: Final = 2.5
-"""A share of a machine that is busy; a key that gets no more jobs than its own would take far longer for them."""
+MOST: Final = (0, 1, 2, *[3] * 7)
+"""Whose each of ten jobs is, where the last process needs far more than its quarter of the keys."""
+STALL_S: Final = 3.0
+"""Seconds that a machine which is busy may take to start, or to stand still."""
 SECONDS: Final = 60.0
 
 
@@ -84,14 +87,21 @@ async def empty(base_url: str, url: str) -> None:
             tasks.create_task(manager.get_client().chat("all", max_tokens=limits["tokens_per_minute"]))
 
 
-def works(base_url: str, url: str) -> list[dict[str, Any]]:
+def works(base_url: str, url: str, whose: Sequence[int]) -> list[dict[str, Any]]:
     jobs = [{"tag": f"job {number}", "prompt": f"job {number}", "max_tokens": TOKENS} for number in range(JOBS)]
     known = {"base_url": base_url, "url": url, "model": MODEL, "keys": KEYS, "groups": KEYS, "limits": LIMITS}
-    return [{**known, "jobs": jobs[number::PROCESSES]} for number in range(PROCESSES)]
+    theirs = [[job for job, who in zip(jobs, cycle(whose), strict=False) if who == each] for each in range(PROCESSES)]
+    return [{**known, "jobs": jobs} for jobs in theirs]
 
 
-def all_from_empty(upstream: MockUpstream, store: Server, beside: Callable[[Workers], None] = lambda _: None) -> Result:
-    todo = works(upstream.base_url, store.url)
+def all_from_empty(
+    upstream: MockUpstream,
+    store: Server,
+    beside: Callable[[Workers], None] = lambda _: None,
+    *,
+    whose: Sequence[int] = range(PROCESSES),
+) -> Result:
+    todo = works(upstream.base_url, store.url, whose)
 
     def ready() -> None:
         asyncio.run(empty(upstream.base_url, store.url))
@@ -111,11 +121,11 @@ def admitted(upstream: MockUpstream) -> list[str]:
 
 def test_four_processes_keep_the_limits_of_shared_keys_as_one_does(store: Server) -> None:
     with served() as upstream:
-        result = all_from_empty(upstream, store)
+        result = all_from_empty(upstream, store, whose=MOST)
         assert sorted(result.answered) == sorted(f"job {number}" for number in range(JOBS))
         assert len(admitted(upstream)) == JOBS
         assert refusals(upstream) <= 10
-        assert result.finish_s <= SLACK * BOUND_S
+        assert result.finish_s <= 1.10 * BOUND_S + STALL_S
 
 
 def test_when_one_of_them_is_killed_the_others_go_on_and_still_keep_the_limits(store: Server) -> None:
@@ -129,7 +139,7 @@ def test_when_one_of_them_is_killed_the_others_go_on_and_still_keep_the_limits(s
         assert theirs <= set(result.answered)
         assert len(set(admitted(upstream))) == len(admitted(upstream))
         assert refusals(upstream) <= 10
-        assert result.finish_s <= SLACK * BOUND_S
+        assert result.finish_s <= 1.10 * BOUND_S + STALL_S
 
 
 def test_when_the_store_is_lost_and_comes_back_empty_nothing_is_sent_too_much(store: Server) -> None:
@@ -145,4 +155,4 @@ def test_when_the_store_is_lost_and_comes_back_empty_nothing_is_sent_too_much(st
         assert len(admitted(upstream)) == JOBS
         assert refusals(upstream) <= 10
         assert {seen["losses"] for seen in result.stores} == {1}
-        assert result.finish_s <= SLACK * BOUND_S + 4.0  # until all know of it, and a second of grace
+        assert result.finish_s <= BOUND_S + 3.0 + STALL_S  # until all know of it, and a second of grace

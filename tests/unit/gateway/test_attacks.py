@@ -14,7 +14,7 @@ from tests.patience import PATIENCE, until
 
 from llm.gateway import logs
 from llm.gateway.logs import LOGGER, JSONLines
-from llm.testing import Fault, MockUpstream
+from llm.testing import FakeClock, Fault, MockUpstream
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -249,12 +249,14 @@ async def test_a_key_that_expires_between_two_requests_of_a_connection_is_refuse
 
 
 async def test_a_stream_goes_on_when_a_reload_takes_its_key_away_and_the_next_call_is_refused(serving: Serving) -> None:
-    async with MockUpstream(service=0.3, chunk_size=2) as up, serving(up, **KEYS) as it:
+    clock = FakeClock()
+    async with MockUpstream(service=3.0, chunk_size=2, clock=clock) as up, serving(up, **KEYS) as it:
         stream = asyncio.create_task(it.events(CHAT, ASK | {"stream": True}, headers=ALICE))
         await until(lambda: up.active)
         keys = {"bob": {"key": "gw-bob-0123456789"}}
         await it.manager.reload({"providers": config_of(it, up), "gateway": {"api_keys": keys}})
         assert (await it.ask("POST", CHAT, ASK, headers=ALICE))[0] == 401
+        await clock.advance(3.0)
         assert (await stream)[-1] == "data: [DONE]"
         assert it.manager.get_status()["pool"]["calls"] == 0
 

@@ -6,11 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.parser import text_string_to_metric_families
+from tests.patience import until
 
 from llm.core.types import TokenUsage
 from llm.gateway.counts import Counts, Histogram
 from llm.gateway.exchange import Exchange
-from llm.testing import Fault, MockUpstream
+from llm.testing import FakeClock, Fault, MockUpstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,12 +93,15 @@ async def test_what_a_cache_gave_was_not_generated(serving: Serving) -> None:
 
 
 async def test_who_follows_an_identical_call_hears_so(serving: Serving) -> None:
+    clock = FakeClock()
     async with (
-        MockUpstream(service=0.1) as up,
+        MockUpstream(service=3.0, clock=clock) as up,
         serving(up, cache={"backend": "memory"}) as it,
         asyncio.TaskGroup() as group,
     ):
         asking = [group.create_task(it.ask("POST", CHAT, ASK)) for _ in range(2)]
+        await until(lambda: up.active and it.manager.get_status()["pool"]["calls"] == 2)
+        await clock.advance(3.0)
         told = [(await task)[2]["x-llm-cache"] for task in asking]
     assert sorted(told) == ["follower", "miss"]
 

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.patience import until
 
 from llm import (
     LLMConfigurationError,
@@ -20,7 +21,7 @@ from llm.batch.remote.doors import Doors
 from llm.batch.remote.ledger import Part, Plan, left_beside
 from llm.batch.remote.run import apis_of
 from llm.batch.remote.values import Pace
-from llm.testing import BatchScript, FakeProvider, Fault
+from llm.testing import BatchScript, FakeClock, FakeProvider, Fault
 from llm.testing.batches import MockBatch, MockRow, Refusal
 from llm.utils.clock import SystemClock
 
@@ -150,15 +151,14 @@ async def test_a_key_without_credit_is_known_by_the_batch_that_it_was_refused(op
 
 
 async def test_a_batch_that_was_refused_is_given_up_by_a_cancellation(openai: Bench) -> None:
-    openai.script = BatchScript(validating=0.2, most_rows=5)
-    async with openai.serving() as up:
+    openai.script, clock = BatchScript(validating=1.0, most_rows=5), FakeClock()
+    async with openai.serving(clock=clock) as up:
         task = asyncio.create_task(openai.run())
-        while "validating" not in openai.tracker.words:
-            await CLOCK.sleep(0.001)
+        await until(lambda: "validating" in openai.tracker.words)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await CLOCK.sleep(0.2)
+        await clock.advance(1.0)
         await openai.cancel()
         assert len(up.batches) == 1
     assert set(openai.failures().values()) == {"batch_cancelled"}

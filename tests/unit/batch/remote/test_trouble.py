@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.patience import until
 
 from llm import (
     LLMConfigurationError,
@@ -23,13 +24,15 @@ from llm.batch.remote.ledger import left_beside
 from llm.batch.remote.run import apis_of
 from llm.batch.remote.values import Pace
 from llm.core.config import load_config
-from llm.testing import BatchScript, Fault
+from llm.testing import BatchScript, FakeClock, Fault
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tests.unit.batch.remote.conftest import Bench
+
+    from llm.core.protocols import Reply
 
 ALL = {f"r {number}": f"text of r {number}" for number in range(6)}
 CLOCK = SystemClock()
@@ -39,17 +42,21 @@ LONG = BatchScript(running=600.0)
 async def _left(bench: Bench) -> None:
     """Run until the batches are at the vendor, and leave."""
     task = asyncio.create_task(bench.run())
-    while not any("in progress" in word for word in bench.tracker.words):
-        await CLOCK.sleep(0.001)
+    await until(lambda: _told(bench, "in progress"))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
 
 
+def _told(bench: Bench, what: str) -> bool:
+    return any(what in word for word in bench.tracker.words)
+
+
 async def test_a_run_that_is_left_leaves_its_batches_and_the_next_collects_them(bench: Bench) -> None:
-    bench.script = BatchScript(validating=0.01, running=0.15)
-    async with bench.serving() as up:
+    bench.script, clock = BatchScript(running=6.0), FakeClock()
+    async with bench.serving(clock=clock) as up:
         await _left(bench)
+        await clock.advance(6.0)
         left = await asyncio.to_thread(left_beside, bench.output)
         assert left is not None
         assert (left.engine, left.rows, left.submitted, left.batches) == (bench.engine, 6, 6, 1)
@@ -61,38 +68,48 @@ async def test_a_run_that_is_left_leaves_its_batches_and_the_next_collects_them(
 
 
 async def test_rows_that_came_in_since_are_sent_beside_those_at_the_vendor(bench: Bench) -> None:
-    bench.script = BatchScript(running=0.1)
-    async with bench.serving() as up:
+    bench.script, clock = BatchScript(running=6.0), FakeClock()
+    async with bench.serving(clock=clock) as up:
         await _left(bench)
         bench.write([f"r {number}" for number in range(8)])
-        summary = await bench.run()
+        task = asyncio.create_task(bench.run())
+        await until(lambda: len(up.batches) == 2)
+        await clock.advance(6.0)
+        summary = await task
         assert [len(batch.rows) for batch in up.batches] == [6, 2]
     assert (summary.rows, summary.answered) == (8, 8)
 
 
 async def test_its_state_is_told_in_words(openai: Bench) -> None:
-    openai.script = BatchScript(validating=0.03, running=0.1)
-    async with openai.serving():
-        await openai.run()
+    openai.script, clock = BatchScript(validating=1.0, running=6.0), FakeClock()
+    async with openai.serving(clock=clock):
+        task = asyncio.create_task(openai.run())
+        await until(lambda: _told(openai, "validating"))
+        await clock.advance(1.0)
+        await until(lambda: _told(openai, "in progress"))
+        await clock.advance(4.0)
+        await until(lambda: _told(openai, "in progress 4 of 6"))
+        await clock.advance(2.0)
+        await task
     words = list(dict.fromkeys(openai.tracker.words))
-    assert words[0] == "submitted"
-    assert "validating" in words
-    assert [word for word in words if word.startswith("in progress ") and word.endswith(" of 6")]
+    assert words == ["submitted", "validating", "in progress 0 of 6", "in progress 4 of 6"]
 
 
 async def test_cancelled_it_keeps_what_was_answered_and_writes_off_the_others(bench: Bench) -> None:
-    bench.script = BatchScript(running=0.2)
-    async with bench.serving() as up:
+    bench.script, clock = BatchScript(running=6.0), FakeClock()
+    async with bench.serving(clock=clock) as up:
         await _left(bench)
-        await CLOCK.sleep(0.1)
+        await clock.advance(4.0)
         summary = await bench.cancel()
-        answered = len(bench.texts())
-        assert 0 < answered < 6
+        assert len(bench.texts()) == 4
         assert set(bench.failures().values()) == {"batch_cancelled"}
-        assert (summary.rows, summary.answered, summary.failed) == (6, answered, 6 - answered)
+        assert (summary.rows, summary.answered, summary.failed) == (6, 4, 2)
         assert not bench.notes.exists()
-        await bench.run()
-        assert [len(batch.rows) for batch in up.batches] == [6, 6 - answered]
+        task = asyncio.create_task(bench.run())
+        await until(lambda: len(up.batches) == 2)
+        await clock.advance(6.0)
+        await task
+        assert [len(batch.rows) for batch in up.batches] == [6, 2]
     assert bench.texts() == ALL
     assert bench.failures() == {}
 
@@ -189,11 +206,12 @@ async def test_batches_of_another_vendor_are_refused_by_name(openai: Bench) -> N
 
 
 async def test_a_key_that_was_replaced_is_no_loss_where_the_new_one_sees_the_batches(bench: Bench) -> None:
-    bench.script = BatchScript(running=0.1)
+    bench.script, clock = BatchScript(running=6.0), FakeClock()
     bench.keys = ["old"]
-    async with bench.serving(groups={"old": "one", "new": "one"}) as up:
+    async with bench.serving(groups={"old": "one", "new": "one"}, clock=clock) as up:
         await _left(bench)
         bench.keys = ["new"]
+        await clock.advance(6.0)
         await bench.run()
         assert len(up.batches) == 1
     assert bench.texts() == ALL
@@ -248,16 +266,31 @@ async def test_a_provider_that_is_gone_is_named(openai: Bench) -> None:
 async def test_a_batch_of_somebody_else_with_as_many_rows_is_not_taken_for_ours(
     anthropic: Bench, kind: str, order: list[bool]
 ) -> None:
-    anthropic.script = BatchScript(running=0.1)
     async with anthropic.serving(Fault(kind, route=anthropic.submit)) as up:
-        task = asyncio.create_task(anthropic.run())
-        while not any(probe.fault for probe in up.probes):
-            await CLOCK.sleep(0.0005)
-        await _foreign(anthropic)
-        await task
+        await anthropic.run(transport=Followed(anthropic))
         assert [batch.custom_ids[0].startswith("x-") for batch in up.batches] == order
         assert up.batches[order.index(False)].custom_ids[0].endswith("-1-0")  # it is the first part that was collected
     assert anthropic.texts() == ALL
+
+
+class Followed:
+    """A transport: somebody else's batch comes right behind the first that it submits."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.inner = bench.up.transport()
+        self.followed = False
+
+    async def request(self, method: str, url: str, *, headers: Mapping[str, str], body: bytes | None = None) -> Reply:
+        try:
+            return await self.inner.request(method, url, headers=headers, body=body)
+        finally:
+            if not self.followed and (method, url.endswith("/batches")) == ("POST", True):
+                self.followed = True
+                await _foreign(self.bench)
+
+    async def close(self) -> None:
+        await self.inner.close()
 
 
 async def _foreign(bench: Bench) -> None:
@@ -293,13 +326,13 @@ async def test_a_batch_that_is_refused_as_a_whole_writes_its_rows_off(openai: Be
 async def test_where_the_queue_is_full_a_part_waits_for_the_others(openai: Bench) -> None:
     lines = [openai.row(f"r {number}", model=f"m-{number}") for number in range(3)]
     (openai.folder / "in.jsonl").write_text("".join(lines))
-    openai.script = BatchScript(running=0.3, enqueued_tokens=100)
+    openai.script, clock = BatchScript(running=6.0, enqueued_tokens=100), FakeClock()
     openai.keys = ["k1"]
-    async with openai.serving() as up:
+    async with openai.serving(clock=clock) as up:
         config = openai.config()
         config["providers"]["openai"]["models"] = ["*"]
         async with LLMManager.open(config) as manager:
-            await run_remote(
+            run = run_remote(
                 manager,
                 openai.folder / "in.jsonl",
                 openai.output,
@@ -308,12 +341,17 @@ async def test_where_the_queue_is_full_a_part_waits_for_the_others(openai: Bench
                 pace=openai.pace,
                 tracker=openai.tracker,
             )
+            task = asyncio.create_task(run)
+            await until(lambda: _told(openai, "waiting for room in the queue"))
+            while not task.done():
+                await clock.advance(1.0)
+                await CLOCK.sleep(0.002)
+            await task
         taken = [batch for batch in up.batches if not batch.refusals]
         assert sorted(name for batch in taken for name in batch.custom_ids) == ["r 0", "r 1", "r 2"]
         assert len({probe.path for probe in up.probes if probe.method == "POST"}) == 2
         assert len([probe for probe in up.probes if probe.method == "POST" and probe.path == "/v1/files"]) == 3
     assert len(openai.texts()) == 3
-    assert any("waiting for room in the queue" in word for word in openai.tracker.words)
 
 
 async def test_a_part_that_never_fits_the_queue_is_sent_in_halves(openai: Bench) -> None:

@@ -196,7 +196,7 @@ async def test_an_authority_that_cannot_be_read_is_told(secure: Secure, environm
 
 async def test_a_server_that_speaks_no_tls_is_told(environment: pytest.MonkeyPatch) -> None:
     del environment
-    async with opened() as transport, proxied(0) as plain:
+    async with opened(connect_timeout=2.0) as transport, proxied(0) as plain:  # which both may wait for the other
         plain.answer = b"HTTP/1.1 400 Bad Request\r\n\r\n"
         error = await fails(transport, f"https://127.0.0.1:{plain.port}/")
         assert isinstance(error, (LLMConnectionError, LLMTimeoutError))

@@ -5,7 +5,7 @@ import gzip
 import os
 import socket
 import traceback
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -146,11 +146,11 @@ async def test_what_came_before_a_break_is_read_before_the_error(transport: Dire
 
 
 async def test_a_connection_that_is_never_made_times_out_in_its_phase() -> None:
-    with socket.socket() as full:
+    with socket.socket() as full, ExitStack() as fillers:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
-        fillers = [socket.socket() for _ in range(3)]
-        for filler in fillers:
+        for _ in range(3):
+            filler = fillers.enter_context(socket.socket())
             filler.settimeout(0)
             filler.connect_ex(full.getsockname())
         transport = DirectTransport(connect_timeout=0.2, trust_env=False)
@@ -160,8 +160,6 @@ async def test_a_connection_that_is_never_made_times_out_in_its_phase() -> None:
         assert (error.phase, error.sent, error.retryable) == ("connect", False, True)
         assert CLOCK.now() - started < PATIENCE
         await transport.close()
-        for filler in fillers:
-            filler.close()
 
 
 async def test_connections_are_used_again(transport: DirectTransport, server: Server) -> None:
