@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import pytest
+from tests.patience import until
 
 from llm.core.messages import TextPart, ToolCall
 from llm.core.types import LLMResponse
@@ -251,9 +252,7 @@ async def peer() -> AsyncIterator[Peer]:
     peer.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     yield peer
     server.close()
-    async with CLOCK.timeout(5.0):
-        while peer.open:
-            await CLOCK.sleep(0.002)
+    await until(lambda: peer.open == 0)
 
 
 # --- the gateway, as a program --------------------------------------------------------------------------------------

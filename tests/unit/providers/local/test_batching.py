@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import shutil
+import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +27,6 @@ from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from llm.providers.local.attention import Part
     from llm.providers.local.request import GenerationResult
@@ -300,9 +301,17 @@ async def test_threads_are_those_that_were_asked_for(small_folder: Path) -> None
     await engine.close()
 
 
+def wakings() -> int:
+    """Return how often the threads of engines went to sleep so far, each time to be woken."""
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("llm-engine")]
+    told = [Path(f"/proc/self/task/{thread.native_id}/status").read_text() for thread in threads]
+    return sum(int(line.split()[1]) for each in told for line in each.splitlines() if line.startswith("voluntary_"))
+
+
 async def test_an_idle_engine_uses_no_cpu(small: InferenceEngine) -> None:
     await ask(small, "work")
     await idle(small)
-    before = time.process_time()
+    spent, woken = time.process_time(), await asyncio.to_thread(wakings)
     await SystemClock().sleep(0.5)
-    assert time.process_time() - before < 0.1  # who looks without a pause uses all of it
+    assert time.process_time() - spent < 0.05  # who looks without a pause uses all of the time
+    assert await asyncio.to_thread(wakings) - woken < 10  # and who looks each hundredth of a second goes on 50 times
