@@ -37,7 +37,10 @@ def config(upstream: MockUpstream | str, **sections: Any) -> dict[str, Any]:
 # --- leaving a stream ----------------------------------------------------------------------------------------------
 
 ENDLESS: dict[str, Any] = {"service": 2 * PATIENCE, "chunk_size": 1}
-"""A server whose answers go on, and do not end by themselves while a test waits for their connection to be closed."""
+"""A server whose answers go on, and do not end by themselves while a test waits for their connection to be closed.
+
+That takes no second of the manager's: its clock stands still.
+"""
 
 
 async def leave_by_async_with(client: LLMClient, _upstream: MockUpstream) -> None:
@@ -75,10 +78,10 @@ async def leave_unary_by_cancellation(client: LLMClient, upstream: MockUpstream)
     "leave",
     [leave_by_async_with, leave_by_aclose, leave_by_break, leave_by_cancellation, leave_unary_by_cancellation],
 )
-async def test_leaving_early_closes_upstream(
+async def test_leaving_early_closes_upstream_at_once(
     leave: Callable[[LLMClient, MockUpstream], Coroutine[None, None, None]],
 ) -> None:
-    async with MockUpstream(**ENDLESS) as upstream, LLMManager.open(config(upstream)) as manager:
+    async with MockUpstream(**ENDLESS) as upstream, LLMManager.open(config(upstream), clock=FakeClock()) as manager:
         await leave(manager.get_client(), upstream)
         await until(lambda: all(record.left for record in upstream.requests))
         assert len(upstream.requests) == 1
@@ -94,11 +97,11 @@ async def interrupt(stream: LLMStream) -> None:
 
 
 @pytest.mark.parametrize("end", [leave, interrupt])
-async def test_ending_a_stream_while_it_opens_closes_upstream_and_tells_its_reader(
+async def test_ending_a_stream_while_it_opens_closes_upstream_at_once_and_tells_its_reader(
     end: Callable[[LLMStream], Coroutine[None, None, None]],
 ) -> None:
     slow = Fault("slow", rate=1.0, seconds=2 * PATIENCE)
-    async with MockUpstream(faults=[slow]) as upstream, LLMManager.open(config(upstream)) as manager:
+    async with MockUpstream(faults=[slow]) as upstream, LLMManager.open(config(upstream), clock=FakeClock()) as manager:
         stream = manager.get_client().stream_complete(LONG)
         reader = asyncio.create_task(stream.response())
         await until(lambda: len(upstream.requests) == 1)
@@ -123,7 +126,7 @@ async def test_a_cancelled_reader_of_a_stream_that_opens_is_cancelled_and_nothin
 
 
 async def test_a_stream_freed_by_another_thread_closes_upstream_and_leaves_no_connection_open() -> None:
-    async with MockUpstream(**ENDLESS) as upstream, LLMManager.open(config(upstream)) as manager:
+    async with MockUpstream(**ENDLESS) as upstream, LLMManager.open(config(upstream), clock=FakeClock()) as manager:
         asyncio.get_running_loop().set_debug(True)  # it then refuses what another thread asks of it
         box = [manager.get_client().stream_complete(LONG)]
         await anext(box[0])
