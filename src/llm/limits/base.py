@@ -218,6 +218,7 @@ class Binding:
 
 
 FREE = Binding()
+NEVER = Binding(math.inf)
 
 
 def can_pay(payers: Iterable[Payer], charge: Charge, now: float) -> bool:

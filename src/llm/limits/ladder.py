@@ -15,7 +15,7 @@ import math
 from itertools import count
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from .base import FREE, MOMENT, Binding
+from .base import FREE, MOMENT, NEVER
 from .flow import Size
 from .steps import Steps
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from llm.core.call import Charge
     from llm.core.keys import Slot
 
-    from .base import Limit
+    from .base import Binding, Limit
     from .memory import Account
 
     Bound: TypeAlias = Callable[[Account, Charge, float], Binding]
@@ -301,7 +301,7 @@ class Ladder:
     ) -> tuple[Slot | None, Binding, float]:
         seats, others = self._to_ask(charge, step, now, model, kept)
         nearest: Seat | None = None
-        slot, soonest, look = None, Binding(math.inf), others - now
+        slot, soonest, look = None, NEVER, others - now
         for seat in seats:
             serving = seat.slot(model)
             if serving is None:

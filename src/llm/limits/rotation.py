@@ -14,7 +14,7 @@ from llm.core.models import makes_vectors
 from llm.utils.frozen import packer
 
 from . import refusals
-from .base import FREE, MOMENT, Binding, binding, never_fits
+from .base import FREE, MOMENT, NEVER, Binding, binding, never_fits
 from .circuits import log
 from .flow import Size
 from .ladder import Ladder
@@ -309,7 +309,7 @@ class Rotation:
                 return Choice(*ladder.find(charge, step, now, model=model, kept=kept))
         entries, turn, look = ring.entries, ring.turn, math.inf
         nearest: Slot | None = None
-        soonest = Binding(math.inf)
+        soonest = NEVER
         for place in range(turn, turn + len(entries)):
             slot, account = entries[place % len(entries)]
             if (fits is not None and slot.index not in fits) or account in kept or not slot.serves(model):
@@ -386,7 +386,7 @@ def _over_all(of_keys: Iterable[tuple[Limit, ...]], charge: Charge) -> Limit | N
 
 def _least(bounds: Iterable[Binding]) -> Binding:
     """Return the shortest of several waits; the first that is none."""
-    least = Binding(math.inf)
+    least = NEVER
     for bound in bounds:
         if bound is FREE:
             return FREE
