@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import ExitStack
 from importlib import import_module
 from threading import Event
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
@@ -20,7 +21,7 @@ from tests.patience import PATIENCE
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
 CLOCK: Final = SystemClock()
 HELLO: Final = "Hello there, who are you?"
@@ -29,6 +30,15 @@ PARAMETERS: Final = {"type": "object", "properties": {"city": {"type": "string"}
 MOST: Final = 256
 
 T = TypeVar("T")
+
+OPEN: Final = ExitStack()
+"""Clients that a test has open: they end with it, for a socket that the collector finds open is an error."""
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    OPEN.close()
 
 
 class City(BaseModel):
@@ -84,7 +94,8 @@ OF_OPENAI: Any = {"type": "function", "function": {"name": "weather", "parameter
 
 class OpenAISync:
     def __init__(self, url: str, key: str, model: str) -> None:
-        self.client: Any = import_module("openai").OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
+        client = import_module("openai").OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
+        self.client: Any = OPEN.enter_context(client)
         self.model = model
 
     def whole(self) -> Told:
@@ -188,7 +199,8 @@ OF_ANTHROPIC: Any = {"name": "weather", "input_schema": PARAMETERS}
 
 class AnthropicSync:
     def __init__(self, url: str, key: str, model: str) -> None:
-        self.client: Any = import_module("anthropic").Anthropic(base_url=url, api_key=key, max_retries=0)
+        client = import_module("anthropic").Anthropic(base_url=url, api_key=key, max_retries=0)
+        self.client: Any = OPEN.enter_context(client)
         self.how: Any = {"model": model, "messages": ASKED, "max_tokens": MOST}
 
     def whole(self) -> Told:

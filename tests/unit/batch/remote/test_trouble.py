@@ -266,8 +266,17 @@ async def test_a_provider_that_is_gone_is_named(openai: Bench) -> None:
 async def test_a_batch_of_somebody_else_with_as_many_rows_is_not_taken_for_ours(
     anthropic: Bench, kind: str, order: list[bool]
 ) -> None:
-    async with anthropic.serving(Fault(kind, route=anthropic.submit)) as up:
-        await anthropic.run(transport=Followed(anthropic))
+    anthropic.script, clock = BatchScript(running=6.0), FakeClock()
+    async with anthropic.serving(Fault(kind, route=anthropic.submit), clock=clock) as up:
+        task = asyncio.create_task(anthropic.run(transport=Followed(anthropic)))
+        await until(lambda: len(up.batches) == 1 + (kind == "truncated"))
+        looks = len(up.probes)
+        await until(lambda: len(up.probes) > looks + 3)  # while both run, nobody knows whose they are
+        assert not _told(anthropic, "in progress")
+        while not task.done():
+            await clock.advance(1.0)
+            await CLOCK.sleep(0.002)
+        await task
         assert [batch.custom_ids[0].startswith("x-") for batch in up.batches] == order
         assert up.batches[order.index(False)].custom_ids[0].endswith("-1-0")  # it is the first part that was collected
     assert anthropic.texts() == ALL
