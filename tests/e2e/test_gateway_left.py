@@ -12,12 +12,17 @@ import pytest
 from tests.patience import until
 
 from llm.testing import MockUpstream
+from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
     Gateway = Callable[..., AbstractAsyncContextManager[Any]]
+
+CLOCK = SystemClock()
+SECONDS = 1.5
+TRIES = 3  # the quickest counts: a machine that does other things holds up one of them, and hardly all
 
 CHAT = {"model": "m", "max_tokens": 1000, "messages": [{"role": "user", "content": "one " * 400}]}
 BODIES: dict[str, dict[str, Any]] = {
@@ -41,16 +46,22 @@ async def test_a_client_that_leaves_ends_its_call_upstream(
         section = {"type": upstream, "base_url": up.base_url, "api_keys": ["k1"], "models": ["m"]}
         async with gateway({"providers": {"up": section}}) as it:
             host, port = it.url.removeprefix("http://").split(":")
-            reader, writer = await asyncio.open_connection(host, int(port))
             body = BODIES.get(path, {"model": "m", "input": "one"}) | {"stream": when == "in its stream"}
             data = json.dumps(body if path != "/v1/embeddings" else {"model": "m", "input": "one"}).encode()
-            writer.write(f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
-            await until(lambda: up.active == 1)
-            if when == "in its stream":
-                await reader.readuntil(b"one")
-            writer.close()
-            await until(lambda: up.active == 0)
-            await until(lambda: not it.server.state.tasks)
+            took: list[float] = []
+            while len(took) < TRIES and min(took, default=SECONDS) >= SECONDS:
+                reader, writer = await asyncio.open_connection(host, int(port))
+                head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(data)}\r\n\r\n"
+                writer.write(head.encode() + data)
+                await until(lambda: up.active == 1)
+                if when == "in its stream":
+                    await reader.readuntil(b"one")
+                left = CLOCK.now()
+                writer.close()
+                await until(lambda: up.active == 0)
+                await until(lambda: not it.server.state.tasks)
+                took.append(CLOCK.now() - left)
+            assert min(took) < SECONDS
             metrics = it.manager.get_status()["metrics"]
-            assert (metrics["cancelled_requests"], metrics["total_requests"]) == (1, 1)
+            assert (metrics["cancelled_requests"], metrics["total_requests"]) == (len(took), len(took))
             assert not it.entry.running
