@@ -84,6 +84,12 @@ class Watched:
         [read] = await self.ledger.ask([Ask(account, after, ROOM, call or uuid4().hex, ONE)])
         return read
 
+    async def write(self, event: Event) -> None:
+        """Return once it is written, and the ledger has been told so: it reads on the same connection."""
+        self.ledger.write("a", event)
+        while event not in [entry.event for entry in (await self.ledger.read("a", BEGINNING)).entries]:
+            await CLOCK.sleep(0.002)
+
     async def back(self) -> None:
         await until(lambda: self.changes == [True, False])
 
@@ -128,7 +134,7 @@ async def test_a_store_that_is_gone_is_told_at_once_and_what_is_written_meanwhil
 ) -> None:
     one = make(server.url)
     assert (await one.ask("a")).taken
-    one.ledger.write("a", Waiting(ONE, 0))
+    await one.write(Waiting(ONE, 0))
     await until(lambda: one.heard)
     server.kill()
     one.ledger.write("a", Resting(1.0))
@@ -149,8 +155,8 @@ async def test_a_store_that_is_gone_is_told_at_once_and_what_is_written_meanwhil
     assert isinstance(found[1], Settled)  # the ask that may have been heard is taken back
     assert found[2:] == events
     heard = len(one.heard)
-    server.command("PUBLISH", f"llm:wake:{one.ledger.process}", "{llm:a}:log")
-    await until(lambda: len(one.heard) > heard)  # it listens again
+    wake = ("PUBLISH", f"llm:wake:{one.ledger.process}", "{llm:a}:log")
+    await until(lambda: server.command(*wake) and len(one.heard) > heard)  # it listens again
 
 
 async def test_a_log_that_was_lost_is_told_to_all_and_takes_nothing_until_others_could_say_what_they_know(
@@ -277,7 +283,7 @@ async def test_nothing_is_left_where_it_is_closed_while_the_store_is_lost_or_doe
 ) -> None:
     lost, waiting, never = (make(newest.url) for _ in range(3))
     await waiting.ask("a")
-    waiting.ledger.write("a", Waiting(ONE, 0))
+    await waiting.write(Waiting(ONE, 0))
     await until(lambda: waiting.heard)
     pause(newest)
     for each in (lost, waiting, never):
