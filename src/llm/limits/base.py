@@ -25,6 +25,9 @@ GUARD = 0.1
 CROWD_GUARD = 0.5
 """As `GUARD`, where several processes draw: the log has what others took before they open a connection to send it."""
 
+GRAINS = 6000
+"""Moments of a period that a window tells apart: ten milliseconds of a minute."""
+
 MOMENT = 1e-7
 """Seconds that are no wait: sums of floats are off by less, and no timer is as fine."""
 

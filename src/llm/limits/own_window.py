@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm.core.call import Charge
 
-from .base import EPSILON, GUARD, MOMENT, Hold, Timed
+from .base import EPSILON, GRAINS, GUARD, MOMENT, Hold, Timed
 from .most import Most
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from .base import Holds, Limit, Payer, Unit
 
-_GRAINS = 6000  # of a period: ten milliseconds of a minute
 _NOTHING = Charge(requests=0)
 
 
@@ -73,7 +72,7 @@ class Memory(Amounts):
         """Start empty."""
         super().__init__()
         self._span = period + GUARD
-        self._grain = period / _GRAINS
+        self._grain = period / GRAINS
         self.moments: deque[Moment] = deque()
 
     def take(self, now: float, amounts: tuple[float, ...]) -> Moment:

@@ -246,20 +246,14 @@ class Rotation:
         return self._levels.user(user) if user is not None and self._levels.user is not None else None
 
     def _shared(self, user: Account | None = None) -> list[Limit]:
-        limits: list[Limit] = []
-        for account in self._levels.shared:
-            limits += account.limits
-        if user is not None:
-            limits += user.limits
-        return limits
+        return [limit for account in self._above(user) for limit in account.limits]
 
     def _payers(self, user: Account | None) -> list[Payer]:
-        payers: list[Payer] = []
-        for account in self._levels.shared:
-            payers += account.payers
-        if user is not None:
-            payers += user.payers
-        return payers
+        return [payer for account in self._above(user) for payer in account.payers]
+
+    def _above(self, user: Account | None) -> tuple[Account, ...]:
+        """Return the accounts that pay beside a key's."""
+        return self._levels.shared if user is None else (*self._levels.shared, user)
 
     def _size(self, ticket: Ticket) -> Size:
         """Return which slots can ever pay the ticket, and how large it is for the largest of them."""
@@ -331,8 +325,7 @@ class Rotation:
 
     def _used_up(self, ring: Ring, ticket: Ticket, user: Account | None, now: float) -> Binding:
         """Return the budget that is used up: of a level, or of every key; `FREE` where none is."""
-        levels = self._levels.shared if user is None else (*self._levels.shared, user)
-        bound = binding([limit for account in levels for limit in account.budgets], ticket.charge, now)
+        bound = binding([limit for account in self._above(user) for limit in account.budgets], ticket.charge, now)
         if bound is not FREE or not ring.budgets:
             return bound
         serving = (account for slot, account in ring.in_turn() if slot.serves(ticket.model))

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Self
 
-from .base import BEFORE_ALL, EPSILON, GUARD, MOMENT, Hold, Timed
+from .base import BEFORE_ALL, EPSILON, GRAINS, GUARD, MOMENT, Hold, Timed
 from .reckoning import Reckoning
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from .base import Unit
 
-_GRAINS = 6000  # of a period: ten milliseconds of a minute
 _SILENT = 1 / 4  # of a period
 _UNSURE = 1 / 4  # of the capacity
 _PATIENCE = 2.0  # seconds
@@ -90,7 +89,7 @@ class SlidingWindow(Timed):
         """Start empty."""
         super().__init__(name, unit, capacity, period, level=level, refuses=refuses)
         self._span = period + GUARD
-        self._grain = period / _GRAINS
+        self._grain = period / GRAINS
         self._grains: deque[Grain] = deque()
         self._sum = 0.0
         self._others = 0.0
