@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from statistics import median, quantiles
+from math import floor, sqrt
+from statistics import median
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from .shape import ALL_LIMITS, DIALECTS, DISK_HIT, HIT, KEY_LIMITS, NO_LIMITS, NO_METRICS, REDIS_HIT, Dialect, Shape
@@ -18,7 +19,7 @@ AT_ONCE: Final = 32
 """At how many calls at once the targets hold."""
 _LEAST_ROUNDS: Final = 4
 _NARROW: Final = 0.02
-"""How far the middle half of the rounds may lie around the median, as a part of it, for the median to be settled."""
+"""How far the median may still be off with a chance of one in twenty, as a part of it, to be settled."""
 _OF_HITS: Final = ((HIT, 0.15), (DISK_HIT, 2.0), (REDIS_HIT, 4.0))
 
 
@@ -47,7 +48,7 @@ class Cost:
         way: Its name.
         shape: What was called.
         us: Microseconds of a call, or of a chunk of a stream, in each round.
-        bare: What a bare one took in the same round, in the same process.
+        bare: What a bare one took right before, in the same process.
         failed: Why there are no figures; empty where there are.
     """
 
@@ -64,19 +65,25 @@ class Cost:
         Raises:
             statistics.StatisticsError: It failed.
         """
-        return median(self._ratios())
+        return median(self.ratios)
 
     @property
     def settled(self) -> bool:
-        """Whether more rounds would hardly move the ratio; true of what failed."""
+        """Whether more rounds would hardly move the ratio; true of what failed.
+
+        Where the true median lies is told by the ranks that it has with a chance of 95 %, whatever the distribution.
+        """
         if self.failed:
             return True
-        if len(self.us) < _LEAST_ROUNDS:
+        ratios, rounds = sorted(self.ratios), len(self.us)
+        if rounds < _LEAST_ROUNDS:
             return False
-        low, middle, high = quantiles(self._ratios())
-        return high - low <= 2 * _NARROW * middle
+        rank = max(0, floor(rounds / 2 - 0.98 * sqrt(rounds)))
+        return ratios[-1 - rank] - ratios[rank] <= 2 * _NARROW * median(ratios)
 
-    def _ratios(self) -> list[float]:
+    @property
+    def ratios(self) -> list[float]:
+        """In multiples of a bare one, in each round."""
         return [mine / bare for mine, bare in zip(self.us, self.bare, strict=True)]
 
 
@@ -225,5 +232,4 @@ def added(more: Cost, less: Cost) -> float | None:
     """
     if more.failed or less.failed:
         return None
-    triples = zip(more.us, less.us, more.bare, strict=True)
-    return median((mine - without) / bare for mine, without, bare in triples)
+    return median(mine - without for mine, without in zip(more.ratios, less.ratios, strict=True))

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -56,6 +57,8 @@ _STATM: Final = Path("/proc/self/statm")
 _BARE_IMPORTS: Final = "asyncio, json, ssl"
 _FEWER_ROUNDS: Final = 5
 """Many calls at once even each other out, so they need fewer rounds."""
+_MORE_ROUNDS: Final = 8
+"""A turn is a tenth of a second, in which a machine may do other things, too: what has targets needs many."""
 _SLOWER: Final = {SDK: 4, VENDOR: 4, ON_OURS: 4, LITELLM: 16}
 """Ways that cost many times a bare call make fewer calls in a turn: each is longer."""
 _SLOWEST: Final = 3
@@ -96,7 +99,7 @@ class Plan:
         elif shape.streamed and shape.at_once == 1:
             rounds //= 2
         elif group == "manifold" and not shape.streamed and shape.at_once == OF_TARGETS:
-            rounds *= 2
+            rounds *= _MORE_ROUNDS
         return max(1, rounds // _SLOWEST if group == "litellm_peer" else rounds)
 
     def calls_of(self, shape: Shape, way: str = BARE) -> int:
@@ -220,24 +223,26 @@ def _costs(workers: Workers, root: str, shape: Shape, plan: Plan, tell: Tell) ->
 def one_round(costs: dict[str, Cost], turn: int, cost_of: Callable[[str], float]) -> dict[str, Cost]:
     """Return the costs of a group with one more round; a way that fails has no figures, and no turn any more.
 
-    Where bare calls fail there is nothing to compare with, so all fail.
+    Each way's turn follows one of bare calls: how fast a machine is changes within seconds. Where those fail there is
+    nothing to compare with, so all fail.
     """
-    us: dict[str, float] = {}
-    failed = {way: cost.failed for way, cost in costs.items()}
-    for way in in_turn(list(costs), turn):
-        if not failed[way]:
+    found: dict[str, Cost] = {}
+    bare: list[float] = []
+    for way in in_turn([way for way in costs if way != BARE], turn):
+        cost = costs[way]
+        if not cost.failed:
             try:
-                us[way] = cost_of(way)
+                bare.append(cost_of(BARE))
             except TurnFailedError as error:
-                failed[way] = str(error)
-    if failed[BARE]:
-        return {way: Cost(way, cost.shape, [], [], f"bare calls failed: {failed[BARE]}") for way, cost in costs.items()}
-    return {
-        way: Cost(way, cost.shape, [], [], failed[way])
-        if failed[way]
-        else Cost(way, cost.shape, [*cost.us, us[way]], [*cost.bare, us[BARE]])
-        for way, cost in costs.items()
-    }
+                failed = f"bare calls failed: {error}"
+                return {way: Cost(way, cost.shape, [], [], failed) for way, cost in costs.items()}
+            try:
+                cost = Cost(way, cost.shape, [*cost.us, cost_of(way)], [*cost.bare, bare[-1]])
+            except TurnFailedError as error:
+                cost = Cost(way, cost.shape, [], [], str(error))
+        found[way] = cost
+    own = [*costs[BARE].us, median(bare)] if bare else costs[BARE].us
+    return {way: found.get(way, Cost(BARE, cost.shape, own, own)) for way, cost in costs.items()}
 
 
 @contextmanager

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from .figures import Cost, Figures
 
 _SAY: Final = """CPU time of one call, or of one chunk of a stream of 200 (of 20 at 1,000 at once), its part of the call
-included; and the same in multiples of a bare call that the same process made in the same round: the median over the
-rounds, which end early where they agree. The server is a process of its own and answers at once; a stream's events come
+included; and the same in multiples of a bare call that the same process made right before: the median over the rounds,
+which end as soon as all medians are known to 2 % (with a chance of 95 %). The server is a process of its own and answers at once; a stream's events come
 a millisecond apart, each in a write of its own. All calls send the same prompt; those that a cache answers, as many
 prompts as there are calls at once, and disk and Redis have no memory in front of them. Clients are as they come, with
 retries off: a fresh one for each turn, its connections opened before the clock starts. `the vendor's own client` is

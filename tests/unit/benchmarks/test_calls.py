@@ -150,6 +150,15 @@ def test_one_that_fails_does_not_stop_the_others_and_has_no_turn_any_more() -> N
     assert (costs[HIT].failed, costs[HIT].us) == ("it cannot", [])
     assert (costs[ALL_LIMITS].us, costs[ALL_LIMITS].bare) == ([100.0, 100.0], [100.0, 100.0])
     assert asked.count(HIT) == 1
+    assert asked == [BARE, HIT, BARE, ALL_LIMITS, BARE, ALL_LIMITS]
+
+
+def test_each_is_compared_with_the_bare_calls_right_before_it() -> None:
+    seconds = iter([100.0, 150.0, 200.0, 20.0])  # bare, limits; bare, hit
+    costs = {way: Cost(way, CALL, [], []) for way in (BARE, ALL_LIMITS, HIT)}
+    costs = one_round(costs, 0, lambda _: next(seconds))
+    assert [costs[way].ratio for way in (BARE, ALL_LIMITS, HIT)] == [1.0, 1.5, 0.1]
+    assert costs[BARE].us == [150.0]
 
 
 def test_without_bare_calls_nothing_has_a_figure() -> None:
@@ -224,7 +233,7 @@ def test_every_process_has_bare_calls_of_its_own_to_compare_with() -> None:
 
 def test_what_lasts_has_fewer_rounds_and_what_has_targets_more() -> None:
     plan, many, alone = Plan(10, 640), replace(CALL, at_once=1000), replace(STREAM, at_once=1)
-    assert [plan.rounds_of(shape) for shape in (CALL, STREAM, many, alone)] == [20, 10, 2, 5]
+    assert [plan.rounds_of(shape) for shape in (CALL, STREAM, many, alone)] == [80, 10, 2, 5]
     assert [plan.rounds_of(shape, "litellm_peer") for shape in (CALL, STREAM, many)] == [3, 3, 1]
     assert [plan.calls_of(shape) for shape in (CALL, STREAM, many, alone)] == [640, 32, 1000, 2]
     assert plan.calls_of(CALL, LITELLM) == 40
