@@ -69,6 +69,12 @@ class Scope:
         """Whether it was entered and not left."""
         return self._task is not None
 
+    def pull(self, reason: BaseException) -> None:
+        """End it for a reason, where it runs; the first reason counts."""
+        if self.reason is None and self.runs:
+            self.reason = reason
+            self.end()
+
     def end(self) -> None:
         """End it, where it runs and was not ended yet."""
         if self._task is not None and not self.ended:

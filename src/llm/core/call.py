@@ -359,13 +359,13 @@ class Call:
 
     def _forget(self) -> None:
         """Drop the oldest decisions of many; whatever repeats comes by here."""
-        if len(self.decisions) > MOST:
-            del self.decisions[:-MOST]
+        del self.decisions[:-MOST]
 
     def _release(self, now: float, used: Charge | None, most: Charge | None = None) -> None:
         place, self._place = self._place, None
         lease, self._lease = self._lease, None
-        self._forget()
+        if len(self.decisions) > MOST:
+            self._forget()
         if place is not None:
             self.queue_seconds += now - self._queued_at
             place.give_back()

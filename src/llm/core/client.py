@@ -7,10 +7,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from .arguments import read_history
+from .bounds import Scope
 from .call import Call
 from .conduct import Conduct
 from .embedding import joined, limits_of, portions_of, within
-from .ending import Brake
 from .exceptions import LLMAuthenticationError, LLMInvalidRequestError, LLMQuotaExceededError, LLMTimeoutError
 from .messages import Message, MessageRole, read_messages
 from .options import check_model
@@ -168,7 +168,7 @@ class LLMClient:
             response_model, reasoning_effort, timeout, user, priority, cache, metadata, extra,
             True, continue_stream,  # noqa: FBT003 - a stream
         )  # fmt: skip
-        brake = Brake()
+        brake = Scope()
         return LLMStream.lazy(lambda: self._send(request, brake, mine=True), stop=brake.pull)
 
     async def request(self, request: LLMRequest, *, _mine: bool = False) -> LLMResponse:
@@ -191,7 +191,7 @@ class LLMClient:
         asked = _checked(request)
         if not asked.stream:
             asked, _mine = request_with(asked, stream=True), True
-        brake = Brake()
+        brake = Scope()
         return LLMStream.lazy(lambda: self._send(asked, brake, mine=_mine), stop=brake.pull)
 
     async def embed(
@@ -292,7 +292,7 @@ class LLMClient:
         check_provider(route.provider, self._routes.parts.chains)  # a reload may have taken it away
         return route, model or route.chain.pool.queue.choose_model(vectors=request.embed is not None), hops
 
-    async def _send(self, request: LLMRequest, brake: Brake | None = None, *, mine: bool = False) -> LLMResult:
+    async def _send(self, request: LLMRequest, brake: Scope | None = None, *, mine: bool = False) -> LLMResult:
         conduct = Conduct(self._routes, *self.prepare(request, mine=mine))
         result = conduct.at_hand()
         return await conduct.run(brake) if result is None else result

@@ -7,8 +7,9 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .bounds import Scope
 from .continuation import continued
-from .ending import Brake, closed, late
+from .ending import closed, late
 from .exceptions import LLMConnectionError, LLMException, LLMInvalidRequestError, LLMTimeoutError
 from .parts import Hop
 from .repair import Fitting
@@ -34,7 +35,7 @@ class Conduct:
 
     __slots__ = ("_brake", "_call", "_chain", "_hops", "_request", "_route", "_routes", "_way")
 
-    _brake: Brake
+    _brake: Scope
     _way: CallNext
 
     def __init__(self, routes: Routes, route: Route, request: LLMRequest, hops: Sequence[Hop] = ()) -> None:
@@ -56,7 +57,7 @@ class Conduct:
             return None
         return self._answered(kept, self._call.deadline)
 
-    async def run(self, brake: Brake | None = None) -> LLMResult:
+    async def run(self, brake: Scope | None = None) -> LLMResult:
         """Send the request down the chain; `brake` ends it early.
 
         Raises:
@@ -66,7 +67,7 @@ class Conduct:
         self._way = self._chain.call
         if self._hops or request.continue_stream:
             self._way = self._over_hops(self._hops or (Hop(self._route, request.model),))
-        brake = self._brake = brake or Brake()
+        brake = self._brake = brake or Scope()
         if call.deadline is not None:
             brake.bound = routes.bound(request.timeout)
         routes.calls.enter(call, self._close)

@@ -4,24 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .bounds import Scope
 from .call import Call, CallState
 from .exceptions import LLMConnectionError, LLMException, LLMTimeoutError
 
 if TYPE_CHECKING:
     from .types import LLMRequest
-
-
-class Brake(Scope):
-    """The scope of a call, which may be ended for a reason that is then what the call raises."""
-
-    __slots__ = ()
-
-    def pull(self, reason: BaseException) -> None:
-        """End the call, where it runs; the first reason counts."""
-        if self.reason is None and self.runs:
-            self.reason = reason
-            self.end()
 
 
 def closed(call: Call, request: LLMRequest, provider: str) -> LLMException:

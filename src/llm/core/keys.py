@@ -40,6 +40,9 @@ class KeyState(StrEnum):
     REJECTED = "rejected"
 
 
+_AVAILABLE: Final = KeyState.AVAILABLE  # here once, as in `call`
+
+
 class Key:
     """One key of a provider and the client that calls through it.
 
@@ -83,7 +86,7 @@ class Key:
 
     def serves(self, model: str) -> bool:
         """Return whether it may be used for `model`."""
-        if self.state is KeyState.AVAILABLE and model not in self.forbidden:
+        if self.state is _AVAILABLE and model not in self.forbidden:
             return True
         return bool(self.trials) and self._may_try(model)
 
@@ -257,11 +260,11 @@ class Slot:
 
     def serves(self, model: str) -> bool:
         """Return whether it may take a call for `model` now or later, limits aside."""
-        return self.offers(model) and self.key.serves(model)
+        return (self.model == model or self.model == "*") and self.key.serves(model)  # noqa: PLR1714 - no tuple
 
     def offers(self, model: str) -> bool:
         """Return whether it is for `model`, be its key in the rotation or not."""
-        return self.model in (model, "*")
+        return self.model == model or self.model == "*"  # noqa: PLR1714 - without a tuple
 
 
 def no_key_left(provider: str, model: str, slots: Iterable[Slot], *, needed: str = "") -> LLMException:

@@ -102,7 +102,11 @@ class Pool:
         try:
             while grant is None:
                 try:
-                    grant = await self._paid(call)
+                    grant = await (
+                        self.queue.pay(call, timeout=self._acquire_timeout)
+                        if call.patience is None
+                        else self._paid_soon(call, call.patience)
+                    )
                 except ReplacedError:
                     continue
             return await self._attempt(request, call, model, grant)
@@ -157,7 +161,8 @@ class Pool:
         """
         with _FOREIGN_AS_OURS:
             client, retired = key.borrow()
-        self._close(retired)
+        if retired is not None:
+            self._close(retired)
         try:
             with _FOREIGN_AS_OURS:
                 if not client.ready:
@@ -168,7 +173,8 @@ class Pool:
             self._take_out(error, key, model)
             raise
         finally:
-            self._close(key.give_back(client))
+            if (left := key.give_back(client)) is not None:
+                self._close(left)
 
     async def health_check(self) -> HealthStatus:
         """Ask through every key at once; one healthy key is enough, and brings a refused key back."""
@@ -202,18 +208,14 @@ class Pool:
         """Close clients that nobody used for `pool.idle_timeout` seconds, but for `keep` of them."""
         open_ = [key for key in dict.fromkeys(slot.key for slot in self.queue.slots) if key.client.ready]
         for key in open_[keep:]:
-            self._close(key.retire_idle())
+            if (idle := key.retire_idle()) is not None:
+                self._close(idle)
 
     async def close(self) -> None:
         """Close every key's client."""
         clients = {slot.key.client for slot in self._slots}
         for client in clients:
             await client.provider.close()
-
-    def _paid(self, call: Call) -> Awaitable[Grant]:
-        if call.patience is not None:
-            return self._paid_soon(call, call.patience)
-        return self.queue.pay(call, timeout=self._acquire_timeout)
 
     async def _paid_soon(self, call: Call, patience: float) -> Grant:
         began = self._clock.now()
@@ -230,7 +232,8 @@ class Pool:
         key = grant.slot.key
         with _FOREIGN_AS_OURS:
             client, retired = key.borrow()
-        self._close(retired)
+        if retired is not None:
+            self._close(retired)
         stream: LLMStream | None = None
         try:
             if not client.ready:
@@ -258,8 +261,9 @@ class Pool:
         finally:
             if key.trials and key.undecided(call):
                 self.queue.keys_changed()
-            if stream is None:  # else its end gives the client back
-                self._close(key.give_back(client))
+            # A stream's end gives the client back itself.
+            if stream is None and (left := key.give_back(client)) is not None:
+                self._close(left)
 
     async def _send(self, provider: Provider, request: LLMRequest) -> LLMResult:
         bound = self._first_token if request.stream else self._unary
@@ -297,7 +301,8 @@ class Pool:
                     call.attempted(self._clock.now(), used)
                 else:
                     call.attempted(self._clock.now(), *self._settlement.cut(paid, model, stream.all_text))
-            self._close(grant.slot.key.give_back(client))
+            if (left := grant.slot.key.give_back(client)) is not None:
+                self._close(left)
 
         stream.on_end(ended)
         return stream
@@ -335,9 +340,8 @@ class Pool:
             return response
         return response_with(response, provider=self.provider, key=key.fingerprint)
 
-    def _close(self, client: Client | None) -> None:
-        if client is not None:
-            self._spawn(client.provider.close())
+    def _close(self, client: Client) -> None:
+        self._spawn(client.provider.close())
 
 
 _CREATED = CallState.CREATED  # here once, as in `call`

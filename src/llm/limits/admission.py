@@ -252,8 +252,8 @@ class AdmissionQueue(Rotation):
             payers = self._payers(user)
             binding = () if can_pay(payers, charge, now) else self._shared(user)
             choice = self._choose(ticket, binding, now, fits=fits, kept=kept)
-            slot = choice.slot
-            if slot is None or choice.bound.seconds > 0.0 or not take:
+            slot, bound, _ = choice
+            if slot is None or bound.seconds > 0.0 or not take:
                 return choice
             payers += self._accounts[slot].payers
             holds = [(payer, payer.take(now, charge[payer.place])) for payer in payers]

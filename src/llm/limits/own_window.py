@@ -75,8 +75,8 @@ class Memory(Amounts):
         self._grain = period / GRAINS
         self.moments: deque[Moment] = deque()
 
-    def take(self, now: float, amounts: tuple[float, ...]) -> Moment:
-        """Count amounts, in the order of a `Charge`, from now on."""
+    def take(self, now: float, amounts: tuple[float, ...]) -> Drawn:
+        """Count amounts, in the order of a `Charge`, from now on; whoever draws puts in what."""
         moments = self.moments
         if moments and now - (moment := moments[-1]).start <= self._grain:
             if now > moment.at:
@@ -87,14 +87,16 @@ class Memory(Amounts):
             moment = Moment(now, now + self._span)
             moments.append(moment)
         self._count(moment, amounts)
-        return moment
+        drawn = Drawn()
+        drawn.at, drawn.moment = now, moment
+        return drawn
 
-    def correct(self, now: float, moment: Moment, before: tuple[float, ...], after: tuple[float, ...]) -> None:
-        """Count other amounts for what was taken in a moment, while that is still inside."""
+    def correct(self, now: float, moment: Moment, more: tuple[float, ...]) -> None:
+        """Count so much more than was taken in a moment, while that is still inside."""
         if moment.until - now <= MOMENT:
             self.expire(now)
         else:
-            self._count(moment, tuple(map(sub, after, before)))
+            self._count(moment, more)
 
     def expire(self, now: float) -> None:
         """Forget what has left."""
@@ -135,11 +137,13 @@ class Drawn(Hold):
 
     __slots__ = ("moment",)
 
-    def __init__(self, at: float, amount: Any, moment: Moment) -> None:  # noqa: ANN401 - a number, or a charge's
-        """Keep time, amount and place."""
-        self.at = at
-        self.amount = amount
-        self.moment: Moment = moment
+    moment: Moment
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None:
+            """Leave it to the memory to fill it."""
+    else:  # as of a window of a provider
+        __init__ = object.__init__
 
 
 class OwnWindow(Timed):
@@ -183,12 +187,14 @@ class OwnWindow(Timed):
 
     def take(self, now: float, amount: float) -> Drawn:
         """Count `amount` from now on."""
-        return Drawn(now, amount, self.memory.take(now, self._alone(amount)))
+        drawn = self.memory.take(now, self._alone(amount))
+        drawn.amount = amount
+        return drawn
 
     def settle(self, now: float, hold: Hold, used: float) -> None:
         """Count `used` in place of what was taken, where its window still runs."""
         if isinstance(hold, Drawn):
-            self.memory.correct(now, hold.moment, self._alone(hold.amount), self._alone(used))
+            self.memory.correct(now, hold.moment, self._alone(used - hold.amount))
         hold.amount = used
 
     def resized(self, now: float, capacity: float) -> OwnWindow:  # noqa: ARG002 - as of a window of a provider
@@ -258,13 +264,16 @@ class Together:
 
     def take(self, now: float, charge: tuple[float, ...]) -> Drawn:
         """Count the charge from now on."""
-        return Drawn(now, charge, self._memory.take(now, charge))
+        drawn = self._memory.take(now, charge)
+        held: Any = drawn
+        held.amount = charge
+        return drawn
 
     def settle(self, now: float, hold: Hold, used: tuple[float, ...]) -> None:
         """Count what was used in place of what was taken, where its windows still run."""
         held: Any = hold
         if isinstance(hold, Drawn):
-            self._memory.correct(now, hold.moment, held.amount, used)
+            self._memory.correct(now, hold.moment, tuple(map(sub, used, held.amount)))
         held.amount = used
 
 

@@ -249,7 +249,10 @@ class Rotation:
         return [limit for account in self._above(user) for limit in account.limits]
 
     def _payers(self, user: Account | None) -> list[Payer]:
-        return [payer for account in self._above(user) for payer in account.payers]
+        payers = [payer for account in self._levels.shared for payer in account.payers]
+        if user is not None:
+            payers += user.payers
+        return payers
 
     def _above(self, user: Account | None) -> tuple[Account, ...]:
         """Return the accounts that pay beside a key's."""
@@ -283,6 +286,8 @@ class Rotation:
     ) -> Choice:
         """Return the next slot in turn that can pay now, else the one that will first, and what binds it."""
         choice = self._first(ticket.model, ticket.charge, now, fits, kept)
+        if not shared:
+            return choice
         outer = binding(shared, ticket.charge, now)
         if outer.seconds <= choice.bound.seconds:
             return choice

@@ -241,7 +241,10 @@ class HTTPProvider:
         return self._transport.request(method, url, headers=headers, body=body)
 
     async def _answer(self, reply: Reply) -> bytes:
-        body = await _read(reply)
+        try:  # as `_read`, without a coroutine more
+            body = await reply.read()
+        finally:
+            reply.close()
         if reply.status != _OK:
             raise self._failure(reply, body)
         return body

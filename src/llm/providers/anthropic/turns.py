@@ -70,9 +70,12 @@ def write_system(messages: tuple[Message, ...]) -> str | list[dict[str, Any]] | 
     Raises:
         LLMInvalidRequestError: A part of it is no text; names it.
     """
-    system = [(at, m) for at, m in enumerate(messages) if m.role is _SYSTEM or m.role is _DEVELOPER]
-    if not system:
+    for message in messages:
+        if message.role is _SYSTEM or message.role is _DEVELOPER:
+            break
+    else:
         return None
+    system = [(at, m) for at, m in enumerate(messages) if m.role is _SYSTEM or m.role is _DEVELOPER]
     texts = [message.content for _, message in system if isinstance(message.content, str)]
     if len(texts) == len(system):
         return "\n\n".join(texts)
