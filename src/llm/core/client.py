@@ -12,14 +12,15 @@ from .call import Call
 from .conduct import Conduct
 from .embedding import joined, limits_of, portions_of, within
 from .exceptions import LLMAuthenticationError, LLMInvalidRequestError, LLMQuotaExceededError, LLMTimeoutError
+from .making import make_request
 from .messages import Message, MessageRole, read_messages
-from .options import check_model
+from .options import check_continuation, check_model
 from .protocols import TokenCounting
 from .repair import check_structured
 from .routing import check_provider
 from .stream import LLMStream
 from .texts import EmbeddingInput
-from .types import LLMRequest, LLMResponse, fill_request, make_request, request_with
+from .types import LLMRequest, LLMResponse, fill_request, request_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -168,6 +169,8 @@ class LLMClient:
             response_model, reasoning_effort, timeout, user, priority, cache, metadata, extra,
             True, continue_stream,  # noqa: FBT003 - a stream
         )  # fmt: skip
+        if continue_stream is not False:
+            check_continuation(request)
         brake = Scope()
         return LLMStream.lazy(lambda: self._send(request, brake, mine=True), stop=brake.pull)
 

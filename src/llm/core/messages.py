@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, cast
 
 from llm.utils.frozen import maker, quick
 
@@ -215,6 +215,12 @@ MessageLike: TypeAlias = "Message | Mapping[str, Any]"
 MessagesLike: TypeAlias = "str | MessageLike | Iterable[MessageLike]"
 
 
+def are_read(messages: object) -> TypeGuard[tuple[Message, ...]]:
+    """Return whether they are what `read_messages` returns."""
+    several = cast("tuple[object, ...]", messages)
+    return type(messages) is tuple and bool(several) and all(type(message) is Message for message in several)
+
+
 def read_messages(messages: MessagesLike) -> tuple[Message, ...]:
     """Read what callers pass as messages: text, one message, or a sequence of messages and mappings.
 
@@ -235,7 +241,7 @@ def read_messages(messages: MessagesLike) -> tuple[Message, ...]:
     return read
 
 
-_make_message = maker(Message, checked=True)
+_make_message = maker(Message, reads={})
 _USER = MessageRole.USER  # here once, for a look at an enum's member takes as long as a call of a function
 _FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "is_error"})
 

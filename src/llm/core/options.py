@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from .exceptions import LLMConfigurationError, LLMInvalidRequestError
@@ -23,14 +24,16 @@ def check_options(request: object, cache_policy: type) -> None:
     """
     asked: Any = request
     _check_options(request)
-    for name in asked.extra or ():
-        if name in _OURS:
-            raise LLMInvalidRequestError(
-                f"extra holds {name!r}; pass {_OURS[name]} instead, which keys, limits and budgets go by"
-            )
-    cache = asked.cache
-    if cache is not None and cache is not False and not isinstance(cache, cache_policy):
-        raise _refused("cache", cache, "False, a CachePolicy, or None")
+    if asked.extra is not None:
+        _read_extra(asked.extra)
+    if asked.cache is not None:
+        _read_cache(cache_policy, asked.cache)
+
+
+def option_reads(cache_policy: type) -> dict[str, Callable[[Any], Any]]:
+    """Return for each of those options a function that returns what is given for it, and raises as `check_options`."""
+    reads = {name: partial(_read, name, test, expected) for name, test, expected in _OPTIONS}
+    return {**reads, "extra": _read_extra, "cache": partial(_read_cache, cache_policy)}
 
 
 def check_cache_policy(policy: object) -> None:
@@ -157,6 +160,30 @@ def _checker(*rules: tuple[str, Test, str], within: str = "") -> Callable[[objec
     return made
 
 
+def _read(name: str, test: Test, expected: str, value: object) -> object:
+    if not test(value):
+        raise _refused(name, value, expected)
+    return value
+
+
+def _read_extra(extra: object) -> Mapping[str, Any]:
+    if not isinstance(extra, Mapping):
+        raise _refused("extra", extra, "a mapping of the vendor's fields")
+    fields = cast("Mapping[str, Any]", extra)
+    for name in fields:
+        if name in _OURS:
+            raise LLMInvalidRequestError(
+                f"extra holds {name!r}; pass {_OURS[name]} instead, which keys, limits and budgets go by"
+            )
+    return fields
+
+
+def _read_cache(policy: type, cache: object) -> object:
+    if cache is not False and not isinstance(cache, policy):
+        raise _refused("cache", cache, "False, a CachePolicy, or None")
+    return cache
+
+
 def _refused(name: str, value: object, expected: str) -> LLMInvalidRequestError:
     return LLMInvalidRequestError(_told(name, value, expected))
 
@@ -219,7 +246,7 @@ _OF_WORDS: Final = (
 )  # fmt: skip
 """Options that have no meaning where vectors are asked for."""
 
-_check_options: Final = _checker(
+_OPTIONS: Final[tuple[tuple[str, Test, str], ...]] = (
     ("model", _is_name, _A_MODEL),
     ("temperature", _from_to(0, 2), "a number, 0 to 2"),
     ("top_p", _from_to(0, 1), "a number, 0 to 1"),
@@ -233,9 +260,10 @@ _check_options: Final = _checker(
     ("user", _is_name, _A_USER),
     ("priority", _is_whole, "a whole number; higher goes first"),
     ("metadata", _is_mapping, "a mapping"),
-    ("extra", _is_mapping, "a mapping of the vendor's fields"),
 )
 """An option, the test that it passes where it is given, and what to say."""
+
+_check_options: Final = _checker(*_OPTIONS)
 
 _check_policy: Final = _checker(
     ("ttl", _from_to(0, float("inf")), "seconds, 0 or more, or None for those configured"),

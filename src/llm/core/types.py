@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
-from llm.utils.frozen import completer, copier, filler, maker, quick
+from llm.utils.frozen import completer, copier, filler, quick
 
 from . import choices
 from .call import Call
 from .choices import Choice, Continuation, TokenLogprob
 from .exceptions import LLMInvalidRequestError
-from .messages import Message, MessagesLike, ThinkingPart, ToolCall, read_messages
+from .messages import Message, MessagesLike, ThinkingPart, ToolCall, are_read, read_messages
 from .options import check_cache_policy, check_continuation, check_embedding, check_options, read_stop, read_tools
 from .texts import EmbeddingInput
 from .vendor import CachePoint
@@ -240,7 +240,7 @@ class LLMRequest:
         if given.embed is not None:
             check_embedding(given, EmbeddingInput)
             object.__setattr__(self, "messages", ())
-        elif type(given.messages) is str or not _are_read(given.messages):
+        elif type(given.messages) is str or not are_read(given.messages):
             object.__setattr__(self, "messages", read_messages(given.messages))
         if given.stop is not None:
             object.__setattr__(self, "stop", read_stop(given.stop))
@@ -251,19 +251,11 @@ class LLMRequest:
             check_continuation(given)
 
 
-make_request = maker(LLMRequest)
-"""Makes a request of its fields in their order."""
-
 request_with = copier(LLMRequest)
 """Returns a request with other values in the fields that are named, unchecked."""
 
 fill_request = filler(LLMRequest, "model", "user", "priority", "call")
 """Completes a request that was made for one call and is in nobody's hands yet."""
-
-
-def _are_read(messages: object) -> bool:
-    several = cast("tuple[object, ...]", messages)
-    return type(messages) is tuple and bool(several) and all(type(message) is Message for message in several)
 
 
 @quick

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 _T = TypeVar("_T")
 _Kind = TypeVar("_Kind", bound=type[Any])
@@ -54,20 +54,25 @@ def _open(kind: type[Any]) -> type[Any]:
     return type(kind.__name__, (), {"__slots__": tuple(field.name for field in fields(kind))})
 
 
-def maker(kind: type[_T], *, checked: bool = False) -> Callable[..., _T]:
+def maker(kind: type[_T], *, reads: Mapping[str, Callable[[Any], Any]] | None = None) -> Callable[..., _T]:
     """Return a function that makes a value of `kind` from its fields in their order, the rest by their defaults.
 
     Half the cost of calling `kind` where many fields are given: by name, an argument takes longer to be passed than to
-    be kept. `__post_init__` runs, unless what is put in was `checked` before. Compiled as in `quick`, for classes with
+    be kept. `__post_init__` runs, unless there are `reads`, in their order: what is given for a field is what its
+    function returns for it, and what is left out, or None, needs no look. Compiled as in `quick`, for classes with
     that.
     """
     space: dict[str, Any] = {"_kind": kind, "_open": _open(kind)}
-    fields_of = fields(cast("type[Any]", kind))
-    space |= {f"default_{field.name}": field.default for field in fields_of}
-    given = [field.name if field.default is MISSING else f"{field.name}=default_{field.name}" for field in fields_of]
-    lines = [f"    made.{field.name} = {field.name}" for field in fields_of]
-    body = ["    made = _open()", *lines, "    made.__class__ = _kind"]
-    if hasattr(kind, "__post_init__") and not checked:
+    fields_of = {field.name: field for field in fields(cast("type[Any]", kind))}
+    space |= {f"default_{name}": field.default for name, field in fields_of.items()}
+    given = [name if field.default is MISSING else f"{name}=default_{name}" for name, field in fields_of.items()]
+    body: list[str] = []
+    for name, read in (reads or {}).items():
+        space[f"read_{name}"] = read
+        must = fields_of[name].default is MISSING
+        body.append(f"    {'' if must else f'if {name} is not None: '}{name} = read_{name}({name})")
+    body += ["    made = _open()", *[f"    made.{name} = {name}" for name in fields_of], "    made.__class__ = _kind"]
+    if hasattr(kind, "__post_init__") and reads is None:
         body.append("    made.__post_init__()")
     body.append("    return made")
     exec("\n".join([f"def make({', '.join(given)}):", *body]), space)  # noqa: S102 - of our own names only

@@ -91,7 +91,7 @@ def test_a_quick_value_stays_frozen() -> None:
 
 
 def test_what_was_checked_before_is_not_checked_again() -> None:
-    made = maker(Checked, checked=True)("a")
+    made = maker(Checked, reads={})("a")
     assert (type(made), made.name) == (Checked, "a")
 
 
