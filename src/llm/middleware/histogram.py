@@ -42,6 +42,12 @@ class Histogram:
         if len(self._waiting) >= _MANY:
             self._settle()
 
+    def extend(self, seconds: list[float]) -> None:
+        """Count several durations."""
+        self._waiting += seconds
+        if len(self._waiting) >= _MANY:
+            self._settle()
+
     def add_many(self, seconds: float, count: int) -> None:
         """Count as many of the same duration."""
         if count:

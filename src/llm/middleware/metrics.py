@@ -13,6 +13,7 @@ from llm.core.measured import Measured
 from llm.core.stream import at_end
 from llm.core.types import TokenUsage
 
+from .lots import MANY, Waiting, in_lots
 from .tally import KeyTally, ModelTally, Tally, key_measures, model_measures
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ _CANCELLED: Final = (asyncio.CancelledError, GeneratorExit)
 _MOST_NAMES: Final = 10_000  # of users, of keys; what names come beyond that is counted together
 _MOST_MODELS: Final = 1_000  # each is many lines for whoever reads all of it every few seconds
 _NO_USAGE: Final = TokenUsage()
-_MANY: Final = 64  # hits that wait to be counted
 _OTHERS: Final = "(others)"
 
 _Name = TypeVar("_Name")
@@ -67,6 +67,8 @@ class Metrics:
         # Reentrant: the collector may free a stream, and so end its call, while a count is under way.
         self._lock = threading.RLock()
         self._hits: deque[tuple[str, str, str | None, Price, str, TokenUsage, float, float | None]] = deque()
+        self._attempts: Waiting[tuple[str, str]] = deque()
+        self._answers: Waiting[tuple[str, str, str | None]] = deque()
         self._models = _Tallies[tuple[str, str], ModelTally](ModelTally, _MOST_MODELS, lambda name: (name[0], _OTHERS))
         self._keys = _Tallies[tuple[str, str], KeyTally](KeyTally, _MOST_NAMES, lambda name: (name[0], _OTHERS))
         self._users = _Tallies[str, Tally](Tally, _MOST_NAMES, lambda _: _OTHERS)
@@ -94,6 +96,11 @@ class Metrics:
         self, call: Call, provider: str, model: str, response: LLMResponse, saved: float | None = None
     ) -> None:
         """Count a call that was answered; `saved` is what it would have cost without the cache, in US dollars."""
+        if call.sends == 1 and not (call.waited or response.cached) and call.answering_at is None:
+            self._answers.append(((provider, model, call.user), response.usage, response.cost, response.latency))
+            if len(self._answers) >= MANY:
+                self._settle()
+            return
         with self._lock:
             tally = self._models[provider, model]
             tally.requests += 1
@@ -116,11 +123,17 @@ class Metrics:
         """Count a call that the cache answered at once: when there are many, or somebody asks, which takes half."""
         usage, latency, original = response.usage, response.latency, response.original_latency
         self._hits.append((provider, model, call.user, price, response.model, usage, latency, original))
-        if len(self._hits) >= _MANY:
+        if len(self._hits) >= MANY:
             self._settle()
 
     def _settle(self) -> None:
         with self._lock:
+            for names, lot in in_lots(self._attempts).items():
+                self._keys[names].take(lot)
+            for (provider, model, user), lot in in_lots(self._answers).items():
+                self._models[provider, model].take(lot)
+                if user is not None:
+                    self._users[user].take(lot)
             while True:
                 try:
                     provider, model, user, price, answered_by, usage, latency, original = self._hits.popleft()
@@ -141,14 +154,15 @@ class Metrics:
         self, provider: str, key: str, seconds: float, usage: TokenUsage, error: BaseException | None
     ) -> None:
         """Count an attempt on a key, by its fingerprint."""
+        if error is None:
+            self._attempts.append(((provider, key), usage, None, seconds))
+            if len(self._attempts) >= MANY:
+                self._settle()
+            return
         with self._lock:
             tally = self._keys[provider, key]
             tally.requests += 1
-            if error is None:
-                tally.spend(usage, None)
-                tally.seconds.add(seconds)
-            else:
-                tally.errors[type(error).__name__] += 1
+            tally.errors[type(error).__name__] += 1
 
     def snapshot(self) -> dict[str, Any]:
         """Return what `get_status()["metrics"]` shows: JSON values, seconds, tokens and US dollars."""

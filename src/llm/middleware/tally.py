@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from llm.core.spent import Spent
     from llm.core.types import LLMResponse
 
+    from .lots import Lot
+
 
 class Tally:
     """Requests, tokens and US dollars: what is counted of a user."""
@@ -40,6 +42,15 @@ class Tally:
             self.cost += cost
             self.priced = True
 
+    def take(self, lot: Lot) -> None:
+        """Count answers that waited for it."""
+        self.requests += len(lot.seconds)
+        self.input += lot.input
+        self.output += lot.output
+        self.cached_input += lot.cached_input
+        self.cost += lot.cost
+        self.priced = self.priced or lot.priced
+
     def tokens(self) -> dict[str, int]:
         """Return the tokens as the status shows them."""
         total = self.input + self.output
@@ -56,6 +67,11 @@ class KeyTally(Tally):
         super().__init__()
         self.errors: defaultdict[str, int] = defaultdict(int)
         self.seconds: Histogram = Histogram()
+
+    def take(self, lot: Lot) -> None:
+        """Count answers that waited for it."""
+        super().take(lot)
+        self.seconds.extend(lot.seconds)
 
     def merge(self, other: KeyTally) -> None:
         """Count what another has counted."""
@@ -104,6 +120,12 @@ class ModelTally(KeyTally):
         self.tokens_saved: int = 0
         self.cost_saved: float = 0.0
         self.seconds_saved: float = 0.0
+
+    def take(self, lot: Lot) -> None:
+        """Count answers that waited for it, of calls that were sent once, did not wait and were no streams."""
+        super().take(lot)
+        self.answered += len(lot.seconds)
+        self.unwaited += len(lot.seconds)
 
     def way(self, call: Call) -> None:
         """Count what a call went through, however it ended."""
