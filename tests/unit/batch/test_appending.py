@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.patience import until
 
 from llm.batch.appending import Appender, Tail
 from llm.batch.claim import Claim, claim
@@ -84,7 +85,7 @@ async def test_what_was_added_is_synced_a_moment_later_once_and_at_the_end(claim
         await appender.add(tail, b"one\n")
         await appender.add(tail, b"two\n")
         assert synced == []
-        await SystemClock().sleep(0.15)
+        await until(lambda: synced)
         assert synced == [b"one\ntwo\n"]
         await SystemClock().sleep(0.1)
         assert len(synced) == 1  # nothing was added
@@ -113,13 +114,16 @@ async def test_nothing_is_taken_after_the_end(claimed: Claim) -> None:
 
 
 async def test_a_failed_sync_fails_what_comes_after_it(claimed: Claim) -> None:
+    failed = threading.Event()
+
     def fail(_: int) -> None:
+        failed.set()
         raise OSError(errno.EIO, "the disk is gone")
 
     appender, tail = Appender(SystemClock(), sync_after=0.01), Tail(claimed, sync=fail)
     async with running(appender):
         await appender.add(tail, b"one\n")
-        await SystemClock().sleep(0.1)
+        await until(failed.is_set)
         with pytest.raises(OSError, match=r"out.jsonl: the disk is gone") as caught:
             await appender.add(tail, b"two\n")
     assert caught.value.errno == errno.EIO

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 
 from llm import (
     LLMAuthenticationError,
@@ -137,6 +137,7 @@ async def test_a_row_is_taken_only_when_the_one_before_is_kept(manager_of: Opene
     async with manager_of(provider) as manager:
         run = Workers(manager.get_client(), deliver=deliver, tracker=Heard(), clock=SystemClock(), concurrency=3)
         task = asyncio.create_task(run.run(portions(*map(chat, range(9)), size=9)))
+        await until(lambda: len(taken) == 3)
         await SystemClock().sleep(0.02)
         assert (len(taken), provider.calls) == (3, 3)
         released.set()
@@ -441,8 +442,7 @@ async def test_cancelling_ends_all_calls_at_once_and_leaves_nothing(manager_of: 
     provider, keep = FakeProvider("yes", latency=60.0), Kept()
     async with manager_of(provider) as manager:
         task = asyncio.create_task(workers(manager, keep).run(portions(*map(chat, range(9)))))
-        await SystemClock().sleep(0.01)
-        assert provider.in_flight == 4
+        await until(lambda: provider.in_flight == 4)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -466,7 +466,7 @@ async def test_a_worker_ends_also_where_the_provider_swallows_its_cancellation(m
     provider, keep = Stubborn(), Kept()
     async with manager_of(provider) as manager:
         task = asyncio.create_task(workers(manager, keep, concurrency=2).run(portions(*map(chat, range(9)))))
-        await SystemClock().sleep(0.01)
+        await until(lambda: provider.calls == 2)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

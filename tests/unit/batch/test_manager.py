@@ -11,6 +11,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.patience import until
 
 import llm.sync
 from llm import (
@@ -172,12 +173,17 @@ async def test_a_file_that_cannot_be_read_is_raised_for_no_row_can_tell_it(manag
 
 async def test_who_reads_slowly_slows_the_calls_down(manager_of: Opened) -> None:
     provider = FakeProvider("yes")
+
+    async def until_called(times: int) -> None:
+        await until(lambda: provider.calls >= times)
+
     async with (
         manager_of(provider) as manager,
         aclosing(RequestManager(manager, concurrency=4).stream(batch_of(100))) as stream,
     ):
         for taken in range(1, 4):
             await anext(stream)
+            await until_called(taken + 8)
             await SystemClock().sleep(0.02)
             assert provider.calls == taken + 8  # four wait to be read, and four to be handed over
 
@@ -196,11 +202,9 @@ async def test_leaving_the_loop_early_ends_the_calls_at_once_and_leaves_nothing(
     async with manager_of(provider) as manager:
         async for wrapper in RequestManager(manager, concurrency=4).stream(batch_of(100)):
             assert wrapper.request_id == "r0"
-            await SystemClock().sleep(0.01)
-            assert provider.in_flight == 4
+            await until(lambda: provider.in_flight == 4)
             break
-        await SystemClock().sleep(0.01)
-        assert provider.in_flight == 0
+        await until(lambda: provider.in_flight == 0)
         assert manager.get_status()["pool"]["calls"] == 0
 
 
@@ -213,8 +217,7 @@ async def test_who_is_cancelled_while_reading_leaves_nothing(manager_of: Opened)
 
     async with manager_of(provider) as manager:
         task = asyncio.create_task(read(RequestManager(manager, concurrency=3)))
-        await SystemClock().sleep(0.02)
-        assert provider.in_flight == 3
+        await until(lambda: provider.in_flight == 3)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 
 from llm import (
     LLMAuthenticationError,
@@ -379,7 +379,7 @@ async def test_a_manager_that_is_closed_in_the_middle_stops_the_run_and_the_next
     source, out = written(tmp_path, *(line(f"r{n}", str(n)) for n in range(30))), tmp_path / "out.jsonl"
     async with manager_of(FakeProvider("yes", latency=0.005)) as manager:
         task = asyncio.create_task(run_file(manager, source, out, concurrency=2))
-        await SystemClock().sleep(0.03)
+        await until(lambda: out.exists() and names(out))
         await manager.close()
         with pytest.raises(LLMException, match="closed"):
             await task

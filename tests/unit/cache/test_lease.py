@@ -111,6 +111,7 @@ async def test_those_who_wait_ask_no_more_often_than_it_takes(
     assert not await second.released("a", 0.1)  # which begins to listen
     before = asked()
     waiting = asyncio.create_task(second.released("a", 2 * PATIENCE))
+    await until(lambda: asked() - before)
     await CLOCK.sleep(0.3)
     assert asked() - before == 1
     await lease.release()

@@ -7,10 +7,10 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.patience import until
 
 from llm import LLMConfigurationError, LLMManager, register_provider
 from llm.testing import FakeClock, FakeProvider, RecordingMiddleware
-from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
     from llm.core.protocols import Provider, ProviderSettings
@@ -55,6 +55,9 @@ async def test_a_provider_that_a_reload_takes_away_is_freed_and_its_clients_go_o
         pool = weakref.ref(manager._routes.parts.chains["b"].pool)  # pyright: ignore[reportPrivateUsage]
         del client
         await manager.reload(config("a"))
-        await SystemClock().sleep(0.01)
-        gc.collect()
-        assert pool() is None
+
+        def is_freed() -> bool:
+            gc.collect()
+            return pool() is None
+
+        await until(is_freed)

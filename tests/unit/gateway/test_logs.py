@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.patience import until
 
 from llm.gateway.logs import LOGGER, JSONLines
 from llm.testing import Fault, MockUpstream
@@ -43,7 +44,7 @@ async def test_a_request_is_one_line_of_json(serving: Serving, lines: io.StringI
         await it.ask("POST", CHAT, ASK, headers=ALICE)
         await it.ask("POST", CHAT, ASK, headers={"x-api-key": "gw-mallory-987654321"})
         await it.ask("GET", "/livez")
-        await SystemClock().sleep(0.06)
+        await until(lambda: lines.getvalue().count("\n") == 3)
         told = [json.loads(line) for line in lines.getvalue().splitlines()]
     first, second, third = told
     assert first.items() >= {
@@ -74,7 +75,7 @@ async def test_other_writers_get_the_same_line(
     caplog.set_level(logging.INFO, "llm.gateway")
     async with serving() as it:
         await it.ask("GET", "/livez")
-        await SystemClock().sleep(0.06)
+        await until(lines.getvalue)
     assert json.loads(caplog.messages[-1]) == json.loads(lines.getvalue())
 
 

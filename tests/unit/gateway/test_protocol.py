@@ -208,8 +208,9 @@ async def test_a_large_body_is_held_back_until_it_is_asked_for(bare: Bare) -> No
     async with bare(body_timeout=SHORT) as server:
         raw = await server.open(f"POST /wait HTTP/1.1\r\n{HOST}Content-Length: 9000000\r\n\r\n", b"x" * 9_000_000)
         await server.until(lambda: server.app.asked)
-        await CLOCK.sleep(4 * SHORT)  # the client's time does not run while it is we who let it wait
         [(connection)] = server.server.state.watched
+        await server.until(lambda: connection.flow.read_paused)
+        await CLOCK.sleep(4 * SHORT)  # the client's time does not run while it is we who let it wait
         assert connection.flow.read_paused
         assert connection._newest._held < 500_000
         server.app.go_on.set()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.patience import PATIENCE
 
 from llm.gateway.metrics import merged
 from llm.gateway.siblings import Mailboxes, Siblings
@@ -63,7 +64,7 @@ async def test_one_that_is_away_is_left_out_and_the_next_in_its_place_answers(bo
 async def test_one_that_is_busy_costs_a_second(boxes: Mailboxes) -> None:
     clock, go = FakeClock(auto=True), threading.Event()
     busy = Siblings(boxes, 1)
-    busy.listen(lambda: bytes(go.wait(10)))
+    busy.listen(lambda: bytes(go.wait(PATIENCE)))
     assert await Siblings(boxes, 0, clock).ask() == {}
     assert clock.now() - FakeClock().now() == 1.0
     go.set()

@@ -435,10 +435,12 @@ async def test_a_process_says_that_it_lives_as_long_as_it_holds_something(
     await until(lambda: b"9999999999999" not in server.command("ZSCORE", *alive))
     copy.ledger.write(account, Settled("x", ONE))
     await written(copy.ledger)
-    await SystemClock().sleep(0.06)
-    server.command("CONFIG", "RESETSTAT")
-    await SystemClock().sleep(0.15)
-    assert evaluations(server) == 0
+    for _ in range(20):  # what is on its way comes to its end; who goes on saying so does each time
+        server.command("CONFIG", "RESETSTAT")
+        await SystemClock().sleep(0.15)
+        if not evaluations(server):
+            return
+    raise AssertionError("it goes on saying that it lives")
 
 
 def plant(server: Server, account: str, *events: str, version: str = "1") -> None:

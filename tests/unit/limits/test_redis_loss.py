@@ -252,11 +252,13 @@ async def test_a_cancelled_ask_is_taken_back_whenever_that_was(server: Server, m
         await asyncio.wait([asking])
         if asking.cancelled():
             cancelled.add(f"c{turns}")
-    await CLOCK.sleep(0.05)
-    entries = (await one.ledger.read("a", after)).entries
-    taken = {entry.event.call for entry in entries if isinstance(entry.event, Taken)}
-    given = {entry.event.call: entry.event.used for entry in entries if isinstance(entry.event, Settled)}
-    assert taken & cancelled == set(given)
+    taken, given = set[str](), dict[str, object]()
+    async with CLOCK.timeout(PATIENCE):
+        while not given or taken & cancelled != set(given):
+            await CLOCK.sleep(0.05)
+            entries = (await one.ledger.read("a", after)).entries
+            taken = {entry.event.call for entry in entries if isinstance(entry.event, Taken)}
+            given = {entry.event.call: entry.event.used for entry in entries if isinstance(entry.event, Settled)}
     assert set(given.values()) == {NOTHING}
 
 

@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.patience import until
 
 from llm.core.types import TokenUsage
 from llm.progress import ProgressTracker, show
@@ -71,15 +72,24 @@ async def test_it_is_entered_by_programs_with_a_loop_and_leaves_no_thread() -> N
     assert "llm-progress" not in {thread.name for thread in threading.enumerate()}
 
 
+class Looked(FakeClock):
+    """A clock that counts how often the thread that draws looks at it."""
+
+    looks = 0
+
+    def now(self) -> float:
+        now = super().now()
+        self.looks += threading.current_thread().name == "llm-progress"
+        return now
+
+
 async def test_the_time_between_lines_is_the_clocks() -> None:
-    clock = FakeClock()
+    clock = Looked()
     stream = io.StringIO()
     async with show(begun(clock), stream=stream, clock=clock):
-        await SystemClock().sleep(0.1)  # until it has begun
+        await until(lambda: clock.looks > 2)  # twice as it begins
         await clock.advance(5.0)
-        async with SystemClock().timeout(10):
-            while not stream.getvalue():
-                await SystemClock().sleep(0.05)
+        await until(stream.getvalue)
         assert stream.getvalue().startswith("1 of 2 rows (50 %), 12.0 rows/min, 1 tokens/s in, 1 out")
 
 

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.patience import until
 
 import llm
 from llm import LLMPoolExhaustedError, register_provider
@@ -88,7 +89,7 @@ def test_an_asynchronous_manager_of_the_loop_that_runs_in_this_very_thread(upstr
     async def cell() -> None:
         async with llm.LLMManager.open(of(upstream(), cache=CACHED)) as manager:
             await manager.get_client().chat("asked before")
-            await CLOCK.sleep(0.01)  # until it is kept
+            await until(lambda: manager.get_status()["cache"]["stored"] == 1)
             assert [ask(manager, text)[0] for text in ("asked before", "new")] == ["asked before", "new"]
             assert (await manager.get_client().chat("new")).cached
             assert counted(manager) == 4
@@ -195,7 +196,7 @@ def test_the_ones_beside_may_be_reloaded_and_leave_the_cache_as_it_is(upstream: 
     async def cell() -> None:
         async with llm.LLMManager.open(of(up, cache=CACHED)) as manager:
             await manager.get_client().chat("kept")
-            await CLOCK.sleep(0.01)
+            await until(lambda: manager.get_status()["cache"]["stored"] == 1)
 
             async def work() -> None:
                 async with manager_here(manager) as here:

@@ -5,6 +5,7 @@ import socket
 import threading
 
 import pytest
+from tests.patience import PATIENCE
 
 from llm.providers.direct.names import Names
 from llm.testing import FakeClock
@@ -44,7 +45,7 @@ async def test_who_leaves_takes_the_answer_from_nobody(monkeypatch: pytest.Monke
 
     def slowly(host: str, port: int, **_: object) -> list[object]:
         looked_up.append(host)
-        go.wait(2.0)
+        go.wait(PATIENCE)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
 
     monkeypatch.setattr(socket, "getaddrinfo", slowly)

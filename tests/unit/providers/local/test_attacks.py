@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from tests.patience import PATIENCE, until
 from tests.unit.providers.local.asking import PROMPTS, ask, idle
 from transformers import BloomConfig, BloomForCausalLM, LlamaForCausalLM
 
@@ -170,13 +171,13 @@ async def test_closing_ends_and_frees_the_models_also_where_the_thread_died(smal
 
     def deadly(*_: object) -> torch.Tensor:
         at_work.set()
-        go_on.wait(10)
+        go_on.wait(PATIENCE)
         raise SystemExit
 
     model.forward = deadly  # type: ignore[method-assign,assignment]  # a double of its last pass
     del model
     call = asyncio.create_task(ask(engine, "last words"))
-    await asyncio.to_thread(at_work.wait, 10)
+    await asyncio.to_thread(at_work.wait, PATIENCE)
     if when == "before":
         go_on.set()
         await ended(call)
@@ -529,12 +530,12 @@ async def test_what_is_asked_and_cannot_be_begun_counts_as_waiting_and_fills_the
     forward, go_on = model.forward, threading.Event()
 
     def slow(*arguments: object) -> torch.Tensor:
-        go_on.wait(10)
+        go_on.wait(PATIENCE)
         return forward(*arguments)  # type: ignore[arg-type]  # as they came
 
     model.forward = slow  # type: ignore[method-assign,assignment]  # a double that waits
     calls = [asyncio.create_task(ask(engine, prompt, 3)) for prompt in PROMPTS[:6]]
-    await SystemClock().sleep(0.05)
+    await until(lambda: engine.stats().running + engine.stats().waiting == 6)
     stats = engine.stats()
     assert (stats.running + stats.waiting, stats.max_batch, stats.max_waiting) == (6, 2, 4)
     assert engine.saturation()[name]["max_waiting"] == 1.0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from tests.patience import PATIENCE
 from tests.unit.providers.local.encoders import LETTERS, save_encoder, save_layout
 
 from llm.core.exceptions import LLMConfigurationError, LLMServerError
@@ -53,7 +54,7 @@ class Recorder:
     def __call__(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
         self.passes.append([len(tokens) for tokens in texts])
         if len(self.passes) == self._held:
-            self._go_on.wait(10)
+            self._go_on.wait(PATIENCE)
         return self._read(texts)
 
     async def reached(self) -> None:
