@@ -17,9 +17,10 @@ class Steps:
 
     count: int = 0
 
-    def _step(self, *_: object) -> Any:  # noqa: ANN401 - a trace function returns the next one
+    def step(self, *_: object) -> Any:  # noqa: ANN401 - a trace function returns the next one
+        """Count one."""
         self.count += 1
-        return self._step
+        return self.step
 
 
 @contextmanager
@@ -30,7 +31,7 @@ def counted() -> Generator[Steps]:
     `coverage`, whose own trace function has its place back after it, what is run within the block is not measured.
     """
     steps, before = Steps(), sys.gettrace()
-    sys.settrace(steps._step)
+    sys.settrace(steps.step)
     try:
         yield steps
     finally:

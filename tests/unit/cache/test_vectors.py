@@ -89,7 +89,10 @@ class Kind:
 def test_what_is_alike_is_found_among_a_thousand_for_far_less_than_comparing_all(
     kind: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vectors, "mul", lambda one, other: one * other)  # so that each product is a step at least
+    def product(one: float, other: float) -> float:
+        return one * other
+
+    monkeypatch.setattr(vectors, "mul", product)  # so that each is a step at least
     dice = random.Random(7)  # noqa: S311 - not for secrets
     index = VectorIndex(2000)
     known = [kind.vector(dice) for _ in range(1000)]
