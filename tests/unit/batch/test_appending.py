@@ -17,6 +17,7 @@ from tests.patience import until
 
 from llm.batch.appending import Appender, Tail
 from llm.batch.claim import Claim, claim
+from llm.testing import FakeClock
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -80,13 +81,16 @@ class Counting(Tail):
 async def test_what_was_added_is_synced_a_moment_later_once_and_at_the_end(claimed: Claim) -> None:
     synced: list[bytes] = []
     tail = Tail(claimed, sync=lambda _: synced.append(content(claimed)))
-    appender = Appender(SystemClock(), sync_after=0.05)
+    clock = FakeClock()
+    appender = Appender(clock, sync_after=0.05)
     async with running(appender):
         await appender.add(tail, b"one\n")
         await appender.add(tail, b"two\n")
         assert synced == []
+        await clock.advance(0.05)
         await until(lambda: synced)
         assert synced == [b"one\ntwo\n"]
+        await clock.advance(0.1)
         await SystemClock().sleep(0.1)
         assert len(synced) == 1  # nothing was added
         await appender.add(tail, b"three\n")
