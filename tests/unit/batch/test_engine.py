@@ -275,6 +275,7 @@ async def test_in_trouble_a_row_is_asked_again_after_pauses_and_that_is_told(man
     assert told == ["nobody is there", "nobody is there", "full", None]
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_after_its_patience_without_one_answer_the_run_stops_and_those_rows_are_not_delivered(
     manager_of: Opened,
 ) -> None:

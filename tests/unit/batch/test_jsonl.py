@@ -206,6 +206,7 @@ async def test_a_path_is_read_packed_or_not(tmp_path: Path, *, packed: bool) -> 
     assert await count_rows(path) == 2
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_packed_data_that_are_cut_give_what_is_whole_and_one_bad_row(tmp_path: Path) -> None:
     path = tmp_path / "in.jsonl.gz"
     data = gzip.compress(b"".join(_line(str(number)) + b"\n" for number in range(50_000)))

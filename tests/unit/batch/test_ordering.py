@@ -205,6 +205,7 @@ async def test_an_input_that_fails_leaves_the_file_as_it_was(out: Path) -> None:
     assert list(out.parent.iterdir()) == [out]
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_memory_is_a_few_bytes_a_line_however_long_lines_are(out: Path) -> None:
     many = 2000
     with out.open("wb") as file:

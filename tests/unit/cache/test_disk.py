@@ -881,6 +881,7 @@ def test_text_that_is_none_is_damage(folder: Path) -> None:
     assert len(aside(folder)) == 1
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 @pytest.mark.parametrize("part", ["", "-wal"])
 async def test_flipped_bytes_never_give_a_wrong_answer_nor_end_the_cache(
     make: Callable[..., DiskCache], folder: Path, part: str

@@ -76,6 +76,7 @@ async def test_an_empty_cache_is_a_cache() -> None:
     assert bool(InMemoryCache(clock=FakeClock())) is True
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 def test_threads_that_share_one_never_tear_it() -> None:
     cache = InMemoryCache(max_entries=20, max_bytes=200)
     torn: list[Exception] = []

@@ -201,6 +201,7 @@ def test_a_mistake_hides_no_other_and_makes_none_up(tmp_path: Path) -> None:
     assert [problem.field for problem in found] == ["providers.p.modells", "global.fallback[1]"]
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 def test_an_alias_bomb_is_refused(tmp_path: Path) -> None:
     lines = ["aliases: &a0 {x: y}"] + [f"prices{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
     found = problems_of("\n".join(lines), tmp_path)

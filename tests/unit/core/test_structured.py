@@ -411,6 +411,7 @@ async def test_a_short_answer_is_read_with_each_chunk() -> None:
     assert [value async for value in chunks_of(text, 1).partials()] == changes
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_the_time_for_a_long_answers_parts_grows_with_its_length_alone() -> None:
     long = {"rows": [{"name": f"city {number}", "people": number} for number in range(5600)]}
     text = json.dumps(long)

@@ -167,6 +167,7 @@ def sound(manager: LLMManager) -> list[bool]:
     return [key["state"] == "available" and key["forbidden_models"] == [] for key in keys]
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 @refusals
 async def test_credit_and_a_forbidden_model_are_tried_again_by_one_call_after_pauses_that_grow_to_an_hour(
     failure: LLMException,

@@ -109,6 +109,7 @@ async def test_what_is_there_together_goes_out_together(serving: Serving) -> Non
     assert max(len(message.get("body", b"")) for message in sent) < 70_000
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_a_slow_reader_stops_the_reading_of_its_stream(serving: Serving) -> None:
     source = Slow(10_000)
     stuck, go_on = asyncio.Event(), asyncio.Event()

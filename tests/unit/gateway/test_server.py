@@ -153,6 +153,7 @@ async def test_a_web_socket_whose_application_stays_is_closed_at_the_deadline(ba
         await server.served
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_a_web_socket_that_pings_and_reads_nothing_is_not_heard_for_long(bare: Bare) -> None:
     async with bare() as server:
         raw = await server.open(

@@ -258,6 +258,7 @@ async def test_when_all_keys_for_any_model_refuse_one_who_waits_for_that_is_told
         await task
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_the_few_keys_for_any_model_that_serve_one_are_waited_for(bench: Bench, start: Start) -> None:
     queue = bench.queue(*(("*", bench.account(tokens_per_minute=600)) for _ in range(MANY)))
     for i in range(MANY):

@@ -87,6 +87,7 @@ def run(dialect: Dialect, limits: Mapping[str, float], *, service: float = 0.0, 
     return Run(up, clock)
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 @pytest.mark.parametrize("mode", ["bucket", "sliding", "fixed"])
 @pytest.mark.parametrize(("dialect", "service"), [("openai", 0.0), ("openai", 3.0), ("anthropic", 2.0)])
 async def test_who_states_nothing_is_paced_by_headers_after_the_first_answer(
@@ -112,6 +113,7 @@ async def test_without_headers_a_pace_is_learned_from_the_refusals(
     assert it.refused("k") <= 2 * 60
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_a_bucket_at_an_unknown_host_is_filled_as_one_soon_after_the_first_answers() -> None:
     it = run("openai", {"requests_per_minute": 60}, service=1.0)
     stated = {"requests_per_minute": 60}
@@ -120,6 +122,7 @@ async def test_a_bucket_at_an_unknown_host_is_filled_as_one_soon_after_the_first
     assert it.refused("k") == 0
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_a_window_is_found_out_before_its_bucket_is_overdrawn() -> None:
     it = run("openai", {"requests_per_minute": 60}, service=1.0, mode="sliding")
     stated = {"requests_per_minute": 60}

@@ -158,6 +158,7 @@ def evaluations(server: Server) -> int:
     return sum(int(line.split("calls=")[1].split(",")[0]) for line in told.split() if line.startswith("cmdstat_eval"))
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_processes_that_know_little_never_take_more_than_there_is(
     server: Server, account: str, make: Callable[..., RedisLedger]
 ) -> None:
@@ -520,6 +521,7 @@ async def test_who_comes_late_is_told_a_standing_and_who_stands_in_line_in_place
     assert [entry.event for entry in damaged] == known[1:]
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_much_is_read_in_pages_and_nothing_is_taken_before_its_end(
     server: Server, account: str, make: Callable[..., RedisLedger]
 ) -> None:
@@ -596,6 +598,7 @@ async def test_a_cluster_is_found_by_itself_and_does_the_same(
     assert other.processes == 2
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_a_cluster_that_is_full_is_lost_and_comes_back(
     cluster: Server, account: str, make: Callable[..., RedisLedger]
 ) -> None:

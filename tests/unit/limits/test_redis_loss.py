@@ -372,6 +372,7 @@ except Exception as error:
     assert told.startswith("LLMConfigurationError limits.store: redis needs redis, which is not installed; type: pip")
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 def test_of_too_many_events_the_oldest_are_forgotten() -> None:
     book = Book("a", "me", print)
     for number in range(100_002):

@@ -326,6 +326,7 @@ async def test_without_a_call_there_is_no_attempt(dispatch: Dispatch, clock: Clo
     assert metrics.measured() == Measured()
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 def test_names_without_end_take_memory_with_an_end() -> None:
     metrics = Metrics()
     for number in range(10_500):
@@ -389,6 +390,7 @@ async def test_a_stream_that_is_left_counts_on_its_key(dispatch: Dispatch, clock
     assert metrics.snapshot()["keys"][KEY]["errors"] == {"GeneratorExit": 1}
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 def test_loops_in_several_threads_lose_no_count(clock: Clock) -> None:
     metrics = Metrics()
     response = LLMResponse(usage=TokenUsage(1, 1), cost=1.0, latency=0.5)

@@ -85,6 +85,7 @@ def test_an_event_over_the_cap_is_refused(pieces: list[bytes]) -> None:
         list(map(decoder.feed, pieces))
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 def test_a_long_event_of_many_lines_in_small_pieces_is_not_copied_with_each_of_them() -> None:
     decoder = EventDecoder()
     for _ in range(100_000):  # copied each time it would be 45 GB

@@ -41,6 +41,7 @@ async def through(bench: Bench, config: dict[str, Any], **options: Any) -> Summa
     return await run_ray(bench.place, config, bench.folder / "in.jsonl", bench.folder / "out.jsonl", **options)
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_the_files_are_those_of_a_run_without_workers(bench: Bench, tmp_path: Path) -> None:
     def answer(request: LLMRequest) -> str | Exception:
         return LLMServerError("no", status=500) if text_of(request) == "r5" else text_of(request)

@@ -47,6 +47,7 @@ def _expires_once(name: str, times: int) -> Any:  # noqa: ANN401 - an outcome
     return "expired" if times == 1 and name.endswith("3") else "answered"
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 async def test_killed_at_any_request_no_row_is_submitted_twice_and_none_is_lost(bench: Bench, *, after: bool) -> None:
     bench.script = BatchScript(validating=0.002, running=0.002)
@@ -116,6 +117,7 @@ class BreakingResults(Killing):
         return Breaking(reply) if url.endswith(("/content", "/results")) else reply
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_killed_amid_the_results_no_row_is_there_twice(bench: Bench) -> None:
     bench.write([f"r {number} {'x' * 300}" for number in range(1000)])
     async with bench.serving():

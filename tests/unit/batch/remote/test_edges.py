@@ -190,6 +190,7 @@ async def test_a_vendor_that_refuses_to_tell_ends_the_run(bench: Bench) -> None:
             await bench.run()
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_a_lists_pages_are_turned_to_find_what_was_submitted(bench: Bench) -> None:
     part = Part(Plan(1, bench.dialect, "/v1/x", "m", 1), "run-1", newest="before")
     names = ["before", "ours", *[f"other-{number}" for number in range(150)], "newest"]

@@ -4,6 +4,8 @@ import json
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from llm import LLMManager
 from llm.batch.jsonl import read_rows
 from llm.batch.remote.forecast import RemoteForecast, forecast_remote
@@ -42,6 +44,7 @@ async def test_it_tells_rows_tokens_dollars_and_parts(bench: Bench) -> None:
     assert not any("calls at once" in note or "seconds" in note for note in told.notes())
 
 
+@pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 async def test_more_rows_than_a_batch_takes_are_more_parts(openai: Bench) -> None:
     body = {"model": "e", "input": ["x"] * 2000}
     rows = [{"custom_id": f"v{n}", "method": "POST", "url": "/v1/embeddings", "body": body} for n in range(30)]
