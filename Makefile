@@ -61,7 +61,7 @@ format: ## ruff's fixes and layout
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-bench: $(BENCH_VENV)/.done ## what calls and streams cost beside bare ones and other clients: into benchmarks/results (20 minutes)
+bench: $(BENCH_VENV)/.done ## what calls and streams cost beside bare ones and other clients: into benchmarks/results (25 minutes)
 	@.ci/venv test
 	@$(PY) -m benchmarks.calls --json .cache/bench.json --results benchmarks/results
 

@@ -59,6 +59,8 @@ _FEWER_ROUNDS: Final = 5
 """Many calls at once even each other out, so they need fewer rounds."""
 _MORE_ROUNDS: Final = 8
 """A turn is a tenth of a second, in which a machine may do other things, too: what has targets needs many."""
+_MORE_OF_STREAMS: Final = 3
+"""The same of streams, whose turns are longer."""
 _SLOWER: Final = {SDK: 4, VENDOR: 4, ON_OURS: 4, LITELLM: 16}
 """Ways that cost many times a bare call make fewer calls in a turn: each is longer."""
 _SLOWEST: Final = 3
@@ -98,8 +100,8 @@ class Plan:
             rounds //= _FEWER_ROUNDS
         elif shape.streamed and shape.at_once == 1:
             rounds //= 2
-        elif group == "manifold" and not shape.streamed and shape.at_once == OF_TARGETS:
-            rounds *= _MORE_ROUNDS
+        elif group == "manifold" and shape.at_once == OF_TARGETS:
+            rounds *= _MORE_OF_STREAMS if shape.streamed else _MORE_ROUNDS
         return max(1, rounds // _SLOWEST if group == "litellm_peer" else rounds)
 
     def calls_of(self, shape: Shape, way: str = BARE) -> int:

@@ -233,7 +233,7 @@ def test_every_process_has_bare_calls_of_its_own_to_compare_with() -> None:
 
 def test_what_lasts_has_fewer_rounds_and_what_has_targets_more() -> None:
     plan, many, alone = Plan(10, 640), replace(CALL, at_once=1000), replace(STREAM, at_once=1)
-    assert [plan.rounds_of(shape) for shape in (CALL, STREAM, many, alone)] == [80, 10, 2, 5]
+    assert [plan.rounds_of(shape) for shape in (CALL, STREAM, many, alone)] == [80, 30, 2, 5]
     assert [plan.rounds_of(shape, "litellm_peer") for shape in (CALL, STREAM, many)] == [3, 3, 1]
     assert [plan.calls_of(shape) for shape in (CALL, STREAM, many, alone)] == [640, 32, 1000, 2]
     assert plan.calls_of(CALL, LITELLM) == 40
