@@ -83,7 +83,8 @@ class _Run:
         pieces = [piece for piece in plan.pieces(parts) if str(piece) not in self.figures.names]
         left = [str(piece) for piece in pieces]
         elsewhere = [name for name in self.figures.missing if name not in names]
-        how = f"{made('benchmarks.calls')} At most {plan.rounds} rounds, {plan.calls} calls a turn."
+        rounds = f"At most {plan.rounds} rounds (where targets hold, more of them), {plan.calls} calls a turn."
+        how = f"{made('benchmarks.calls')} {rounds}"
         self._keep(replace(self.figures, missing=[*left, *elsewhere]))
         try:
             with terminated_is_interrupted():

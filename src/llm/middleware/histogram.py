@@ -44,7 +44,7 @@ class Histogram:
 
     def extend(self, seconds: list[float]) -> None:
         """Count several durations."""
-        self._waiting += seconds
+        self._waiting.extend(seconds)
         if len(self._waiting) >= _MANY:
             self._settle()
 
