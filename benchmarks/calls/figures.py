@@ -48,7 +48,7 @@ class Cost:
         way: Its name.
         shape: What was called.
         us: Microseconds of a call, or of a chunk of a stream, in each round.
-        bare: What a bare one took right before, in the same process.
+        bare: What a bare one took in the same round, in the same process: the median of many turns.
         failed: Why there are no figures; empty where there are.
     """
 

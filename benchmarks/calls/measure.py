@@ -225,26 +225,29 @@ def _costs(workers: Workers, root: str, shape: Shape, plan: Plan, tell: Tell) ->
 def one_round(costs: dict[str, Cost], turn: int, cost_of: Callable[[str], float]) -> dict[str, Cost]:
     """Return the costs of a group with one more round; a way that fails has no figures, and no turn any more.
 
-    Each way's turn follows one of bare calls: how fast a machine is changes within seconds. Where those fail there is
-    nothing to compare with, so all fail.
+    Each way's turn follows one of bare calls, and all are compared with the median of those: how fast a machine is
+    changes within seconds, and one turn says little of it. Where they fail there is nothing to compare with, so all do.
     """
-    found: dict[str, Cost] = {}
+    us: dict[str, float] = {}
     bare: list[float] = []
-    for way in in_turn([way for way in costs if way != BARE], turn):
-        cost = costs[way]
-        if not cost.failed:
-            try:
-                bare.append(cost_of(BARE))
-            except TurnFailedError as error:
-                failed = f"bare calls failed: {error}"
-                return {way: Cost(way, cost.shape, [], [], failed) for way, cost in costs.items()}
-            try:
-                cost = Cost(way, cost.shape, [*cost.us, cost_of(way)], [*cost.bare, bare[-1]])
-            except TurnFailedError as error:
-                cost = Cost(way, cost.shape, [], [], str(error))
-        found[way] = cost
-    own = [*costs[BARE].us, median(bare)] if bare else costs[BARE].us
-    return {way: found.get(way, Cost(BARE, cost.shape, own, own)) for way, cost in costs.items()}
+    failed = {way: cost.failed for way, cost in costs.items()}
+    for way in in_turn([way for way in costs if way != BARE and not failed[way]], turn):
+        try:
+            bare.append(cost_of(BARE))
+        except TurnFailedError as error:
+            why = f"bare calls failed: {error}"
+            return {way: Cost(way, cost.shape, [], [], why) for way, cost in costs.items()}
+        try:
+            us[way] = cost_of(way)
+        except TurnFailedError as error:
+            failed[way] = str(error)
+    us[BARE] = median(bare or [cost_of(BARE)])
+    return {
+        way: Cost(way, cost.shape, [], [], failed[way])
+        if failed[way]
+        else Cost(way, cost.shape, [*cost.us, us[way]], [*cost.bare, us[BARE]])
+        for way, cost in costs.items()
+    }
 
 
 @contextmanager

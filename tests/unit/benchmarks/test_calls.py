@@ -153,11 +153,11 @@ def test_one_that_fails_does_not_stop_the_others_and_has_no_turn_any_more() -> N
     assert asked == [BARE, HIT, BARE, ALL_LIMITS, BARE, ALL_LIMITS]
 
 
-def test_each_is_compared_with_the_bare_calls_right_before_it() -> None:
-    seconds = iter([100.0, 150.0, 200.0, 20.0])  # bare, limits; bare, hit
+def test_all_are_compared_with_the_bare_calls_between_them() -> None:
+    seconds = iter([100.0, 150.0, 200.0, 30.0])  # bare, limits; bare, hit
     costs = {way: Cost(way, CALL, [], []) for way in (BARE, ALL_LIMITS, HIT)}
     costs = one_round(costs, 0, lambda _: next(seconds))
-    assert [costs[way].ratio for way in (BARE, ALL_LIMITS, HIT)] == [1.0, 1.5, 0.1]
+    assert [costs[way].ratio for way in (BARE, ALL_LIMITS, HIT)] == [1.0, 1.0, 0.2]
     assert costs[BARE].us == [150.0]
 
 
