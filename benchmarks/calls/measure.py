@@ -231,7 +231,10 @@ def one_round(costs: dict[str, Cost], turn: int, cost_of: Callable[[str], float]
     us: dict[str, float] = {}
     bare: list[float] = []
     failed = {way: cost.failed for way, cost in costs.items()}
-    for way in in_turn([way for way in costs if way != BARE and not failed[way]], turn):
+    left = [way for way in costs if way != BARE and not failed[way]]
+    if not left:
+        return costs
+    for way in in_turn(left, turn):
         try:
             bare.append(cost_of(BARE))
         except TurnFailedError as error:
@@ -241,7 +244,7 @@ def one_round(costs: dict[str, Cost], turn: int, cost_of: Callable[[str], float]
             us[way] = cost_of(way)
         except TurnFailedError as error:
             failed[way] = str(error)
-    us[BARE] = median(bare or [cost_of(BARE)])
+    us[BARE] = median(bare)
     return {
         way: Cost(way, cost.shape, [], [], failed[way])
         if failed[way]

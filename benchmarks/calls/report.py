@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 _SAY: Final = """CPU time of one call, or of one chunk of a stream of 200 (of 20 at 1,000 at once), its part of the call
 included; and the same in multiples of a bare call that the same process made in the same round, where bare turns stand
-between all others: the median over the rounds, which end as soon as all medians are known to 2 % (with a chance of 95
-%). The server is a process of its own and answers at once; a stream's events come a millisecond apart, each in a write
-of its own. All calls send the same prompt; those that a cache answers, as many prompts as there are calls at once, and
-disk and Redis have no memory in front of them. Clients are as they come, with retries off: a fresh one for each turn,
-its connections opened before the clock starts. `the vendor's own client` is `openai` or `anthropic`; litellm runs in
-an environment of its own and brings an older `openai`. A bare stream splits events by hand and reads each as JSON.
-What failed has no figure; why, is below its table."""
+between all others: the median over the rounds, which end as soon as all medians are known to 2 %, with a chance of 95
+in a hundred. The server is a process of its own and answers at once; a stream's events come a millisecond apart, each
+in a write of its own. All calls send the same prompt; those that a cache answers, as many prompts as there are calls
+at once, and disk and Redis have no memory in front of them. Clients are as they come, with retries off: a fresh one
+for each turn, its connections opened before the clock starts. `the vendor's own client` is `openai` or `anthropic`;
+litellm runs in an environment of its own and brings an older `openai`. A bare stream splits events by hand and reads
+each as JSON. What failed has no figure; why, is below its table."""
 _MEMORY_SAY: Final = """1,000 streams (100 of litellm's) stand in their middle, 100 chunks read: what resident memory
 they add, each. Every way has a fresh process, which has read a stream before."""
 _WORDS: Final = ("way", "what", "dialect", "target")

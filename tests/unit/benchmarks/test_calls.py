@@ -153,6 +153,14 @@ def test_one_that_fails_does_not_stop_the_others_and_has_no_turn_any_more() -> N
     assert asked == [BARE, HIT, BARE, ALL_LIMITS, BARE, ALL_LIMITS]
 
 
+def test_where_all_have_failed_nobody_has_a_turn() -> None:
+    def cost_of(_: str) -> float:
+        raise TurnFailedError("no server")
+
+    costs = {BARE: Cost(BARE, CALL, [], []), HIT: Cost(HIT, CALL, [], [], "it cannot")}
+    assert one_round(costs, 1, cost_of) == costs
+
+
 def test_all_are_compared_with_the_bare_calls_between_them() -> None:
     seconds = iter([100.0, 150.0, 200.0, 30.0])  # bare, limits; bare, hit
     costs = {way: Cost(way, CALL, [], []) for way in (BARE, ALL_LIMITS, HIT)}
