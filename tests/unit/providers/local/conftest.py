@@ -23,7 +23,9 @@ from llm.providers.local.sharing import EngineLease
 from llm.providers.local.store import models_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from llm.providers.local.attention import Part
 
 _HERE = Path(__file__).parent
 END = "<end>"
@@ -44,6 +46,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == _HERE:
             item.add_marker(pytest.mark.xdist_group("local"))  # one worker loads torch and the model, not each
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tokens each pass of any model reads, from the oldest pass on."""
+    read: list[int] = []
+    forward = LoadedModel.forward
+
+    def watched(
+        model: LoadedModel, tokens: Sequence[int], positions: Sequence[int], ends: Sequence[int], parts: Sequence[Part]
+    ) -> torch.Tensor:
+        read.append(len(tokens))
+        return forward(model, tokens, positions, ends, parts)
+
+    monkeypatch.setattr(LoadedModel, "forward", watched)
+    return read
 
 
 @pytest.fixture(scope="session")

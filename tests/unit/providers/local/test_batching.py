@@ -25,9 +25,6 @@ from llm.providers.local.model import LoadedModel, load
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from llm.providers.local.attention import Part
     from llm.providers.local.request import GenerationResult
 
 
@@ -181,18 +178,8 @@ async def test_a_running_stream_is_not_held_up_by_a_long_prompt(small: Inference
 
 
 async def test_of_a_prompt_of_which_much_was_read_a_pass_reads_fewer_tokens(
-    small: InferenceEngine, monkeypatch: pytest.MonkeyPatch
+    small: InferenceEngine, read: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: list[int] = []
-    forward = LoadedModel.forward
-
-    def watched(
-        model: LoadedModel, tokens: Sequence[int], positions: Sequence[int], ends: Sequence[int], parts: Sequence[Part]
-    ) -> torch.Tensor:
-        read.append(len(tokens))
-        return forward(model, tokens, positions, ends, parts)
-
-    monkeypatch.setattr(LoadedModel, "forward", watched)
     monkeypatch.setattr(batching, "_TWICE", 128)
     stream = small.generate_stream("count", max_tokens=40, temperature=0, ignore_eos=True)
     await anext(stream)

@@ -20,9 +20,6 @@ from llm.providers.local.model import LoadedModel, load
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from llm.providers.local.attention import Part
     from llm.providers.local.request import GenerationResult
 
 WORDS = (
@@ -118,18 +115,8 @@ async def test_unloading_makes_the_process_smaller_by_the_weights(model_folder: 
 
 @pytest.mark.soak
 async def test_a_running_stream_pauses_less_than_half_as_long_as_a_long_prompt_takes(
-    engine: InferenceEngine, monkeypatch: pytest.MonkeyPatch
+    engine: InferenceEngine, read: list[int]
 ) -> None:
-    read: list[int] = []
-    forward = LoadedModel.forward
-
-    def watched(
-        model: LoadedModel, tokens: Sequence[int], positions: Sequence[int], ends: Sequence[int], parts: Sequence[Part]
-    ) -> torch.Tensor:
-        read.append(len(tokens))
-        return forward(model, tokens, positions, ends, parts)
-
-    monkeypatch.setattr(LoadedModel, "forward", watched)
     long = " ".join(WORDS.split() * 70)
     stream = engine.generate_stream(prompt(1), max_tokens=120, temperature=0, ignore_eos=True)
     for _ in range(5):
