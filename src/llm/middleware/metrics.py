@@ -133,7 +133,7 @@ class Metrics:
             for (provider, model, user), lot in in_lots(self._answers).items():
                 self._models[provider, model].take(lot)
                 if user is not None:
-                    self._users[user].take(lot)
+                    self._users[user].add(lot)
             while True:
                 try:
                     provider, model, user, price, answered_by, usage, latency, original = self._hits.popleft()

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from llm.core.spent import Spent
     from llm.core.types import LLMResponse
 
-    from .lots import Lot
-
 
 class Tally:
     """Requests, tokens and US dollars: what is counted of a user."""
@@ -42,19 +40,30 @@ class Tally:
             self.cost += cost
             self.priced = True
 
-    def take(self, lot: Lot) -> None:
-        """Count answers that waited for it."""
-        self.requests += len(lot.seconds)
-        self.input += lot.input
-        self.output += lot.output
-        self.cached_input += lot.cached_input
-        self.cost += lot.cost
-        self.priced = self.priced or lot.priced
+    def add(self, other: Tally) -> None:
+        """Count what another has counted of these."""
+        self.requests += other.requests
+        self.input += other.input
+        self.output += other.output
+        self.cached_input += other.cached_input
+        self.cost += other.cost
+        self.priced = self.priced or other.priced
 
     def tokens(self) -> dict[str, int]:
         """Return the tokens as the status shows them."""
         total = self.input + self.output
         return {"input": self.input, "output": self.output, "total": total, "cached_input": self.cached_input}
+
+
+class Lot(Tally):
+    """Answers that waited to be counted together, with the seconds of each."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self) -> None:
+        """Start with none."""
+        super().__init__()
+        self.seconds: list[float] = []
 
 
 class KeyTally(Tally):
@@ -70,17 +79,12 @@ class KeyTally(Tally):
 
     def take(self, lot: Lot) -> None:
         """Count answers that waited for it."""
-        super().take(lot)
+        self.add(lot)
         self.seconds.extend(lot.seconds)
 
     def merge(self, other: KeyTally) -> None:
         """Count what another has counted."""
-        self.requests += other.requests
-        self.input += other.input
-        self.output += other.output
-        self.cached_input += other.cached_input
-        self.cost += other.cost
-        self.priced = self.priced or other.priced
+        self.add(other)
         self.seconds.merge(other.seconds)
         for name, count in other.errors.copy().items():
             self.errors[name] += count
@@ -124,8 +128,8 @@ class ModelTally(KeyTally):
     def take(self, lot: Lot) -> None:
         """Count answers that waited for it, of calls that were sent once, did not wait and were no streams."""
         super().take(lot)
-        self.answered += len(lot.seconds)
-        self.unwaited += len(lot.seconds)
+        self.answered += lot.requests
+        self.unwaited += lot.requests
 
     def way(self, call: Call) -> None:
         """Count what a call went through, however it ended."""
