@@ -343,8 +343,10 @@ async def test_what_is_given_back_wakes_the_first_in_line_and_nobody_else(
     assert heard[1] == f"late {account}"  # the next may find room as well
     await copies["urgent"].read()
     copies["urgent"].ledger.write(account, Waiting(ONE, 5))
-    copies["late"].ledger.write(account, Waiting(ONE, 1))
     await until(lambda: len(heard) == 3)
+    await written(copies["urgent"].ledger)
+    copies["late"].ledger.write(account, Waiting(ONE, 1))
+    await written(copies["late"].ledger)
     heard.clear()
     copies["taker"].ledger.write(account, Settled("b", NOTHING))
     await until(lambda: heard)

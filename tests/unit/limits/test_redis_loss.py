@@ -33,6 +33,7 @@ from llm.limits.ledger import (
 )
 from llm.limits.redis import RedisLedger
 from llm.limits.redis.book import Book
+from llm.limits.redis.link import Link
 from llm.utils.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -127,6 +128,23 @@ def pause(server: Server) -> None:
 
 def go_on(server: Server) -> None:
     os.kill(server._process.pid, signal.SIGCONT)  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_nobody_listens_before_the_server_has_heard_of_it(server: Server) -> None:
+    link, began = Link(server.url, Eager()), asyncio.Event()
+    pause(server)
+    listening = asyncio.create_task(link.listen("signs", began.set, lambda _: None))
+    try:
+        await CLOCK.sleep(0.1)  # enough for all that this process does by itself
+        assert not began.is_set()
+        go_on(server)
+        async with CLOCK.timeout(PATIENCE):
+            await began.wait()
+        assert server.command("PUBLISH", "signs", "one") == b":1\r\n"  # to so many who listen
+    finally:
+        go_on(server)
+        listening.cancel()
+        await asyncio.wait([listening])
 
 
 async def test_a_store_that_is_gone_is_told_at_once_and_what_is_written_meanwhile_is_written_when_it_is_back(

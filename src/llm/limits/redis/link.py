@@ -88,10 +88,11 @@ class Link:
             StoreLostError: It cannot be made, or broke.
         """
         listener = self._redis.from_url(self._place(), **self._options)
-        subscription = listener.pubsub(ignore_subscribe_messages=True)
+        subscription = listener.pubsub()
         try:
             async with self._clock.timeout(_ANSWER):
-                await subscription.subscribe(channel)
+                await subscription.subscribe(channel)  # which only sends it
+                await subscription.get_message(timeout=None)  # the server's word that it was heard
             began()
             while True:
                 message = await subscription.get_message(timeout=None)
