@@ -20,14 +20,15 @@ from llm.core.keys import no_key_left
 from llm.core.standing import Admission
 
 from . import circuits, refusals
+from .amounts import amounts_of
 from .backlog import behind, behind_keys
 from .base import FREE, can_pay
 from .flow import Waiter
 from .grant import Grant
 from .held import Held
 from .lanes import Lanes
-from .own_window import limits_of
 from .rotation import Choice, Levels, Rotation
+from .together import limits_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -103,10 +104,10 @@ class AdmissionQueue(Rotation):
 
     def settle(self, holds: Holds, used: Charge, permit: Permit | None = None) -> None:
         """Correct what was taken, and look who can go now: here, and in all queues on the same accounts."""
-        now = self._clock.now()
+        now, amounts = self._clock.now(), amounts_of(used)
         with self._lock:
             for limit, hold in holds:
-                amount = used[limit.place]  # pyright: ignore[reportUnknownVariableType] # a number, or several
+                amount = amounts[limit.place]  # pyright: ignore[reportUnknownVariableType] # a number, or all units'
                 if amount != hold.amount or not limit.timed:  # a place is given back, whatever was used
                     limit.settle(now, hold, amount)
             if self._book.watchers:
@@ -214,7 +215,7 @@ class AdmissionQueue(Rotation):
 
     def _look(self, ticket: Ticket, user: Account | None, now: float) -> Choice:
         with self._lock:
-            return self._choose(ticket, self._shared(user), now)
+            return self._choose(ticket.model, amounts_of(ticket.charge), self._shared(user), now)
 
     def _behind(self, ticket: Ticket, user: Account | None, now: float) -> list[Binding]:
         """Return what those before the ticket in the queue still have to take from each level, and it after them."""
@@ -246,20 +247,19 @@ class AdmissionQueue(Rotation):
         Raises:
             LLMCircuitOpenError: The model's breaker refuses.
         """
-        charge = ticket.charge
+        amounts = amounts_of(ticket.charge)
         with self._lock:
             breaker = None if self._circuits is None else self._circuits.passed(call, ticket.model, now)
             payers = self._payers(user)
-            binding = () if can_pay(payers, charge, now) else self._shared(user)
-            choice = self._choose(ticket, binding, now, fits=fits, kept=kept)
-            slot, bound, _ = choice
+            binding = () if can_pay(payers, amounts, now) else self._shared(user)
+            slot, bound, _ = choice = self._choose(ticket.model, amounts, binding, now, fits=fits, kept=kept)
             if slot is None or bound.seconds > 0.0 or not take:
                 return choice
             payers += self._accounts[slot].payers
-            holds = [(payer, payer.take(now, charge[payer.place])) for payer in payers]
+            holds = [(payer, payer.take(now, amounts[payer.place])) for payer in payers]
             permit = None if breaker is None else breaker.permit(now)
         self._ring(ticket.model).took(slot)
-        grant = Grant(slot, charge, holds, self, permit)
+        grant = Grant(slot, ticket.charge, holds, self, permit)
         call.paid(now, grant)
         if slot.key.trials:
             slot.key.tried_by(call, ticket.model)

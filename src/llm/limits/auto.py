@@ -10,16 +10,19 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
+from .amounts import part
 from .base import GUARD, Hold, Timed
 from .bucket import TokenBucket
-from .window import Drawn, SlidingWindow
+from .moments import Drawn
+from .window import SlidingWindow
 
 if TYPE_CHECKING:
     from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
     from .base import Unit
-    from .window import Grain
+    from .moments import Moment
+    from .told import ToldMemory
 
 Kind: TypeAlias = Literal["bucket", "window"]
 
@@ -104,21 +107,27 @@ class AutoLimit(Timed):
         level: LimitScope = "key",
         refuses: bool = False,
         bucket: bool = False,
+        memory: ToldMemory | None = None,
     ) -> None:
-        """Start undecided."""
+        """Start undecided; a window has `memory`, or where that is None one of its own."""
         super().__init__(name, unit, capacity, period, level=level, refuses=refuses)
         self.kind: Kind | None = None
         self._heirs: dict[Hold, Hold] = {}
-        self._drawn: dict[Grain, Hold] = {}
+        self._drawn: dict[Moment, Hold] = {}
         self._history: deque[Hold] = deque()
-        self._count_in((TokenBucket if bucket else SlidingWindow)(name, unit, capacity, period), remember=bucket)
+        if bucket:
+            self._count_in(TokenBucket(name, unit, capacity, period), remember=True)
+        else:
+            self._count_in(SlidingWindow(name, unit, capacity, period, memory=memory))
 
     def decide(self, kind: Kind | None = None) -> None:
         """Go on as `kind`, from where that would stand; None: as what holds until a proof."""
         counted = self.counted
         if kind == "bucket" and isinstance(counted, SlidingWindow):
             bucket = TokenBucket(self.name, self.unit, self.capacity, self.period)
-            self._drawn = {grain: bucket.take(grain.at, grain.amount) for grain in counted.grains}
+            taken = [(moment, part(moment.together, self.place)) for moment in counted.memory.moments]
+            self._drawn = {moment: bucket.take(moment.at, amount) for moment, amount in taken}
+            counted.memory.followed_by(self)
             counted = bucket
         elif kind == "window" and isinstance(counted, TokenBucket):
             window = SlidingWindow(self.name, self.unit, self.capacity, self.period)
@@ -131,11 +140,18 @@ class AutoLimit(Timed):
     def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
         """Be told what was left right after the provider admitted (or refused) `hold`."""
         self.counted.learn(now, self._heir(hold), report)
+        if report.refused and isinstance(hold, Drawn) and hold.moment in self._drawn:
+            hold.void = (*hold.void, self.place)
 
     def resize(self, now: float, capacity: float) -> None:
         """Go on with another capacity; what is taken stays taken."""
         self.capacity = capacity
         self.counted.resize(now, capacity)
+
+    def follow(self, now: float, hold: Drawn, used: int) -> None:
+        """Settle what was taken when it was counted in a window with others."""
+        if hold.moment in self._drawn and self.place not in hold.void:
+            self.counted.settle(now, self._heir(hold), part(used, self.place))
 
     def _count_in(self, counted: TokenBucket | SlidingWindow, *, remember: bool = False) -> None:
         self.counted: TokenBucket | SlidingWindow = counted
@@ -159,7 +175,7 @@ class AutoLimit(Timed):
 
     def _heir(self, hold: Hold) -> Hold:
         """Return what stands for `hold` in what is counted now."""
-        if isinstance(hold, Drawn) and hold.grain in self._drawn:
-            drawn = self._drawn[hold.grain]
-            return Hold(hold.at, hold.amount, drawn.number, drawn.mark, drawn.epoch)
+        if isinstance(hold, Drawn) and hold.moment in self._drawn:
+            drawn = self._drawn[hold.moment]
+            return Hold(hold.at, part(hold.amount, self.place), drawn.number, drawn.mark, drawn.epoch)
         return self._heirs.get(hold, hold)

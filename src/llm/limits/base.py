@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, get_
 from llm.core.call import Charge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
+
+    from .amounts import Amounts
 
 Unit = Literal["requests", "input_tokens", "output_tokens", "total_tokens", "cost"]
 
@@ -36,6 +38,9 @@ EPSILON = 1e-9
 
 DAY = 86400.0
 
+Amount: TypeAlias = Any
+"""So much of a limit's unit, a float; or of all units together, the whole number of `amounts`."""
+
 
 class Epoch:
     """A time of `GUARD` seconds in which draws may have overtaken each other.
@@ -50,16 +55,16 @@ class Epoch:
 
     __slots__ = ("before", "drawn", "returned", "start", "until")
 
-    def __init__(self, start: float, drawn: float, before: float, until: float | None = None) -> None:
+    def __init__(self, start: float, drawn: Amount, before: Amount, until: Amount | None = None) -> None:
         """Begin."""
         self.start: float = start
-        self.drawn: float = drawn
-        self.before: float = before
-        self.until: float | None = until
-        self.returned: float = 0.0
+        self.drawn: Amount = drawn
+        self.before: Amount = before
+        self.until: Amount | None = until
+        self.returned: Amount = 0
 
 
-BEFORE_ALL = Epoch(-math.inf, 0.0, 0.0, 0.0)
+BEFORE_ALL = Epoch(-math.inf, 0, 0, 0)
 """The epoch of a request that was sent before its limit was known."""
 
 
@@ -68,7 +73,7 @@ class Hold:
 
     Attributes:
         at: Monotonic seconds at which it was taken.
-        amount: What is counted for it now, in the limit's unit.
+        amount: What is counted for it now.
         number: Which of the limit's holds it is, for limits that ask.
         mark: Where the limit stood right after it, for limits that are told what was left then.
         epoch: When that was, among the other draws.
@@ -76,12 +81,12 @@ class Hold:
 
     __slots__ = ("amount", "at", "epoch", "mark", "number")
 
-    def __init__(self, at: float, amount: float, number: int = 0, mark: float = 0.0, epoch: Epoch = BEFORE_ALL) -> None:
+    def __init__(self, at: float, amount: Amount, number: int = 0, mark: Amount = 0, epoch: Epoch = BEFORE_ALL) -> None:
         """Keep time, amount, number and place."""
         self.at: float = at
-        self.amount: float = amount
+        self.amount: Amount = amount
         self.number: int = number
-        self.mark: float = mark
+        self.mark: Amount = mark
         self.epoch: Epoch = epoch
 
 
@@ -132,32 +137,26 @@ class Payer(Protocol):
 
     Attributes:
         level: Whose they are.
-        place: Where what they count stands in a charge, as an index or a slice; amounts are what is found there.
+        place: Where what they count stands in `Amounts`.
         timed: Whether time alone makes room; else another call must end.
     """
 
     level: LimitScope
+    place: int
+    timed: bool
 
-    @property
-    def place(self) -> Any:  # noqa: ANN401 - an index or a slice
-        """Where what they count stands in a charge."""
-        ...
-
-    @property
-    def timed(self) -> bool:
-        """Whether time alone makes room."""
-        ...
-
-    def wait(self, now: float, amount: Any, /) -> float:  # noqa: ANN401 - what a charge has there
+    def wait(self, now: float, amount: Any, /) -> float:  # noqa: ANN401 - what stands at that place
         """Return seconds until the amount could be taken: 0 for now, infinite for never."""
         ...
 
-    def take(self, now: float, amount: Any, /) -> Hold:  # noqa: ANN401
+    @property
+    def take(self) -> Callable[[float, Any], Hold]:
         """Take the amount."""
         ...
 
-    def settle(self, now: float, hold: Hold, used: Any, /) -> None:  # noqa: ANN401
-        """Correct what is counted for `hold` to `used`."""
+    @property
+    def settle(self) -> Callable[[float, Any, Any], None]:
+        """Correct what is counted for a hold to what was used."""
         ...
 
 
@@ -224,10 +223,10 @@ FREE = Binding()
 NEVER = Binding(math.inf)
 
 
-def can_pay(payers: Iterable[Payer], charge: Charge, now: float) -> bool:
-    """Return whether `charge` could be taken from all of them now."""
+def can_pay(payers: Iterable[Payer], amounts: Amounts, now: float) -> bool:
+    """Return whether these amounts could be taken from all of them now."""
     for payer in payers:  # noqa: SIM110 - with a generator it takes twice as long
-        if payer.wait(now, charge[payer.place]) > 0.0:
+        if payer.wait(now, amounts[payer.place]) > 0.0:
             return False
     return True
 

@@ -7,7 +7,8 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from .base import BEFORE_ALL, CROWD_GUARD, GUARD, MOMENT, Hold, Timed
-from .reckoning import Reckoning, Rise, told_level
+from .draws import Draws
+from .reckoning import Others, Rise, told_level
 
 if TYPE_CHECKING:
     from llm.core.call import LimitReport
@@ -84,7 +85,7 @@ class TokenBucket(Timed):
     Source: https://docs.anthropic.com/en/api/rate-limits names the algorithm and its continuous refill.
     """
 
-    __slots__ = ("_draws", "_guard", "_level", "_peaks", "_reckoning", "_refills_from", "_rise")
+    __slots__ = ("_drawn", "_draws", "_guard", "_level", "_others", "_peaks", "_refills_from", "_rise")
 
     def __init__(  # noqa: PLR0913 - a limit's six facts
         self, name: str, unit: Unit, capacity: float, period: float, *, level: LimitScope = "key", refuses: bool = False
@@ -96,16 +97,17 @@ class TokenBucket(Timed):
         self._draws = 0
         self._guard = GUARD
         self._peaks = _Peaks(capacity)
-        self._reckoning = Reckoning()
+        self._drawn = Draws()
+        self._others = Others()
         self._rise = Rise()
 
     def wait(self, now: float, amount: float) -> float:
         """Return seconds until the bucket holds `amount`."""
-        capacity, reckoning = self.capacity, self._reckoning
+        capacity, others = self.capacity, self._others
         if amount > capacity:
             return math.inf
-        if reckoning.kept_back:
-            amount = min(amount + reckoning.margin(now, self.period), capacity)
+        if others.kept_back:
+            amount = min(amount + others.margin(now, self.period), capacity)
         if amount <= self._level:  # what has come back meanwhile only makes more room
             return 0.0
         missing = amount - self._refilled(now)
@@ -116,7 +118,7 @@ class TokenBucket(Timed):
 
     def take(self, now: float, amount: float) -> Hold:
         """Take `amount` out."""
-        level, reckoning = self._refilled(now), self._reckoning
+        level, draws = self._refilled(now), self._drawn
         start, guard = self._refills_from, self._guard
         if start < now:  # noqa: PLR1730 - `max` is slower, by a twentieth of the whole
             start = now
@@ -124,9 +126,9 @@ class TokenBucket(Timed):
         self._draws += 1
         self._lower(level, level - amount)
         self._refills_from = start if full_at >= now + guard else start + (now + guard - full_at)
-        epoch = reckoning.epoch if now - reckoning.epoch.start <= GUARD else reckoning.begin(now)
-        reckoning.drawn += amount
-        return Hold(now, amount, self._draws, reckoning.returned, epoch)
+        epoch = draws.epoch if now - draws.epoch.start <= GUARD else draws.begin(now)
+        draws.drawn += amount
+        return Hold(now, amount, self._draws, draws.returned, epoch)
 
     def settle(self, now: float, hold: Hold, used: float) -> None:
         """Put back what was not used, or take what was used beyond; the bucket may go below zero then.
@@ -142,22 +144,22 @@ class TokenBucket(Timed):
             capacity = self.capacity
             ceiling = capacity - self._guard * capacity / self.period
             self._level = level + self._peaks.lift(hold.number, max(0.0, min(back, capacity - level)), ceiling)
-            self._reckoning.returned += back
+            self._drawn.returned += back
         else:
             self._draws += 1
             self._lower(level, level + back)
-            self._reckoning.drawn -= back
+            self._drawn.drawn -= back
         if self._refills_from < now:  # noqa: PLR1730 - as above
             self._refills_from = now
         hold.amount = used
 
     def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
         """Lower the level at once to what the vendor must have now; raise it when it has had more for a while."""
-        reckoning, epoch = self._reckoning, hold.epoch
+        draws, others, epoch = self._drawn, self._others, hold.epoch
         least, most = told_level(report, self.period)
         arrived = hold.at
         if report.refused:
-            if reckoning.crowded:  # or each process that knows it a little late is refused for as little again
+            if others.crowded:  # or each process that knows it a little late is refused for as little again
                 arrived += GUARD
             if least < hold.amount:  # as far as rounded numbers tell, it was too little
                 most = min(most, hold.amount)
@@ -166,22 +168,22 @@ class TokenBucket(Timed):
         level = self._refilled(now)
         highest = (
             most + rate * (now - arrived)
-            - reckoning.drawn_after(epoch) + reckoning.returned - hold.mark
+            - draws.drawn_after(epoch) + draws.returned - hold.mark
         )  # fmt: skip
         if highest < level:
             self._draws += 1
             self._lower(level, highest)
             self._refills_from = max(now, self._refills_from)
             if epoch is not BEFORE_ALL:
-                reckoning.others_drew(now, level - highest, hold.at, self.period, report.rounding)
+                others.drew(now, level - highest, hold.at, self.period, report.rounding)
             self._rise.end()
         elif epoch is not BEFORE_ALL:
             lowest = (
                 least + rate * (now - hold.at - self._guard)
-                - reckoning.drawn_around(epoch) + hold.amount + reckoning.returned_after(epoch)
+                - draws.drawn_around(epoch) + hold.amount + draws.returned_after(epoch)
             )  # fmt: skip
             self._raise(now, level, self._rise.seen(now, min(lowest, self.capacity) - level))
-        reckoning.told_at = max(reckoning.told_at, hold.at)
+        others.told_at = max(others.told_at, hold.at)
 
     def resize(self, now: float, capacity: float) -> None:
         """Go on with another capacity: a smaller bucket keeps the share that is taken, and a larger one fills in time.
@@ -198,7 +200,7 @@ class TokenBucket(Timed):
 
     def crowd(self) -> None:
         """Know that several processes draw, each of which hears a part of the answers."""
-        self._reckoning.crowded = True
+        self._others.crowded = True
         self._guard = CROWD_GUARD
 
     def lacking(self, now: float) -> float:
@@ -212,7 +214,7 @@ class TokenBucket(Timed):
 
     def free(self, now: float) -> float:
         """Return what it holds, less what is kept back for others."""
-        return self._refilled(now) - self._reckoning.margin(now, self.period)
+        return self._refilled(now) - self._others.margin(now, self.period)
 
     def _refilled(self, now: float) -> float:
         elapsed = now - self._refills_from
@@ -226,8 +228,8 @@ class TokenBucket(Timed):
         """Put back what the vendor did not take."""
         amount = hold.amount
         self.settle(now, hold, 0.0)
-        if self._reckoning.undraw(hold.epoch, amount):
-            self._reckoning.returned -= amount
+        if self._drawn.undraw(hold.epoch, amount):
+            self._drawn.returned -= amount
         else:
             hold.mark += amount  # it came back, but was not gone when the vendor looked
 

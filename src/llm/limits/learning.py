@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Final
 from .auto import AutoLimit, Evidence
 from .base import DAY, Hold
 from .bucket import TokenBucket
+from .moments import amount_of
 from .stating import PERIODS
+from .together import hold_of
+from .told import ToldMemory
 from .window import SlidingWindow
 
 if TYPE_CHECKING:
@@ -83,6 +86,7 @@ class Learner:
         self._evidence = Evidence()
         self._subjects: list[_Subject] = []
         self._known: dict[tuple[str, float], _Subject] = {}
+        self._memories = {period: ToldMemory(period) for period in PERIODS.values()}
 
     def restate(self, stated: Iterable[Limit], numbers: Mapping[str, float]) -> None:
         """Go on with these stated limits, and what the configuration says they are; what was learned stays."""
@@ -112,13 +116,13 @@ class Learner:
                 changed = True
             if self._undecided and self._judge(report, limit.period):
                 changed = True
-            hold = _hold(holds, limit)
+            hold = hold_of(holds, limit)
             if hold is None:
                 if limit not in self.learned:
                     continue
                 hold = Hold(holds[0][1].at if holds else now, 0.0)  # sent before the limit was known
             if report.refused:  # what was refused took nothing, so that there will be nothing to settle
-                explained |= report.remaining < max(1.0, hold.amount)
+                explained |= report.remaining < max(1.0, amount_of(hold, limit.place))
                 holds[:] = [entry for entry in holds if entry[0] is not limit]
             limit.learn(now, hold, report)
         return changed, explained
@@ -176,23 +180,18 @@ class Learner:
         span = next(name for name, seconds in PERIODS.items() if seconds == period)
         name = f"{_FIELDS[report.unit]}_per_{span}"
         limit: Learning
+        memory = self._memories[period]
         if period < DAY:
-            limit = AutoLimit(name, report.unit, report.limit, period, bucket=self._bucket)
-        else:  # nothing is proved of a day while it is counted
-            plain = TokenBucket if self._bucket or self._kind == "bucket" else SlidingWindow
-            limit = plain(name, report.unit, report.limit, period)
+            limit = AutoLimit(name, report.unit, report.limit, period, bucket=self._bucket, memory=memory)
+        elif self._bucket or self._kind == "bucket":  # nothing is proved of a day while it is counted
+            limit = TokenBucket(name, report.unit, report.limit, period)
+        else:
+            limit = SlidingWindow(name, report.unit, report.limit, period, memory=memory)
         subject = _Subject(limit, math.inf)
         self._subjects.append(subject)
         self.learned += (limit,)
         self._apply()
         return subject
-
-
-def _hold(holds: Holds, limit: Learning) -> Hold | None:
-    for held, hold in holds:
-        if held is limit:
-            return hold
-    return None
 
 
 def _period(report: LimitReport) -> float | None:

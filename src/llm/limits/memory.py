@@ -11,10 +11,10 @@ from .auto import AutoLimit
 from .concurrency import Concurrency
 from .learning import Learner
 from .most import Most
-from .own_window import OwnWindow, payers
+from .own_window import OwnWindow
 from .pace import Count, Pace
 from .stating import make_limits
-from .window import SlidingWindow
+from .together import Together, payers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -50,7 +50,7 @@ class Account:
 
     Attributes:
         limits: Its limits: those that are stated, and those that the provider told of.
-        payers: What pays for all of them: those that are windows above the keys together.
+        payers: What pays for all of them: windows that count the same calls together.
         budgets: Those of them that refuse what does not fit now, instead of having it wait.
         version: Changes whenever limits come or go, change their number, or turn out to count otherwise.
         cooling_until: Monotonic seconds until which the provider asked not to be called.
@@ -155,6 +155,10 @@ class Account:
         changed, self._explained = learner.learn(now, holds, reports)
         if changed:
             self._compose()
+        else:
+            for payer in self.payers:
+                if isinstance(payer, Together):
+                    payer.level_up()
         near = any(limit.saturation(now) >= _NEAR for limit in self.limits)
         self._listens_at = now + (_OFTEN if near else _SELDOM)
 
@@ -230,7 +234,7 @@ def _continue(old: Limit | None, new: Limit, now: float) -> Limit:
         return old.resized(new.capacity)  # calls that run are seen to end
     if type(old) is type(new) and old.capacity == new.capacity:
         return old
-    if isinstance(old, OwnWindow | SlidingWindow) and type(old) is type(new) and new.refuses:
+    if isinstance(old, OwnWindow) and type(old) is type(new) and new.refuses:
         return old.resized(now, new.capacity)
     new.take(now, _handed_on(old, new, now))
     return new

@@ -1,7 +1,6 @@
 """From what was left when a request of ours was admitted, to what must be left now.
 
-A report is old when it comes, so it is carried forward by what we know we drew since. What we cannot know is the order
-in which requests that left within `GUARD` of each other arrived; so draws are counted by epochs of that length.
+A report is old when it comes, so it is carried forward by what we know we drew since (`draws`).
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from .base import GUARD, Epoch
+from .base import GUARD
 
 if TYPE_CHECKING:
     from llm.core.call import LimitReport
@@ -23,66 +22,28 @@ _SECONDS = 1.0
 _CARE = 0.9
 
 
-class Reckoning:
-    """All that was drawn from a limit and came back, and what others turned out to draw.
+class Others:
+    """What others turned out to draw, and what is kept back for them.
 
     Attributes:
-        drawn: All that was drawn.
-        returned: All that came back.
         told_at: When the latest request was sent that a report told of.
-        epoch: When the last draws were; draws go into it while it lasts.
         kept_back: What was kept back for others when some were last found; 0 where none ever were.
         crowded: Whether several processes draw, each of which hears a part of the answers: that this one hears nothing
             tells nothing then, so no more is kept back for it.
     """
 
-    __slots__ = (
-        "_found_at", "_horizon", "_last", "_recent",
-        "crowded", "drawn", "epoch", "kept_back", "returned", "told_at",
-    )  # fmt: skip
+    __slots__ = ("_found_at", "_horizon", "_recent", "crowded", "kept_back", "told_at")
 
     def __init__(self) -> None:
-        """Start with nothing."""
-        self.drawn: float = 0.0
-        self.returned: float = 0.0
+        """Know of none."""
         self.told_at: float = -math.inf
-        self.epoch: Epoch = Epoch(-math.inf, 0.0, 0.0)
-        self._last = self.epoch
-        self._recent = 0.0
-        self._horizon = math.inf
         self.kept_back: float = 0.0
         self.crowded: bool = False
+        self._recent = 0.0
+        self._horizon = math.inf
         self._found_at = -math.inf
 
-    def undraw(self, epoch: Epoch, amount: float) -> bool:
-        """Know that `amount` was refused, so that nothing was drawn; return False where that is known too late."""
-        if epoch.until is not None:
-            return False
-        self.drawn -= amount
-        current = self.epoch
-        if epoch is not current:
-            current.drawn -= amount
-            if current.before != epoch.drawn:
-                current.before -= amount
-        return True
-
-    def drawn_by(self, epoch: Epoch) -> float:
-        """Return what was drawn until nothing could arrive before the end of `epoch` any more."""
-        return self.drawn if epoch.until is None else epoch.until
-
-    def drawn_after(self, epoch: Epoch) -> float:
-        """Return what was drawn so late that it arrived after all of `epoch` for certain."""
-        return 0.0 if epoch.until is None else self.drawn - epoch.until
-
-    def drawn_around(self, epoch: Epoch) -> float:
-        """Return all that was drawn since, with what may have been under way as `epoch` began."""
-        return self.drawn - epoch.before
-
-    def returned_after(self, epoch: Epoch) -> float:
-        """Return what came back so late that no report about `epoch` can hold it."""
-        return 0.0 if epoch.until is None else self.returned - epoch.returned
-
-    def others_drew(self, now: float, amount: float, at: float, period: float, hidden: float) -> None:
+    def drew(self, now: float, amount: float, at: float, period: float, hidden: float) -> None:
         """Know that somebody else drew `amount`, as a report about a request sent at `at` tells.
 
         `hidden` is what may be drawn unseen, since the vendor rounds what it tells; as much is kept back at least.
@@ -115,18 +76,6 @@ class Reckoning:
     def _fading(self, now: float, period: float) -> float:
         quiet = (now - self._found_at) / period - 0.5
         return 0.5**quiet if quiet > 0.0 else 1.0
-
-    def begin(self, now: float) -> Epoch:
-        """Begin another epoch; whoever draws asks for it once the last is older than `GUARD`."""
-        last, current = self._last, self.epoch
-        if last.until is None:
-            last.until, last.returned = self.drawn, self.returned
-        under_way = now - current.start <= 2 * GUARD
-        if not under_way:
-            current.until, current.returned = self.drawn, self.returned
-        self._last = current
-        self.epoch = Epoch(now, self.drawn, current.drawn if under_way else self.drawn)
-        return self.epoch
 
 
 class Rise:

@@ -105,6 +105,7 @@ class _Copy(Rotation):
                     limit.settle(now, Hold(now, limit.capacity - limit.free(now)), 0.0)
                 if isinstance(limit, AutoLimit) and limit.kind is None:
                     limit.decide(kind)
+            account.hold_to(account.limits)
 
     def why_never(self, planned: Planned) -> Exception | None:
         """Return why a request can never be sent, or None."""
@@ -138,7 +139,7 @@ class _Copy(Rotation):
         for name, lane in sorted(self.lanes.items(), key=_first_of):
             model, fits = name
             planned = lane[0][1]
-            slot, bound, look = self._choose(Ticket(planned.charge, model), shared, now, fits=fits, kept=kept)
+            slot, bound, look = self._choose(model, planned.charge, shared, now, fits=fits, kept=kept)
             if slot is None:  # those before it wait for all the keys that it could take
                 continue
             if bound.seconds <= 0.0:

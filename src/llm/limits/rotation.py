@@ -14,7 +14,8 @@ from llm.core.models import makes_vectors
 from llm.utils.frozen import packer
 
 from . import refusals
-from .base import FREE, MOMENT, NEVER, Binding, binding, never_fits
+from .amounts import amounts_of
+from .base import FREE, MOMENT, NEVER, Binding, binding, can_pay, never_fits
 from .circuits import log
 from .flow import Size
 from .ladder import Ladder
@@ -275,9 +276,10 @@ class Rotation:
             tokens = min(tokens, max([part for unit, part in parts if unit != "requests"], default=0.0))
         return Size(frozenset(fits), tokens, share) if fits else Size(frozenset(), 0.0, 0.0)
 
-    def _choose(
+    def _choose(  # noqa: PLR0913 - what a choice depends on
         self,
-        ticket: Ticket,
+        model: str,
+        charge: Charge,
         shared: Sequence[Limit],
         now: float,
         *,
@@ -285,10 +287,10 @@ class Rotation:
         kept: Collection[Account] = (),
     ) -> Choice:
         """Return the next slot in turn that can pay now, else the one that will first, and what binds it."""
-        choice = self._first(ticket.model, ticket.charge, now, fits, kept)
+        choice = self._first(model, charge, now, fits, kept)
         if not shared:
             return choice
-        outer = binding(shared, ticket.charge, now)
+        outer = binding(shared, charge, now)
         if outer.seconds <= choice.bound.seconds:
             return choice
         return Choice(choice.slot, outer, outer.seconds if outer.timed else math.inf)
@@ -324,7 +326,8 @@ class Rotation:
 
     def _bound(self, account: Account, charge: Charge, now: float) -> Binding:
         """Return what keeps an account from paying a charge."""
-        bound = binding(account.limits, charge, now)
+        free = can_pay(account.payers, amounts_of(charge), now)  # which asks few
+        bound = FREE if free else binding(account.limits, charge, now)
         rest = account.cooling_until - now
         return Binding(rest) if rest > MOMENT and rest > bound.seconds else bound
 

@@ -9,8 +9,10 @@ from .auto import AutoLimit
 from .base import DAY
 from .bucket import TokenBucket
 from .concurrency import Concurrency
-from .own_window import Memory, OwnWindow
+from .moments import Memory
+from .own_window import OwnWindow
 from .per_call import PerCall
+from .told import ToldMemory
 from .window import SlidingWindow
 
 if TYPE_CHECKING:
@@ -37,7 +39,8 @@ def make_limits(stated: Mapping[str, object], *, level: LimitScope, bucket: bool
     """
     algorithm = stated.get("algorithm", "auto")
     bucket = algorithm == "token_bucket" or (algorithm == "auto" and bucket)
-    memories = {period: Memory(period) for period in PERIODS.values()}
+    told = {period: ToldMemory(period) for period in PERIODS.values()}
+    own = {period: Memory(period) for period in PERIODS.values()}
     limits: list[Limit] = []
     for name, value in stated.items():
         what, _, span = name.rpartition("_per_")
@@ -48,13 +51,13 @@ def make_limits(stated: Mapping[str, object], *, level: LimitScope, bucket: bool
             learns = algorithm == "auto" and level == "key" and period < DAY
             kind: Callable[..., Limit]
             if learns:
-                kind = partial(AutoLimit, bucket=bucket)
+                kind = partial(AutoLimit, bucket=bucket, memory=told[period])
             elif bucket:
                 kind = TokenBucket
             elif level == "key":
-                kind = SlidingWindow
+                kind = partial(SlidingWindow, memory=told[period])
             else:  # above the keys no provider tells of anything
-                kind = partial(OwnWindow, memory=memories[period])
+                kind = partial(OwnWindow, memory=own[period])
             limits.append(kind(name, _UNITS[what], float(value), period, level=level, refuses=refuses))
         elif span == "call" and isinstance(value, (int, float)):
             limits.append(PerCall(name, _UNITS[what], float(value), level=level))

@@ -35,7 +35,7 @@ def tell(limit: Limit, now: float) -> Told:
     if isinstance(counted, TokenBucket):
         lacking = counted.lacking(now)
         return [(0.0, lacking)] if lacking > 0.0 else []
-    if isinstance(counted, OwnWindow | SlidingWindow):
+    if isinstance(counted, OwnWindow):
         counted.saturation(now)  # which forgets what has left it
         return _few([(now - at, amount) for at, amount in counted.taken if amount > 0.0])
     return []
@@ -49,7 +49,7 @@ def hear(limit: Limit, now: float, told: Told, age: float) -> None:
         lacking = sum(amount for _, amount in told) - refilled - counted.lacking(now)
         if lacking > 0.0:
             limit.take(now, lacking)
-    elif isinstance(counted, OwnWindow | SlidingWindow):
+    elif isinstance(counted, OwnWindow):
         own = [(now - at, amount) for at, amount in counted.taken]
         for ago, missing in _missing([(ago + age, amount) for ago, amount in told], own):
             limit.take(now - ago, missing)

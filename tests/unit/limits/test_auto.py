@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm.core.call import LimitReport
+from llm.core.call import Charge, LimitReport
+from llm.limits.amounts import amounts_of
 from llm.limits.auto import AutoLimit, Evidence
 from llm.limits.base import GUARD
 from llm.limits.memory import Account
@@ -17,6 +18,7 @@ from llm.testing.allowance import Allowance, BucketAllowance, FixedAllowance, Sl
 
 if TYPE_CHECKING:
     from llm.limits.auto import Kind
+    from llm.limits.base import Holds
 
 MINUTE = 60.0
 
@@ -212,3 +214,42 @@ def test_where_answers_say_nothing_it_stops_counting_both_ways(kind: str, *, buc
         assert [limit.kind for limit in made.limits if isinstance(limit, AutoLimit)] == [None, None]
         made.succeeded(float(now))
     assert [limit.kind for limit in made.limits if isinstance(limit, AutoLimit)] == [kind, kind]
+
+
+# --- paid together ----------------------------------------------------------------------------------------------------
+
+
+def paid(of: Account, requests: int) -> Holds:
+    amounts = amounts_of(Charge(requests=requests))
+    return [(payer, payer.take(0.0, amounts[payer.place])) for payer in of.payers]
+
+
+def settled(holds: Holds, requests: int) -> None:
+    amounts = amounts_of(Charge(requests=requests))
+    for payer, hold in holds:
+        payer.settle(1.0, hold, amounts[payer.place])
+
+
+def test_what_was_paid_together_is_settled_of_the_bucket_that_each_turned_out_to_be() -> None:
+    made = account()
+    several = [paid(made, 10) for _ in BUCKETS]
+    for holds, (used, reset) in zip(several, BUCKETS, strict=True):
+        made.learn(0.1, holds, [report(used, reset)])
+    assert [limit.kind for limit in made.limits if isinstance(limit, AutoLimit)] == ["bucket", "bucket"]
+    requests = made.limits[0]
+    before = requests.saturation(1.0)
+    settled(several[0], 0)
+    assert before - requests.saturation(1.0) == pytest.approx(10 / 60, abs=0.01)
+    assert made.payers == made.limits  # each by itself
+
+
+def test_what_a_bucket_refused_is_not_given_back_again_as_the_attempt_ends() -> None:
+    made = account()
+    several = [paid(made, 10) for _ in range(4)]
+    for holds, (used, reset) in zip(several, BUCKETS, strict=False):
+        made.learn(0.1, holds, [report(used, reset)])
+    refused = LimitReport("requests", 60.0, 0.0, refused=True)
+    made.learn(0.2, several[3], [refused])
+    before = made.limits[0].free(1.0)
+    settled(several[3], 0)
+    assert made.limits[0].free(1.0) == before

@@ -14,6 +14,7 @@ from llm.core.keys import Key, Slot
 from llm.limits.base import Binding, binding
 from llm.limits.ladder import Ladder
 from llm.limits.memory import Account
+from llm.limits.moments import amount_of
 from llm.limits.rehearsal import Planned, Rehearsal
 from llm.testing import FakeClock, FakeProvider
 
@@ -106,7 +107,7 @@ def test_who_is_found_can_pay_and_where_nobody_is_none_could_pay_a_little_more(
         if len(held) > 3:
             holds = held.pop(0)
             for limit, hold in holds:
-                limit.settle(now, hold, hold.amount * used if limit.unit != "requests" else 1.0)
+                limit.settle(now, hold, amount_of(hold, limit.place) * used if limit.unit != "requests" else 1.0)
             ladder.given_back([limit for limit, _ in holds])
 
 

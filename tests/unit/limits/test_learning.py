@@ -14,16 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.core.call import Charge, LimitReport
+from llm.limits.amounts import TOGETHER, summed
 from llm.limits.base import DAY, GUARD
 from llm.limits.bucket import TokenBucket
 from llm.limits.memory import Account
+from llm.limits.moments import amount_of
 from llm.limits.window import SlidingWindow
 from llm.testing.allowance import Allowance, BucketAllowance, SlidingAllowance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from llm.limits.base import Hold, Limit
+    from llm.limits.base import Hold, Holds, Limit
 
 MINUTE = 60.0
 
@@ -248,9 +250,10 @@ class Bench:
         self.at(now + self.delay(), lambda then: self.arrive(then, hold, used))
 
     def arrive(self, now: float, hold: Hold, used: float) -> None:
-        refused = self.vendor.wait(now, hold.amount) > 0.0
+        amount = amount_of(hold, self.limit.place)
+        refused = self.vendor.wait(now, amount) > 0.0
         self.refused += refused
-        taken = None if refused else self.vendor.take(now, hold.amount)
+        taken = None if refused else self.vendor.take(now, amount)
         left, reset = math.floor(self.vendor.remaining(now)), self.vendor.reset(now)
         said = report(left, limit=self.vendor.limit, reset=reset, refused=refused)
         ends = now if refused else now + self.random.uniform(0.0, 3.0)
@@ -331,8 +334,13 @@ def account(*, bucket: bool = True, **stated: float | str) -> Account:
 
 def tell(of: Account, now: float, *reports: LimitReport, amount: float = 1.0, age: float = 0.0) -> None:
     """Have a request sent `age` seconds ago, and answered now."""
-    holds = [(limit, limit.take(now - age, amount)) for limit in of.limits]
-    of.learn(now, holds, reports)
+    of.learn(now, paid(of, now - age, amount), reports)
+
+
+def paid(of: Account, now: float, amount: float) -> Holds:
+    """Take so much of each unit."""
+    amounts = (*[amount] * TOGETHER, summed([amount] * TOGETHER))
+    return [(payer, payer.take(now, amounts[payer.place])) for payer in of.payers]
 
 
 def told(of: Account) -> dict[str, float]:
@@ -464,6 +472,24 @@ def test_without_a_reset_nothing_is_told_of_a_period_so_only_what_is_stated_is_l
     made = account(requests_per_minute=60, algorithm="token_bucket")
     tell(made, 1.0, report(3.0))
     assert made.limits[0].wait(1.0, 10.0) > 0.0
+
+
+def test_what_pays_follows_what_was_learned() -> None:
+    made = account(tokens_per_minute=100, algorithm="sliding_window")
+    for now, left in ((1.0, 99.0), (2.0, 70.0)):  # of which 28 are somebody else's
+        tell(made, now + 0.1, LimitReport("total_tokens", 100.0, left), age=0.1)
+    (payer,) = made.payers
+    assert made.limits[0].wait(41.0, 30.0) > 0.0  # for more is kept back the longer nothing is told
+    assert payer.wait(41.0, summed([0.0, 0.0, 30.0])) > 0.0
+
+
+def test_of_a_limit_that_is_learned_later_what_was_paid_with_the_others_is_known() -> None:
+    made = account(bucket=False)
+    tell(made, 1.0, report(59.0, reset=1.0))
+    holds = paid(made, 2.0, 10.0)
+    made.learn(2.5, holds, [LimitReport("total_tokens", 100.0, 70.0, 18.0)])
+    assert told(made) == {"requests_per_minute": 60.0, "tokens_per_minute": 100.0}
+    assert made.limits[1].saturation(2.5) == pytest.approx(0.3)
 
 
 def test_what_was_learned_outlives_a_reload() -> None:

@@ -118,14 +118,15 @@ def test_a_changed_budget_frees_what_was_taken_when_it_would_have_and_settles_wh
     stated(account, 2000.0, cost_per_day=6, bucket=False)
     (new,) = account.limits
     assert new.wait(2000.0, 1.0) == pytest.approx(DAY + GUARD - 2000.0)
-    old.take(2000.0, 3.0)  # by somebody else who goes on with it
     old.settle(2000.0, running, 1.0)
-    assert [new.saturation(2000.0), old.saturation(2000.0)] == pytest.approx([5 / 6, 0.8])
+    assert [new.saturation(2000.0), old.saturation(2000.0)] == pytest.approx([5 / 6, 0.5])
+    late = old.take(2000.0, 2.0)  # by somebody who goes on with it: of the same key
     own = new.take(2000.0, 1.0)
     assert [new.saturation(2000.0), old.saturation(2000.0)] == pytest.approx([1.0, 0.8])
     new.settle(2000.0, own, 0.5)
+    old.settle(2000.0, late, 1.0)
     after = DAY + GUARD + 1.0
-    assert [new.saturation(after), old.saturation(after)] == pytest.approx([0.5 / 6, 0.3])
+    assert [new.saturation(after), old.saturation(after)] == pytest.approx([1.5 / 6, 0.15])
     assert new.saturation(DAY + 2001.0) == old.saturation(DAY + 2001.0) == 0.0
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from llm.core.call import Charge, LimitReport
+from llm.limits.amounts import amounts_of, summed
 from llm.limits.base import GUARD, Hold
 from llm.limits.concurrency import Concurrency
-from llm.limits.own_window import Memory, OwnWindow, Together, limits_of, payers
+from llm.limits.moments import Drawn, Memory, amount_of
+from llm.limits.own_window import OwnWindow
+from llm.limits.together import Together, limits_of, payers
+from llm.limits.told import ToldMemory
 from llm.limits.window import SlidingWindow
 
 if TYPE_CHECKING:
@@ -82,7 +86,7 @@ def test_a_day_of_requests_takes_no_more_memory_than_six_thousand_moments() -> N
     limit = SlidingWindow("tokens_per_day", "total_tokens", 1e9, 86400.0)
     for second in range(0, 100_000, 2):
         limit.take(float(second), 1.0)
-    assert len(list(limit.grains)) <= 6001
+    assert len(limit.memory.moments) <= 6001
     assert limit.saturation(99_998.0) * 1e9 == pytest.approx(43_200.0, abs=10.0)
 
 
@@ -217,7 +221,7 @@ def test_the_longer_nothing_was_told_the_more_is_kept_back_for_others() -> None:
     soon, late = (limit.capacity - limit.saturation(now) * 100.0 - fits(limit, now) for now in (21.0, 50.0))
     assert 5.0 < soon < 10.0
     assert late > 3 * soon
-    assert hold.amount == 1.0
+    assert amount_of(hold, limit.place) == 1.0
 
 
 def fits(limit: SlidingWindow, now: float) -> float:
@@ -356,21 +360,22 @@ def test_windows_with_one_memory_are_what_they_are_by_themselves(
 ) -> None:
     (together,), apart = payers(windows(Memory(MINUTE))), windows()
     assert isinstance(together, Together)
-    held: list[tuple[Hold, list[Hold]]] = []
+    held: list[tuple[Drawn, list[Hold]]] = []
     now = 100.0
     for gap, asked, used in calls:
         now += gap
-        seconds = together.wait(now, tuple(asked))
+        amounts = summed(asked)
+        seconds = together.wait(now, amounts)
         assert seconds == pytest.approx(max(window.wait(now, asked[window.place]) for window in apart))
         if seconds == 0.0:
             holds: list[Hold] = [window.take(now, asked[window.place]) for window in apart]
-            held.append((together.take(now, tuple(asked)), holds))
+            held.append((together.take(now, amounts), holds))
         if used is not None and held:
             hold, holds = held.pop(0)
-            together.settle(now, hold, tuple(used))
+            together.settle(now, hold, summed(used))
             for window, each in zip(apart, holds, strict=True):
                 window.settle(now, each, used[window.place])
-        for one, other in zip(together.windows, apart, strict=True):
+        for one, other in zip(together.limits, apart, strict=True):
             assert one.saturation(now) == pytest.approx(other.saturation(now), abs=1e-9)
             assert one.free(now) == pytest.approx(other.free(now))
 
@@ -382,7 +387,7 @@ def test_windows_of_other_memories_and_other_limits_pay_by_themselves() -> None:
     running = Concurrency("concurrent_requests", 2.0, level="user")
     paid = payers([requests, of_hours, running])
     assert [payer.level for payer in paid] == ["user"] * 3
-    holds: Holds = [(payer, payer.take(0.0, Charge()[payer.place])) for payer in paid]
+    holds: Holds = [(payer, payer.take(0.0, amounts_of(Charge())[payer.place])) for payer in paid]
     assert limits_of(holds) == [requests, of_hours, running]
     assert [limit.saturation(0.0) for limit in (requests, of_hours, running)] == pytest.approx([1 / 6, 1 / 60, 1 / 2])
 
@@ -395,3 +400,228 @@ def test_what_goes_on_with_another_number_remembers_the_same() -> None:
     new.take(1000.0, 2.0)
     assert [window.saturation(1000.0) for window in (old, new)] == pytest.approx([0.6, 0.75])
     assert new.wait(1000.0, 3.0) == pytest.approx(86400.0 + GUARD - 1000.0)
+
+
+# --- windows of a provider with one memory --------------------------------------------------------------------------
+
+
+def told_windows(memory: ToldMemory | None = None) -> list[SlidingWindow]:
+    """Windows of one key: with one memory, or each with its own."""
+    return [
+        SlidingWindow("requests_per_minute", "requests", 30.0, MINUTE, memory=memory),
+        SlidingWindow("tokens_per_minute", "total_tokens", 900.0, MINUTE, memory=memory),
+        SlidingWindow("input_tokens_per_minute", "input_tokens", 600.0, MINUTE, memory=memory),
+        SlidingWindow("output_tokens_per_minute", "output_tokens", 500.0, MINUTE, memory=memory),
+        SlidingWindow("cost_per_minute", "cost", 2.0, MINUTE, memory=memory),
+    ]
+
+
+def of_key() -> tuple[Together, SlidingWindow, SlidingWindow]:
+    """What pays for requests and tokens of one key, and both windows."""
+    memory = ToldMemory(MINUTE)
+    requests = SlidingWindow("requests_per_minute", "requests", 10.0, MINUTE, memory=memory)
+    tokens = SlidingWindow("tokens_per_minute", "total_tokens", 100.0, MINUTE, memory=memory)
+    (paid,) = payers([requests, tokens])
+    assert isinstance(paid, Together)
+    return paid, requests, tokens
+
+
+def pay(payer: Together, now: float, tokens: int) -> Drawn:
+    return payer.take(now, summed(Charge(total_tokens=tokens)))
+
+
+def back_at(payer: Together, window: SlidingWindow, hold: Drawn, reset: float) -> None:
+    """Have the provider say when all of a window is there again, and that nobody else took anything."""
+    window.learn(hold.at, hold, LimitReport("total_tokens", window.capacity, window.capacity, reset))
+    payer.level_up()
+
+
+def shares(now: float, *windows: SlidingWindow) -> list[float]:
+    return [window.saturation(now) for window in windows]
+
+
+def test_one_unit_may_come_back_sooner_than_the_others_and_what_was_used_of_it_counts_no_more() -> None:
+    payer, requests, tokens = of_key()
+    hold = pay(payer, 0.0, 60)
+    back_at(payer, tokens, hold, 5.5)
+    assert shares(5.0, requests, tokens) == [0.1, 0.6]
+    assert shares(6.0, requests, tokens) == [0.1, 0.0]
+    payer.settle(6.0, hold, summed(Charge(total_tokens=90, requests=3)))
+    assert shares(6.0, requests, tokens) == [0.3, 0.0]
+    assert shares(MINUTE + 2 * GUARD, requests, tokens) == [0.0, 0.0]
+
+
+def test_what_is_taken_in_a_moment_of_which_a_part_came_back_is_of_another() -> None:
+    day = ToldMemory(86400.0)
+    tokens = SlidingWindow("tokens_per_day", "total_tokens", 100.0, 86400.0, memory=day)
+    (payer,) = payers([tokens])
+    assert isinstance(payer, Together)
+    back_at(payer, tokens, pay(payer, 0.0, 60), 1.5)
+    late = pay(payer, 3.0, 40)  # within the 14 seconds of a moment of a day
+    assert shares(3.0, tokens) == [0.4]
+    payer.settle(4.0, late, summed(Charge(total_tokens=30)))
+    assert shares(4.0, tokens) == [0.3]
+
+
+def test_nothing_leaves_before_what_was_there_first() -> None:
+    payer, _, tokens = of_key()
+    first, second = pay(payer, 0.0, 50), pay(payer, GUARD / 2, 20)
+    back_at(payer, tokens, second, 5.5)  # which says nothing of one that may have come later
+    assert tokens.wait(1.0, 40.0) == pytest.approx(MINUTE + GUARD - 1.0)
+    assert shares(10.0, tokens) == [0.7]
+    back_at(payer, tokens, first, 7.5)
+    assert shares(7.0, tokens) == [0.7]
+    assert shares(8.0, tokens) == [0.0]
+
+
+def test_what_waits_for_one_that_was_used_for_nothing_says_so() -> None:
+    payer, _, tokens = of_key()
+    pay(payer, 0.0, 0)
+    back_at(payer, tokens, pay(payer, GUARD / 2, 100), 5.5)
+    assert tokens.wait(10.0, 100.0) == pytest.approx(MINUTE + GUARD - 10.0)
+
+
+def test_where_more_is_kept_back_than_there_is_a_further_look_is_taken() -> None:
+    payer, _, tokens = of_key()
+    hold, later = pay(payer, 0.0, 1), pay(payer, 1.0, 1)
+    for now, each, left in ((0.1, hold, 99.0), (1.1, later, 70.0)):  # of which 28 are somebody else's
+        tokens.learn(now, each, LimitReport("total_tokens", 100.0, left))
+        payer.level_up()
+    assert payer.wait(41.0, summed(Charge(total_tokens=30))) > 0.0
+
+
+def test_what_others_took_when_all_has_come_back_counts_for_its_own_time() -> None:
+    payer, _, tokens = of_key()
+    hold = pay(payer, 0.0, 10)
+    back_at(payer, tokens, hold, 5.5)
+    tokens.learn(20.0, hold, LimitReport("total_tokens", 100.0, 40.0))
+    assert shares(20.0, tokens) == pytest.approx([0.5])
+    assert shares(MINUTE + 2 * GUARD, tokens) == [0.0]
+
+
+def test_what_others_took_of_one_unit_holds_up_no_other() -> None:
+    payer, requests, tokens = of_key()
+    first = pay(payer, 0.0, 60)
+    requests.learn(0.5, first, LimitReport("requests", 10.0, 9.0, 1.5))
+    assert shares(3.0, requests, tokens) == [0.0, 0.6]
+    requests.learn(4.0, first, LimitReport("requests", 10.0, 4.0))
+    assert shares(4.0, requests, tokens) == [0.5, 0.6]
+    back_at(payer, tokens, pay(payer, 5.0, 10), 5.5)
+    assert shares(11.0, requests, tokens) == [0.6, 0.0]
+
+
+def test_what_was_refused_of_one_unit_is_given_back_once() -> None:
+    payer, requests, tokens = of_key()
+    hold = pay(payer, 0.0, 60)
+    tokens.learn(0.5, hold, LimitReport("total_tokens", 100.0, 50.0, refused=True))
+    assert shares(0.5, requests, tokens) == [0.1, 0.5]  # which somebody else has
+    payer.settle(1.0, hold, summed(Charge(total_tokens=60)))
+    assert shares(1.0, requests, tokens) == [0.1, 0.5]
+
+
+def test_a_silence_is_seen_by_what_pays() -> None:
+    payer, _, tokens = of_key()
+    told(tokens, pay(payer, 0.0, 80), 80.0, 0.5)
+    payer.level_up()
+    now = MINUTE + GUARD
+    pay(payer, now, 70)
+    assert tokens.wait(now, 20.0) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_is_heard_of_late_is_counted_at_its_time(reverse: bool) -> None:
+    _, requests, tokens = of_key()
+    heard = [(10.0, 1.0), (12.0, 2.0), (40.0, 3.0)]
+    for at, amount in sorted(heard, reverse=reverse):
+        requests.take(at, amount)
+    for at, amount in heard:
+        tokens.take(at, 10 * amount)
+    assert list(requests.taken) == heard
+    assert shares(70.0 + 2 * GUARD, requests, tokens) == [0.5, 0.5]
+    assert shares(72.0 + 2 * GUARD, requests, tokens) == [0.3, 0.3]
+
+
+class ToldOf(NamedTuple):
+    """What a provider says of one window: what is left, as a share; when all is back; whether it refused."""
+
+    window: int
+    left: float
+    reset: float | None
+    refused: bool
+
+
+SAYINGS = st.builds(
+    ToldOf,
+    st.integers(0, 4),
+    st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]),
+    st.none() | st.sampled_from([0.001, 7.0, 33.5, 59.0]),
+    st.sampled_from([False] * 9 + [True]),
+)
+
+
+class TogetherOrApart(RuleBasedStateMachine):
+    """The same calls, answers and reports for windows with one memory, and for windows that have each their own."""
+
+    @initialize(start=st.floats(0.0, 1e5))
+    def begin(self, start: float) -> None:
+        self.now = start
+        self.apart = told_windows()
+        self.limits = told_windows(ToldMemory(MINUTE))
+        (self.payer,) = payers(self.limits)
+        self.held: list[tuple[Drawn, list[Drawn], set[int]]] = []
+
+    @rule(seconds=st.sampled_from([0.0, 0.001, 0.004, 0.05, 0.12, 0.5, 2.0]) | st.floats(0.0, 30.0))
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(asked=CHARGES)
+    def pay(self, asked: Charge) -> None:
+        amounts = summed(asked)
+        seconds = max(window.wait(self.now, asked[window.place]) for window in self.apart)
+        assert self.payer.wait(self.now, amounts) == pytest.approx(seconds, abs=0.02)
+        if seconds == 0.0:
+            holds = [window.take(self.now, asked[window.place]) for window in self.apart]
+            hold = self.payer.take(self.now, amounts)
+            assert isinstance(hold, Drawn)
+            self.held.append((hold, holds, set()))
+
+    @precondition(lambda self: self.held)
+    @rule(which=st.integers(0, 100), used=CHARGES)
+    def settle(self, which: int, used: Charge) -> None:
+        hold, holds, told = self.held.pop(which % len(self.held))
+        self.payer.settle(self.now, hold, summed(used))
+        for place, (window, each) in enumerate(zip(self.apart, holds, strict=True)):
+            if place not in told:
+                window.settle(self.now, each, used[window.place])
+
+    @precondition(lambda self: self.held)
+    @rule(which=st.integers(0, 100), said=SAYINGS)
+    def tell(self, which: int, said: ToldOf) -> None:
+        hold, holds, told = self.held[which % len(self.held)]
+        if said.window in told:
+            return
+        together, apart = self.limits[said.window], self.apart[said.window]
+        left = math.floor(said.left * apart.capacity)
+        report = LimitReport(
+            "requests" if apart.unit == "cost" else apart.unit, apart.capacity, left, said.reset, 0.0, said.refused
+        )
+        together.learn(self.now, hold, report)
+        apart.learn(self.now, holds[said.window], report)
+        if said.refused:
+            told.add(said.window)
+        assert isinstance(self.payer, Together)
+        self.payer.level_up()
+
+    @invariant()
+    def is_the_same(self) -> None:
+        for one, other in zip(getattr(self, "limits", ()), getattr(self, "apart", ()), strict=True):
+            assert one.saturation(self.now) == pytest.approx(other.saturation(self.now), abs=1e-6)
+            assert one.free(self.now) == pytest.approx(other.free(self.now), abs=1e-3)
+
+
+TogetherOrApart.TestCase.settings = settings(
+    max_examples=2 * settings().max_examples, stateful_step_count=40, deadline=None
+)
+TestTogetherOrApart = pytest.mark.no_cover(
+    TogetherOrApart.TestCase
+)  # shorter tests reach the same lines, and being measured takes as long again
