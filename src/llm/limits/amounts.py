@@ -68,7 +68,7 @@ def summed(amounts: Iterable[float]) -> int:
 
 def alone(place: int, amount: float) -> int:
     """Return so much of the unit at a place of a charge, and nothing of the others."""
-    return int(min(amount, _LARGEST) * _PARTS) << _SHIFTS[place]
+    return int(max(-_LARGEST, min(_LARGEST, amount)) * _PARTS) << _SHIFTS[place]  # what is no number is the largest
 
 
 def part(together: int, place: int) -> float:

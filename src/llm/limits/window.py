@@ -14,6 +14,8 @@ from .reckoning import Others
 from .told import ToldMemory
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
@@ -38,7 +40,7 @@ class SlidingWindow(OwnWindow):
     """
 
     __slots__ = (
-        "_ample", "_asked_until", "_early_at", "_heard_until", "_misled", "_others", "_sooner", "_untold",
+        "_ample", "_asked_until", "_early_at", "_heard_until", "_misled", "_others", "_sooner", "_sooner_at", "_untold",
     )  # fmt: skip
 
     memory: ToldMemory  # pyright: ignore[reportIncompatibleVariableOverride] # it is made with one, and keeps it
@@ -63,6 +65,7 @@ class SlidingWindow(OwnWindow):
         self._ample = capacity * (1 - _UNSURE)
         self._untold = 0
         self._sooner: deque[Moment] = deque()  # those that leave before their time
+        self._sooner_at = math.inf  # when to look at them
         self._early_at = math.inf
         self._misled = 0
 
@@ -97,8 +100,7 @@ class SlidingWindow(OwnWindow):
 
     def look(self, now: float) -> None:
         """Forget what left, and know that a request is sent: where nothing was told for long, it asks what is left."""
-        if self._sooner:
-            self._counted(now)
+        self._counted(now)
         told_at = self._others.told_at
         if now <= self._heard_until:
             return
@@ -110,7 +112,7 @@ class SlidingWindow(OwnWindow):
     @property
     def look_at(self) -> float:
         """Monotonic seconds up to which nobody need look before something is taken."""
-        return min(self._heard_until, self._sooner[0].said[self].until if self._sooner else math.inf)
+        return min(self._heard_until, self._sooner_at)
 
     def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
         """Count what others took, as far as it is not counted yet; it is over with `hold`'s window.
@@ -166,24 +168,29 @@ class SlidingWindow(OwnWindow):
             said = hold.moment.said.setdefault(self, Said())
             said.told += 1
             said.back = max(said.back, until)
-            if said.told == hold.moment.taken(self.place):
-                self._leaves(hold.moment, said.back)
+            if said.told == hold.moment.taken(self.place) and said.back < self._until(hold.moment):
+                self._leave([hold.moment], said.back)
+        sooner: list[Moment] = []
         for moment in reversed(self.memory.moments):
-            if moment.at < hold.at - GUARD and not self._leaves(moment, until):
-                return  # as all before it do
+            if moment.at < hold.at - GUARD:
+                if self._until(moment) <= until:  # as all before it do
+                    break
+                sooner.append(moment)
+        self._leave(sooner[::-1], until)
 
-    def _leaves(self, moment: Moment, until: float) -> bool:
-        """Have a moment leave by then; return False where it does anyhow."""
-        if self._until(moment) <= until:
-            return False
-        said, sooner = moment.said.setdefault(self, Said()), self._sooner
-        if said.until == math.inf:
-            place = len(sooner)
-            while place and sooner[place - 1].start > moment.start:
-                place -= 1
-            sooner.insert(place, moment)
-        said.until, said.takes = until, moment.taken(self.place)
-        return True
+    def _leave(self, moments: Iterable[Moment], until: float) -> None:
+        """Have moments leave by then, which else leave later; they come in order of time."""
+        lined, ordered = self._sooner, True
+        for moment in moments:
+            said = moment.said.setdefault(self, Said())
+            if said.until == math.inf:
+                ordered &= not lined or lined[-1].start < moment.start
+                lined.append(moment)
+            said.until, said.takes = until, moment.taken(self.place)
+        if not ordered:
+            self._sooner = lined = deque(sorted(lined, key=_start))
+        if lined:
+            self._sooner_at = lined[0].said[self].until
 
     def _until(self, moment: Moment) -> float:
         """Return when what is counted in a moment leaves this window."""
@@ -191,16 +198,6 @@ class SlidingWindow(OwnWindow):
             return -math.inf
         said, in_time = moment.said.get(self), moment.at + self.memory.span
         return in_time if said is None or said.takes != moment.taken(self.place) else min(said.until, in_time)
-
-    def _is_oldest(self, moment: Moment) -> bool:
-        """Return whether all before a moment left: nothing leaves before what was there first."""
-        newer_or_it = True
-        for other in reversed(self.memory.moments):
-            if newer_or_it:
-                newer_or_it = other is not moment
-            elif other.taken(self.place) or part(other.together, self.place):
-                return self.place in other.gone
-        return True
 
     def _due(self, now: float, excess: float) -> float:
         """Return seconds until time alone has made room for what is too much."""
@@ -216,12 +213,37 @@ class SlidingWindow(OwnWindow):
 
     def _counted(self, now: float) -> float:
         """Return what is inside."""
-        memory, sooner = self.memory, self._sooner
-        memory.expire(now)
-        while sooner and (moment := sooner[0]).said[self].until - now <= MOMENT and self._is_oldest(moment):
+        self.memory.expire(now)
+        if self._sooner_at - now <= MOMENT:
+            self._forget(now)
+        return part(self.memory.together, self.place)
+
+    def _forget(self, now: float) -> None:
+        """Forget what left before its time, in order: nothing leaves before what was there first."""
+        sooner, self._sooner_at = self._sooner, math.inf
+        while sooner:
+            moment = sooner[0]
+            said, before = moment.said[self], self._before(moment)
+            due = said.until if before is None else max(said.until, self._until(before))
+            if due - now > MOMENT:
+                self._sooner_at = due
+                return
             sooner.popleft()
             if self._until(moment) - now <= MOMENT:
-                memory.back(moment, self.place)
+                self.memory.back(moment, self.place)
                 self._early_at = now
-            moment.said[self].until = math.inf
-        return part(memory.together, self.place)
+            said.until = math.inf
+
+    def _before(self, moment: Moment) -> Moment | None:
+        """Return the last before a moment that did not leave; None where there is none."""
+        newer_or_it = True
+        for other in reversed(self.memory.moments):
+            if newer_or_it:
+                newer_or_it = other is not moment
+            elif other.taken(self.place) or part(other.together, self.place):
+                return None if self.place in other.gone else other
+        return None
+
+
+def _start(moment: Moment) -> float:
+    return moment.start

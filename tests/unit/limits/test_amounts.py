@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -61,6 +62,13 @@ def test_what_no_call_ever_takes_is_not_counted_as_anything_else(unit: str) -> N
         thousandths = [amount / 1000 for amount in parts(whole)]
         assert [*thousandths[:place], *thousandths[place + 1 :]] == [amounts[name] for name in amounts if name != unit]
         assert part(whole, place) / 1000 > 1e18
+
+
+@pytest.mark.parametrize("cost", [math.inf, math.nan, -math.inf])
+def test_a_cost_that_is_no_number_is_the_most_that_is_counted_and_nothing_else(cost: float) -> None:
+    whole = parts(together(Charge(1, 2, 3, cost, 4)))
+    assert [*whole[:3], whole[4]] == [1, 2, 3, 4]
+    assert abs(whole[3]) == 2.0**60
 
 
 def test_parts_of_tokens_count_as_such() -> None:

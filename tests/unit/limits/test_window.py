@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -526,6 +526,30 @@ def test_a_silence_is_seen_by_what_pays() -> None:
     now = MINUTE + GUARD
     pay(payer, now, 70)
     assert tokens.wait(now, 20.0) == pytest.approx(2.0)
+
+
+def test_to_have_many_moments_leave_sooner_costs_in_proportion_to_them(counting: Any) -> None:  # noqa: ANN401 - a fixture
+    costs: list[int] = []
+    for moments in (500, 1000):
+        payer, _, tokens = of_key()
+        holds = [pay(payer, place / 50, 1) for place in range(moments)]
+        with counting() as instructions:
+            back_at(payer, tokens, holds[-1], 5.5)
+        assert shares(moments / 50 + 6.0, tokens) == pytest.approx([0.06], abs=0.011)  # those of one moment
+        costs.append(instructions.count)
+    assert costs[1] < 2.2 * costs[0]
+
+
+def test_what_cannot_leave_yet_is_not_looked_at_with_every_call(counting: Any) -> None:  # noqa: ANN401 - a fixture
+    payer, _, tokens = of_key()
+    pay(payer, 0.0, 1)
+    back_at(payer, tokens, pay(payer, GUARD / 2, 1), 5.5)  # which cannot leave before the first
+    costs: list[int] = []
+    for place in range(500):
+        with counting() as instructions:
+            pay(payer, 10.0 + place / 50, 0)
+        costs.append(instructions.count)
+    assert max(costs[400:]) <= 1.1 * max(costs[1:100])
 
 
 @pytest.mark.parametrize("reverse", [False, True])
