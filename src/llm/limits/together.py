@@ -76,7 +76,7 @@ class Together:
         return limit in self.limits or (isinstance(counted, OwnWindow) and counted.memory is self.memory)
 
     def _look_and_take(self, now: float, amount: int) -> Drawn:
-        if now > self._look_at:
+        if now >= self._look_at:
             for window in self._told:
                 window.look(now)
             self._look_at = min([window.look_at for window in self._told])

@@ -106,13 +106,15 @@ class SlidingWindow(OwnWindow):
             return
         if now < self._asked_until:
             self._untold += 1
-        elif told_at > self._asked_until and now - told_at > self.period * _SILENT:
+        elif told_at <= self._asked_until:  # nothing was told since: to ask again would tell as little
+            self._heard_until = math.inf
+        elif now - told_at > self.period * _SILENT:
             self._asked_until, self._untold = now + _PATIENCE, 1
 
     @property
     def look_at(self) -> float:
         """Monotonic seconds up to which nobody need look before something is taken."""
-        return min(self._heard_until, self._sooner_at)
+        return min(self._heard_until, self._sooner_at - MOMENT)
 
     def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
         """Count what others took, as far as it is not counted yet; it is over with `hold`'s window.
