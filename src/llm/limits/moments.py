@@ -160,3 +160,4 @@ class Memory:
             gone = moments.popleft()
             self.together -= gone.together
             gone.together = 0
+            gone.at = gone.end = -math.inf  # for who comes later with an earlier time: of a log, of another thread

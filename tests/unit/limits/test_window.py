@@ -239,6 +239,24 @@ def test_times_out_of_order_from_another_thread_lose_nothing(make: Callable[...,
     assert limit.saturation(70.0 + GUARD) == 0.0
 
 
+@both
+def test_what_is_settled_of_a_time_before_it_was_forgotten_is_not_given_back(make: Callable[..., OwnWindow]) -> None:
+    limit = make()
+    hold = limit.take(0.0, 8.0)
+    assert limit.saturation(MINUTE + 2 * GUARD) == 0.0
+    limit.settle(MINUTE, hold, 0.0)  # as another process's log tells late
+    assert limit.free(MINUTE + 2 * GUARD) == 10.0
+
+
+@both
+def test_what_is_taken_at_a_time_that_was_forgotten_is_forgotten_as_well(make: Callable[..., OwnWindow]) -> None:
+    limit = make()
+    limit.take(0.0, 4.0)
+    assert limit.saturation(MINUTE + 2 * GUARD) == 0.0
+    limit.take(0.005, 4.0)
+    assert limit.saturation(2 * MINUTE) == 0.0
+
+
 @pytest.mark.no_cover  # shorter tests reach the same lines, and being measured takes as long again
 @both
 def test_sums_of_dollars_do_not_drift(make: Callable[..., OwnWindow]) -> None:
