@@ -10,7 +10,7 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from .amounts import part
+from .amounts import alone, only, part
 from .base import GUARD, Hold, Timed
 from .bucket import TokenBucket
 from .moments import Drawn
@@ -125,15 +125,15 @@ class AutoLimit(Timed):
         counted = self.counted
         if kind == "bucket" and isinstance(counted, SlidingWindow):
             bucket = TokenBucket(self.name, self.unit, self.capacity, self.period)
-            taken = [(moment, part(moment.together, self.place)) for moment in counted.memory.moments]
-            self._drawn = {moment: bucket.take(moment.at, amount) for moment, amount in taken}
+            moments = [moment for moment in counted.memory.moments if self.place not in moment.gone]
+            self._drawn = {moment: bucket.take(moment.at, part(moment.together, self.place)) for moment in moments}
             counted.memory.followed_by(self)
             counted = bucket
         elif kind == "window" and isinstance(counted, TokenBucket):
             window = SlidingWindow(self.name, self.unit, self.capacity, self.period)
             self._heirs = {hold: window.take(hold.at, hold.amount) for hold in self._history}
             counted = window
-        self._count_in(counted)
+        self._count_in(counted, switched=counted is not self.counted)
         self._history.clear()
         self.kind = "bucket" if isinstance(counted, TokenBucket) else "window"
 
@@ -141,6 +141,7 @@ class AutoLimit(Timed):
         """Be told what was left right after the provider admitted (or refused) `hold`."""
         self.counted.learn(now, self._heir(hold), report)
         if report.refused and isinstance(hold, Drawn) and hold.moment in self._drawn:
+            hold.amount -= only(hold.amount, self.place)
             hold.void = (*hold.void, self.place)
 
     def resize(self, now: float, capacity: float) -> None:
@@ -153,7 +154,9 @@ class AutoLimit(Timed):
         if hold.moment in self._drawn and self.place not in hold.void:
             self.counted.settle(now, self._heir(hold), part(used, self.place))
 
-    def _count_in(self, counted: TokenBucket | SlidingWindow, *, remember: bool = False) -> None:
+    def _count_in(
+        self, counted: TokenBucket | SlidingWindow, *, remember: bool = False, switched: bool = False
+    ) -> None:
         self.counted: TokenBucket | SlidingWindow = counted
         # Asked for every call, so without a step in between.
         self.wait: _Waiting = counted.wait
@@ -161,7 +164,7 @@ class AutoLimit(Timed):
         self.take: _Taking = self._take_and_remember if remember else counted.take
         self.saturation: _Filling = counted.saturation
         self.free: _Filling = counted.free
-        self.settle: _Settling = self._settle_for if self._drawn or self._heirs else counted.settle
+        self.settle: _Settling = self._settle_for if switched else counted.settle
 
     def _take_and_remember(self, now: float, amount: float) -> Hold:
         hold, history = self.counted.take(now, amount), self._history
@@ -171,11 +174,19 @@ class AutoLimit(Timed):
         return hold
 
     def _settle_for(self, now: float, hold: Hold, used: float) -> None:
-        self.counted.settle(now, self._heir(hold), used)
+        if isinstance(self.counted, TokenBucket) and isinstance(hold, Drawn):
+            together = alone(self.place, used)
+            self.follow(now, hold, together)
+            hold.amount = together
+        else:
+            self.counted.settle(now, self._heirs.get(hold, hold), used)
 
     def _heir(self, hold: Hold) -> Hold:
-        """Return what stands for `hold` in what is counted now."""
-        if isinstance(hold, Drawn) and hold.moment in self._drawn:
-            drawn = self._drawn[hold.moment]
-            return Hold(hold.at, part(hold.amount, self.place), drawn.number, drawn.mark, drawn.epoch)
-        return self._heirs.get(hold, hold)
+        """Return what stands for `hold` in what is counted now; of what had left before, that it was sent."""
+        if isinstance(self.counted, TokenBucket) is not isinstance(hold, Drawn):
+            return hold
+        if isinstance(hold, Drawn):
+            drawn = self._drawn.get(hold.moment)
+            if drawn is not None:
+                return Hold(hold.at, part(hold.amount, self.place), drawn.number, drawn.mark, drawn.epoch)
+        return self._heirs.get(hold) or Hold(hold.at, 0.0)

@@ -148,6 +148,41 @@ def test_what_was_taken_before_the_proof_settles_after_it(kind: Kind) -> None:
     assert limit.saturation(3.0) == pytest.approx(10 / 60, abs=0.05)
 
 
+@pytest.mark.parametrize("kind", ["bucket", "window"])
+def test_what_had_left_before_the_proof_gives_nothing_back_and_tells_what_is_left(kind: Kind) -> None:
+    limit = auto(bucket=kind == "window")
+    early, refused = limit.take(0.0, 20.0), limit.take(2.0, 20.0)
+    limit.settle(2.5, limit.take(2.0, 10.0), 5.0)
+    for now in (66.0, 67.0):
+        limit.take(now, 15.0)
+    limit.decide(kind)
+    before = limit.free(68.0)
+    limit.settle(68.0, early, 0.0)
+    assert limit.free(68.0) == before
+    limit.learn(68.0, refused, LimitReport("requests", 60.0, 5.0, refused=True))
+    assert 0.0 <= limit.free(68.0) <= before
+
+
+def test_what_is_settled_twice_around_the_proof_is_given_back_once() -> None:
+    limit = auto()
+    early = limit.take(0.0, 40.0)
+    limit.take(0.0, 15.0)
+    limit.decide("bucket")
+    limit.settle(0.0, early, 30.0)
+    limit.settle(0.0, early, 30.0)
+    assert limit.free(0.0) == pytest.approx(15.0)
+
+
+def test_what_a_bucket_refused_is_given_back_once() -> None:
+    limit = auto()
+    limit.take(0.0, 30.0)
+    early = limit.take(0.0, 20.0)
+    limit.decide("bucket")
+    for _ in range(2):
+        limit.learn(0.0, early, LimitReport("requests", 60.0, 10.0, refused=True))
+    assert limit.free(0.0) >= 5.0
+
+
 def test_both_learn_until_then_and_follow_a_new_number() -> None:
     for kind in ("bucket", "window"):
         limit = auto()
