@@ -98,15 +98,17 @@ class Memory:
         span: Seconds for which it counts.
         together: The sum, of all units.
         moments: In order of time.
+        forgotten: How many others have left.
     """
 
-    __slots__ = ("_grain", "_last", "moments", "span", "together")
+    __slots__ = ("_grain", "_last", "forgotten", "moments", "span", "together")
 
     def __init__(self, period: float) -> None:
         """Start empty."""
         self.span: float = period + GUARD
         self.together: int = 0
         self.moments: deque[Moment] = deque()
+        self.forgotten: int = 0
         self._grain = period / GRAINS
         self._last = NEVER
 
@@ -158,6 +160,7 @@ class Memory:
         moments, span = self.moments, self.span
         while moments and moments[0].at + span - now <= MOMENT:
             gone = moments.popleft()
+            self.forgotten += 1
             self.together -= gone.together
             gone.together = 0
             gone.at = gone.end = -math.inf  # for who comes later with an earlier time: of a log, of another thread

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from .amounts import alone, only
+from .amounts import TOGETHER, alone, only
 from .base import GUARD, MOMENT
 from .draws import Draws
 from .moments import NEVER, Drawn, Memory
@@ -29,7 +29,7 @@ class ToldMemory(Memory):
         followers: Limits that were counted here before.
     """
 
-    __slots__ = ("draws", "followers", "others")
+    __slots__ = ("_passed", "draws", "followers", "others")
 
     def __init__(self, period: float) -> None:
         """Start empty."""
@@ -37,6 +37,9 @@ class ToldMemory(Memory):
         self.draws: Draws = Draws()
         self.others: int = 0
         self.followers: tuple[Follower, ...] = ()
+        self._passed = [
+            0
+        ] * TOGETHER  # of all moments that ever were, by place: how many the unit came back of, at least
 
     def take(self, now: float, together: int) -> Drawn:
         """Count amounts of all units from now on."""
@@ -91,6 +94,23 @@ class ToldMemory(Memory):
     def followed_by(self, limit: Follower) -> None:
         """Have a limit settle what was taken of it here, which is taken of it elsewhere from now on."""
         self.followers = (*self.followers, limit)
+
+    def moment(self, at: float) -> Moment:
+        """Return where to count what is taken at a time, whenever it is heard of."""
+        moment, moments = super().moment(at), self.moments
+        if moment is not moments[-1]:
+            for place, passed in enumerate(self._passed):
+                if passed > self.forgotten and moment.start <= moments[passed - self.forgotten - 1].start:
+                    self._passed[place] = 0
+        return moment
+
+    def first(self, place: int) -> int:
+        """Return where those moments begin of which a unit did not come back sooner."""
+        moments, first = self.moments, max(0, self._passed[place] - self.forgotten)
+        while first < len(moments) and place in moments[first].gone:
+            first += 1
+        self._passed[place] = first + self.forgotten
+        return first
 
     def put(self, at: float, now: float, unit: int, amount: float) -> None:
         """Count what others took of a unit at its place in time, or a little after it."""

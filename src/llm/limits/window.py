@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from .amounts import part
@@ -14,8 +14,6 @@ from .reckoning import Others
 from .told import ToldMemory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from llm.core.call import LimitReport
     from llm.core.exceptions import LimitScope
 
@@ -40,7 +38,7 @@ class SlidingWindow(OwnWindow):
     """
 
     __slots__ = (
-        "_ample", "_asked_until", "_early_at", "_heard_until", "_misled", "_others", "_sooner", "_sooner_at", "_untold",
+        "_ample", "_asked_until", "_back_at", "_early_at", "_heard_until", "_misled", "_others", "_untold",
     )  # fmt: skip
 
     memory: ToldMemory  # pyright: ignore[reportIncompatibleVariableOverride] # it is made with one, and keeps it
@@ -64,8 +62,7 @@ class SlidingWindow(OwnWindow):
         self._asked_until = -math.inf
         self._ample = capacity * (1 - _UNSURE)
         self._untold = 0
-        self._sooner: deque[Moment] = deque()  # those that leave before their time
-        self._sooner_at = math.inf  # when to look at them
+        self._back_at = math.inf  # nothing leaves sooner than it would by itself before then
         self._early_at = math.inf
         self._misled = 0
 
@@ -114,7 +111,7 @@ class SlidingWindow(OwnWindow):
     @property
     def look_at(self) -> float:
         """Monotonic seconds up to which nobody need look before something is taken."""
-        return min(self._heard_until, self._sooner_at - MOMENT)
+        return min(self._heard_until, self._back_at - MOMENT)
 
     def learn(self, now: float, hold: Hold, report: LimitReport) -> None:
         """Count what others took, as far as it is not counted yet; it is over with `hold`'s window.
@@ -170,29 +167,20 @@ class SlidingWindow(OwnWindow):
             said = hold.moment.said.setdefault(self, Said())
             said.told += 1
             said.back = max(said.back, until)
-            if said.told == hold.moment.taken(self.place) and said.back < self._until(hold.moment):
-                self._leave([hold.moment], said.back)
-        sooner: list[Moment] = []
+            if said.told == hold.moment.taken(self.place):
+                self._leaves(hold.moment, said.back)
         for moment in reversed(self.memory.moments):
-            if moment.at < hold.at - GUARD:
-                if self._until(moment) <= until:  # as all before it do
-                    break
-                sooner.append(moment)
-        self._leave(sooner[::-1], until)
+            if moment.at < hold.at - GUARD and not self._leaves(moment, until):
+                return  # as all before it do
 
-    def _leave(self, moments: Iterable[Moment], until: float) -> None:
-        """Have moments leave by then, which else leave later; they come in order of time."""
-        lined, ordered = self._sooner, True
-        for moment in moments:
-            said = moment.said.setdefault(self, Said())
-            if said.until == math.inf:
-                ordered &= not lined or lined[-1].start < moment.start
-                lined.append(moment)
-            said.until, said.takes = until, moment.taken(self.place)
-        if not ordered:
-            self._sooner = lined = deque(sorted(lined, key=_start))
-        if lined:
-            self._sooner_at = lined[0].said[self].until
+    def _leaves(self, moment: Moment, until: float) -> bool:
+        """Have a moment leave by then; return False where it does anyhow."""
+        if self._until(moment) <= until:
+            return False
+        said = moment.said.setdefault(self, Said())
+        said.until, said.takes = until, moment.taken(self.place)
+        self._back_at = min(self._back_at, until)
+        return True
 
     def _until(self, moment: Moment) -> float:
         """Return when what is counted in a moment leaves this window."""
@@ -201,10 +189,19 @@ class SlidingWindow(OwnWindow):
         said, in_time = moment.said.get(self), moment.at + self.memory.span
         return in_time if said is None or said.takes != moment.taken(self.place) else min(said.until, in_time)
 
+    def _oldest(self) -> Moment | None:
+        """Return the first that is still there: nothing leaves before it."""
+        memory, place = self.memory, self.place
+        for number in range(memory.first(place), len(memory.moments)):
+            moment = memory.moments[number]
+            if place not in moment.gone and (moment.taken(place) or part(moment.together, place)):
+                return moment
+        return None
+
     def _due(self, now: float, excess: float) -> float:
         """Return seconds until time alone has made room for what is too much."""
-        due = now
-        for moment in self.memory.moments:
+        due, memory = now, self.memory
+        for moment in islice(memory.moments, memory.first(self.place), None):
             if excess <= EPSILON:
                 break
             amount = part(moment.together, self.place)
@@ -215,37 +212,15 @@ class SlidingWindow(OwnWindow):
 
     def _counted(self, now: float) -> float:
         """Return what is inside."""
-        self.memory.expire(now)
-        if self._sooner_at - now <= MOMENT:
-            self._forget(now)
-        return part(self.memory.together, self.place)
-
-    def _forget(self, now: float) -> None:
-        """Forget what left before its time, in order: nothing leaves before what was there first."""
-        sooner, self._sooner_at = self._sooner, math.inf
-        while sooner:
-            moment = sooner[0]
-            said, before = moment.said[self], self._before(moment)
-            due = said.until if before is None else max(said.until, self._until(before))
-            if due - now > MOMENT:
-                self._sooner_at = due
-                return
-            sooner.popleft()
-            if self._until(moment) - now <= MOMENT:
-                self.memory.back(moment, self.place)
+        memory = self.memory
+        memory.expire(now)
+        if self._back_at - now <= MOMENT:
+            self._back_at = math.inf
+            while (oldest := self._oldest()) is not None:
+                until = self._until(oldest)
+                if until - now > MOMENT:
+                    self._back_at = until
+                    break
+                memory.back(oldest, self.place)
                 self._early_at = now
-            said.until = math.inf
-
-    def _before(self, moment: Moment) -> Moment | None:
-        """Return the last before a moment that did not leave; None where there is none."""
-        newer_or_it = True
-        for other in reversed(self.memory.moments):
-            if newer_or_it:
-                newer_or_it = other is not moment
-            elif other.taken(self.place) or part(other.together, self.place):
-                return None if self.place in other.gone else other
-        return None
-
-
-def _start(moment: Moment) -> float:
-    return moment.start
+        return part(memory.together, self.place)

@@ -517,6 +517,17 @@ def test_what_others_took_when_all_has_come_back_counts_for_its_own_time() -> No
     assert shares(MINUTE + 2 * GUARD, tokens) == [0.0]
 
 
+def test_what_others_took_of_one_unit_is_waited_for_where_all_around_it_has_come_back() -> None:
+    payer, _, tokens = of_key()
+    for now in (0.0, 1.0):
+        back_at(payer, tokens, pay(payer, now, 10), 5.5)
+    assert shares(20.0, tokens) == [0.0]
+    tokens.learn(20.0, Hold(0.5, 0.0), LimitReport("total_tokens", 100.0, 30.0))
+    pay(payer, 21.0, 10)
+    assert shares(21.0, tokens) == [0.8]
+    assert tokens.wait(21.0, 40.0) == pytest.approx(MINUTE + GUARD + 0.5 - 21.0)
+
+
 def test_what_others_took_of_one_unit_holds_up_no_other() -> None:
     payer, requests, tokens = of_key()
     first = pay(payer, 0.0, 60)
