@@ -20,7 +20,7 @@ TOGETHER: Final = len(Charge._fields)
 
 _WIDTH: Final = 128  # bits of a unit
 _PARTS: Final = 1 << 40  # of one token, request or dollar
-_LARGEST: Final = 1 << 60  # what exceeds it is counted as so much: a thousand million such fit into a unit
+_LARGEST: Final = 1 << 60  # what exceeds it is counted as so much: a hundred million such fit into a unit
 _SHIFTS: Final = tuple(_WIDTH * place for place in range(TOGETHER))
 _FIRST: Final = _WIDTH - 1  # the bit of a unit that says that it is below nothing, where all are known to be small
 _HALF: Final = 1 << _FIRST
