@@ -92,7 +92,10 @@ def amount_of(hold: Hold, place: int) -> float:
 
 
 class Memory:
-    """What was taken within the last `period` seconds: the sum of it, and at most 6000 moments.
+    """What was taken within the last `period` seconds: the sum of it, and 6000 moments.
+
+    They are more where one unit comes back before its time, and another does not: a moment that lost a part takes
+    nothing more in.
 
     Attributes:
         span: Seconds for which it counts.
@@ -159,8 +162,12 @@ class Memory:
         """Forget what has left."""
         moments, span = self.moments, self.span
         while moments and moments[0].at + span - now <= MOMENT:
-            gone = moments.popleft()
-            self.forgotten += 1
-            self.together -= gone.together
-            gone.together = 0
-            gone.at = gone.end = -math.inf  # for who comes later with an earlier time: of a log, of another thread
+            self.forget_first()
+
+    def forget_first(self) -> None:
+        """Forget the first moment, for good: also for who comes later with an earlier time, as of another thread."""
+        gone = self.moments.popleft()
+        self.forgotten += 1
+        self.together -= gone.together
+        gone.together = 0
+        gone.at = gone.end = -math.inf

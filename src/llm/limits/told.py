@@ -27,9 +27,10 @@ class ToldMemory(Memory):
         draws: All that was drawn, by when it may have arrived.
         others: All that others took, as far as it was ever known.
         followers: Limits that were counted here before.
+        places: Places of the units that windows count here.
     """
 
-    __slots__ = ("_passed", "draws", "followers", "others")
+    __slots__ = ("_passed", "draws", "followers", "others", "places")
 
     def __init__(self, period: float) -> None:
         """Start empty."""
@@ -37,9 +38,8 @@ class ToldMemory(Memory):
         self.draws: Draws = Draws()
         self.others: int = 0
         self.followers: tuple[Follower, ...] = ()
-        self._passed = [
-            0
-        ] * TOGETHER  # of all moments that ever were, by place: how many the unit came back of, at least
+        self.places: frozenset[int] = frozenset()
+        self._passed = [0] * TOGETHER  # how many of all moments there ever were a unit came back of, at least; by place
 
     def take(self, now: float, together: int) -> Drawn:
         """Count amounts of all units from now on."""
@@ -135,3 +135,5 @@ class ToldMemory(Memory):
         moment.gone = (*moment.gone, place)
         if moment is self._last:
             self._last = NEVER
+        while self.moments and self.places <= set(self.moments[0].gone):
+            self.forget_first()

@@ -57,6 +57,7 @@ class SlidingWindow(OwnWindow):
         """Start with what `memory` has; None for an empty one of its own."""
         own = ToldMemory(period) if memory is None else memory
         super().__init__(name, unit, capacity, period, level=level, refuses=refuses, memory=own)
+        own.places |= {self.place}
         self._heard_until = math.inf  # what is taken before need not ask how long nothing was told
         self._others = Others()
         self._asked_until = -math.inf

@@ -557,6 +557,38 @@ def test_a_silence_is_seen_by_what_pays() -> None:
     assert tokens.wait(now, 20.0) == pytest.approx(2.0)
 
 
+def test_what_came_back_of_all_units_takes_no_memory() -> None:
+    day = ToldMemory(86400.0)
+    tokens = SlidingWindow("tokens_per_day", "total_tokens", 100.0, 86400.0, memory=day)
+    (payer,) = payers([tokens])
+    assert isinstance(payer, Together)
+    holds: list[Drawn] = []
+    for place in range(500):
+        holds.append(pay(payer, place * 0.3, 1))
+        back_at(payer, tokens, holds[-1], 0.0864)
+    assert len(day.moments) < 5
+    assert shares(151.0, tokens) == [0.0]
+    for hold in holds:  # which run for long
+        payer.settle(152.0, hold, summed(Charge(total_tokens=50)))
+    assert shares(152.0, tokens) == [0.0]
+
+
+def test_what_is_passed_over_is_passed_over_once(counting: Any) -> None:  # noqa: ANN401 - a fixture
+    costs: list[int] = []
+    for calls in (200, 2000):
+        payer, requests, tokens = of_key()
+        for place in range(calls):
+            back_at(payer, tokens, pay(payer, place / 50, 1), 0.001)  # while all requests still count
+        now = calls / 50 + 1.0
+        assert shares(now, tokens) == [0.0]
+        pay(payer, now, 100)
+        with counting() as instructions:
+            assert tokens.wait(now, 1.0) == pytest.approx(MINUTE + GUARD)
+        costs.append(instructions.count)
+        assert requests.saturation(now) == 1.0
+    assert costs[1] < 1.1 * costs[0]
+
+
 def test_to_have_many_moments_leave_sooner_costs_in_proportion_to_them(counting: Any) -> None:  # noqa: ANN401 - a fixture
     costs: list[int] = []
     for moments in (500, 1000):
