@@ -8,7 +8,9 @@ import asyncio
 import gc
 import os
 import time
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 import pytest
@@ -100,7 +102,7 @@ async def test_a_thousand_short_requests_leave_the_process_as_large_as_it_was(en
 async def test_unloading_makes_the_process_smaller_by_the_weights(model_folder: Path) -> None:
     engine = InferenceEngine(models_directory=model_folder.parent, device="cpu")
     loaded: list[int] = []
-    for _ in range(4):
+    for _ in range(6):
         await engine.load_model("smollm2-135m")
         await ask_briefly(engine, 16)
         loaded.append(resident())
@@ -108,8 +110,9 @@ async def test_unloading_makes_the_process_smaller_by_the_weights(model_folder: 
         unloaded = resident()
         print(f"loaded {loaded[-1] / 1e6:.0f} MB, unloaded {unloaded / 1e6:.0f} MB")
         assert loaded[-1] - unloaded > 200e6
-    # What is left behind adds up. Looked at while loaded: of what is free, the allocator keeps now more and now less.
-    assert loaded[-1] - loaded[0] < 30e6
+    # What is left behind is left each time; what the allocator takes for a heap more, once. Looked at while loaded: of
+    # what is free, it keeps now more and now less.
+    assert median(after - before for before, after in pairwise(loaded)) < 7e6
     await engine.close()
 
 
