@@ -12,6 +12,7 @@ from llm.utils.redact import redact
 
 from .call import Charge
 from .exceptions import LLMAuthenticationError, LLMPoolExhaustedError
+from .foreign import FOREIGN_AS_OURS
 from .protocols import Charging
 from .trial import Trial
 
@@ -163,13 +164,17 @@ class Key:
         self.error = None
 
     def borrow(self) -> tuple[Client, Client | None]:
-        """Return the client for one more call, and one that was replaced and waits for nobody, to be closed."""
+        """Return the client for one more call, and one that was replaced and waits for nobody, to be closed.
+
+        Raises:
+            LLMException: No new one could be made; the old one stays in use.
+        """
         now = self._clock.now()
         client, retired = self.client, None
         if now - client.born >= self._max_lifetime or (
             not client.calls and now - client.last_used >= self._idle_timeout
         ):
-            newer = Client(self._make(), now)
+            newer = self._newer(now)
             client.retired = True
             retired = None if client.calls else client
             client = self.client = newer
@@ -183,7 +188,7 @@ class Key:
         idle, now = self.client, self._clock.now()
         if idle.calls or now - idle.last_used < self._idle_timeout:
             return None
-        self.client = Client(self._make(), now)
+        self.client = self._newer(now)
         idle.retired = True
         return idle
 
@@ -193,6 +198,10 @@ class Key:
         client.last_used = self._clock.now()
         self.calls -= 1
         return client if client.retired and not client.calls else None
+
+    def _newer(self, now: float) -> Client:
+        with FOREIGN_AS_OURS:
+            return Client(self._make(), now)
 
     def _out(self, model: str) -> list[str | None]:
         """Return what keeps it from serving `model`: None is the key as such."""
@@ -230,17 +239,22 @@ class Client:
 
     def used(self, usage: TokenUsage) -> Charge | None:
         """Return what an answer of this usage takes from the limits; None where the provider told no usage."""
-        if not usage.total_tokens:
+        if not (usage.input_tokens or usage.output_tokens):
             return None
         if self._charging is not None:
             return self._charging.used(usage)
         return Charge(usage.input_tokens, usage.output_tokens, usage.total_tokens)
 
     async def prepare(self) -> None:
-        """Initialise the provider once, however many calls come first; after a failure the next call tries again."""
+        """Initialise the provider once, however many calls come first; after a failure the next call tries again.
+
+        Raises:
+            LLMException: It failed.
+        """
         async with self._lock:
             if not self.ready:
-                await self.provider.initialize()
+                with FOREIGN_AS_OURS:
+                    await self.provider.initialize()
                 self.ready = True
 
 

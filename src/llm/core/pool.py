@@ -20,9 +20,9 @@ from .exceptions import (
     LLMInvalidRequestError,
     LLMQuotaExceededError,
     LLMRateLimitError,
-    LLMServerError,
     LLMTimeoutError,
 )
+from .foreign import FOREIGN_AS_OURS, as_ours
 from .keys import KeyState, no_key_left
 from .standing import HealthStatus
 from .stream import LLMStream
@@ -159,14 +159,13 @@ class Pool:
         Raises:
             LLMException: It failed; a key that the provider refuses leaves the rotation.
         """
-        with _FOREIGN_AS_OURS:
-            client, retired = key.borrow()
+        client, retired = key.borrow()
         if retired is not None:
             self._close(retired)
         try:
-            with _FOREIGN_AS_OURS:
-                if not client.ready:
-                    await client.prepare()
+            if not client.ready:
+                await client.prepare()
+            with FOREIGN_AS_OURS:
                 return await ask(client.provider)
         except LLMException as error:
             self._name(error, key, model)
@@ -230,15 +229,13 @@ class Pool:
 
     async def _attempt(self, request: LLMRequest, call: Call, model: str, grant: Grant) -> LLMResult:
         key = grant.slot.key
-        with _FOREIGN_AS_OURS:
-            client, retired = key.borrow()
+        client, retired = key.borrow()
         if retired is not None:
             self._close(retired)
         stream: LLMStream | None = None
         try:
             if not client.ready:
-                with _FOREIGN_AS_OURS:
-                    await client.prepare()
+                await client.prepare()
             call.sent(self._clock.now())
             result = await self._send(client.provider, request)
             grant.succeeded()
@@ -277,7 +274,7 @@ class Pool:
             raise
         except Exception as error:
             if not (scope.ended and isinstance(error, TimeoutError)):
-                raise _as_ours(error) from error
+                raise as_ours(error) from error
         if request.stream:
             message = f"no first chunk came within {bound.seconds:g} seconds (timeouts.first_token)"
             raise LLMTimeoutError(message, phase="first_token", retryable=True)
@@ -348,29 +345,11 @@ _CREATED = CallState.CREATED  # here once, as in `call`
 _LEASED = frozenset({CallState.PAID, CallState.SENT, CallState.ANSWERING})
 
 
-class _ForeignAsOurs:
-    """A scope that raises what a provider's code should not raise as an error of ours, with its cause."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, LLMException):
-            raise _as_ours(error) from error
-
-
-_FOREIGN_AS_OURS = _ForeignAsOurs()
-
-
-def _as_ours(error: Exception) -> LLMServerError:
-    return LLMServerError(f"the provider's code failed with {type(error).__name__}: {error}", retryable=False)
-
-
 async def _ask(key: Key, clock: Clock) -> HealthStatus:
     started = clock.now()
     try:
-        with _FOREIGN_AS_OURS:
-            await key.client.prepare()
+        await key.client.prepare()
+        with FOREIGN_AS_OURS:
             status = await key.client.provider.health_check()
     except LLMException as error:
         return HealthStatus(healthy=False, error=str(error))

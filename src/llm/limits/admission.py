@@ -247,22 +247,22 @@ class AdmissionQueue(Rotation):
         Raises:
             LLMCircuitOpenError: The model's breaker refuses.
         """
-        amounts = amounts_of(ticket.charge)
+        model, amounts = ticket.model, amounts_of(ticket.charge)
         with self._lock:
-            breaker = None if self._circuits is None else self._circuits.passed(call, ticket.model, now)
+            breaker = None if self._circuits is None else self._circuits.passed(call, model, now)
             payers = self._payers(user)
             binding = () if can_pay(payers, amounts, now) else self._shared(user)
-            slot, bound, _ = choice = self._choose(ticket.model, amounts, binding, now, fits=fits, kept=kept)
+            slot, bound, _ = choice = self._choose(model, amounts, binding, now, fits=fits, kept=kept)
             if slot is None or bound.seconds > 0.0 or not take:
                 return choice
             payers += self._accounts[slot].payers
             holds = [(payer, payer.take(now, amounts[payer.place])) for payer in payers]
             permit = None if breaker is None else breaker.permit(now)
-        self._ring(ticket.model).took(slot)
+        self._ring(model).took(slot)
         grant = Grant(slot, ticket.charge, holds, self, permit)
         call.paid(now, grant)
         if slot.key.trials:
-            slot.key.tried_by(call, ticket.model)
+            slot.key.tried_by(call, model)
         return grant
 
     def _refuse_to_wait(self, ticket: Ticket, found: Choice, now: float) -> None:

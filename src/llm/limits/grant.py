@@ -40,7 +40,7 @@ class Ledger(Protocol):
 class Grant:
     """A slot and what was paid for one attempt on it; a `Lease`."""
 
-    __slots__ = ("_holds", "_ledger", "_permit", "charge", "slot")
+    __slots__ = ("_holds", "_ledger", "_permit", "charge", "key", "slot")
 
     def __init__(self, slot: Slot, charge: Charge, holds: Holds, ledger: Ledger, permit: Permit | None = None) -> None:
         """Keep what the ledger must be told at the end; `permit` is the breaker's, where there is one."""
@@ -48,12 +48,8 @@ class Grant:
         self._holds = holds
         self._permit = permit
         self.slot: Slot = slot
+        self.key: str = slot.key.fingerprint
         self.charge: Charge = charge
-
-    @property
-    def key(self) -> str:
-        """Fingerprint of the slot's key."""
-        return self.slot.key.fingerprint
 
     def refund(self) -> None:
         """Give everything back: nothing was sent."""

@@ -95,13 +95,13 @@ class Account:
         self._silence = 0
         self._pace: Pace | None = None
         self._listens_at = -math.inf
-        self._most = Most.of(())
+        self._most = Most(())
         self._most_of = 0
 
     def covers(self, charge: Charge) -> bool:
         """Return whether a charge fits every limit by itself."""
         if self._most_of != self.version:
-            self._most_of, self._most = self.version, Most.of(self.limits)
+            self._most_of, self._most = self.version, Most(self.limits)
         return self._most.covers(charge)
 
     def state(self, now: float, stated: Mapping[str, object], *, level: LimitScope, bucket: bool) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from .base import PLACES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -13,29 +15,26 @@ if TYPE_CHECKING:
     from .base import Limit
 
 
-class Most(NamedTuple):
-    """The largest amounts that fit every limit."""
+class Most:
+    """The largest amounts that fit each of several limits while nothing else is counted."""
 
-    requests: float
-    input_tokens: float
-    output_tokens: float
-    total_tokens: float
-    cost: float
+    __slots__ = ("_cost", "_input_tokens", "_output_tokens", "_requests", "_total_tokens")
+
+    def __init__(self, limits: Iterable[Limit]) -> None:
+        """Take the limits as they are now."""
+        least = [math.inf] * len(PLACES)
+        for limit in limits:
+            least[limit.place] = min(least[limit.place], limit.capacity)
+        self._input_tokens, self._output_tokens, self._total_tokens, self._cost, self._requests = least
 
     def covers(self, charge: Charge) -> bool:
         """Return whether a charge fits."""
+        # Taken apart at once, since to read a named tuple's fields by name takes ten times as long as an attribute.
+        input_tokens, output_tokens, total_tokens, cost, requests = charge
         return (
-            charge.requests <= self.requests
-            and charge.total_tokens <= self.total_tokens
-            and charge.input_tokens <= self.input_tokens
-            and charge.output_tokens <= self.output_tokens
-            and charge.cost <= self.cost
+            requests <= self._requests
+            and total_tokens <= self._total_tokens
+            and input_tokens <= self._input_tokens
+            and output_tokens <= self._output_tokens
+            and cost <= self._cost
         )
-
-    @classmethod
-    def of(cls, limits: Iterable[Limit]) -> Most:
-        """Return the most that fits all of them while nothing else is counted."""
-        least = dict.fromkeys(cls._fields, math.inf)
-        for limit in limits:
-            least[limit.unit] = min(least[limit.unit], limit.capacity)
-        return cls(**least)

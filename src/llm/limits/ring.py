@@ -37,7 +37,7 @@ class Ring:
         self._places = {slot: place for place, (slot, _) in enumerate(entries)}
         self.budgets: bool = False
         self._version = -1
-        self._most = Most.of(())
+        self._most = Most(())
 
     def took(self, slot: Slot) -> None:
         """Pass the turn on from a slot that was taken."""
@@ -56,6 +56,6 @@ class Ring:
         """Return whether a charge fits every limit, `shared` ones included, by itself; `version` is the limits'."""
         if self._version != version:
             limits = [*shared(), *(limit for _, account in self.entries for limit in account.limits)]
-            self._version, self._most = version, Most.of(limits)
+            self._version, self._most = version, Most(limits)
             self.budgets = any(limit.refuses for limit in limits)
         return self._most.covers(charge)

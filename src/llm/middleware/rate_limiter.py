@@ -6,7 +6,7 @@ Capacity is paid by the pool in the instant it sends, so a cache hit costs none 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from llm.core.call import CallState, Charge, Ticket, make_ticket
 from llm.core.stream import at_end
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from llm.core.stream import LLMResult
     from llm.core.types import LLMRequest, LLMResponse
     from llm.utils.clock import Clock
+
+
+_CREATED: Final = CallState.CREATED  # here once, as in `core.call`
 
 
 class Reserved(NamedTuple):
@@ -70,7 +73,7 @@ class RateLimitMiddleware:
             LLMRateLimitError: The request exceeds a limit by itself, or a daily or money limit is used up.
         """
         call, model = request.call, request.model
-        if call is None or model is None or call.state is not CallState.CREATED:
+        if call is None or model is None or call.state is not _CREATED:
             return await call_next(request)
         reserved = self._charges.reserve(request, model)
         ticket = make_ticket((reserved.charge, model, call.user, call.priority, call.deadline))

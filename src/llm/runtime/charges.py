@@ -68,17 +68,16 @@ class Charges:
         """
         output = 0 if request.embed is not None else request.max_tokens or self._output.expected(model)
         stated = self._rule(request, output)
-        estimate = stated.input_tokens
+        estimate, answer, total, _, requests = stated
         prompt = self._prompts.tokens(self._kind, model, estimate)
         cost = 0.0
         if self._price is not None:
-            cost = self._price(
-                request, TokenUsage(prompt or estimate_tokens(request), max(output, stated.output_tokens))
-            )
+            cost = self._price(request, TokenUsage(prompt or estimate_tokens(request), max(output, answer)))
         if prompt == estimate and not cost:
             return make_reserved((stated, estimate))
-        total = _total(stated, prompt)
-        return make_reserved((make_charge((prompt, stated.output_tokens, total, cost, stated.requests)), estimate))
+        # What counts against limits on tokens as such, by the vendor's rule for a prompt of so many.
+        total = prompt + answer if total == estimate + answer else max(total, prompt)
+        return make_reserved((make_charge((prompt, answer, total, cost, requests)), estimate))
 
     def prompt_tokens(self, request: LLMRequest) -> int:
         """Return about how many tokens the request's prompt takes, more likely too many than too few."""
@@ -87,19 +86,13 @@ class Charges:
     def learn(self, request: LLMRequest, model: str, reserved: Reserved, response: LLMResponse) -> None:
         """Learn from an answer; how long answers are not from one that the request itself cut."""
         usage = response.usage
-        if not usage.total_tokens:  # the provider told none
+        if not (usage.input_tokens or usage.output_tokens):  # the provider told none
             return
         self._prompts.observe(self._kind, model, reserved.estimate, usage.input_tokens)
         if request.embed is not None:
             return
         if response.finish_reason != "length" or request.max_tokens is None:
             self._output.observe(model, usage.output_tokens // (1 + len(response.alternatives)))
-
-
-def _total(stated: Charge, prompt: int) -> int:
-    """Return what counts against limits on tokens as such, by the vendor's rule for a prompt of so many."""
-    together = stated.total_tokens == stated.input_tokens + stated.output_tokens
-    return prompt + stated.output_tokens if together else max(stated.total_tokens, prompt)
 
 
 def _plain(request: LLMRequest, expected_output: int) -> Charge:

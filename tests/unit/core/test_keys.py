@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from llm.core.call import Call, Charge
-from llm.core.exceptions import LLMAuthenticationError, LLMQuotaExceededError
+from llm.core.exceptions import LLMAuthenticationError, LLMQuotaExceededError, LLMServerError
 from llm.core.keys import Client, Key, KeyState, Slot
 from llm.core.types import TokenUsage
 from llm.testing import FakeClock, FakeProvider
@@ -90,7 +90,7 @@ async def test_where_no_new_client_can_be_made_the_old_one_stays_in_use(key: Key
     old, _ = key.borrow()
     await clock.advance(3600.0)
     made.fail = True
-    with pytest.raises(OSError, match="no socket"):
+    with pytest.raises(LLMServerError, match="no socket"):
         key.borrow()
     assert key.client is old
     assert key.calls == 1
@@ -131,6 +131,16 @@ async def test_initialising_is_tried_again_after_a_failure() -> None:
     assert not client.ready
     await client.prepare()
     assert client.ready
+
+
+async def test_what_a_providers_code_should_not_raise_as_it_begins_is_an_error_of_ours() -> None:
+    class Broken(FakeProvider):
+        async def initialize(self) -> None:
+            raise KeyError("model")
+
+    with pytest.raises(LLMServerError, match="KeyError: 'model'") as caught:
+        await Client(Broken(), 0.0).prepare()
+    assert isinstance(caught.value.__cause__, KeyError)
 
 
 def test_a_refused_key_leaves_whole_or_for_a_model_and_can_come_back(key: Key) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from math import ceil
+from math import ceil, inf
 from typing import Final
 
 _PROMPTS: Final = 128
@@ -50,8 +50,8 @@ class PromptCalibration:
         ratio = real / estimate if real <= estimate else (real + _FRAME) / (estimate + _FRAME)
         ratios = self._models.get((kind, model))
         if ratios is None:
-            ratios = self._models.setdefault((kind, model), _Running(1.0, _PROMPTS))
-        ratios.add(min(_MOST, max(_LEAST, ratio)))
+            ratios = self._models.setdefault((kind, model), _Running(1.0, _PROMPTS, _LEAST, _MOST))
+        ratios.add(ratio)
 
 
 class OutputEstimate:
@@ -80,22 +80,24 @@ class OutputEstimate:
 
 
 class _Running:
-    """The 95th percentile of the last `most` values; at first the start, or what exceeds it."""
+    """The 95th percentile of the last `count` values, `least` to `most`; at first the start, or what exceeds it."""
 
-    __slots__ = ("_last", "_next", "_seen", "value")
+    __slots__ = ("_last", "_least", "_most", "_next", "_seen", "value")
 
-    def __init__(self, start: float, most: int) -> None:
+    def __init__(self, start: float, count: int, least: float = 0.0, most: float = inf) -> None:
         self._seen = 0
         self._next = _ENOUGH  # as so many were seen, the value is worked out anew
-        self._last: deque[float] = deque(maxlen=most)
+        self._last: deque[float] = deque(maxlen=count)
+        self._least = least
+        self._most = most
         self.value = start
 
     def add(self, value: float) -> None:
         self._last.append(value)
         self._seen += 1
         if self._seen < _ENOUGH:
-            self.value = max(self.value, value)
+            self.value = min(self._most, max(self.value, value))
         elif self._seen >= self._next:
             ordered = sorted(self._last.copy())
             self._next = self._seen + max(_AFTER, len(ordered) // _PARTS)
-            self.value = ordered[ceil(_SHARE * len(ordered)) - 1]
+            self.value = min(self._most, max(self._least, ordered[ceil(_SHARE * len(ordered)) - 1]))

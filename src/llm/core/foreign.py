@@ -1,0 +1,25 @@
+"""Errors of a provider's own code, which may be anybody's, as errors of ours."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .exceptions import LLMException, LLMServerError
+
+
+class _ForeignAsOurs:
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, LLMException):
+            raise as_ours(error) from error
+
+
+FOREIGN_AS_OURS: Final = _ForeignAsOurs()
+"""A scope that raises what a provider's code should not raise as an error of ours, with its cause."""
+
+
+def as_ours(error: Exception) -> LLMServerError:
+    """Return what stands for an error that a provider's code should not raise."""
+    return LLMServerError(f"the provider's code failed with {type(error).__name__}: {error}", retryable=False)
