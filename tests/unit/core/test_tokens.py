@@ -154,9 +154,9 @@ def test_a_stray_answer_is_forgotten_once_twenty_came() -> None:
     assert calibration.tokens("openai", "m", 1000) == pytest.approx(1100, abs=2)
 
 
-@pytest.mark.parametrize(("real", "tokens"), [(100_000, 4000), (1, 250)])
-def test_the_factor_stays_within_a_quarter_and_four(real: int, tokens: int) -> None:
-    calibration = learned(*[(1000, real)] * 20)
+@pytest.mark.parametrize(("real", "answers", "tokens"), [(100_000, 1, 4000), (100_000, 20, 4000), (1, 20, 250)])
+def test_the_factor_stays_within_a_quarter_and_four(real: int, answers: int, tokens: int) -> None:
+    calibration = learned(*[(1000, real)] * answers)
     assert calibration.tokens("openai", "m", 1000) == pytest.approx(tokens, rel=0.03)
 
 
