@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from llm.core.measured import Measured
 from llm.core.stream import at_end
-from llm.core.types import TokenUsage
+from llm.core.types import LLMResponse
 
 from .lots import MANY, Waiting, in_lots
 from .tally import KeyTally, ModelTally, Tally, key_measures, model_measures
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llm.core.call import Call
     from llm.core.protocols import CallNext
     from llm.core.stream import LLMResult
-    from llm.core.types import LLMRequest, LLMResponse
+    from llm.core.types import LLMRequest, TokenUsage
     from llm.utils.clock import Clock
 
     Price: TypeAlias = Callable[[str, TokenUsage], float | None]
@@ -32,7 +32,6 @@ _logger = logging.getLogger("llm.client")
 _CANCELLED: Final = (asyncio.CancelledError, GeneratorExit)
 _MOST_NAMES: Final = 10_000  # of users, of keys; what names come beyond that is counted together
 _MOST_MODELS: Final = 1_000  # each is many lines for whoever reads all of it every few seconds
-_NO_USAGE: Final = TokenUsage()
 _OTHERS: Final = "(others)"
 
 _Name = TypeVar("_Name")
@@ -150,15 +149,14 @@ class Metrics:
                     self._users[user].requests += 1
                 tally.hit(usage, latency, original, saved)
 
-    def attempted(
-        self, provider: str, key: str, seconds: float, usage: TokenUsage, error: BaseException | None
-    ) -> None:
-        """Count an attempt on a key, by its fingerprint."""
-        if error is None:
-            self._attempts.append(((provider, key), usage, None, seconds))
-            if len(self._attempts) >= MANY:
-                self._settle()
-            return
+    def attempted(self, provider: str, key: str, seconds: float, usage: TokenUsage) -> None:
+        """Count an attempt on a key, by its fingerprint, that was answered."""
+        self._attempts.append(((provider, key), usage, None, seconds))
+        if len(self._attempts) >= MANY:
+            self._settle()
+
+    def attempted_in_vain(self, provider: str, key: str, error: BaseException) -> None:
+        """Count an attempt on a key, by its fingerprint, that failed."""
         with self._lock:
             tally = self._keys[provider, key]
             tally.requests += 1
@@ -263,7 +261,10 @@ class MetricsMiddleware:
         except BaseException as error:
             self._attempted(call, sends, None, error)
             raise
-        return at_end(result, partial(self._attempted, call, sends))
+        if type(result) is not LLMResponse:
+            return at_end(result, partial(self._attempted, call, sends))
+        self._answered(call, result)  # as `at_end` does, in half the steps
+        return result
 
     def call_ended(
         self, call: Call, request: LLMRequest, response: LLMResponse | None, error: BaseException | None
@@ -282,15 +283,18 @@ class MetricsMiddleware:
         self._metrics.answered(call, provider, model, response, saved)
 
     def _attempted(self, call: Call, sends: int, response: LLMResponse | None, error: BaseException | None) -> None:
-        if response is not None:
-            key = None if response.cached else response.key
-        elif call.sends == sends:  # nothing was sent, so no key was used
-            key = None
-        else:
+        if error is None:
+            if response is not None:
+                self._answered(call, response)
+        elif call.sends > sends:  # else nothing was sent, so no key was used
             key = getattr(error, "key", None) or _last_key(call)
-        if key is not None and call.sent_at is not None:
-            usage = _NO_USAGE if response is None else response.usage
-            self._metrics.attempted(self._provider, key, self._now() - call.sent_at, usage, error)
+            if key is not None:
+                self._metrics.attempted_in_vain(self._provider, key, error)
+
+    def _answered(self, call: Call, response: LLMResponse) -> None:
+        key, sent = response.key, call.sent_at
+        if key is not None and sent is not None and not response.cached:
+            self._metrics.attempted(self._provider, key, self._now() - sent, response.usage)
 
 
 def _last_key(call: Call) -> str | None:

@@ -278,7 +278,7 @@ def test_a_model_of_two_providers_is_one_in_the_metrics_and_two_beside_them(cloc
     for provider in ("openai", "azure"):
         layer = MetricsMiddleware(metrics, clock, provider=provider)
         layer.call_ended(call_of(2), LLMRequest("Hello", model="m"), LLMResponse(provider=provider, cost=1.0), None)
-        metrics.attempted(provider, KEY, 1.0, TokenUsage(1, 2), None)
+        metrics.attempted(provider, KEY, 1.0, TokenUsage(1, 2))
     shown = metrics.snapshot()
     assert [(name, row["requests"], row["cost"]) for name, row in shown["models"].items()] == [("m", 2, 2.0)]
     assert {name: row["retries"] for name, row in metrics.models().items()} == {"openai/m": 1, "azure/m": 1}
@@ -298,8 +298,8 @@ def test_what_is_measured_are_the_counts_as_values() -> None:
     metrics.answered(call_of(2), "openai", "m", LLMResponse(usage=TokenUsage(3, 4, 2), cost=0.5, latency=0.2))
     metrics.answered(call_of(0), "openai", "m", LLMResponse(cached=True, latency=0.1))
     metrics.called(call_of(0), "openai", "anything", error=LLMException("no"))
-    metrics.attempted("openai", KEY, 0.2, TokenUsage(), None)
-    metrics.attempted("openai", KEY, 0.2, TokenUsage(), LLMServerError("no"))
+    metrics.attempted("openai", KEY, 0.2, TokenUsage())
+    metrics.attempted_in_vain("openai", KEY, LLMServerError("no"))
     measured = metrics.measured()
     named, unnamed = measured.models
     assert (named.provider, named.model, named.retries, named.cost) == ("openai", "m", 1, 0.5)
@@ -399,7 +399,7 @@ def test_loops_in_several_threads_lose_no_count(clock: Clock) -> None:
     def work() -> None:
         for _ in range(3000):
             metrics.answered(call_of(2, "ann"), "openai", "a", response)
-            metrics.attempted("openai", KEY, 0.5, response.usage, None)
+            metrics.attempted("openai", KEY, 0.5, response.usage)
             layer.call_ended(call_of(0), LLMRequest("Hello", model="b"), hit, None)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
