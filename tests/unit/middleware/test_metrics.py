@@ -375,6 +375,18 @@ async def test_an_attempt_that_was_not_sent_counts_on_no_key(clock: Clock) -> No
     assert metrics.snapshot()["keys"] == {}
 
 
+async def test_an_answer_of_a_cache_behind_it_counts_on_no_key_though_the_call_was_sent_before(clock: Clock) -> None:
+    metrics = Metrics()
+    call = sent(Call(0.0))
+    call.attempted(0.0)
+
+    async def keeping(_: LLMRequest) -> LLMResult:
+        return LLMResponse("hi", key=KEY, cached=True)
+
+    await MetricsMiddleware(metrics, clock)(LLMRequest("Hello", call=call), keeping)
+    assert metrics.snapshot()["keys"] == {}
+
+
 @pytest.mark.parametrize("dispatch", ["stream"], indirect=True)
 async def test_a_stream_that_is_left_counts_on_its_key(dispatch: Dispatch, clock: Clock) -> None:
     metrics = Metrics()
