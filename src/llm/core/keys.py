@@ -184,7 +184,11 @@ class Key:
         return client, retired
 
     def retire_idle(self) -> Client | None:
-        """Put a new client in the place of one that idled too long, and return that one, to be closed."""
+        """Put a new client in the place of one that idled too long, and return that one, to be closed.
+
+        Raises:
+            LLMException: No new one could be made; the old one stays in use.
+        """
         idle, now = self.client, self._clock.now()
         if idle.calls or now - idle.last_used < self._idle_timeout:
             return None

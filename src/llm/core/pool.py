@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -204,11 +205,15 @@ class Pool:
         return answers
 
     def close_idle(self, *, keep: int) -> None:
-        """Close clients that nobody used for `pool.idle_timeout` seconds, but for `keep` of them."""
+        """Close clients that nobody used for `pool.idle_timeout` seconds, but for `keep` of them.
+
+        One in whose place no other can be made stays: the call that needs another tells why.
+        """
         open_ = [key for key in dict.fromkeys(slot.key for slot in self.queue.slots) if key.client.ready]
         for key in open_[keep:]:
-            if (idle := key.retire_idle()) is not None:
-                self._close(idle)
+            with suppress(LLMException):
+                if (idle := key.retire_idle()) is not None:
+                    self._close(idle)
 
     async def close(self) -> None:
         """Close every key's client."""

@@ -112,6 +112,29 @@ async def test_idle_clients_are_closed_but_for_the_least_number(min_size: int, c
         assert str(await manager.get_client().chat("again")) == "fine"
 
 
+async def test_an_idle_client_stays_where_no_other_can_be_made_and_those_behind_it_are_looked_at() -> None:
+    class Scarce(Doubles):
+        failures = 0
+
+        def make(self, _: ProviderSettings) -> FakeProvider:
+            if self.failures:
+                self.failures -= 1
+                raise OSError("no socket left")
+            return super().make(_)
+
+    doubles = Scarce()
+    async with await doubles.open(min_size=0, idle_timeout=100, health_check_interval=30) as manager:
+        for _ in range(2):
+            await manager.get_client().chat("hello")
+        doubles.failures = 1
+        await doubles.clock.advance(125)
+        assert [double.closed for double in doubles.made] == [False, True, False]
+        doubles.failures = 1
+        with pytest.raises(LLMServerError, match="no socket left"):
+            await manager.get_client().chat("again")
+        assert str(await manager.get_client().chat("again")) == "fine"
+
+
 async def test_closing_the_manager_ends_the_upkeep() -> None:
     doubles = Doubles()
     manager = await doubles.open()
