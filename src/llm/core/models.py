@@ -102,7 +102,9 @@ class Rates:
         for start, rates in self.above:
             if usage.input_tokens > start:
                 return rates.cost(usage)
-        cached, thoughts = usage.cached_input_tokens, usage.reasoning_tokens
+        # Parts of the whole, also where a provider says otherwise: no answer earns money.
+        cached = min(usage.cached_input_tokens, usage.input_tokens)
+        thoughts = min(usage.reasoning_tokens, usage.output_tokens)
         prompt = (usage.input_tokens - cached) * self.input + cached * self.cached_input
         return prompt + (usage.output_tokens - thoughts) * self.output + thoughts * self.reasoning
 

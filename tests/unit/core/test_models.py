@@ -11,7 +11,7 @@ from genai_prices.data_snapshot import get_snapshot
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm.core.models import PriceBook, holds_to_schema
+from llm.core.models import PriceBook, Rates, holds_to_schema
 from llm.core.types import TokenUsage
 
 AT = datetime(2026, 6, 1, tzinfo=UTC)
@@ -109,6 +109,11 @@ def test_a_prompt_beyond_a_tier_costs_more_from_its_first_token() -> None:
     at, above = (BOOK.cost("anthropic", "claude-sonnet-4-5", TokenUsage(tokens)) for tokens in (200_000, 200_001))
     assert at == pytest.approx(0.6)
     assert above == pytest.approx(1.200006)
+
+
+def test_a_provider_that_counts_a_part_larger_than_the_whole_does_not_pay_us() -> None:
+    rates = Rates(3e-6, 15e-6, 0.3e-6, 20e-6)
+    assert rates.cost(TokenUsage(10, 5, 100_000, 1_000)) == rates.cost(TokenUsage(10, 5, 10, 5)) > 0
 
 
 def test_cached_input_has_its_own_price() -> None:
