@@ -82,6 +82,7 @@ TABLE: Final = (
     Row(None, "bio_policy", LLMContentFilterError),
     Row(None, "misalignment_policy_violation", LLMContentFilterError),
     Row(None, "invalid_api_key", LLMAuthenticationError),
+    Row(None, "API_KEY_INVALID", LLMAuthenticationError),
     Row(None, "account_deactivated", LLMAuthenticationError),
     Row(None, "authentication_error", LLMAuthenticationError),
     Row(403, "permission_error", LLMAuthenticationError, model_only=True),

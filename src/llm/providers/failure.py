@@ -40,6 +40,8 @@ def read_failure(body: object) -> Failure:
         except orjson.JSONDecodeError:
             return Failure()
     match said:
+        case [{"error": {}} as first, *_]:  # Gemini's compatible endpoint puts it into a list
+            return _failure(first["error"])
         case {"error": {}}:
             return _failure(said["error"])
         case {"message": str()}:
@@ -59,6 +61,8 @@ def _failure(error: Mapping[Any, Any]) -> Failure:
             codes.insert(0, detail)
         case {"innererror": {"code": str(inner)}}:
             codes.append(inner)
+        case {"details": [{"reason": str(reason)}, *_]}:  # Google's ErrorInfo, source: https://google.aip.dev/193
+            codes.insert(0, reason)
         case {"metadata": {"reasons": [_, *_]}} | {"metadata": {"flagged_input": str()}}:
             codes.insert(0, "moderation")
         case {"metadata": {"limit_source": str(source)}}:

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm.core.exceptions import LLMAuthenticationError
+from llm.providers.errors import error_for
 from llm.providers.failure import Failure, read_failure, retry_after
 
 NOW = 1_700_000_000.0
@@ -60,3 +62,17 @@ def test_no_error_body_breaks_the_reading(body: dict[str, object]) -> None:
 @given(st.binary())
 def test_bytes_that_are_no_json_say_nothing(body: bytes) -> None:
     assert isinstance(read_failure(body), Failure)
+
+
+def test_a_failure_in_a_list_as_gemini_tells_it_keeps_words_code_and_reason() -> None:
+    said = (
+        b'[{"error": {"code": 400, "message": "API key not valid. Please pass a valid API key.", '
+        b'"status": "INVALID_ARGUMENT", "details": [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", '
+        b'"reason": "API_KEY_INVALID", "domain": "googleapis.com"}]}}]'
+    )
+    failure = read_failure(said)
+    assert (failure.message.split(".")[0], failure.codes, failure.status) == (
+        "API key not valid", ("API_KEY_INVALID",), 400,
+    )  # fmt: skip
+    assert isinstance(error_for(400, failure), LLMAuthenticationError)
+    assert read_failure(b"[]") == read_failure(b"[5]") == read_failure(b'[{"error": 5}]') == Failure()
