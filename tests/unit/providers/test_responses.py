@@ -564,6 +564,35 @@ def test_items_that_come_whole_and_in_no_pieces_are_read_all_the_same() -> None:
     assert response.tool_calls == (ToolCall("c", "n", "{}"), ToolCall("d", "n", ""))
 
 
+CALLED = {"type": "function_call", "call_id": "c", "name": "n", "arguments": '{"a":1}'}
+BEGUN = {**CALLED, "arguments": ""}
+MORE: list[list[dict[str, Any]]] = [
+    [{"type": "response.output_text.delta", "output_index": 0, "delta": "H"}, done(SAID)],
+    [{"type": "response.output_item.added", "output_index": 0, "item": {**SAID, "content": []}}, done(SAID)],
+    [{"type": "response.output_text.delta", "output_index": 0, "delta": "Hi"}, done(SAID, CALLED)],
+    [{"type": "response.output_item.added", "output_index": 0, "item": BEGUN}, done(CALLED)],
+    [
+        {"type": "response.output_item.added", "output_index": 0, "item": BEGUN},
+        {"type": "response.function_call_arguments.done", "output_index": 0, "arguments": '{"a":1}'},
+        done(CALLED),
+    ],
+]
+
+
+@pytest.mark.parametrize("said", MORE)
+def test_a_stream_that_holds_less_than_its_closing_event_says_is_no_answer(said: list[dict[str, Any]]) -> None:
+    with pytest.raises(LLMServerError, match="more than came before it"):
+        read(events(*said))
+
+
+def test_an_end_by_another_status_than_its_event_is_that_of_the_status() -> None:
+    said = {"type": "response.output_text.delta", "output_index": 0, "delta": "Hi"}
+    assert read(events(said, done(SAID, status="incomplete"))).finish_reason == "length"
+    assert read(events(said, done(SAID, status="completed"))).finish_reason == "stop"
+    with pytest.raises(LLMRateLimitError, match="slower"):
+        read(events(said, done(status="failed", error={"code": "rate_limit_exceeded", "message": "slower"})))
+
+
 GRAMMAR = {"type": "grammar", "grammar": {"syntax": "regex", "definition": "^[a-z ]+$"}}
 
 

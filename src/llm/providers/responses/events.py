@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from llm.utils.sse import Event
 
+_SHORT: Final = frozenset({"incomplete", "failed", "cancelled"})
 _INPUTS: Final = {"function_call": "arguments", "custom_tool_call": "input"}
 """Calls of the caller's tools, and what each names what it passes."""
 
@@ -30,7 +31,9 @@ _INPUTS: Final = {"function_call": "arguments", "custom_tool_call": "input"}
 class ResponsesEvents:
     """Reads one stream. It ends with `response.completed` or `response.incomplete`, and with nothing else."""
 
-    __slots__ = ("_calls", "_items", "_part", "_refused", "_streamed", "_thought", "done", "id", "model", "raw")
+    __slots__ = (
+        "_calls", "_items", "_part", "_refused", "_said", "_streamed", "_thought", "done", "id", "model", "raw",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         """Start at the first event."""
@@ -39,6 +42,7 @@ class ResponsesEvents:
         self.raw: Mapping[str, Any] | None = None
         self.done: bool = False
         self._refused = False
+        self._said = 0  # characters of text that came
         self._items = False  # one of them came, or a piece of one
         self._calls: dict[int, int] = {}  # place of an item → place of its call among the calls
         self._streamed: set[int] = set()  # places of the items of which pieces came
@@ -100,6 +104,7 @@ class ResponsesEvents:
 
     def _text(self, body: dict[str, Any]) -> StreamChunk | None:
         text = text_of(body["delta"])
+        self._said += len(text)
         self._streamed.add(body["output_index"])
         if likely := body.get("logprobs"):
             return StreamChunk(text, logprobs=tuple(map(read_token, likely)))
@@ -147,9 +152,11 @@ class ResponsesEvents:
         elif kind == "message" and whole:
             self._refused = self._refused or refuses(item)
             text = message_text(item)
+            self._said += len(text)
             return StreamChunk(text, logprobs=message_logprobs(item)) if text else None
         elif kind in _INPUTS and whole:
             arguments = text_of(item[_INPUTS[kind]])
+            self._streamed.add(index)
             return StreamChunk("", (ToolCallDelta(self._calls[index], arguments=arguments),)) if arguments else None
         return None
 
@@ -168,8 +175,21 @@ class ResponsesEvents:
     def _last(self, response: dict[str, Any], status: str) -> StreamChunk:
         if not (self._items or self._streamed) and (response.get("output") or not self.id):
             raise senseless("the end of a stream without an answer")
+        if self._is_short(response):
+            raise senseless("the end of a stream that tells of more than came before it")
         self._start(response)
+        if response.get("status") in _SHORT:  # some servers send one closing event, whatever became of the answer
+            status = response["status"]
         self.raw = response
         finish = finish_of(response, status, refused=self._refused, called=bool(self._calls))
         self.done = True
         return StreamChunk("", (), finish, usage_of(response.get("usage")), self._end_of_thought(LED_NOWHERE))
+
+    def _is_short(self, response: dict[str, Any]) -> bool:
+        """Return whether the closing event repeats more than came: of text, or calls and what they pass."""
+        output: list[dict[str, Any]] = response.get("output") or []
+        text = sum([len(message_text(item).strip()) for item in output if item["type"] == "message"])
+        calls = [item for item in output if item["type"] in _INPUTS]
+        passing = sum([bool(item[_INPUTS[item["type"]]]) for item in calls])
+        came = len(self._streamed & self._calls.keys())
+        return text > self._said or len(calls) > len(self._calls) or passing > came
