@@ -335,6 +335,21 @@ def test_an_error_inside_an_answer_or_a_stream_raises() -> None:
             DIALECT.events().feed((name, error))
 
 
+def test_an_error_is_one_in_whichever_form_it_is_told() -> None:
+    with pytest.raises(LLMServerError, match="gone"):
+        DIALECT.events().feed(("", b'{"type": "error", "message": "gone"}'))
+
+
+def test_input_of_a_call_that_never_began_is_not_dropped_in_silence() -> None:
+    reader = DIALECT.events()
+    reader.feed(("", b'{"type": "message_start", "message": {"id": "i"}}'))
+    call = b'{"type": "tool_use", "id": "1", "name": "x", "input": {}}'
+    reader.feed(("", b'{"type": "content_block_start", "index": 0, "content_block": %b}' % call))
+    piece = b'{"type": "input_json_delta", "partial_json": "{\\"a\\":1}"}'
+    with pytest.raises(LLMServerError):
+        reader.feed(("", b'{"type": "content_block_delta", "index": 1, "delta": %b}' % piece))
+
+
 def test_only_the_closing_event_ends_a_stream(wire: Callable[[str], bytes]) -> None:
     reader = DIALECT.events()
     *rest, last = EventDecoder().feed(wire("anthropic/stream.sse"))

@@ -165,7 +165,6 @@ def test_input_that_max_tokens_cut_stays_the_text_that_came() -> None:
         {"type": "content_block_delta", "index": 0, "delta": {"type": "something_new", "x": 1}},
         {"type": "content_block_delta", "index": 7, "delta": {"type": "text_delta", "text": "lost"}},
         {"type": "content_block_delta", "index": 7, "delta": {"type": "thinking_delta", "thinking": "lost"}},
-        {"type": "content_block_delta", "index": 7, "delta": {"type": "input_json_delta", "partial_json": "lost"}},
     ]
     reader = DIALECT.events()
     for body in bodies:

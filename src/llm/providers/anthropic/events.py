@@ -79,6 +79,8 @@ class AnthropicEvents:
             return self._last(body)
         if kind == "message_stop":
             self._stop()
+        if kind == "error":
+            raise error_for(200, read_failure(body))
         return None  # pings, and what the vendor adds later, say nothing to the caller
 
     def _start(self, message: dict[str, Any]) -> None:
@@ -134,6 +136,8 @@ class AnthropicEvents:
         return None
 
     def _arguments(self, index: int, text: str) -> StreamChunk | None:
+        if index not in self._pieces:
+            raise TypeError("expected the beginning of a block before more of it")
         place = self._calls.get(index)  # the vendor's own tools have arguments too, and no one here to call
         if place is None or not text:
             return None
