@@ -406,6 +406,34 @@ def test_calls_that_come_one_by_one_under_the_same_place_stay_apart() -> None:
     assert call == ToolCall("late", "weather", "{}")
 
 
+def test_calls_of_several_tools_stay_apart_where_nobody_numbers_them() -> None:
+    calls = [{"function": {"name": name, "arguments": "{}"}} for name in ("weather", "time")]
+    response = read(events(*(delta(tool_calls=[call]) for call in calls), delta("tool_calls")))
+    assert response.tool_calls == (ToolCall("", "weather", "{}"), ToolCall("", "time", "{}"))
+
+
+def test_an_empty_reason_to_end_is_none() -> None:
+    piece = {"index": 0, "id": "a", "function": {"name": "weather", "arguments": '{"ci'}}
+    with pytest.raises(LLMServerError, match="in the middle of a tool call"):
+        read(events(delta("", role="assistant", content=""), delta("", tool_calls=[piece])))
+    assert decode(message(content="Hi", finish="")).finish_reason is None
+
+
+def test_verdicts_of_azures_filter_have_no_delta_and_are_kept() -> None:
+    # Source: https://learn.microsoft.com/azure/ai-foundry/openai/concepts/content-streaming
+    verdict = {"index": 0, "finish_reason": None, "content_filter_offsets": {"check_offset": 44}}
+    response = read(events(delta(content="Hi"), {"id": "", "model": "", "choices": [verdict]}, delta("stop")))
+    assert (response.id, response.content, response.finish_reason) == ("i", "Hi", "stop")
+    for nothing in ({"delta": None}, {}):
+        last = {"id": "i", "model": "m", "choices": [{"index": 0, "finish_reason": "stop", **nothing}]}
+        assert read(events(delta(content="Hi"), delta(content="!"), last)).content == "Hi!"
+
+
+def test_a_whole_answer_in_an_event_is_no_empty_one() -> None:
+    with pytest.raises(LLMServerError):
+        read(b"data: " + message(content="Hi") + b"\n\ndata: [DONE]\n\n")
+
+
 def test_a_function_call_of_the_form_before_tools_is_a_tool_call() -> None:
     call = {"name": "weather", "arguments": '{"city":"Rome"}'}
     expected = ((ToolCall("", "weather", '{"city":"Rome"}'),), "tool_calls")

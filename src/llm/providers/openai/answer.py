@@ -108,7 +108,7 @@ def finish_of(choice: dict[str, Any]) -> FinishReason | None:
         LLMException: It ended in a failure.
     """
     reason = choice.get("finish_reason")
-    if reason is None:
+    if reason is None or reason == "":  # some servers have no null
         return None
     if reason == "error":
         raise error_for(200, read_failure(choice))

@@ -41,7 +41,8 @@ class OpenAIEvents:
         self._started = False
         self._said = False  # something came for the caller, beside the text in `_plain`
         self._called: set[int] = set()  # choices that call tools
-        self._calls: dict[tuple[int, int], tuple[str | None, int]] = {}  # choice, index → id of the call, its place
+        # choice, index → id and name of the call, its place
+        self._calls: dict[tuple[int, int], tuple[str | None, str | None, int]] = {}
         self._taken: dict[int, set[int]] = {}  # choice → places of its calls
         self._ended: set[int] = set()  # choices that told why they ended
         self._refused: set[int] = set()
@@ -78,7 +79,7 @@ class OpenAIEvents:
             choices = chunk["choices"]
             if len(choices) == 1 and len(chunk) == self._width:
                 choice = choices[0]
-                delta = choice["delta"]
+                delta: dict[str, Any] = choice.get("delta") or {}  # Azure's filter tells its verdicts without one
                 # Nearly all events are this: more of the text, and nothing else.
                 if len(delta) == 1 and len(choice) <= _PLAIN and not (
                     choice.get("finish_reason") or choice.get("logprobs") or choice.get("index") or chunk.get("usage")
@@ -128,6 +129,8 @@ class OpenAIEvents:
         delta: dict[str, Any] = choice.get("delta") or {}
         if type(index) is not int:
             raise TypeError("expected a choice's place")
+        if choice.get("message") and "delta" not in choice:
+            raise TypeError("expected a piece, not a whole answer")
         self._note_further(index, choice, delta)
         text, refused = _text(delta)
         if refused:
@@ -158,11 +161,12 @@ class OpenAIEvents:
         """Return a piece with the place of its call; some servers give calls that come one by one the same index."""
         at = choice, piece.index
         known = self._calls.get(at)
-        if known is None or (piece.name is not None and None not in {piece.id, known[0]} and piece.id != known[0]):
+        if known is None or (piece.name is not None and (_differ(piece.id, known[0]) or _differ(piece.name, known[1]))):
             taken = self._taken.setdefault(choice, set())
-            known = self._calls[at] = piece.id, piece.index if piece.index not in taken else max(taken) + 1
-            taken.add(known[1])
-        place = known[1]
+            place = piece.index if piece.index not in taken else max(taken) + 1
+            known = self._calls[at] = piece.id, piece.name, place
+            taken.add(place)
+        place = known[2]
         return piece if place == piece.index else replace(piece, index=place)
 
     def _note_further(self, index: int, choice: dict[str, Any], delta: dict[str, Any]) -> None:
@@ -171,6 +175,10 @@ class OpenAIEvents:
             further["message"] = message
         if further:
             self._further.setdefault(index, []).append(further)
+
+
+def _differ(one: str | None, other: str | None) -> bool:
+    return None not in {one, other} and one != other
 
 
 def _told(chunk: dict[str, Any]) -> dict[str, Any]:
