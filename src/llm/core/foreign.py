@@ -12,8 +12,8 @@ class _ForeignAsOurs:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, LLMException):
-            raise as_ours(error) from error
+        if error is not None and (failure := ours(error)) is not error:
+            raise failure from error
 
 
 FOREIGN_AS_OURS: Final = _ForeignAsOurs()
@@ -23,3 +23,8 @@ FOREIGN_AS_OURS: Final = _ForeignAsOurs()
 def as_ours(error: Exception) -> LLMServerError:
     """Return what stands for an error that a provider's code should not raise."""
     return LLMServerError(f"the provider's code failed with {type(error).__name__}: {error}", retryable=False)
+
+
+def ours(error: BaseException) -> BaseException:
+    """Return an error as it is where a provider's code may raise it, else what stands for it."""
+    return as_ours(error) if isinstance(error, Exception) and not isinstance(error, LLMException) else error

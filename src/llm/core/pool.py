@@ -6,10 +6,11 @@ One attempt, never more. Whatever happens, the lease goes back: nothing sent is 
 from __future__ import annotations
 
 import asyncio
+import logging
 import weakref
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from .bounds import Bound
 from .call import Call, CallState, Charge, Ticket
@@ -21,13 +22,14 @@ from .exceptions import (
     LLMInvalidRequestError,
     LLMQuotaExceededError,
     LLMRateLimitError,
+    LLMServerError,
     LLMTimeoutError,
 )
 from .foreign import FOREIGN_AS_OURS, as_ours
 from .keys import KeyState, no_key_left
 from .standing import HealthStatus
 from .stream import LLMStream
-from .types import response_with
+from .types import LLMResponse, response_with
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -39,7 +41,9 @@ if TYPE_CHECKING:
     from .protocols import Provider
     from .settlement import Settlement
     from .stream import LLMResult
-    from .types import LLMRequest, LLMResponse
+    from .types import LLMRequest
+
+_logger = logging.getLogger("llm.pool")
 
 _Told = TypeVar("_Told")
 
@@ -219,7 +223,10 @@ class Pool:
         """Close every key's client."""
         clients = {slot.key.client for slot in self._slots}
         for client in clients:
-            await client.provider.close()
+            try:
+                await client.provider.close()
+            except Exception:
+                _logger.exception("a provider of %s failed as it was closed", self.provider)
 
     async def _paid_soon(self, call: Call, patience: float) -> Grant:
         began = self._clock.now()
@@ -274,7 +281,8 @@ class Pool:
             with scope:
                 if request.embed is not None:
                     return await embed(provider, request, request.embed)
-                return await (provider.stream(request) if request.stream else provider.complete(request))
+                result: object = await (provider.stream(request) if request.stream else provider.complete(request))
+                return result if isinstance(result, (LLMResponse, LLMStream)) else _no_answer(result)
         except LLMException:
             raise
         except Exception as error:
@@ -355,7 +363,20 @@ async def _ask(key: Key, clock: Clock) -> HealthStatus:
     try:
         await key.client.prepare()
         with FOREIGN_AS_OURS:
-            status = await key.client.provider.health_check()
+            status: object = await key.client.provider.health_check()
     except LLMException as error:
         return HealthStatus(healthy=False, error=str(error))
+    if not isinstance(status, HealthStatus):  # of anybody's code
+        return HealthStatus(healthy=False, error=f"health_check returned {_kind(status)}; return a HealthStatus")
     return status if status.latency is not None else replace(status, latency=clock.now() - started)
+
+
+def _no_answer(result: object) -> NoReturn:
+    raise LLMServerError(
+        f"the provider's code returned {_kind(result)}; return an LLMResponse from complete, an LLMStream from stream",
+        retryable=False,
+    )
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"

@@ -12,6 +12,7 @@ from llm.utils.loop import call_if_there, way_back
 
 from .assembly import assemble, take_apart
 from .exceptions import LLMStreamInterruptedError, LLMTimeoutError
+from .foreign import ours
 from .gathered import Gathered
 from .outcome import tell
 from .source import Replay
@@ -253,7 +254,7 @@ class LLMStream(Gathered):
             return self._error
         if isinstance(error, LLMStreamInterruptedError) and not error.partial:
             error.partial = self.text
-        return error
+        return ours(error)
 
     def _told_again(self, *, left: str | None = None) -> BaseException:
         """Return what a read after the end raises; `left`: what to tell a reader whom somebody else leaves behind."""
@@ -312,7 +313,7 @@ class LLMStream(Gathered):
                 try:
                     self._response = self._whole(self._source)
                 except Exception as failure:  # noqa: BLE001 - it is the outcome, and all who observe must hear of it
-                    error = failure
+                    error = ours(failure)
         self._error = error
         if stop is not None and error is not None:
             stop(error)
@@ -363,9 +364,8 @@ class LLMStream(Gathered):
 
     def _look_idle(self, now: float) -> None:
         if self._reading:
-            self.interrupt(
-                LLMTimeoutError(f"nothing came for {self._idle:g} seconds in the middle of a stream", phase="idle")
-            )
+            message = f"nothing came for {self._idle:g} seconds in the middle of a stream"
+            self.interrupt(LLMTimeoutError(message, phase="idle"))
         elif self._source is not None and self._source.waiting():
             self.interrupt(
                 LLMTimeoutError(

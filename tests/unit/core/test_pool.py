@@ -20,7 +20,8 @@ from llm.core.exceptions import (
     LLMServerError,
     LLMTimeoutError,
 )
-from llm.core.types import LLMRequest
+from llm.core.stream import LLMStream
+from llm.core.types import LLMRequest, StreamChunk
 from llm.testing import FakeClock, FakeProvider
 
 if TYPE_CHECKING:
@@ -401,6 +402,84 @@ async def test_a_foreign_failure_of_a_providers_code_is_ours_with_its_cause_and_
 
 
 # --- the pool alone ---------------------------------------------------------------------------------------------------
+
+
+@CALLS
+@pytest.mark.parametrize("answer", [None, "hi", {"content": "hi"}])
+async def test_what_is_no_answer_of_ours_is_told_with_what_to_return(bench: Bench, call: Any, answer: object) -> None:
+    class Careless(FakeProvider):
+        async def complete(self, request: LLMRequest) -> Any:
+            del request
+            return answer
+
+        stream = complete
+
+    bench.make = lambda _: Careless()
+    await bench.open()
+    error = await bench.fails(call(bench.manager.get_client()))
+    assert type(error) is LLMServerError
+    assert "return an LLMResponse from complete" in error.message
+    assert not error.retryable
+    assert bench.manager.get_status()["pool"]["calls"] == 0
+
+
+async def test_a_foreign_failure_in_the_middle_of_a_stream_is_ours_too(bench: Bench) -> None:
+    class Source:
+        id = model = ""
+
+        def __init__(self) -> None:
+            self.chunks = iter([StreamChunk("a")])
+
+        async def __anext__(self) -> StreamChunk:
+            for chunk in self.chunks:
+                return chunk
+            raise ZeroDivisionError("ours to tell")
+
+        def waiting(self) -> bool:
+            return False
+
+        def close(self) -> None:
+            pass
+
+    class Failing(FakeProvider):
+        async def stream(self, request: LLMRequest) -> LLMStream:
+            del request
+            return await LLMStream(Source()).begin()
+
+    bench.make = lambda _: Failing()
+    await bench.open()
+    error = await bench.fails(read(bench.manager.get_client()))
+    assert type(error) is LLMServerError
+    assert "ZeroDivisionError: ours to tell" in error.message
+    assert (error.provider, error.retryable) == ("fake", False)
+
+
+async def test_a_provider_that_fails_as_it_closes_holds_up_nobody(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Sticky(FakeProvider):
+        async def close(self) -> None:
+            await super().close()
+            raise ZeroDivisionError
+
+    bench.make = lambda _: Sticky()
+    await bench.open()
+    await bench.run(ask(bench.manager.get_client()))
+    await bench.manager.close(0.0)
+    assert all(made.closed for several in bench.made.values() for made in several)
+    assert {record.name for record in caplog.records} == {"llm.pool"}
+
+
+async def test_a_health_that_is_none_is_told(bench: Bench) -> None:
+    class Careless(FakeProvider):
+        async def health_check(self) -> Any:
+            return True
+
+    bench.make = lambda _: Careless()
+    await bench.open(keys=1)
+    health = (await bench.manager.health_check())["fake"]
+    assert not health.healthy
+    assert "health_check returned a bool; return a HealthStatus" in str(health.error)
 
 
 @CALLS
