@@ -349,6 +349,17 @@ def test_an_error_inside_an_answer_or_a_stream_raises() -> None:
         read(events(delta(content="a"), delta("error")))
 
 
+@pytest.mark.parametrize("finish", ["error", "stop", None])
+def test_a_failure_told_in_a_choice_is_none_of_its_words(finish: str | None) -> None:
+    # Source: https://openrouter.ai/docs/api-reference/overview, `NonStreamingChoice`
+    failed = {"index": 0, "finish_reason": finish, "error": {"code": 429, "message": "slower"}}
+    with pytest.raises(LLMRateLimitError, match="slower"):
+        decode(orjson.dumps({"id": "i", "choices": [{**failed, "message": {"content": "half"}}]}))
+    last = {"id": "i", "model": "m", "choices": [{**failed, "delta": {"content": "half"}}]}
+    with pytest.raises(LLMRateLimitError, match="slower"):
+        read(events(delta(content="Hi"), delta(content="!"), last))
+
+
 def test_only_the_closing_event_ends_a_stream() -> None:
     reader = ELSEWHERE.events()
     for event in EventDecoder().feed(events(delta(content="a"), delta("stop")).removesuffix(b"data: [DONE]\n\n")):

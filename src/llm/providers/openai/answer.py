@@ -108,10 +108,10 @@ def finish_of(choice: dict[str, Any]) -> FinishReason | None:
         LLMException: It ended in a failure.
     """
     reason = choice.get("finish_reason")
+    if reason == "error" or choice.get("error"):  # OpenRouter tells it in either way
+        raise error_for(200, read_failure(choice))
     if reason is None or reason == "":  # some servers have no null
         return None
-    if reason == "error":
-        raise error_for(200, read_failure(choice))
     # Every server has words of its own for an orderly end.
     return _FINISHES.get(reason, "stop")
 

@@ -83,6 +83,7 @@ class OpenAIEvents:
                 # Nearly all events are this: more of the text, and nothing else.
                 if len(delta) == 1 and len(choice) <= _PLAIN and not (
                     choice.get("finish_reason") or choice.get("logprobs") or choice.get("index") or chunk.get("usage")
+                    or choice.get("error")
                 ):  # fmt: skip
                     text = delta.get("content")
                     if text and type(text) is str:
