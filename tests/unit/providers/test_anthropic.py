@@ -335,6 +335,17 @@ def test_an_error_inside_an_answer_or_a_stream_raises() -> None:
             DIALECT.events().feed((name, error))
 
 
+def test_numbers_of_a_call_keep_every_digit_there_and_back() -> None:
+    wei = '{"wei":123456789012345678901234567890,"to":"né"}'
+    block = f'{{"type": "tool_use", "id": "1", "name": "pay", "input": {wei}}}'
+    response = decode(f'{{"content": [{block}], "stop_reason": "tool_use"}}'.encode())
+    assert response.tool_calls == (ToolCall("1", "pay", wei),)
+    body = DIALECT.encode(LLMRequest([USER, response.message], model="m"), stream=False)
+    assert wei.encode() in body
+    with pytest.raises(LLMServerError):
+        decode(b'{"content": [%b], "stop_reason": "tool_use"}' % block.replace("1234567890", "1" * 5000).encode())
+
+
 def test_an_error_is_one_in_whichever_form_it_is_told() -> None:
     with pytest.raises(LLMServerError, match="gone"):
         DIALECT.events().feed(("", b'{"type": "error", "message": "gone"}'))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -24,6 +27,10 @@ _FINISHES: Final[dict[str, FinishReason]] = {
 }
 
 
+_LONG: Final = re.compile(rb"\d{19}")
+"""Numbers that may take more than 64 bits, of which orjson keeps no more than a double does."""
+
+
 def read_answer(body: bytes, *, provider: str, key: str | None) -> LLMResponse:
     """Read a whole answer.
 
@@ -33,8 +40,9 @@ def read_answer(body: bytes, *, provider: str, key: str | None) -> LLMResponse:
     """
     answer = read_object(body)
     try:
-        return _response(answer, provider, key)
-    except (KeyError, TypeError, AttributeError):
+        response = _response(answer, provider, key)
+        return _exact(response, body) if response.tool_calls and _LONG.search(body) else response
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
         pass
     raise senseless("an object that is no message")
 
@@ -69,6 +77,14 @@ def _response(answer: dict[str, Any], provider: str, key: str | None) -> LLMResp
         raw=answer,
         thinking=tuple(thoughts),
     )
+
+
+def _exact(response: LLMResponse, body: bytes) -> LLMResponse:
+    """Return the response with the numbers of its calls as they came, digit by digit."""
+    inputs = [block["input"] for block in json.loads(body)["content"] if block["type"] == "tool_use"]
+    texts = [json.dumps(given, ensure_ascii=False, separators=(",", ":")) for given in inputs]
+    calls = [replace(call, arguments=text) for call, text in zip(response.tool_calls, texts, strict=True)]
+    return replace(response, tool_calls=tuple(calls))
 
 
 def finish_of(reason: object) -> FinishReason | None:

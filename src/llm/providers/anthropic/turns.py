@@ -123,7 +123,9 @@ def _tool_use(call: ToolCall, at: int) -> dict[str, Any]:
         raise LLMInvalidRequestError(
             f"messages[{at}] has a call of the tool {call.name!r} whose arguments are no JSON object; correct them"
         )
-    return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
+    # As they came, where there are some: what was read of long numbers is not all of them.
+    given = orjson.Fragment(call.arguments) if arguments else arguments
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": given}
 
 
 def _tool_result(message: Message, at: int) -> dict[str, Any]:
