@@ -5,11 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from llm.core.exceptions import LLMConfigurationError
+from llm.core.exceptions import LLMConfigurationError, LLMException
 from llm.core.keys import Key, Slot
 from llm.core.pool import Pool
 from llm.core.protocols import EngineSettings, Provider, ProviderSettings
 from llm.limits.admission import AdmissionQueue
+from llm.utils.redact import redact
 
 from .registry import provider_factory
 
@@ -117,14 +118,23 @@ class Pools:
             models_ttl=section.models_ttl,
             routing={} if section.routing is None else section.routing.body(),
         )
-        return Key(
-            name if key is None else key.fingerprint,
-            lambda: _provider(factory(settings), section.type),
-            clock=self._clock,
-            idle_timeout=self._config.pool.idle_timeout,
-            max_lifetime=self._config.pool.max_lifetime,
-            secret=key,
-        )
+        try:
+            return Key(
+                name if key is None else key.fingerprint,
+                lambda: _provider(factory(settings), section.type),
+                clock=self._clock,
+                idle_timeout=self._config.pool.idle_timeout,
+                max_lifetime=self._config.pool.max_lifetime,
+                secret=key,
+            )
+        except LLMException:
+            raise
+        except Exception as error:
+            reason = redact(str(error), () if key is None else (key,))
+            raise LLMConfigurationError(
+                f"providers.{name}: the factory of providers of type {section.type!r} failed with "
+                f"{type(error).__name__}: {reason}; it is called with a ProviderSettings, and returns a Provider"
+            ) from error
 
 
 def _confirmed() -> type[ConfirmedQueue]:

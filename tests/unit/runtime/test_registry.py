@@ -81,6 +81,17 @@ async def test_a_factory_that_makes_no_provider_is_told_what_is_missing(made: ob
         await ask("life-none")
 
 
+async def test_a_factory_that_fails_is_told_by_its_section_with_its_cause() -> None:
+    class Bare:  # takes no settings
+        pass
+
+    bare: Any = Bare
+    register_provider("life-bare", bare)
+    with pytest.raises(LLMConfigurationError, match=r"with TypeError: .* called with a ProviderSettings") as told:
+        await ask("life-bare")
+    assert isinstance(told.value.__cause__, TypeError)
+
+
 async def test_an_unknown_kind_is_told_the_choices() -> None:
     register_provider("life-known", lambda _: FakeProvider())
     with pytest.raises(LLMConfigurationError) as failure:
