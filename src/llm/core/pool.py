@@ -282,7 +282,9 @@ class Pool:
                 if request.embed is not None:
                     return await embed(provider, request, request.embed)
                 result: object = await (provider.stream(request) if request.stream else provider.complete(request))
-                return result if isinstance(result, (LLMResponse, LLMStream)) else _no_answer(result)
+                if isinstance(result, (LLMResponse, LLMStream)):  # pyright: ignore[reportUnnecessaryIsInstance]
+                    return result
+                _no_answer(result)
         except LLMException:
             raise
         except Exception as error:
@@ -366,7 +368,7 @@ async def _ask(key: Key, clock: Clock) -> HealthStatus:
             status: object = await key.client.provider.health_check()
     except LLMException as error:
         return HealthStatus(healthy=False, error=str(error))
-    if not isinstance(status, HealthStatus):  # of anybody's code
+    if not isinstance(status, HealthStatus):  # pyright: ignore[reportUnnecessaryIsInstance]  # it is anybody's code
         return HealthStatus(healthy=False, error=f"health_check returned {_kind(status)}; return a HealthStatus")
     return status if status.latency is not None else replace(status, latency=clock.now() - started)
 

@@ -124,7 +124,7 @@ def _tool_use(call: ToolCall, at: int) -> dict[str, Any]:
             f"messages[{at}] has a call of the tool {call.name!r} whose arguments are no JSON object; correct them"
         )
     # As they came, where there are some: what was read of long numbers is not all of them.
-    given = orjson.Fragment(call.arguments) if arguments else arguments
+    given: Any = orjson.Fragment(call.arguments) if arguments else {}
     return {"type": "tool_use", "id": call.id, "name": call.name, "input": given}
 
 
