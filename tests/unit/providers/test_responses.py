@@ -591,6 +591,8 @@ def test_an_end_by_another_status_than_its_event_is_that_of_the_status() -> None
     assert read(events(said, done(SAID, status="completed"))).finish_reason == "stop"
     with pytest.raises(LLMRateLimitError, match="slower"):
         read(events(said, done(status="failed", error={"code": "rate_limit_exceeded", "message": "slower"})))
+    with pytest.raises(LLMRateLimitError, match="slower"):
+        read(events(said, done(SAID, error={"code": "rate_limit_exceeded", "message": "slower"})))
 
 
 GRAMMAR = {"type": "grammar", "grammar": {"syntax": "regex", "definition": "^[a-z ]+$"}}

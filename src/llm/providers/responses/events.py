@@ -177,6 +177,8 @@ class ResponsesEvents:
             raise senseless("the end of a stream without an answer")
         if self._is_short(response):
             raise senseless("the end of a stream that tells of more than came before it")
+        if response.get("error"):
+            raise error_for(200, read_failure(response))
         self._start(response)
         if response.get("status") in _SHORT:  # some servers send one closing event, whatever became of the answer
             status = response["status"]
