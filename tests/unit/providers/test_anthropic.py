@@ -361,6 +361,13 @@ def test_input_of_a_call_that_never_began_is_not_dropped_in_silence() -> None:
         reader.feed(("", b'{"type": "content_block_delta", "index": 1, "delta": %b}' % piece))
 
 
+def test_a_stream_that_lost_its_message_delta_is_no_answer(wire: Callable[[str], bytes]) -> None:
+    # Source: https://docs.claude.com/en/docs/build-with-claude/streaming: one or more of them stand before the end.
+    whole = [event for event in wire("anthropic/stream.sse").split(b"\n\n") if b"message_delta" not in event]
+    with pytest.raises(LLMServerError, match="without its message_delta"):
+        read(b"\n\n".join(whole))
+
+
 def test_only_the_closing_event_ends_a_stream(wire: Callable[[str], bytes]) -> None:
     reader = DIALECT.events()
     *rest, last = EventDecoder().feed(wire("anthropic/stream.sse"))

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 class AnthropicEvents:
     """Reads one stream. It ends with `message_stop`."""
 
-    __slots__ = ("_calls", "_empty", "_ended", "_gathered", "_pieces", "_usage", "done", "id", "model")
+    __slots__ = ("_calls", "_empty", "_ended", "_gathered", "_pieces", "_told", "_usage", "done", "id", "model")
 
     def __init__(self) -> None:
         """Start at the first event."""
         self.id: str = ""
         self.model: str = ""
         self.done: bool = False
+        self._told = False  # the vendor's word of the end came
         self._ended = False  # it was told why
         self._usage: dict[str, Any] | None = None
         self._gathered = Gathering({})
@@ -93,6 +94,8 @@ class AnthropicEvents:
     def _stop(self) -> None:
         if self._usage is None or not (self._ended or self._pieces):
             raise senseless("the end of a stream without an answer")
+        if not self._told:
+            raise senseless("the end of a stream without its message_delta, which tells why it ended and what it took")
         if self._calls and not self._ended:
             raise senseless("the end of a stream in the middle of a tool call")
         self.done = True
@@ -155,6 +158,7 @@ class AnthropicEvents:
         usage: dict[str, Any] = body.get("usage") or {}
         given = {name: count for name, count in usage.items() if count is not None}
         finish = finish_of(body["delta"].get("stop_reason"))
+        self._told = True
         self._ended = self._ended or finish is not None
         chunk = StreamChunk("", (), finish, usage_of({**(self._usage or {}), **given}))
         self._gathered.close(body)
