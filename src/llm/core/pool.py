@@ -6,6 +6,7 @@ One attempt, never more. Whatever happens, the lease goes back: nothing sent is 
 from __future__ import annotations
 
 import asyncio
+import logging
 import weakref
 from contextlib import suppress
 from dataclasses import replace
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from .types import LLMRequest, LLMResponse
 
 _Told = TypeVar("_Told")
+
+_logger = logging.getLogger("llm.keys")
 
 
 class ReplacedError(Exception):
@@ -219,7 +222,7 @@ class Pool:
         """Close every key's client."""
         clients = {slot.key.client for slot in self._slots}
         for client in clients:
-            await client.provider.close()
+            await self._shut(client)
 
     async def _paid_soon(self, call: Call, patience: float) -> Grant:
         began = self._clock.now()
@@ -232,7 +235,9 @@ class Pool:
         finally:
             call.patience = max(0.0, patience - (self._clock.now() - began))
 
-    async def _attempt(self, request: LLMRequest, call: Call, model: str, grant: Grant) -> LLMResult:
+    async def _attempt(  # noqa: C901 - one sequence, in steps that every call takes
+        self, request: LLMRequest, call: Call, model: str, grant: Grant
+    ) -> LLMResult:
         key = grant.slot.key
         client, retired = key.borrow()
         if retired is not None:
@@ -251,7 +256,10 @@ class Pool:
             if isinstance(result, LLMStream):
                 stream = result
                 return self._streaming(stream, request, call, grant, client)
-            used = self._settlement.answered(client.used(result.usage), result.usage, model, result.cost)
+            try:
+                used = self._settlement.answered(client.used(result.usage), result.usage, model, result.cost)
+            except Exception as error:  # what the provider's code made of it is no answer
+                raise as_ours(error) from error
             grant.told(None)
             call.attempted(self._clock.now(), used)
             return self._signed(result, key)
@@ -295,16 +303,18 @@ class Pool:
             model = request.model or ""
             if isinstance(error, LLMException):  # first, so that who waits is not let go to a key that must rest
                 self._learn(error, grant, call, model)
-            if call.state is CallState.ANSWERING:
-                grant.told(error)
-                usage, paid = stream.usage, grant.charge
-                if usage is not None:
-                    used = self._settlement.answered(client.used(usage), usage, model, stream.cost)
-                    call.attempted(self._clock.now(), used)
-                else:
-                    call.attempted(self._clock.now(), *self._settlement.cut(paid, model, stream.all_text))
-            if (left := grant.slot.key.give_back(client)) is not None:
-                self._close(left)
+            try:
+                if call.state is CallState.ANSWERING:
+                    grant.told(error)
+                    usage, paid = stream.usage, grant.charge
+                    if usage is not None:
+                        used = self._settlement.answered(client.used(usage), usage, model, stream.cost)
+                        call.attempted(self._clock.now(), used)
+                    else:
+                        call.attempted(self._clock.now(), *self._settlement.cut(paid, model, stream.all_text))
+            finally:  # a provider's code may fail at its own usage
+                if (left := grant.slot.key.give_back(client)) is not None:
+                    self._close(left)
 
         stream.on_end(ended)
         return stream
@@ -343,7 +353,13 @@ class Pool:
         return response_with(response, provider=self.provider, key=key.fingerprint)
 
     def _close(self, client: Client) -> None:
-        self._spawn(client.provider.close())
+        self._spawn(self._shut(client))
+
+    async def _shut(self, client: Client) -> None:
+        try:
+            await client.provider.close()
+        except Exception:
+            _logger.exception("a client of %r failed as it was closed", self.provider)
 
 
 _CREATED = CallState.CREATED  # here once, as in `call`

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llm import LLMManager, register_provider
+from llm.core.call import Charge
 from llm.core.exceptions import (
     LLMAuthenticationError,
     LLMConnectionError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from llm import LLMClient
     from llm.core.protocols import Provider, ProviderSettings
     from llm.core.standing import HealthStatus
+    from llm.core.types import TokenUsage
 
 LIMITS = {"tokens_per_minute": 1000, "requests_per_minute": 10, "algorithm": "sliding_window"}
 
@@ -365,6 +367,25 @@ async def test_a_factory_that_fails_to_make_a_new_client_costs_that_call_only(be
     assert await bench.run(ask(bench.once)) == "hello"
 
 
+async def test_a_client_that_fails_as_it_is_closed_keeps_nothing_else_open(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Stuck(FakeProvider):
+        async def close(self) -> None:
+            await super().close()
+            raise OSError("it is stuck")
+
+    bench.make = lambda _: Stuck()
+    await bench.open(keys=2, pool={"idle_timeout": 30})
+    await bench.run(ask(bench.once))
+    await bench.clock.advance(30.0)
+    assert [await bench.run(ask(bench.once)) for _ in range(2)] == ["hello"] * 2
+    await bench.manager.close()
+    assert bench.manager.closed
+    assert all(client.closed for of_key in bench.made.values() for client in of_key)
+    assert {record.name for record in caplog.records if record.exc_info} == {"llm.keys"}
+
+
 # --- time and foreign failures ----------------------------------------------------------------------------------------
 
 
@@ -398,6 +419,63 @@ async def test_a_foreign_failure_of_a_providers_code_is_ours_with_its_cause_and_
     assert isinstance(error, LLMServerError)
     assert isinstance(error.__cause__, kind)
     assert (error.retryable, error.attempts) == (False, 1)
+
+
+@CALLS
+@pytest.mark.parametrize("wrong", [None, "an answer"])
+async def test_what_is_no_answer_is_an_error_of_ours(bench: Bench, call: Any, wrong: object) -> None:
+    class Wrong(FakeProvider):
+        async def complete(self, request: LLMRequest) -> Any:  # noqa: ARG002 - the protocol's
+            return wrong
+
+        async def stream(self, request: LLMRequest) -> Any:  # noqa: ARG002 - the protocol's
+            return wrong
+
+    bench.make = lambda _: Wrong()
+    await bench.open(keys=1)
+    error = await bench.fails(call(bench.once))
+    assert isinstance(error, LLMServerError)
+    assert isinstance(error.__cause__, AttributeError)
+    assert error.key == bench.key(0)["key"]
+    assert bench.key(0)["calls"] == 0
+
+
+class Miscounting(FakeProvider):
+    """Fails as it says what an answer took."""
+
+    def charge(self, request: LLMRequest, expected_output: int) -> Charge:  # noqa: ARG002 - the protocol's
+        return Charge(10, expected_output, 10 + expected_output)
+
+    def used(self, usage: TokenUsage) -> Charge:  # noqa: ARG002 - the protocol's
+        raise ValueError("a bug")
+
+
+async def test_an_answer_whose_provider_fails_to_count_it_is_an_error_of_ours(bench: Bench) -> None:
+    bench.make = lambda _: Miscounting()
+    await bench.open(keys=1)
+    error = await bench.fails(ask(bench.once))
+    assert isinstance(error, LLMServerError)
+    assert isinstance(error.__cause__, ValueError)
+
+
+async def test_a_stream_whose_provider_fails_to_count_it_gives_its_client_back(bench: Bench) -> None:
+    bench.make = lambda _: Miscounting()
+    await bench.open(keys=1, pool={"idle_timeout": 30})
+    assert await bench.run(read(bench.once)) == "hello"
+    assert bench.key(0)["calls"] == 0
+    assert bench.taken(0)["tokens_per_minute"] == 0.02  # as reserved
+
+
+async def test_a_provider_that_fails_to_say_what_a_call_takes_is_an_error_of_ours(bench: Bench) -> None:
+    class Silent(Miscounting):
+        def charge(self, request: LLMRequest, expected_output: int) -> Charge:  # noqa: ARG002 - the protocol's
+            raise ValueError("a bug")
+
+    bench.make = lambda _: Silent()
+    await bench.open(keys=1)
+    error = await bench.fails(ask(bench.once))
+    assert isinstance(error, LLMServerError)
+    assert isinstance(error.__cause__, ValueError)
 
 
 # --- the pool alone ---------------------------------------------------------------------------------------------------
