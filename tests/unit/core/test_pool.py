@@ -21,7 +21,7 @@ from llm.core.exceptions import (
     LLMServerError,
     LLMTimeoutError,
 )
-from llm.core.types import LLMRequest
+from llm.core.types import LLMRequest, LLMResponse, TokenUsage
 from llm.testing import FakeClock, FakeProvider
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from llm import LLMClient
     from llm.core.protocols import Provider, ProviderSettings
     from llm.core.standing import HealthStatus
-    from llm.core.types import TokenUsage
 
 LIMITS = {"tokens_per_minute": 1000, "requests_per_minute": 10, "algorithm": "sliding_window"}
 
@@ -438,6 +437,24 @@ async def test_what_is_no_answer_is_an_error_of_ours(bench: Bench, call: Any, wr
     assert isinstance(error.__cause__, AttributeError)
     assert error.key == bench.key(0)["key"]
     assert bench.key(0)["calls"] == 0
+
+
+@pytest.mark.parametrize("usage", [("5", "6"), (None, 5), (5, None)])
+async def test_tokens_that_are_no_numbers_are_an_error_of_ours_and_hold_no_place(bench: Bench, usage: Any) -> None:
+    bench.make = lambda _: FakeProvider([LLMResponse(content="hello", usage=TokenUsage(*usage)), "hello"])
+    await bench.open(keys=1, pool={"max_size": 1})
+    error = await bench.fails(ask(bench.once))
+    assert isinstance(error, LLMServerError)
+    assert isinstance(error.__cause__, TypeError)
+    assert await bench.run(ask(bench.once)) == "hello"
+
+
+@pytest.mark.parametrize("usage", [(-50, -50), (-50, 50), (float("nan"), 5)])
+async def test_what_no_answer_takes_leaves_what_was_reserved(bench: Bench, usage: Any) -> None:
+    bench.make = lambda _: FakeProvider([LLMResponse(content="hello", usage=TokenUsage(*usage))])
+    await bench.open(keys=1)
+    await bench.run(ask(bench.once, max_tokens=98))
+    assert bench.taken(0)["tokens_per_minute"] == 0.1
 
 
 class Miscounting(FakeProvider):
