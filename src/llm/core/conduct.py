@@ -92,9 +92,13 @@ class Conduct:
         return self._answered(result, call.deadline)
 
     def _answered(self, result: LLMResult, deadline: float | None) -> LLMResult:
-        if isinstance(result, LLMStream) or self._request.stream:
-            return self._streaming(as_stream(result), deadline)
-        response = result if self._request.response_model is not None else self._completed(result)
+        try:
+            if isinstance(result, LLMStream) or self._request.stream:
+                return self._streaming(as_stream(result), deadline)
+            response = result if self._request.response_model is not None else self._completed(result)
+        except Exception as error:  # what a layer, or a provider, of one's own gave is no answer
+            self._ended(None, error)
+            raise
         self._ended(response, None)
         return response
 

@@ -242,8 +242,12 @@ class Client:
         self._charging = provider if isinstance(provider, Charging) else None
 
     def used(self, usage: TokenUsage) -> Charge | None:
-        """Return what an answer of this usage takes from the limits; None where the provider told no usage."""
-        if not (usage.input_tokens or usage.output_tokens):
+        """Return what an answer of this usage takes from the limits; None where the provider told no usage.
+
+        Raises:
+            TypeError: What it told are no numbers.
+        """
+        if not usage.input_tokens + usage.output_tokens > 0:  # so written, what is no number is none either
             return None
         if self._charging is not None:
             return self._charging.used(usage)

@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from .stream import LLMResult
     from .types import LLMRequest
 
-_logger = logging.getLogger("llm.pool")
-
 _Told = TypeVar("_Told")
+
+_logger = logging.getLogger("llm.keys")
 
 
 class ReplacedError(Exception):
@@ -223,10 +223,7 @@ class Pool:
         """Close every key's client."""
         clients = {slot.key.client for slot in self._slots}
         for client in clients:
-            try:
-                await client.provider.close()
-            except Exception:
-                _logger.exception("a provider of %s failed as it was closed", self.provider)
+            await self._shut(client)
 
     async def _paid_soon(self, call: Call, patience: float) -> Grant:
         began = self._clock.now()
@@ -258,7 +255,8 @@ class Pool:
             if isinstance(result, LLMStream):
                 stream = result
                 return self._streaming(stream, request, call, grant, client)
-            used = self._settlement.answered(client.used(result.usage), result.usage, model, result.cost)
+            with FOREIGN_AS_OURS:
+                used = self._settlement.answered(client.used(result.usage), result.usage, model, result.cost)
             grant.told(None)
             call.attempted(self._clock.now(), used)
             return self._signed(result, key)
@@ -305,16 +303,18 @@ class Pool:
             model = request.model or ""
             if isinstance(error, LLMException):  # first, so that who waits is not let go to a key that must rest
                 self._learn(error, grant, call, model)
-            if call.state is CallState.ANSWERING:
-                grant.told(error)
-                usage, paid = stream.usage, grant.charge
-                if usage is not None:
-                    used = self._settlement.answered(client.used(usage), usage, model, stream.cost)
-                    call.attempted(self._clock.now(), used)
-                else:
-                    call.attempted(self._clock.now(), *self._settlement.cut(paid, model, stream.all_text))
-            if (left := grant.slot.key.give_back(client)) is not None:
-                self._close(left)
+            try:
+                if call.state is CallState.ANSWERING:
+                    grant.told(error)
+                    usage, paid = stream.usage, grant.charge
+                    if usage is not None:
+                        used = self._settlement.answered(client.used(usage), usage, model, stream.cost)
+                        call.attempted(self._clock.now(), used)
+                    else:
+                        call.attempted(self._clock.now(), *self._settlement.cut(paid, model, stream.all_text))
+            finally:  # a provider's code may fail at its own usage
+                if (left := grant.slot.key.give_back(client)) is not None:
+                    self._close(left)
 
         stream.on_end(ended)
         return stream
@@ -353,7 +353,13 @@ class Pool:
         return response_with(response, provider=self.provider, key=key.fingerprint)
 
     def _close(self, client: Client) -> None:
-        self._spawn(client.provider.close())
+        self._spawn(self._shut(client))
+
+    async def _shut(self, client: Client) -> None:
+        try:
+            await client.provider.close()
+        except Exception:
+            _logger.exception("a client of %r failed as it was closed", self.provider)
 
 
 _CREATED = CallState.CREATED  # here once, as in `call`

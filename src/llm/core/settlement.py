@@ -37,7 +37,7 @@ class Settlement:
         """
         if used is None or self.cost is None:
             return used
-        return used._replace(cost=self.cost(model, usage) if told is None else told)
+        return used._replace(cost=self.cost(model, usage) if told is None else float(told))
 
     def in_vain(self, paid: Charge, model: str, error: BaseException) -> tuple[Charge, Charge | None]:
         """Return what a request took that was sent and brought nothing.

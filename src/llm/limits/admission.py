@@ -64,7 +64,7 @@ class AdmissionQueue(Rotation):
         self.waiting: int = 0
         self._max_waiting = max_waiting
         self._lanes = Lanes()
-        self._held_by_own = Held(provider, self._lanes, self._bound, clock)
+        self._held_by_own = Held(provider, self._lanes, self._bound, clock, book.lock)
         self._fitted = self._version()
         self._timer: Timer | None = None
         self._due = math.inf
@@ -341,9 +341,7 @@ class AdmissionQueue(Rotation):
 
     def _steps_aside(self, waiter: Waiter, now: float) -> bool:
         """Let others go before one whose user is at a limit of its own, whatever else it waits for, or refuse it."""
-        if waiter.user is None:
-            return False
-        own = self._bound(waiter.user, waiter.ticket.charge, now)
+        own = self._held_by_own.bound(waiter, now)
         if own.limit is None or own.limit.refuses:
             return False
         refusal = self._held_by_own.refusal(waiter, own, now)

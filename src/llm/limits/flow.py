@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from llm.core.call import Call, Ticket
 
+    from .base import Limit
     from .grant import Grant
     from .memory import Account
 
@@ -119,15 +120,17 @@ class Flow:
         name: Whose calls.
         since: The turn that was served last as it came.
         rank: Where it stands; None while it stands aside.
+        aside: The limit that it stands aside for; None while it does not.
     """
 
-    __slots__ = ("_entries", "_left", "_waiters", "name", "rank", "since")
+    __slots__ = ("_entries", "_left", "_waiters", "aside", "name", "rank", "since")
 
     def __init__(self, name: FlowName, since: float) -> None:
         """Start empty."""
         self.name: FlowName = name
         self.since: float = since
         self.rank: Rank | None = None
+        self.aside: Limit | None = None
         self._waiters: list[tuple[Order, int, Waiter]] = []
         self._entries = count()
         self._left = 0

@@ -17,6 +17,7 @@ from .backlog import behind
 from .base import FREE, MOMENT, Binding
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Sequence
 
     from llm.core.exceptions import LLMRateLimitError
@@ -32,14 +33,15 @@ if TYPE_CHECKING:
 class Held:
     """Refuses the calls of one queue that their user's own limits hold for longer than `Call.user_wait`."""
 
-    __slots__ = ("_bound", "_clock", "_lanes", "_provider")
+    __slots__ = ("_bound", "_clock", "_lanes", "_lock", "_provider")
 
-    def __init__(self, provider: str, lanes: Lanes, bound: Bound, clock: Clock) -> None:
-        """Look after those in the lanes; `bound` returns what keeps an account from paying a charge."""
+    def __init__(self, provider: str, lanes: Lanes, bound: Bound, clock: Clock, lock: threading.RLock) -> None:
+        """Look after those in the lanes; `bound` returns what keeps an account from paying, asked under the `lock`."""
         self._provider = provider
         self._lanes = lanes
         self._bound = bound
         self._clock = clock
+        self._lock = lock
 
     def check(self, waiter: Waiter, now: float) -> None:
         """Refuse one that comes and would be held for too long.
@@ -67,6 +69,13 @@ class Held:
             return None
         return refusals.held_too_long(self._provider, waiter.ticket, own, wait)
 
+    def bound(self, waiter: Waiter, now: float) -> Binding:
+        """Return what keeps one that waits from paying at its user's own limits."""
+        if waiter.user is None:
+            return FREE
+        with self._lock:
+            return self._bound(waiter.user, waiter.ticket.charge, now)
+
     def _begin(self, waiter: Waiter, wait: float, now: float) -> float:
         timer = self._clock.call_later(wait, partial(self._end, waiter, wait))
         waiter.future.add_done_callback(lambda _: timer.cancel())
@@ -75,17 +84,17 @@ class Held:
 
     def _end(self, waiter: Waiter, wait: float) -> None:
         """Refuse one that was held for so long, and still is."""
-        user = waiter.user
-        own = FREE if user is None else self._bound(user, waiter.ticket.charge, self._clock.now())
+        own = self.bound(waiter, self._clock.now())
         if own.seconds > 0.0 and not waiter.future.done():
             waiter.future.set_exception(refusals.held_too_long(self._provider, waiter.ticket, own, wait))
 
     def _own(self, user: Account, charges: Sequence[Charge], now: float) -> Binding:
         """Return what keeps the last of a user's charges waiting at the user's own limits, all of them paid in turn."""
-        bound = self._bound(user, _sum(charges), now)
-        if bound.limit is not None and bound.limit.refuses:  # a budget; what is reserved of it may yet come back
-            return FREE
-        return behind(user.limits, charges, now) if bound.timed and bound.seconds == math.inf else bound
+        with self._lock:
+            bound = self._bound(user, _sum(charges), now)
+            if bound.limit is not None and bound.limit.refuses:  # a budget; what is reserved of it may yet come back
+                return FREE
+            return behind(user.limits, charges, now) if bound.timed and bound.seconds == math.inf else bound
 
 
 def _least(own: Binding) -> float:

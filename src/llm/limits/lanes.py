@@ -53,6 +53,7 @@ class Lanes:
         if lane is None:
             lane = self._lanes[name] = Lane(*name, self._turns)
         lane.push(waiter)
+        self._recall_for(waiter, lane)
         return lane.head() is waiter
 
     def heads(self) -> list[Waiter]:
@@ -79,7 +80,7 @@ class Lanes:
         lane = self._lane(waiter)
         if lane is None or waiter.flow is None:
             return False
-        first = lane.may_be_first(waiter)
+        first = lane.may_be_first(waiter) or self._recall_for(waiter, lane)
         lane.leave(waiter.flow, waiter)
         self._drop_if_empty(lane)
         return first
@@ -100,7 +101,7 @@ class Lanes:
         """Let others go before the waiter's user, who waits for `limit`: until `due`, or something is given back."""
         lane, flow = self._lane(waiter), waiter.flow
         if lane is not None and flow is not None:
-            flow.rank = None
+            flow.rank, flow.aside = None, limit
             self._aside.setdefault(limit, {})[flow] = (due, lane)
             if due < math.inf:
                 heapq.heappush(self._dues, (due, next(self._entries), limit, flow))
@@ -123,14 +124,29 @@ class Lanes:
             _, lane = flows.pop(flow)
             if not flows:
                 del self._aside[limit]
-            lane.stand(flow)
+            self._stand(flow, lane)
 
     def recall(self, limits: Iterable[Limit]) -> None:
         """Bring back those who wait for one of these limits, to which something was given back."""
         if self._aside:
             for limit in limits:
                 for flow, (_, lane) in self._aside.pop(limit, {}).items():
-                    lane.stand(flow)
+                    self._stand(flow, lane)
+
+    def _recall_for(self, waiter: Waiter, lane: Lane) -> bool:
+        """Bring those back who stand aside for what their first asks, as another comes or goes; return whether so."""
+        flow = waiter.flow
+        if flow is None or flow.aside is None or flow.first() is not waiter:
+            return False
+        flows = self._aside.get(flow.aside, {})
+        if flows.pop(flow, None) is not None and not flows:
+            del self._aside[flow.aside]
+        self._stand(flow, lane)
+        return True
+
+    def _stand(self, flow: Flow, lane: Lane) -> None:
+        flow.aside = None
+        lane.stand(flow)
 
     def _lane(self, waiter: Waiter) -> Lane | None:
         return self._lanes.get((waiter.ticket.model, waiter.size.fits))

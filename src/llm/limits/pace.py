@@ -96,7 +96,7 @@ class Pace:
 
     def wait(self, now: float, amount: float) -> float:  # noqa: ARG002 - a limit's signature
         """Return seconds until the next call's turn."""
-        due = self._next if self._free > 0 else max(self._next, self._sent_at + _PATIENCE)
+        due = self._due()
         if due - now <= MOMENT:
             return 0.0
         self._bound_at = now
@@ -114,8 +114,11 @@ class Pace:
 
     def saturation(self, now: float) -> float:
         """Return 1 while the next call must wait."""
-        return float(self._next - now > MOMENT or self._free <= 0)
+        return float(self._due() - now > MOMENT)
 
     def free(self, now: float) -> float:
         """Return 1 for the next call's turn, else 0."""
         return float(self.wait(now, 1.0) == 0.0)
+
+    def _due(self) -> float:
+        return self._next if self._free > 0 else max(self._next, self._sent_at + _PATIENCE)

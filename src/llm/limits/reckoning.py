@@ -56,7 +56,9 @@ class Others:
         since = min(period, max(GUARD, at - self.told_at))
         horizon = max(2 * age, period / _SHARE)
         kept_back = self.kept_back * self._fading(now, period)
-        self._recent = amount * min(1.0, horizon / since) + self._recent * math.exp(-(now - self._found_at) / age)
+        self._recent = amount * min(1.0, horizon / since) + self._recent * math.exp(
+            -max(0.0, now - self._found_at) / age
+        )
         self._found_at = now
         self._horizon = horizon
         self.kept_back = max(kept_back, _SPARE * self._recent, hidden)

@@ -137,7 +137,8 @@ class Rotation:
         if self._circuits is not None:
             ordered = tuple(model for model in ordered if not self._broken_for(model, now)) or ordered
         free = (model for model in ordered if self._first(model, Charge(), now).bound is FREE)
-        chosen = next(free, ordered[0])
+        with self._lock:
+            chosen = next(free, ordered[0])
         self._model_turn = models.index(chosen) + 1
         return chosen
 

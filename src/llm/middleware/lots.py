@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from .tally import Lot
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from collections import deque
 
     from llm.core.types import TokenUsage
+
+_logger = logging.getLogger("llm.client")
 
 _Name = TypeVar("_Name")
 Waiting: TypeAlias = "deque[tuple[_Name, TokenUsage, float | None, float]]"
@@ -30,5 +33,8 @@ def in_lots(waiting: Waiting[_Name]) -> dict[_Name, Lot]:
         if lot is None:
             lot = lots[name] = Lot()
         lot.requests += 1
-        lot.spend(usage, cost)
         lot.seconds.append(seconds)
+        try:
+            lot.spend(usage, cost)
+        except Exception:  # what a provider's own code told, which is no affair of those it is counted with
+            _logger.exception("the tokens or the cost of an answer are no numbers; the call itself did not fail")

@@ -167,11 +167,12 @@ class Accounts:
         now = self._clock.now()
         users = self._users.copy()  # exporters ask from threads of their own
         named = {"global": self._everything, **{f"user {name}": account for name, account in users.items()}}
-        return {
-            name: {limit.name: round(limit.saturation(now), 4) for limit in account.limits}
-            for name, account in named.items()
-            if account.limits
-        }
+        with self.book.lock:  # to ask a window is to have it forget what left
+            return {
+                name: {limit.name: round(limit.saturation(now), 4) for limit in account.limits}
+                for name, account in named.items()
+                if account.limits
+            }
 
     def _limits_of(self, user: str) -> RateLimits | None:
         users = self._config.limits.users
@@ -208,7 +209,9 @@ class Accounts:
         now = self._clock.now()
         named = self._config.limits.users
         for name, account in list(self._users.items()):
-            if name not in named and not any(limit.saturation(now) for limit in account.limits):
+            with self.book.lock:
+                taken = any(limit.saturation(now) for limit in account.limits)
+            if name not in named and not taken:
                 del self._users[name]
                 limits = self._limits_of(name)
                 if limits is not None:

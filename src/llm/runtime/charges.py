@@ -19,6 +19,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llm.core.call import Charge, make_charge
+from llm.core.exceptions import LLMException
+from llm.core.foreign import as_ours
 from llm.core.protocols import Charging
 from llm.core.tokens import estimate_tokens
 from llm.core.types import TokenUsage
@@ -65,10 +67,16 @@ class Charges:
 
         Raises:
             LLMInvalidRequestError: A budget in dollars counts it, and the price of its model is unknown.
+            LLMServerError: The provider's code failed.
         """
         output = 0 if request.embed is not None else request.max_tokens or self._output.expected(model)
-        stated = self._rule(request, output)
-        estimate, answer, total, _, requests = stated
+        try:  # for every call, so without the steps of a scope
+            stated = self._rule(request, output)
+            estimate, answer, total, _, requests = stated
+        except LLMException:
+            raise
+        except Exception as error:
+            raise as_ours(error) from error
         prompt = self._prompts.tokens(self._kind, model, estimate)
         cost = 0.0
         if self._price is not None:

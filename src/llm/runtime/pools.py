@@ -10,7 +10,6 @@ from llm.core.keys import Key, Slot
 from llm.core.pool import Pool
 from llm.core.protocols import EngineSettings, Provider, ProviderSettings
 from llm.limits.admission import AdmissionQueue
-from llm.utils.redact import redact
 
 from .registry import provider_factory
 
@@ -129,11 +128,10 @@ class Pools:
             )
         except LLMException:
             raise
-        except Exception as error:
-            reason = redact(str(error), () if key is None else (key,))
+        except Exception as error:  # told by its kind alone, since its words may hold a secret that only they know
             raise LLMConfigurationError(
-                f"providers.{name}: the factory of providers of type {section.type!r} failed with "
-                f"{type(error).__name__}: {reason}; it is called with a ProviderSettings, and returns a Provider"
+                f"providers.{name}: the factory of providers of type {section.type!r} raised {type(error).__name__} "
+                "(see __cause__); it is called with a ProviderSettings, and returns a Provider"
             ) from error
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from llm import (
     LLMTimeoutError,
     Message,
     MessageRole,
+    TokenUsage,
     ToolDefinition,
     register_provider,
 )
@@ -327,6 +329,34 @@ class Watching:
 async def shout(request: LLMRequest, call_next: CallNext) -> LLMResult:
     text = request.messages[-1].text.upper()
     return await call_next(replace(request, messages=(Message(MessageRole.USER, text),)))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_call_whose_layer_forgets_to_return_ends_as_failed_and_leaves_nothing(streamed: bool) -> None:
+    async def forgets(request: LLMRequest, call_next: CallNext) -> Any:
+        await call_next(request)
+
+    bench = Bench()
+    async with await bench.open() as manager:
+        client = manager.get_client(middleware=[forgets, "rate_limit", "retry", "metrics"])
+        with pytest.raises(AttributeError, match="NoneType"):
+            await (client.stream_complete("hello").response() if streamed else client.chat("hello"))
+        gc.collect()  # of the stream that nobody was given
+        status = manager.get_status()
+        assert status["pool"]["calls"] == 0
+        assert status["metrics"]["errors"] == {"AttributeError": 1}
+
+
+async def test_a_call_whose_cost_cannot_be_told_ends_as_failed_and_leaves_nothing() -> None:
+    usage = TokenUsage(5, 5, None)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    register_provider("life-odd", lambda _: FakeProvider([LLMResponse(content="hello", usage=usage)]))
+    section = {"models": ["m"]}
+    prices = {"m": {"input": 1.0, "output": 2.0}}
+    async with LLMManager.open({"providers": {"life-odd": section}, "prices": prices}, clock=FakeClock()) as manager:
+        with pytest.raises(TypeError):
+            await manager.get_client().chat("hello")
+        status = manager.get_status()
+        assert (status["pool"]["calls"], status["metrics"]["failed_requests"]) == (0, 1)
 
 
 async def test_middleware_takes_instances_names_and_plain_coroutine_functions() -> None:

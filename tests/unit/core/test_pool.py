@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from llm import LLMManager, register_provider
+from llm.core.call import Charge
 from llm.core.exceptions import (
     LLMAuthenticationError,
     LLMConnectionError,
@@ -21,7 +22,7 @@ from llm.core.exceptions import (
     LLMTimeoutError,
 )
 from llm.core.stream import LLMStream
-from llm.core.types import LLMRequest, StreamChunk
+from llm.core.types import LLMRequest, LLMResponse, StreamChunk, TokenUsage
 from llm.testing import FakeClock, FakeProvider
 
 if TYPE_CHECKING:
@@ -366,6 +367,25 @@ async def test_a_factory_that_fails_to_make_a_new_client_costs_that_call_only(be
     assert await bench.run(ask(bench.once)) == "hello"
 
 
+async def test_a_client_that_fails_as_it_is_closed_keeps_nothing_else_open(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Stuck(FakeProvider):
+        async def close(self) -> None:
+            await super().close()
+            raise OSError("it is stuck")
+
+    bench.make = lambda _: Stuck()
+    await bench.open(keys=2, pool={"idle_timeout": 30})
+    await bench.run(ask(bench.once))
+    await bench.clock.advance(30.0)
+    assert [await bench.run(ask(bench.once)) for _ in range(2)] == ["hello"] * 2
+    await bench.manager.close()
+    assert bench.manager.closed
+    assert all(client.closed for of_key in bench.made.values() for client in of_key)
+    assert {record.name for record in caplog.records if record.exc_info} == {"llm.keys"}
+
+
 # --- time and foreign failures ----------------------------------------------------------------------------------------
 
 
@@ -399,6 +419,62 @@ async def test_a_foreign_failure_of_a_providers_code_is_ours_with_its_cause_and_
     assert isinstance(error, LLMServerError)
     assert isinstance(error.__cause__, kind)
     assert (error.retryable, error.attempts) == (False, 1)
+
+
+@pytest.mark.parametrize("usage", [("5", "6"), (None, 5), (5, None)])
+async def test_tokens_that_are_no_numbers_are_an_error_of_ours_and_hold_no_place(bench: Bench, usage: Any) -> None:
+    bench.make = lambda _: FakeProvider([LLMResponse(content="hello", usage=TokenUsage(*usage)), "hello"])
+    await bench.open(keys=1, pool={"max_size": 1})
+    error = await bench.fails(ask(bench.once))
+    assert isinstance(error, LLMServerError)
+    assert isinstance(error.__cause__, TypeError)
+    assert await bench.run(ask(bench.once)) == "hello"
+
+
+@pytest.mark.parametrize("usage", [(-50, -50), (-50, 50), (float("nan"), 5)])
+async def test_what_no_answer_takes_leaves_what_was_reserved(bench: Bench, usage: Any) -> None:
+    bench.make = lambda _: FakeProvider([LLMResponse(content="hello", usage=TokenUsage(*usage))])
+    await bench.open(keys=1)
+    await bench.run(ask(bench.once, max_tokens=98))
+    assert bench.taken(0)["tokens_per_minute"] == 0.1
+
+
+class Miscounting(FakeProvider):
+    """Fails as it says what an answer took."""
+
+    def charge(self, request: LLMRequest, expected_output: int) -> Charge:  # noqa: ARG002 - the protocol's
+        return Charge(10, expected_output, 10 + expected_output)
+
+    def used(self, usage: TokenUsage) -> Charge:  # noqa: ARG002 - the protocol's
+        raise ValueError("a bug")
+
+
+async def test_an_answer_whose_provider_fails_to_count_it_is_an_error_of_ours(bench: Bench) -> None:
+    bench.make = lambda _: Miscounting()
+    await bench.open(keys=1)
+    error = await bench.fails(ask(bench.once))
+    assert isinstance(error, LLMServerError)
+    assert isinstance(error.__cause__, ValueError)
+
+
+async def test_a_stream_whose_provider_fails_to_count_it_gives_its_client_back(bench: Bench) -> None:
+    bench.make = lambda _: Miscounting()
+    await bench.open(keys=1, pool={"idle_timeout": 30})
+    assert await bench.run(read(bench.once)) == "hello"
+    assert bench.key(0)["calls"] == 0
+    assert bench.taken(0)["tokens_per_minute"] == 0.02  # as reserved
+
+
+async def test_a_provider_that_fails_to_say_what_a_call_takes_is_an_error_of_ours(bench: Bench) -> None:
+    class Silent(Miscounting):
+        def charge(self, request: LLMRequest, expected_output: int) -> Charge:  # noqa: ARG002 - the protocol's
+            raise ValueError("a bug")
+
+    bench.make = lambda _: Silent()
+    await bench.open(keys=1)
+    error = await bench.fails(ask(bench.once))
+    assert isinstance(error, LLMServerError)
+    assert isinstance(error.__cause__, ValueError)
 
 
 # --- the pool alone ---------------------------------------------------------------------------------------------------
@@ -452,22 +528,6 @@ async def test_a_foreign_failure_in_the_middle_of_a_stream_is_ours_too(bench: Be
     assert type(error) is LLMServerError
     assert "ZeroDivisionError: ours to tell" in error.message
     assert (error.provider, error.retryable) == ("fake", False)
-
-
-async def test_a_provider_that_fails_as_it_closes_holds_up_nobody(
-    bench: Bench, caplog: pytest.LogCaptureFixture
-) -> None:
-    class Sticky(FakeProvider):
-        async def close(self) -> None:
-            await super().close()
-            raise ZeroDivisionError
-
-    bench.make = lambda _: Sticky()
-    await bench.open()
-    await bench.run(ask(bench.manager.get_client()))
-    await bench.manager.close(0.0)
-    assert all(made.closed for several in bench.made.values() for made in several)
-    assert {record.name for record in caplog.records} == {"llm.pool"}
 
 
 async def test_a_health_that_is_none_is_told(bench: Bench) -> None:

@@ -650,6 +650,20 @@ async def test_a_loop_that_is_gone_wakes_nobody_and_harms_nobody(bench: Bench) -
     assert await bench.pay(here, "next") == "key-0"
 
 
+async def test_who_stands_behind_a_large_call_of_its_user_goes_once_that_gives_up(bench: Bench, start: Start) -> None:
+    alice = bench.account(level="user", tokens_per_minute=100, bucket=False)
+    queue = bench.queue(bench.account(), users={"alice": alice})
+    await bench.pay(queue, "before", tokens=60, user="alice")
+    large = start(bench.pay(queue, "large", tokens=90, user="alice"))
+    await bench.settle()
+    small = start(bench.pay(queue, "small", tokens=10, user="alice"))
+    await bench.settle()
+    assert not small.done()
+    large.cancel()
+    await bench.clock.advance(0.1)
+    assert small.done()
+
+
 # --- explaining -------------------------------------------------------------------------------------------------------
 
 

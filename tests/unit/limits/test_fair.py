@@ -236,6 +236,21 @@ def test_who_stands_aside_comes_back_in_time_or_when_something_is_given_back(ben
     assert not lanes
 
 
+def test_who_stands_aside_comes_back_as_another_is_their_first(bench: Bench) -> None:
+    lanes, limit = Lanes(), Concurrency("one", 1)
+    large, small, earlier = (bench.waiter(name, user="a", at=at) for name, at in (("large", 1), ("small", 2), ("x", 0)))
+    lanes.place(large)
+    lanes.place(small)
+    lanes.step_aside(large, limit, 5.0)
+    assert not lanes.leave(bench.waiter("never there", user="a"))
+    assert named(bench, lanes) == []
+    assert lanes.leave(large)
+    assert (named(bench, lanes), lanes.due()) == (["small"], float("inf"))
+    lanes.step_aside(small, limit, 5.0)
+    assert lanes.place(earlier)
+    assert (named(bench, lanes), lanes.due()) == (["x"], float("inf"))
+
+
 def test_who_leaves_while_aside_is_not_brought_back(bench: Bench) -> None:
     lanes, limit = Lanes(), Concurrency("one", 1)
     gone, other = bench.waiter("gone", user="a"), bench.waiter("other", user="b")

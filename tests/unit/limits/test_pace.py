@@ -86,6 +86,14 @@ def test_it_is_full_while_it_makes_wait() -> None:
     assert pace.saturation(0.0) == 1.0
 
 
+def test_it_is_not_full_once_nobody_would_wait_any_more() -> None:
+    pace = Pace()
+    pace.refused(0.0, 50.0)
+    pace.take(0.0, 1.0)
+    assert pace.saturation(0.5) == 1.0
+    assert pace.wait(3600.0, 1.0) == pace.saturation(3600.0) == 0.0
+
+
 def test_the_last_minute_is_counted_about() -> None:
     count = Count()
     for tenth in range(1200):

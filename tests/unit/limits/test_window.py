@@ -149,6 +149,13 @@ def test_what_others_take_is_kept_back_the_more_the_longer_nothing_is_told() -> 
     assert limit.wait(41.2, 30.0) == 0.0
 
 
+def test_what_others_take_is_known_by_an_earlier_time_too() -> None:
+    limit = window(100.0)
+    told(limit, limit.take(200.0, 1.0), 20.0, 200.1)
+    told(limit, limit.take(100.0, 1.0), 60.0, 100.1)  # of a clock that was put back
+    assert limit.saturation(100.2) == pytest.approx(0.6, abs=0.02)
+
+
 def test_a_window_that_became_smaller_is_full_sooner() -> None:
     limit = window(100.0)
     limit.take(0.0, 60.0)

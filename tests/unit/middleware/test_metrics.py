@@ -211,6 +211,19 @@ def test_who_asks_amid_a_count_as_a_signals_handler_does_harms_none(clock: Clock
     assert metrics.snapshot()["cache"]["hits"] == 2
 
 
+def test_an_answer_whose_tokens_are_no_numbers_costs_no_other_its_count(caplog: pytest.LogCaptureFixture) -> None:
+    counted, unknown = Metrics(), TokenUsage(None, 7)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    usages = [*[TokenUsage(2, 3)] * 10, unknown, *[TokenUsage(2, 3)] * 189]  # more than are counted together
+    for usage in usages:
+        counted.attempted("fake", KEY, 0.5, usage)
+        counted.answered(call_of(1, "ann"), "fake", "m", LLMResponse(model="m", usage=usage, latency=0.5))
+    told = counted.snapshot()
+    assert (told["total_requests"], told["successful_requests"]) == (200, 200)
+    assert told["tokens"]["input"] == told["keys"][KEY]["tokens"]["input"] == 2 * 199
+    assert told["keys"][KEY]["requests"] == counted.users()["ann"]["requests"] == 200
+    assert [record.name for record in caplog.records] == ["llm.client"] * 2
+
+
 def test_a_model_of_unknown_price_has_no_cost() -> None:
     metrics = Metrics()
     metrics.answered(call_of(1), "openai", "mine", LLMResponse(cost=None))

@@ -87,7 +87,7 @@ async def test_a_factory_that_fails_is_told_by_its_section_with_its_cause() -> N
 
     bare: Any = Bare
     register_provider("life-bare", bare)
-    with pytest.raises(LLMConfigurationError, match=r"with TypeError: .* called with a ProviderSettings") as told:
+    with pytest.raises(LLMConfigurationError, match=r"raised TypeError .* called with a ProviderSettings") as told:
         await ask("life-bare")
     assert isinstance(told.value.__cause__, TypeError)
 
