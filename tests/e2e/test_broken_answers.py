@@ -15,6 +15,7 @@ import pytest
 from tests.patience import PATIENCE
 
 from llm import (
+    LLMAuthenticationError,
     LLMConnectionError,
     LLMException,
     LLMInvalidRequestError,
@@ -132,6 +133,7 @@ def play(peer: Peer, played: Played) -> None:
 # --- what is wrong with any answer
 
 BROKE: Final = "broke before an answer came"
+UNREAD: Final = "failure: what it says did not come whole"
 NO_SENSE: Final = "makes no sense: .*; try again, and if it stays, check base_url"
 
 HEADS: Final[dict[str, tuple[Callable[[Spoken], Played], Told]]] = {
@@ -177,6 +179,26 @@ HEADS: Final[dict[str, tuple[Callable[[Spoken], Played], Told]]] = {
     "page of a proxy": (
         lambda s: ([s.answer(HTML, status=502, kind="text/html")], "keep"),
         Told(LLMServerError, "try again; .*status page", 502),
+    ),
+    "a refusal cut": (
+        lambda s: ([s.answer(b'{"error": {"mess', status=429, content_length="99", retry_after="1.5")], "close"),
+        Told(LLMRateLimitError, f"{UNREAD}; wait, or set lower", 429, retry_after=1.5),
+    ),
+    "a wrong key, reset": (
+        lambda s: ([s.answer(b"", status=401, content_length="99")], "reset"),
+        Told(LLMAuthenticationError, f"{UNREAD}; check the key", 401, retryable=False),
+    ),
+    "a wrong request packed wrongly": (
+        lambda s: ([s.answer(b"no", status=400, content_encoding="gzip")], "keep"),
+        Told(LLMInvalidRequestError, UNREAD, 400, retryable=False),
+    ),
+    "a failure without end": (
+        lambda s: ([s.answer(b"", status=503, content_length="999999999"), *[b"x" * 1024 * 1024] * 80], "hold"),
+        Told(LLMOverloadedError, UNREAD, 503),
+    ),
+    "redirect cut": (
+        lambda s: ([s.answer(b"", status=307, content_length="9", location="https://elsewhere.example/")], "close"),
+        Told(LLMInvalidRequestError, r"redirects to elsewhere\.example, .*set base_url", 307, retryable=False),
     ),
     "nothing": (lambda s: ([s.answer(b"")], "keep"), Told(LLMServerError, NO_SENSE)),
     "a number": (lambda s: ([s.answer(b"42")], "keep"), Told(LLMServerError, NO_SENSE)),

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _MANY_VECTORS: Final = 256 * 1024  # bytes
 _OK: Final = HTTPStatus.OK.value  # for every call; a look at an enum's member costs as much as a function
 _TOO_MANY: Final = HTTPStatus.TOO_MANY_REQUESTS.value
+_UNREAD: Final = b'{"message": "what it says did not come whole"}'
 
 
 class HTTPProvider:
@@ -132,7 +133,7 @@ class HTTPProvider:
             reply = await self._send(method, Address(url), body, headers)
             if reply.status == _OK:
                 return reply
-            raise self._failure(reply, await _read(reply))
+            raise await self._failure(reply)
         except LLMException as error:
             self._tell(error, None, reply)
             failure = bare(error)
@@ -241,25 +242,29 @@ class HTTPProvider:
         return self._transport.request(method, url, headers=headers, body=body)
 
     async def _answer(self, reply: Reply) -> bytes:
+        if reply.status != _OK:
+            raise await self._failure(reply)
         try:  # as `_read`, without a coroutine more
-            body = await reply.read()
+            return await reply.read()
         finally:
             reply.close()
-        if reply.status != _OK:
-            raise self._failure(reply, body)
-        return body
 
     async def _no_stream(self, reply: Reply) -> LLMException:
-        body = await _read(reply)
         if reply.status != _OK:
-            return self._failure(reply, body)
-        failure = read_failure(body)
+            return await self._failure(reply)
+        failure = read_failure(await _read(reply))
         if failure.message or failure.codes:
             return error_for(200, failure)
         return senseless(f"{_type_of(reply) or 'no content type'} where a stream of events was asked for")
 
-    def _failure(self, reply: Reply, body: bytes) -> LLMException:
+    async def _failure(self, reply: Reply) -> LLMException:
         status = reply.status
+        try:
+            body = await _read(reply)
+        except LLMException:
+            if status < HTTPStatus.MULTIPLE_CHOICES:
+                raise
+            body = _UNREAD  # the status says what it is, all the same
         if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
             host = _host_of(reply.headers.get("location", ""))
             return LLMInvalidRequestError(
