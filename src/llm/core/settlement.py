@@ -34,10 +34,15 @@ class Settlement:
         """Return what an answer took, in the vendor's count `used`; None where it tells no usage.
 
         `told` is the vendor's own word of its cost, in US dollars.
+
+        Raises:
+            TypeError: It is no number, or one that JSON has not.
         """
+        if told is not None and not isinstance(told, (float, int)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"cost is of type {type(told).__name__}; return US dollars as a float")
         if used is None or self.cost is None:
             return used
-        return used._replace(cost=self.cost(model, usage) if told is None else float(told))
+        return used._replace(cost=self.cost(model, usage) if told is None else told)
 
     def in_vain(self, paid: Charge, model: str, error: BaseException) -> tuple[Charge, Charge | None]:
         """Return what a request took that was sent and brought nothing.

@@ -43,7 +43,7 @@ _CACHE_TIMES: Final = ("5m", "1h")
 class VendorPart:
     """A block of content in the provider's own form, sent as it is: what no other part can say.
 
-    To go on after an answer with blocks of the provider's own tools, hand all of them back:
+    To go on after an answer with blocks of the provider's own tools, or thoughts behind words, hand all of it back:
     `Message("assistant", tuple(map(VendorPart, response.raw["content"])))`.
 
     Attributes:

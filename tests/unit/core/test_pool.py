@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -429,6 +430,15 @@ async def test_tokens_that_are_no_numbers_are_an_error_of_ours_and_hold_no_place
     assert isinstance(error, LLMServerError)
     assert isinstance(error.__cause__, TypeError)
     assert await bench.run(ask(bench.once)) == "hello"
+
+
+@pytest.mark.parametrize("cost", ["0.1", Decimal("0.1")])
+async def test_a_cost_that_is_no_number_of_python_is_an_error_of_ours(bench: Bench, cost: Any) -> None:
+    bench.make = lambda _: FakeProvider([LLMResponse(content="hello", usage=TokenUsage(5, 6), cost=cost)])
+    await bench.open(keys=1)
+    error = await bench.fails(ask(bench.once))
+    assert isinstance(error, LLMServerError)
+    assert "cost is of type" in error.message
 
 
 @pytest.mark.parametrize("usage", [(-50, -50), (-50, 50), (float("nan"), 5)])
