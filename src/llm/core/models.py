@@ -102,11 +102,12 @@ class Rates:
         for start, rates in self.above:
             if usage.input_tokens > start:
                 return rates.cost(usage)
-        # Parts of the whole, also where a provider says otherwise: no answer earns money.
-        cached = min(usage.cached_input_tokens, usage.input_tokens)
-        thoughts = min(usage.reasoning_tokens, usage.output_tokens)
-        prompt = (usage.input_tokens - cached) * self.input + cached * self.cached_input
-        return prompt + (usage.output_tokens - thoughts) * self.output + thoughts * self.reasoning
+        read, cached = usage.input_tokens, usage.cached_input_tokens
+        written, thoughts = usage.output_tokens, usage.reasoning_tokens
+        if cached > read or thoughts > written:  # parts are no more than the whole: no answer earns money
+            cached, thoughts = min(cached, read), min(thoughts, written)
+        prompt = (read - cached) * self.input + cached * self.cached_input
+        return prompt + (written - thoughts) * self.output + thoughts * self.reasoning
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .protocols import Provider
     from .settlement import Settlement
     from .stream import LLMResult
-    from .types import LLMRequest
+    from .types import LLMRequest, TokenUsage
 
 _Told = TypeVar("_Told")
 
@@ -255,8 +255,7 @@ class Pool:
             if isinstance(result, LLMStream):
                 stream = result
                 return self._streaming(stream, request, call, grant, client)
-            with FOREIGN_AS_OURS:
-                used = self._settlement.answered(client.used(result.usage), result.usage, model, result.cost)
+            used = self._used(client, model, result.usage, result.cost)
             grant.told(None)
             call.attempted(self._clock.now(), used)
             return self._signed(result, key)
@@ -308,8 +307,7 @@ class Pool:
                     grant.told(error)
                     usage, paid = stream.usage, grant.charge
                     if usage is not None:
-                        used = self._settlement.answered(client.used(usage), usage, model, stream.cost)
-                        call.attempted(self._clock.now(), used)
+                        call.attempted(self._clock.now(), self._used(client, model, usage, stream.cost))
                     else:
                         call.attempted(self._clock.now(), *self._settlement.cut(paid, model, stream.all_text))
             finally:  # a provider's code may fail at its own usage
@@ -351,6 +349,14 @@ class Pool:
         if response.provider == self.provider and response.key == key.fingerprint:
             return response
         return response_with(response, provider=self.provider, key=key.fingerprint)
+
+    def _used(self, client: Client, model: str, usage: TokenUsage, cost: float | None) -> Charge | None:
+        try:  # for every call, so without the steps of a scope
+            return self._settlement.answered(client.used(usage), usage, model, cost)
+        except LLMException:
+            raise
+        except Exception as error:  # what the provider's code made of it is no answer
+            raise as_ours(error) from error
 
     def _close(self, client: Client) -> None:
         self._spawn(self._shut(client))

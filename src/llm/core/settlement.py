@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from .call import Charge
-from .exceptions import LLMException, LLMRateLimitError
+from .exceptions import LLMException, LLMRateLimitError, LLMServerError
 from .tokens import CHARACTERS_PER_TOKEN
 from .types import TokenUsage
 
@@ -36,10 +36,12 @@ class Settlement:
         `told` is the vendor's own word of its cost, in US dollars.
 
         Raises:
-            TypeError: It is no number, or one that JSON has not.
+            LLMServerError: It is no number, or one that JSON has not.
         """
         if told is not None and not isinstance(told, (float, int)):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"cost is of type {type(told).__name__}; return US dollars as a float")
+            kind = type(told).__name__
+            message = f"the provider's code told a cost of type {kind}; return US dollars as a float"
+            raise LLMServerError(message, retryable=False)
         if used is None or self.cost is None:
             return used
         return used._replace(cost=self.cost(model, usage) if told is None else told)

@@ -438,7 +438,7 @@ async def test_a_cost_that_is_no_number_of_python_is_an_error_of_ours(bench: Ben
     await bench.open(keys=1)
     error = await bench.fails(ask(bench.once))
     assert isinstance(error, LLMServerError)
-    assert "cost is of type" in error.message
+    assert "return US dollars as a float" in error.message
 
 
 @pytest.mark.parametrize("usage", [(-50, -50), (-50, 50), (float("nan"), 5)])
