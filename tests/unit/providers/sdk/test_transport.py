@@ -21,6 +21,7 @@ from llm.core.exceptions import (
     LLMInvalidRequestError,
     LLMRateLimitError,
 )
+from llm.core.messages import Message, MessageRole, ToolCall
 from llm.core.types import LLMRequest
 from llm.utils.clock import SystemClock
 
@@ -152,6 +153,21 @@ async def test_bedrock_gets_the_model_in_the_path_and_a_signature_over_what_arri
     assert server.bodies[0]["top_k"] == 3
     assert "anthropic-version" not in sent.headers
     assert sent.headers["authorization"].rpartition("Signature=")[2] == signature(sent, await sent.read())
+
+
+async def test_numbers_keep_all_their_digits_through_a_client_that_writes_the_body_anew(
+    server: Server, through: Through, aws: None, wire: Callable[[str], bytes]
+) -> None:
+    assert aws is None
+    server.says(wire("anthropic/answer.json"))
+    called = ToolCall("t1", "count", '{"number":123456789012345678901234567890}')
+    turns = (
+        Message(MessageRole.USER, "Count"),
+        Message(MessageRole.ASSISTANT, "", tool_calls=(called,)),
+        Message(MessageRole.TOOL, "done", tool_call_id="t1"),
+    )
+    await through("anthropic", with_key=False, **BEDROCK).complete(LLMRequest(turns, model=MODEL))
+    assert b'"number":123456789012345678901234567890' in (await server.requests[0].read()).replace(b" ", b"")
 
 
 def signature(request: web.Request, body: bytes) -> str:
