@@ -148,6 +148,13 @@ async def test_mistral_is_asked_for_a_length_of_vectors_by_its_own_name() -> Non
     assert "dimensions" not in wire.body
 
 
+@pytest.mark.parametrize(("name", "texts"), [("gemini", 100), ("together", 2048)])
+async def test_a_request_for_vectors_holds_no_more_texts_than_the_server_takes(name: str, texts: int) -> None:
+    limits = OpenAICompatible(settings(Wire()), SERVERS[name]).embedding_limits
+    assert limits is not None
+    assert limits.texts == texts
+
+
 @pytest.mark.parametrize("name", ["deepseek", "groq"])
 async def test_who_makes_no_vectors_says_so_and_sends_nothing(name: str) -> None:
     wire = Wire()
