@@ -87,6 +87,7 @@ TABLE: Final = (
     Row(None, "authentication_error", LLMAuthenticationError),
     Row(403, "permission_error", LLMAuthenticationError, model_only=True),
     Row(403, "model_not_found", LLMAuthenticationError, model_only=True),
+    Row(424, "api_error", LLMServerError),  # Bedrock: the model failed, whatever it was asked
     Row(None, "rate_limit_exceeded", LLMRateLimitError),
     Row(None, "rate_limit_error", LLMRateLimitError),
     Row(None, "openrouter_in_flight_budget", LLMRateLimitError),

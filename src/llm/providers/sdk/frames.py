@@ -24,6 +24,7 @@ _TYPES: Final = {
     "invalidclienttokenid": "authentication_error",
     "invalidsignature": "authentication_error",
     "missingauthenticationtoken": "authentication_error",
+    "modelerror": "api_error",
     "modelnotready": "overloaded_error",
     "modelstreamerror": "api_error",
     "modeltimeout": "timeout_error",

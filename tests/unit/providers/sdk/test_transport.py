@@ -20,6 +20,7 @@ from llm.core.exceptions import (
     LLMException,
     LLMInvalidRequestError,
     LLMRateLimitError,
+    LLMServerError,
 )
 from llm.core.messages import Message, MessageRole, ToolCall
 from llm.core.types import LLMRequest
@@ -212,7 +213,13 @@ async def test_what_the_vendors_client_refuses_is_an_invalid_request_in_its_word
 
 @pytest.mark.parametrize(
     ("status", "code", "kind"),
-    [(429, "ThrottlingException", LLMRateLimitError), (403, "ExpiredTokenException:http://x", LLMAuthenticationError)],
+    [
+        (429, "ThrottlingException", LLMRateLimitError),
+        (403, "ExpiredTokenException:http://x", LLMAuthenticationError),
+        (424, "ModelErrorException", LLMServerError),
+        (424, "ModelStreamErrorException", LLMServerError),
+        (424, "SomethingElse", LLMInvalidRequestError),
+    ],
 )
 async def test_a_failure_of_bedrock_goes_through_the_one_table(
     server: Server, through: Through, status: int, code: str, kind: type[LLMException]
