@@ -62,8 +62,11 @@ class Server(NamedTuple):
 SERVERS: Final[Mapping[str, Server]] = MappingProxyType(
     {
         # Source: https://api-docs.deepseek.com/api/create-chat-completion: the forms of an answer are text and
-        # json_object. There is no address for embeddings.
-        "deepseek": Server("https://api.deepseek.com/v1", schema=False, embeddings=False),
+        # json_object. There is no address for embeddings. It thinks unless told otherwise, and refuses a turn with
+        # calls that comes back without its thoughts: https://api-docs.deepseek.com/guides/thinking_mode
+        "deepseek": Server(
+            "https://api.deepseek.com/v1", Flavor(thoughts="reasoning_content"), schema=False, embeddings=False
+        ),
         # Source: https://docs.fireworks.ai/tools-sdks/openai-compatibility
         "fireworks": Server("https://api.fireworks.ai/inference/v1"),
         # Source: https://ai.google.dev/gemini-api/docs/openai. "At most 100 requests can be in one batch", each a text:
