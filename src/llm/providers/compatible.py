@@ -22,7 +22,7 @@ from llm.core.models import holds_to_schema
 from .base import HTTPProvider
 from .openai import OpenAIDialect
 from .openai.body import Flavor
-from .openai.embeddings import OpenAIEmbeddings
+from .openai.embeddings import LIMITS, OpenAIEmbeddings
 from .structured import RefusedWays, openai_ways
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Server(NamedTuple):
             server that has it for some models only refuses it for the others, and is asked the next way.
         embeddings: Whether it makes vectors.
         dimensions: Name of the field for the length of vectors.
+        texts: Most texts that one request for vectors may hold; None for any number.
     """
 
     base_url: str | None = None
@@ -55,17 +56,22 @@ class Server(NamedTuple):
     schema: bool = True
     embeddings: bool = True
     dimensions: str = "dimensions"
+    texts: int | None = LIMITS.texts
 
 
 SERVERS: Final[Mapping[str, Server]] = MappingProxyType(
     {
         # Source: https://api-docs.deepseek.com/api/create-chat-completion: the forms of an answer are text and
-        # json_object. There is no address for embeddings.
-        "deepseek": Server("https://api.deepseek.com/v1", schema=False, embeddings=False),
+        # json_object. There is no address for embeddings. It thinks unless told otherwise, and refuses a turn with
+        # calls that comes back without its thoughts: https://api-docs.deepseek.com/guides/thinking_mode
+        "deepseek": Server(
+            "https://api.deepseek.com/v1", Flavor(thoughts="reasoning_content"), schema=False, embeddings=False
+        ),
         # Source: https://docs.fireworks.ai/tools-sdks/openai-compatibility
         "fireworks": Server("https://api.fireworks.ai/inference/v1"),
-        # Source: https://ai.google.dev/gemini-api/docs/openai
-        "gemini": Server("https://generativelanguage.googleapis.com/v1beta/openai"),
+        # Source: https://ai.google.dev/gemini-api/docs/openai. "At most 100 requests can be in one batch", each a text:
+        # https://github.com/geldata/gel/issues/9032
+        "gemini": Server("https://generativelanguage.googleapis.com/v1beta/openai", texts=100),
         # Source: https://console.groq.com/docs/openai: a speaker's name is refused with 400. `max_tokens` is there for
         # older programs: https://console.groq.com/docs/api-reference#chat-create. There are no embeddings.
         "groq": Server(
@@ -111,7 +117,7 @@ class CompatibleDialect(OpenAIDialect):
         self._server = server
         self._flavor = server.flavor
         root = self.health_url.removesuffix("/models")
-        self.embeddings: OpenAIEmbeddings = OpenAIEmbeddings(root, dimensions=server.dimensions)
+        self.embeddings: OpenAIEmbeddings = OpenAIEmbeddings(root, dimensions=server.dimensions, texts=server.texts)
 
     def ways(self, request: LLMRequest, shape: Shape) -> Ways:
         """Return the ways to ask for an answer of this form."""

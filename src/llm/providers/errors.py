@@ -87,6 +87,7 @@ TABLE: Final = (
     Row(None, "authentication_error", LLMAuthenticationError),
     Row(403, "permission_error", LLMAuthenticationError, model_only=True),
     Row(403, "model_not_found", LLMAuthenticationError, model_only=True),
+    Row(424, "api_error", LLMServerError),  # Bedrock: the model failed, whatever it was asked
     Row(None, "rate_limit_exceeded", LLMRateLimitError),
     Row(None, "rate_limit_error", LLMRateLimitError),
     Row(None, "openrouter_in_flight_budget", LLMRateLimitError),
@@ -121,7 +122,11 @@ _UNCLEAR: Final = frozenset({_EVENT, 400})
 # What a vendor says in words alone, under a 400 that could mean anything. Here, so that nobody else reads text.
 _SAID: Final = (
     (
-        re.compile(r"prompt is too long|maximum context length|exceeds? (?:the )?context (?:limit|window)"),
+        # The second is Bedrock's.
+        re.compile(
+            r"prompt is too long|Input is too long for|"
+            r"maximum context length|exceeds? (?:the )?context (?:limit|window)"
+        ),
         "context_length_exceeded",
     ),
     (re.compile(r"credit balance is too low"), "billing_error"),

@@ -194,7 +194,29 @@ def test_turns_of_all_roles_and_parts_are_written() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        DocumentPart(url="data:text/plain;base64,aMOp"),
+        DocumentPart(url="data:text/plain;charset=utf-8,h%C3%A9"),
+        DocumentPart(url="data:text/plain;charset=utf-8;base64,aMOp"),
+        DocumentPart(data="hé".encode(), media_type="text/plain; charset=utf-8"),
+    ],
+)
+def test_plain_text_goes_as_text_however_it_is_given_for_in_base64_it_is_refused(document: DocumentPart) -> None:
+    body = encode(Message(MessageRole.USER, (document,)))
+    source = {"type": "text", "media_type": "text/plain", "data": "hé"}
+    assert body["messages"][0]["content"] == [{"type": "document", "source": source}]
+
+
+def test_a_media_type_goes_without_its_parameters() -> None:
+    body = encode(Message(MessageRole.USER, (ImagePart(url="data:image/png;name=a.png;base64,AA=="),)))
+    source = {"type": "base64", "media_type": "image/png", "data": "AA=="}
+    assert body["messages"][0]["content"] == [{"type": "image", "source": source}]
+
+
 _REFUSED: list[tuple[list[Message], dict[str, Any], str]] = [
+    ([Message(MessageRole.USER, (DocumentPart(url="data:text/plain;base64,a"),))], {}, r"messages\[0\].*base64"),
     ([USER], {"response_format": "json_object"}, "response_format"),
     ([USER], {"tools": [{"type": "function", "function": {}}]}, "tools"),
     ([Message(MessageRole.USER, (AudioPart(data=b"", format="wav"),))], {}, r"messages\[0\].*audio"),

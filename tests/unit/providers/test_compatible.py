@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from llm.core import kinds
 from llm.core.exceptions import LLMConfigurationError, LLMConnectionError, LLMInvalidRequestError, LLMServerError
-from llm.core.messages import Message, MessageRole
+from llm.core.messages import Message, MessageRole, TextPart, ThinkingPart, ToolCall
 from llm.core.protocols import ProviderSettings
 from llm.core.structured import shape_of
 from llm.core.texts import EmbeddingInput
@@ -132,6 +132,22 @@ async def test_groq_is_told_no_names_which_it_refuses() -> None:
     assert "name" not in (await sent("groq")).body["messages"][1]
 
 
+async def test_deepseek_gets_the_thoughts_of_a_turn_back_and_a_call_never_comes_without() -> None:
+    called = (ToolCall("c1", "t", "{}"),)
+    messages = (
+        Message(MessageRole.USER, "Hi"),
+        Message(MessageRole.ASSISTANT, (ThinkingPart("I "), ThinkingPart("look.")), tool_calls=called),
+        Message(MessageRole.ASSISTANT, "", tool_calls=called),
+        Message(MessageRole.ASSISTANT, (ThinkingPart("So."), TextPart("3"))),
+        Message(MessageRole.ASSISTANT, "3"),
+    )
+    turns = (await sent("deepseek", LLMRequest(messages, model="m"))).body["messages"]
+    assert [turn.get("reasoning_content") for turn in turns] == [None, "I look.", "", "So.", None]
+    assert turns[3]["content"] == "3"
+    others = (await sent("together", LLMRequest(messages, model="m"))).body["messages"]
+    assert not any("reasoning_content" in turn for turn in others)
+
+
 async def test_mistral_gets_only_fields_that_it_knows() -> None:
     body = (await sent("mistral", stream=True)).body
     assert set(body) == {"model", "messages", "max_tokens", "random_seed", "stream"}
@@ -146,6 +162,13 @@ async def test_mistral_is_asked_for_a_length_of_vectors_by_its_own_name() -> Non
         await provider.embed(LLMRequest((), model="m", embed=EmbeddingInput(("a",), 4)))
     assert wire.body["output_dimension"] == 4
     assert "dimensions" not in wire.body
+
+
+@pytest.mark.parametrize(("name", "texts"), [("gemini", 100), ("together", 2048)])
+async def test_a_request_for_vectors_holds_no_more_texts_than_the_server_takes(name: str, texts: int) -> None:
+    limits = OpenAICompatible(settings(Wire()), SERVERS[name]).embedding_limits
+    assert limits is not None
+    assert limits.texts == texts
 
 
 @pytest.mark.parametrize("name", ["deepseek", "groq"])

@@ -77,6 +77,7 @@ def anthropic(type_: str, message: str = "m") -> bytes:
         (400, b'{"object": "error", "message": "bad", "type": "BadRequestError", "code": 400}', LLMInvalidRequestError),
         (400, b'{"error": "bad"}', LLMInvalidRequestError),
         (422, b'{"detail": "bad"}', LLMInvalidRequestError),
+        (400, anthropic("invalid_request_error", "Input is too long for requested model."), LLMContextLengthError),
         (418, b"", LLMInvalidRequestError),
         (599, b"<html>", LLMServerError),
         (408, b"[]", LLMServerError),

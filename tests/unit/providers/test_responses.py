@@ -27,6 +27,7 @@ from llm.core.exceptions import (
 )
 from llm.core.messages import AudioPart, DocumentPart, ImagePart, Message, MessageRole, TextPart, ThinkingPart, ToolCall
 from llm.core.types import LLMRequest, LLMResponse, StreamChunk, TokenUsage, ToolDefinition
+from llm.core.vendor import CachePoint
 from llm.providers.anthropic import AnthropicDialect
 from llm.providers.responses import ResponsesDialect
 from llm.utils.redact import Secret
@@ -358,6 +359,11 @@ def test_the_next_request_hands_thoughts_back_before_what_they_led_to(name: str,
         {"type": "function_call", "call_id": PARIS.id, "name": PARIS.name, "arguments": PARIS.arguments},
         {"type": "function_call_output", "call_id": PARIS.id, "output": "15 °C"},
     ]
+
+
+def test_a_mark_for_another_vendors_cache_is_left_out_of_an_assistants_turn() -> None:
+    turn = Message(MessageRole.ASSISTANT, (TextPart("One moment."), CachePoint()))
+    assert encode(turn)["input"] == [{"role": "assistant", "content": "One moment."}]
 
 
 def test_a_thought_that_led_to_no_text_stands_before_the_first_call() -> None:

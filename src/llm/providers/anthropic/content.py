@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from typing import TYPE_CHECKING, Any, Final, assert_never
 from urllib.parse import unquote_to_bytes
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 _UNMARKED: Final = frozenset({"thinking", "redacted_thinking"})
 """Blocks that carry no mark; the vendor caches them with what is around them."""
+
+_PLAIN: Final = "text/plain"
+"""What goes as text and not in base64. Source: https://docs.claude.com/en/api/messages, `PlainTextSource`."""
 
 
 def write_blocks(parts: tuple[Part, ...], at: int) -> list[dict[str, Any]]:
@@ -91,21 +95,41 @@ def _source(part: ImagePart | DocumentPart, at: int) -> dict[str, Any]:
     if part.file_id is not None:
         return {"type": "file", "file_id": part.file_id}
     data = part.data or b""
-    if part.media_type == "text/plain":
-        return {"type": "text", "media_type": "text/plain", "data": data.decode(errors="replace")}
-    return {"type": "base64", "media_type": part.media_type, "data": base64_text(data)}
+    media_type = _bare(part.media_type or "")
+    return _plain(data) if media_type == _PLAIN else _base64(media_type, base64_text(data))
 
 
 def _from_data_url(url: str, at: int) -> dict[str, Any]:
     head, comma, data = url.removeprefix("data:").partition(",")
-    media_type = head.removesuffix(";base64")
+    media_type = _bare(head.removesuffix(";base64"))
     if not comma or not media_type:
         raise LLMInvalidRequestError(
             f"messages[{at}] has a data: address without a media type; pass data and media_type"
         )
-    if media_type == head:
-        data = base64_text(unquote_to_bytes(data))
+    if head.endswith(";base64"):
+        return _plain(_unpacked(data, at)) if media_type == _PLAIN else _base64(media_type, data)
+    raw = unquote_to_bytes(data)
+    return _plain(raw) if media_type == _PLAIN else _base64(media_type, base64_text(raw))
+
+
+def _bare(media_type: str) -> str:
+    return media_type.partition(";")[0].strip()  # the vendor compares whole words, and knows none with a charset
+
+
+def _plain(data: bytes) -> dict[str, Any]:
+    return {"type": "text", "media_type": _PLAIN, "data": data.decode(errors="replace")}
+
+
+def _base64(media_type: str, data: str) -> dict[str, Any]:
     return {"type": "base64", "media_type": media_type, "data": data}
+
+
+def _unpacked(data: str, at: int) -> bytes:
+    try:
+        return b64decode(data)
+    except ValueError:
+        pass
+    raise LLMInvalidRequestError(f"messages[{at}] has a data: address that is no base64; pass data and media_type")
 
 
 def _thought(part: ThinkingPart) -> dict[str, Any] | None:

@@ -73,7 +73,7 @@ class Dialer:
             self._pool.check()
         except ssl.SSLCertVerificationError as error:
             failure = LLMConnectionError(
-                f"cannot trust {origin.host}: {error.verify_message}; "
+                f"cannot trust {_name(origin)}: {error.verify_message}; "
                 f"{_REMEDIES.get(error.verify_code, _UNKNOWN_AUTHORITY)}",
                 sent=False,
                 retryable=False,

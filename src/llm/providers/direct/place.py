@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+from contextlib import suppress
 from functools import lru_cache
+from ipaddress import ip_address, ip_network
 from typing import Final
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
@@ -114,16 +116,25 @@ def _authority(host: str, port: int | None) -> str:
 
 
 def _basic(parts: SplitResult) -> bytes:
-    if not parts.username:
+    if not (parts.username or parts.password):
         return b""
-    credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    credentials = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
     return b"Basic " + base64.b64encode(credentials.encode())
 
 
 def _proxy_for(scheme: str, host: str, port: int) -> str | None:
     from urllib.request import getproxies, proxy_bypass
 
-    if proxy_bypass(_authority(host, port)):
-        return None
     proxies = getproxies()
+    if proxy_bypass(_authority(host, port)) or _is_within(host, proxies.get("no", "")):
+        return None
     return proxies.get(scheme) or proxies.get("all")
+
+
+def _is_within(host: str, listed: str) -> bool:
+    # urllib compares texts: it knows no networks, and an address of IPv6 in brackets only.
+    for name in listed.split(","):
+        with suppress(ValueError):
+            if ip_address(host) in ip_network(name.strip(), strict=False):
+                return True
+    return False

@@ -31,6 +31,7 @@ class Flavor(NamedTuple):
         seed: Name of the field for the seed.
         names: Whether a turn may carry its speaker's name; else it is left out.
         asks_usage: Whether a stream is asked for its usage; else it tells it unasked.
+        thoughts: Name of the field in which an assistant's turn has its thoughts back; None: they are left out.
     """
 
     limit: str = "max_tokens"
@@ -42,6 +43,7 @@ class Flavor(NamedTuple):
     seed: str = "seed"
     names: bool = True
     asks_usage: bool = True
+    thoughts: str | None = None
 
 
 def choices_of(extra: Mapping[str, Any]) -> int:
@@ -167,7 +169,17 @@ def _message(message: Message, flavor: Flavor, at: int) -> dict[str, Any]:
                 f"messages[{at}] is a tool's turn without tool_call_id; name the call it answers"
             )
         wire["tool_call_id"] = message.tool_call_id
+    elif flavor.thoughts is not None and role is MessageRole.ASSISTANT:
+        thoughts = _thoughts(message)
+        if thoughts or message.tool_calls:  # a call may come without a thought, and the field is wanted all the same
+            wire[flavor.thoughts] = thoughts
     return wire
+
+
+def _thoughts(message: Message) -> str:
+    if isinstance(message.content, str):
+        return ""
+    return "".join([part.text for part in message.content if isinstance(part, ThinkingPart)])
 
 
 def _tool_call(call: ToolCall) -> dict[str, Any]:

@@ -40,11 +40,10 @@ class OpenAIEmbeddings:
         limits: The most in one request.
     """
 
-    limits: EmbeddingLimits = LIMITS
-
-    def __init__(self, root: str, *, dimensions: str = "dimensions") -> None:
-        """Take the address that paths are put behind, and the name of the field for the vectors' length."""
+    def __init__(self, root: str, *, dimensions: str = "dimensions", texts: int | None = LIMITS.texts) -> None:
+        """Take the address that paths are put behind, the name of the field for the vectors' length, and a bound."""
         self.url: str = f"{root}/embeddings"
+        self.limits: EmbeddingLimits = EmbeddingLimits(texts=texts, tokens=LIMITS.tokens)
         self._dimensions = dimensions
 
     def encode(self, request: LLMRequest) -> bytes:

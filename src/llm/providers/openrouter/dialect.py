@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, cast
 
 from llm.core.messages import MessageRole, ThinkingPart
+from llm.core.vendor import CachePoint
 from llm.providers.openai import OpenAIDialect
 from llm.providers.openai.body import Flavor, body_of
-from llm.providers.wire import dump
+from llm.providers.wire import cache_control, dump
 
 from .answer import read_routed
 from .events import OpenRouterEvents
@@ -76,6 +77,7 @@ class OpenRouterDialect(OpenAIDialect):
         """
         body = body_of(request, self._flavor, stream=stream)
         _give_thoughts_back(request.messages, body["messages"])
+        _mark_turns(request.messages, body["messages"])
         self._fit(request, body)
         if wants_form(body):  # a provider that does not know the field would answer in any form
             body["provider"] = {"require_parameters": True}
@@ -111,6 +113,17 @@ def _give_thoughts_back(messages: tuple[Message, ...], turns: list[dict[str, Any
     for message, turn in zip(messages, turns, strict=True):
         if message.role is MessageRole.ASSISTANT and not isinstance(message.content, str):
             turn.update(thoughts_as_fields(part for part in message.content if isinstance(part, ThinkingPart)))
+
+
+def _mark_turns(messages: tuple[Message, ...], turns: list[dict[str, Any]]) -> None:
+    """Mark the turns before those that begin with a mark; only text, images and the like can carry one."""
+    for at in range(1, len(messages)):
+        content, before = messages[at].content, turns[at - 1]["content"]
+        if isinstance(content, str) or not content or not isinstance(content[0], CachePoint) or not before:
+            continue
+        blocks: list[dict[str, Any]] = [{"type": "text", "text": before}] if isinstance(before, str) else before
+        blocks[-1]["cache_control"] = cache_control(content[0])
+        turns[at - 1]["content"] = blocks
 
 
 def _merged(before: object, value: object) -> object:

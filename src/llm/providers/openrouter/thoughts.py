@@ -49,7 +49,7 @@ def details_of(given: object) -> list[dict[str, Any]]:
 def add(details: list[dict[str, Any]], piece: dict[str, Any]) -> None:
     """Join a piece from a stream to the detail that it goes on with, or begin another."""
     last = details[-1] if details else None
-    if last is None or (last.get("type"), last.get("index")) != (piece.get("type"), piece.get("index")):
+    if last is None or not _goes_on(piece, last):
         details.append(dict(piece))
         return
     for name, value in piece.items():
@@ -57,6 +57,14 @@ def add(details: list[dict[str, Any]], piece: dict[str, Any]) -> None:
             last[name] = (last.get(name) or "") + value
         elif value is not None:
             last[name] = value
+
+
+def _goes_on(piece: dict[str, Any], last: dict[str, Any]) -> bool:
+    if (last.get("type"), last.get("index")) != (piece.get("type"), piece.get("index")):
+        return False
+    # Of several calls each may have a record of its own, under the call's id, in one place.
+    name, before = piece.get("id"), last.get("id")
+    return name is None or before is None or name == before
 
 
 def thoughts_as_fields(thoughts: Iterable[ThinkingPart]) -> dict[str, Any]:

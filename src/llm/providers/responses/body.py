@@ -159,7 +159,7 @@ def _items(message: Message, at: int, *, own: bool) -> Iterator[dict[str, Any]]:
 
 def _assistant(message: Message, at: int, *, own: bool) -> Iterator[dict[str, Any]]:
     parts = () if isinstance(message.content, str) else message.content
-    if any(not isinstance(part, TextPart | ThinkingPart) for part in parts):
+    if any(not isinstance(part, TextPart | ThinkingPart | CachePoint) for part in parts):
         raise LLMInvalidRequestError(
             f"messages[{at}] is an assistant's turn with more than text; move it to a user's turn"
         )

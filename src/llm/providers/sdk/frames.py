@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/bedrock/latest/APIReference/CommonErrors.html
 
 from __future__ import annotations
 
+import struct
 from base64 import b64decode
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -23,6 +24,7 @@ _TYPES: Final = {
     "invalidclienttokenid": "authentication_error",
     "invalidsignature": "authentication_error",
     "missingauthenticationtoken": "authentication_error",
+    "modelerror": "api_error",
     "modelnotready": "overloaded_error",
     "modelstreamerror": "api_error",
     "modeltimeout": "timeout_error",
@@ -58,7 +60,7 @@ class Frames:
         self._buffer.add_data(data)
         try:
             frames = [(frame.headers, frame.payload) for frame in self._buffer]
-        except (self._broken, LookupError, ValueError) as error:
+        except (self._broken, LookupError, ValueError, struct.error) as error:
             raise FrameError(f"what came is no frame of events ({type(error).__name__})") from None
         return b"".join([_event(headers, payload) for headers, payload in frames])
 
@@ -74,15 +76,14 @@ def told(body: bytes, code: str) -> bytes:
 
 
 def _event(headers: Mapping[str, object], payload: bytes) -> bytes:
-    said = _object(payload)
     match headers.get(":message-type"):
         case "event":
-            data = _bytes(said)
+            data = _bytes(_mapping(_json(payload)))
         case "exception":
             data = told(payload, str(headers.get(":exception-type")))
         case _:
             data = told(orjson.dumps({"message": str(headers.get(":error-message"))}), str(headers.get(":error-code")))
-    kind = _object(data).get("type")
+    kind = _mapping(_json(data)).get("type") if data else None
     return b"event: %b\ndata: %b\n\n" % (str(kind).encode(), data) if kind else b""
 
 
@@ -94,11 +95,22 @@ def _bytes(said: dict[str, Any]) -> bytes:
         raise FrameError("a frame holds no bytes") from None
 
 
+def _json(data: bytes) -> object:
+    try:
+        read: object = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        raise FrameError("a frame holds no JSON") from None  # passed over, a piece of the answer would be missing
+    return read
+
+
 def _object(data: bytes) -> dict[str, Any]:
     try:
-        read: Any = orjson.loads(data)
-    except orjson.JSONDecodeError:
+        return _mapping(_json(data))
+    except FrameError:
         return {}
+
+
+def _mapping(read: object) -> dict[str, Any]:
     return cast("dict[str, Any]", read) if type(read) is dict else {}
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import httpx2
-import orjson
 
 from llm.core.exceptions import LLMConnectionError, LLMException, LLMInvalidRequestError
 from llm.providers.frames import bare
@@ -100,7 +100,8 @@ class SDKTransport:
         return await client.post(path, cast_to=httpx2.Response, content=body, options=options)
 
     def _read(self, body: bytes | None) -> dict[str, Any]:
-        read: dict[str, Any] = orjson.loads(body or b"{}")
+        # Not by orjson, which reads whole numbers beyond 64 bits, such as a tool was called with, as fractions.
+        read: dict[str, Any] = json.loads(body or b"{}")
         if self._vendor.version is not None:
             read.setdefault("anthropic_version", self._vendor.version)
         return read

@@ -186,12 +186,18 @@ async def test_a_certificate_for_another_name_is_not_trusted(secure: Secure, env
     assert (error.retryable, secure.sent) == (False, [])
 
 
-async def test_an_authority_that_cannot_be_read_is_told(secure: Secure, environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("REQUESTS_CA_BUNDLE", "/no/such/file.pem")
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+@pytest.mark.parametrize("named", ["/no/such/file.pem", __file__])
+async def test_an_authority_that_cannot_be_read_is_told(
+    secure: Secure, environment: pytest.MonkeyPatch, variable: str, named: str
+) -> None:
+    environment.setenv(variable, named)
     async with opened() as transport:
         error = await fails(transport, f"https://localhost:{secure.port}/v1")
     assert isinstance(error, LLMConnectionError)
-    assert not error.sent
+    assert (error.sent, error.retryable) == (False, False)
+    assert named in str(error)
+    assert f"in {variable}" in str(error)
 
 
 async def test_a_server_that_speaks_no_tls_is_told(environment: pytest.MonkeyPatch) -> None:
@@ -320,6 +326,16 @@ async def test_a_proxy_that_refuses_is_told_without_its_password(
     assert not error.sent
     assert error.retryable is retryable
     assert said in str(error)
+    assert "proxy-pass" not in str(error)
+
+
+async def test_a_proxy_that_is_not_trusted_is_named_as_the_one_on_the_way(
+    secure: Secure, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv("https_proxy", f"https://ann:proxy-pass@localhost:{secure.port}")
+    async with opened() as transport:
+        error = await fails(transport, "https://vendor.test/v1")
+    assert str(error).startswith("cannot trust vendor.test through the proxy localhost: self-signed certificate;")
     assert "proxy-pass" not in str(error)
 
 

@@ -107,6 +107,33 @@ def test_no_proxy_exempts(no_proxies: pytest.MonkeyPatch, exempt: str) -> None:
     assert place_of("https://vendor.test/", trust_env=True).origin.proxy is None
 
 
+@pytest.mark.parametrize(
+    ("host", "exempt", "goes_direct"),
+    [
+        ("[::1]", "localhost,127.0.0.1,::1", True),
+        ("[::1]", "[::1]:8000", True),
+        ("[fd00::5]", "fd00::/8", True),
+        ("10.1.2.3", "a.test, 10.0.0.0/8", True),
+        ("10.1.2.3", "10.1.2.3/8", True),
+        ("11.1.2.3", "10.0.0.0/8,fd00::/8", False),
+        ("10.test", "10.0.0.0/8", False),
+    ],
+)
+def test_no_proxy_names_addresses_and_networks(
+    no_proxies: pytest.MonkeyPatch, host: str, exempt: str, goes_direct: bool
+) -> None:
+    no_proxies.setenv("http_proxy", "http://proxy.test")
+    no_proxies.setenv("no_proxy", exempt)
+    assert (place_of(f"http://{host}:8000/v1", trust_env=True).origin.proxy is None) is goes_direct
+
+
+def test_a_proxys_password_needs_no_user(no_proxies: pytest.MonkeyPatch) -> None:
+    no_proxies.setenv("https_proxy", "http://:pass@proxy.test")
+    proxy = place_of("https://vendor.test/", trust_env=True).origin.proxy
+    assert proxy is not None
+    assert proxy.authorization == b"Basic OnBhc3M="
+
+
 def test_a_proxy_that_we_do_not_speak_is_refused_without_its_password(no_proxies: pytest.MonkeyPatch) -> None:
     no_proxies.setenv("https_proxy", "socks5://ann:proxy-pass@proxy.test:1080")
     with pytest.raises(LLMConnectionError, match="the proxy of the environment") as caught:

@@ -7,8 +7,18 @@ import orjson
 import pytest
 
 from llm.core.exceptions import LLMInvalidRequestError, LLMOverloadedError
-from llm.core.messages import AudioPart, DocumentPart, ImagePart, Message, MessageRole, TextPart, ThinkingPart
+from llm.core.messages import (
+    AudioPart,
+    DocumentPart,
+    ImagePart,
+    Message,
+    MessageRole,
+    TextPart,
+    ThinkingPart,
+    ToolCall,
+)
 from llm.core.types import LLMRequest, StreamChunk, ToolDefinition
+from llm.core.vendor import CachePoint
 from llm.providers.openrouter import OpenRouterDialect
 from llm.providers.openrouter.models import Accepted, find, read_models
 from llm.utils.sse import EventDecoder
@@ -65,6 +75,21 @@ def test_what_it_takes_otherwise_is_written_its_way() -> None:
         {"type": "file", "file": {"filename": "document", "file_data": "https://x/y.pdf"}}
     ]
     assert not body.keys() & {"provider", "models"}
+
+
+def test_a_mark_at_the_start_of_a_turn_is_that_of_the_turn_before() -> None:
+    turns = (
+        Message(MessageRole.SYSTEM, "Be kind"),
+        Message(MessageRole.USER, (CachePoint("1h"), TextPart("Hi"), ImagePart(url="https://x/y.png"))),
+        Message(MessageRole.ASSISTANT, (CachePoint(),), tool_calls=(ToolCall("1", "t", "{}"),)),
+        Message(MessageRole.TOOL, (CachePoint(), TextPart("3")), tool_call_id="1"),
+    )
+    system, user, assistant, tool = body_of(LLMRequest(turns, model="m"))["messages"]
+    hour = {"type": "ephemeral", "ttl": "1h"}
+    assert system["content"] == [{"type": "text", "text": "Be kind", "cache_control": hour}]
+    assert [part.get("cache_control") for part in user["content"]] == [None, {"type": "ephemeral"}]
+    assert not assistant["content"]
+    assert tool["content"] == [{"type": "text", "text": "3"}]
 
 
 def test_comments_keep_a_stream_alive_and_a_late_error_raises() -> None:

@@ -41,6 +41,18 @@ def test_pieces_of_one_detail_join_and_another_begins_by_its_type_or_place() -> 
     ]
 
 
+def test_details_of_other_names_stay_apart_in_one_place() -> None:
+    details: list[dict[str, Any]] = []
+    pieces: list[dict[str, Any]] = [
+        {"type": "reasoning.encrypted", "data": "a", "id": "call_1", "index": 0},
+        {"type": "reasoning.encrypted", "data": "b", "id": "call_2", "index": 0},
+        {"type": "reasoning.encrypted", "data": "c", "id": "call_2", "index": 0},
+    ]
+    for piece in pieces:
+        add(details, piece)
+    assert details == [pieces[0], {**pieces[1], "data": "bc"}]
+
+
 def test_a_piece_that_comes_is_not_changed_by_those_after_it() -> None:
     details: list[dict[str, Any]] = []
     first = {"type": "reasoning.text", "text": "a", "index": 0}

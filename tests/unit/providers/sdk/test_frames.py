@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from llm.core.exceptions import (
+    LLMConnectionError,
     LLMException,
     LLMOverloadedError,
     LLMRateLimitError,
@@ -44,6 +45,13 @@ def frame(payload: bytes, **headers: str) -> bytes:
         fields += struct.pack(f">B{len(key)}sBH", len(key), key, 7, len(value)) + value.encode()
     prelude = struct.pack(">II", 16 + len(fields) + len(payload), len(fields))
     whole = prelude + struct.pack(">I", zlib.crc32(prelude)) + fields + payload
+    return whole + struct.pack(">I", zlib.crc32(whole))
+
+
+def short_head() -> bytes:
+    """Write a frame whose sums are right, and whose only field ends behind its name."""
+    prelude = struct.pack(">II", 19, 3)
+    whole = prelude + struct.pack(">I", zlib.crc32(prelude)) + b"\x02:a"
     return whole + struct.pack(">I", zlib.crc32(whole))
 
 
@@ -97,14 +105,31 @@ def exception(name: str) -> bytes:
         (chunk(b"{}")[:-1] + b"\0", LLMStreamInterruptedError),
         (frame(b"{}", message_type="event", event_type="chunk")[:20], LLMStreamInterruptedError),
         (frame(b'{"bytes":7}', message_type="event", event_type="chunk"), LLMStreamInterruptedError),
+        (short_head(), LLMStreamInterruptedError),
     ],
-    ids=["throttled", "unavailable", "model", "unheard", "error", "cut", "zeros", "checksum", "part", "no bytes"],
+    ids=["throttled", "unavailable", "model", "unheard", "error", "cut", "zeros", "checksum", "part", "bytes", "head"],
 )
 async def test_a_stream_that_ends_otherwise_is_never_whole(
     server: Server, through: Through, wire: Callable[[str], bytes], last: bytes, kind: type[LLMException]
 ) -> None:
     server.streams(framed(wire("anthropic/stream.sse").partition(b"event: message_stop")[0]), last, type=FRAMED)
     assert type(await fails(through("anthropic", **BEDROCK))) is kind
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        chunk(b'{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"lo'),
+        frame(b"<html>", message_type="event", event_type="chunk"),
+    ],
+    ids=["event", "payload"],
+)
+async def test_a_piece_that_makes_no_sense_is_not_missing_from_a_whole_answer(
+    server: Server, through: Through, wire: Callable[[str], bytes], broken: bytes
+) -> None:
+    before, delta, after = wire("anthropic/stream.sse").partition(b"event: content_block_delta")
+    server.streams(framed(before), broken, framed(delta + after), type=FRAMED)
+    assert type(await fails(through("anthropic", **BEDROCK))) in {LLMConnectionError, LLMStreamInterruptedError}
 
 
 def test_frames_that_hold_nothing_for_us_are_passed_over() -> None:

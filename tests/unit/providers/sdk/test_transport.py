@@ -20,7 +20,9 @@ from llm.core.exceptions import (
     LLMException,
     LLMInvalidRequestError,
     LLMRateLimitError,
+    LLMServerError,
 )
+from llm.core.messages import Message, MessageRole, ToolCall
 from llm.core.types import LLMRequest
 from llm.utils.clock import SystemClock
 
@@ -154,6 +156,21 @@ async def test_bedrock_gets_the_model_in_the_path_and_a_signature_over_what_arri
     assert sent.headers["authorization"].rpartition("Signature=")[2] == signature(sent, await sent.read())
 
 
+async def test_numbers_keep_all_their_digits_through_a_client_that_writes_the_body_anew(
+    server: Server, through: Through, aws: None, wire: Callable[[str], bytes]
+) -> None:
+    assert aws is None
+    server.says(wire("anthropic/answer.json"))
+    called = ToolCall("t1", "count", '{"number":123456789012345678901234567890}')
+    turns = (
+        Message(MessageRole.USER, "Count"),
+        Message(MessageRole.ASSISTANT, "", tool_calls=(called,)),
+        Message(MessageRole.TOOL, "done", tool_call_id="t1"),
+    )
+    await through("anthropic", with_key=False, **BEDROCK).complete(LLMRequest(turns, model=MODEL))
+    assert b'"number":123456789012345678901234567890' in (await server.requests[0].read()).replace(b" ", b"")
+
+
 def signature(request: web.Request, body: bytes) -> str:
     """Sign a request that arrived. Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html."""
     names = request.headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0]
@@ -196,7 +213,13 @@ async def test_what_the_vendors_client_refuses_is_an_invalid_request_in_its_word
 
 @pytest.mark.parametrize(
     ("status", "code", "kind"),
-    [(429, "ThrottlingException", LLMRateLimitError), (403, "ExpiredTokenException:http://x", LLMAuthenticationError)],
+    [
+        (429, "ThrottlingException", LLMRateLimitError),
+        (403, "ExpiredTokenException:http://x", LLMAuthenticationError),
+        (424, "ModelErrorException", LLMServerError),
+        (424, "ModelStreamErrorException", LLMServerError),
+        (424, "SomethingElse", LLMInvalidRequestError),
+    ],
 )
 async def test_a_failure_of_bedrock_goes_through_the_one_table(
     server: Server, through: Through, status: int, code: str, kind: type[LLMException]
