@@ -156,7 +156,7 @@ def _choice_to_json(choice: Choice) -> list[Any]:
     return [
         choice.content,
         choice.finish_reason,
-        [[call.id, call.name, call.arguments, call.custom] for call in choice.tool_calls],
+        [[call.id, call.name, call.arguments, call.custom, *_given(call.signature)] for call in choice.tool_calls],
         [_thought_to_json(thought) for thought in choice.thinking],
         [_logprob_to_json(token) for token in choice.logprobs],
         choice.refused,
@@ -175,8 +175,12 @@ def _choice(kept: object) -> Choice:
     )
 
 
-def _call(id_: object, name: object, arguments: object, custom: object) -> ToolCall:
-    return ToolCall(_text(id_), _text(name), _text(arguments), _flag(custom))
+def _call(id_: object, name: object, arguments: object, custom: object, signature: object = None) -> ToolCall:
+    return ToolCall(_text(id_), _text(name), _text(arguments), _flag(custom), _text_or_none(signature))
+
+
+def _given(text: str | None) -> list[str]:
+    return [] if text is None else [text]
 
 
 def _logprob_to_json(token: TokenLogprob) -> list[Any]:
@@ -202,7 +206,10 @@ def _chunk_to_json(chunk: StreamChunk) -> Any:  # noqa: ANN401 - JSON
         return chunk.content
     return [
         chunk.content,
-        [[delta.index, delta.id, delta.name, delta.arguments, delta.custom] for delta in chunk.tool_calls],
+        [
+            [delta.index, delta.id, delta.name, delta.arguments, delta.custom, *_given(delta.signature)]
+            for delta in chunk.tool_calls
+        ],
         chunk.finish_reason,
         None if chunk.usage is None else _usage_to_json(chunk.usage),
         None if chunk.thinking is None else _thought_to_json(chunk.thinking),
@@ -228,8 +235,11 @@ def _chunk(kept: object) -> StreamChunk:
     )
 
 
-def _delta(index: object, id_: object, name: object, arguments: object, custom: object) -> ToolCallDelta:
-    return ToolCallDelta(_count(index), _text_or_none(id_), _text_or_none(name), _text(arguments), _flag(custom))
+def _delta(  # noqa: PLR0913, PLR0917 - as they are kept
+    index: object, id_: object, name: object, arguments: object, custom: object, signature: object = None
+) -> ToolCallDelta:
+    named = _text_or_none(id_), _text_or_none(name)
+    return ToolCallDelta(_count(index), *named, _text(arguments), _flag(custom), _text_or_none(signature))
 
 
 def _usage_to_json(usage: TokenUsage) -> list[int]:

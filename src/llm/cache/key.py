@@ -198,7 +198,8 @@ def _message(message: Message) -> list[Any]:
 
 def _call(call: ToolCall) -> list[str]:
     kind = ["custom"] if call.custom else []
-    return [call.id, call.name, call.arguments, *kind]
+    signed = [] if call.signature is None else ["signature", call.signature]
+    return [call.id, call.name, call.arguments, *kind, *signed]
 
 
 def _part(part: TextPart | ImagePart | DocumentPart | AudioPart | ThinkingPart | VendorPart) -> list[Any]:

@@ -69,7 +69,12 @@ def take_apart(response: LLMResponse) -> list[StreamChunk]:
 
 def call_deltas(calls: Iterable[ToolCall]) -> tuple[ToolCallDelta, ...]:
     """Return each call in one piece."""
-    return tuple([ToolCallDelta(at, call.id, call.name, call.arguments, call.custom) for at, call in enumerate(calls)])
+    return tuple(
+        [
+            ToolCallDelta(at, call.id, call.name, call.arguments, call.custom, call.signature)
+            for at, call in enumerate(calls)
+        ]
+    )
 
 
 def _choices(chunks: Sequence[StreamChunk]) -> list[Choice]:
@@ -110,9 +115,15 @@ def _calls(deltas: list[ToolCallDelta]) -> tuple[ToolCall, ...]:
         index = delta.index
         before = calls.get(index, delta)
         id_, name = delta.id or before.id, delta.name or before.name
-        calls[index] = ToolCallDelta(index, id_, name, custom=delta.custom or before.custom)
+        custom, signature = delta.custom or before.custom, delta.signature or before.signature
+        calls[index] = ToolCallDelta(index, id_, name, custom=custom, signature=signature)
         texts.setdefault(index, []).append(delta.arguments)
-    return tuple([ToolCall(c.id or "", c.name or "", "".join(texts[at]), c.custom) for at, c in sorted(calls.items())])
+    return tuple(
+        [
+            ToolCall(call.id or "", call.name or "", "".join(texts[at]), call.custom, call.signature)
+            for at, call in sorted(calls.items())
+        ]
+    )
 
 
 def _add_thought(thoughts: list[ThinkingPart], piece: ThinkingPart) -> None:

@@ -154,12 +154,14 @@ class ToolCall:
         name: Tool to call.
         arguments: JSON text of the arguments, as the model wrote it.
         custom: Whether the tool takes free text; `arguments` is that text then, and no JSON.
+        signature: The provider's seal on the thought behind the call, which it wants back; None where it sends none.
     """
 
     id: str
     name: str
     arguments: str
     custom: bool = False
+    signature: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no text, arguments that are an object too."""
@@ -336,11 +338,28 @@ def _tool_call(call: object) -> ToolCall:
         case ToolCall():
             return call
         case {"id": str(id_), "function": {"name": str(name), "arguments": str(arguments)}}:
-            return ToolCall(id_, name, arguments)
+            return ToolCall(id_, name, arguments, signature=signature_of(call))
         case {"id": str(id_), "custom": {"name": str(name), "input": str(text)}}:
             return ToolCall(id_, name, text, custom=True)
         case _:
             raise _invalid("tool_calls", call, 'ToolCall or {"id": …, "function": {"name": …, "arguments": …}}')
+
+
+def signature_of(call: object) -> str | None:
+    """Return what a tool call in OpenAI's form has of a signature, where Gemini's compatible endpoint puts it.
+
+    Source: https://ai.google.dev/gemini-api/docs/thought-signatures
+    """
+    match call:
+        case {"extra_content": {"google": {"thought_signature": str(signature)}}} if signature:
+            return signature
+        case _:
+            return None
+
+
+def signed(signature: str) -> dict[str, Any]:
+    """Return the field that `signature_of` reads."""
+    return {"extra_content": {"google": {"thought_signature": signature}}}
 
 
 def _one_source(name: str, part: ImagePart | DocumentPart) -> None:

@@ -110,6 +110,7 @@ class ToolCallDelta:
         name: The tool's name, in its first piece.
         arguments: More of the arguments' text.
         custom: Whether the tool takes free text, as in `ToolCall`.
+        signature: The call's signature, in one of its pieces.
     """
 
     index: int
@@ -117,6 +118,7 @@ class ToolCallDelta:
     name: str | None = None
     arguments: str = ""
     custom: bool = False
+    signature: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

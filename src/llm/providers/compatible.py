@@ -71,7 +71,8 @@ SERVERS: Final[Mapping[str, Server]] = MappingProxyType(
         "fireworks": Server("https://api.fireworks.ai/inference/v1"),
         # Source: https://ai.google.dev/gemini-api/docs/openai. "At most 100 requests can be in one batch", each a text:
         # https://github.com/geldata/gel/issues/9032
-        "gemini": Server("https://generativelanguage.googleapis.com/v1beta/openai", texts=100),
+        # It refuses a call that comes back without its signature: https://ai.google.dev/gemini-api/docs/thought-signatures
+        "gemini": Server("https://generativelanguage.googleapis.com/v1beta/openai", Flavor(signatures=True), texts=100),
         # Source: https://console.groq.com/docs/openai: a speaker's name is refused with 400. `max_tokens` is there for
         # older programs: https://console.groq.com/docs/api-reference#chat-create. There are no embeddings.
         "groq": Server(

@@ -21,10 +21,12 @@ usages = st.builds(TokenUsage, counts, counts, counts, counts)
 told = st.none() | texts
 thoughts = st.builds(ThinkingPart, texts, told, told, told, told)
 finishes = st.none() | st.sampled_from(get_args(FinishReason))
-deltas = st.builds(ToolCallDelta, st.integers(0, 3), st.none() | texts, st.none() | texts, texts, st.booleans())
+deltas = st.builds(
+    ToolCallDelta, st.integers(0, 3), st.none() | texts, st.none() | texts, texts, st.booleans(), st.none() | texts
+)
 tokens = st.builds(TokenLogprob, texts, st.floats(-30, 0), st.none() | st.binary(max_size=4))
 logprobs = st.lists(st.builds(replace, tokens, top=st.lists(tokens, max_size=2).map(tuple)), max_size=2).map(tuple)
-calls = st.lists(st.builds(ToolCall, texts, texts, texts, st.booleans()), max_size=2).map(tuple)
+calls = st.lists(st.builds(ToolCall, texts, texts, texts, st.booleans(), st.none() | texts), max_size=2).map(tuple)
 choices = st.builds(Choice, texts, finishes, calls, st.lists(thoughts, max_size=2).map(tuple), logprobs, st.booleans())
 chunks = st.builds(
     StreamChunk,

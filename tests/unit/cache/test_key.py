@@ -61,6 +61,8 @@ DECIDES: dict[str, list[Any]] = {
         [Message(MessageRole.ASSISTANT, "", tool_calls=(ToolCall("a", "f", "{}"),))],
         [Message(MessageRole.ASSISTANT, "", tool_calls=(ToolCall("a", "f", "{ }"),))],
         [Message(MessageRole.ASSISTANT, "", tool_calls=(ToolCall("a", "f", "{}", custom=True),))],
+        [Message(MessageRole.ASSISTANT, "", tool_calls=(ToolCall("a", "f", "{}", signature="s"),))],
+        [Message(MessageRole.ASSISTANT, "", tool_calls=(ToolCall("a", "f", "{}", signature="t"),))],
         [Message(MessageRole.TOOL, "5", tool_call_id="a")],
         [Message(MessageRole.TOOL, "5", tool_call_id="b")],
         [Message(MessageRole.USER, (TextPart("a"), TextPart("b")))],

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 import pytest
 from pydantic import BaseModel
 
 from llm.core import kinds
+from llm.core.assembly import assemble
 from llm.core.exceptions import LLMConfigurationError, LLMConnectionError, LLMInvalidRequestError, LLMServerError
 from llm.core.messages import Message, MessageRole, TextPart, ThinkingPart, ToolCall
 from llm.core.protocols import ProviderSettings
 from llm.core.structured import shape_of
 from llm.core.texts import EmbeddingInput
-from llm.core.types import LLMRequest
+from llm.core.types import LLMRequest, StreamChunk
 from llm.providers import SERVERS, Flavor, OpenAICompatible, Server
 from llm.providers.compatible import CompatibleDialect
 from llm.providers.structured import Way
@@ -146,6 +147,40 @@ async def test_deepseek_gets_the_thoughts_of_a_turn_back_and_a_call_never_comes_
     assert turns[3]["content"] == "3"
     others = (await sent("together", LLMRequest(messages, model="m"))).body["messages"]
     assert not any("reasoning_content" in turn for turn in others)
+
+
+SEALED: Final = {
+    "id": "c1",
+    "type": "function",
+    "function": {"name": "t", "arguments": "{}"},
+    "extra_content": {"google": {"thought_signature": "seal"}},
+}
+"""A call of Gemini's. Source: https://ai.google.dev/gemini-api/docs/thought-signatures"""
+
+
+async def test_gemini_gets_the_signature_of_a_call_back_however_it_came() -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 1}
+    message = {"role": "assistant", "content": None, "tool_calls": [SEALED]}
+    choices = [{"index": 0, "message": message, "finish_reason": "tool_calls"}]
+    whole = {"id": "i", "model": "m", "usage": usage, "choices": choices}
+    dialect = CompatibleDialect(SERVERS["gemini"])
+    answered = dialect.decode(orjson.dumps(whole), provider="gemini", key=None)
+    events = dialect.events()
+    pieces = [{"index": 0, **SEALED}, {"index": 0, "function": {"arguments": ""}}]
+    chunks: list[StreamChunk] = []
+    for piece, finish in zip(pieces, (None, "tool_calls"), strict=True):
+        delta = {"tool_calls": [piece]}
+        data = {"id": "i", "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+        chunk = events.feed(("", orjson.dumps(data)))
+        assert isinstance(chunk, StreamChunk)
+        chunks.append(chunk)
+    assert answered.tool_calls == assemble(chunks).tool_calls == (ToolCall("c1", "t", "{}", signature="seal"),)
+    turns: list[Any] = [answered.message, assemble(chunks).message, message]
+    for turn in turns:
+        request = LLMRequest((turn,), model="m")
+        assert (await sent("gemini", request)).body["messages"][0]["tool_calls"] == [SEALED]
+        unsealed = {name: value for name, value in SEALED.items() if name != "extra_content"}
+        assert (await sent("groq", request)).body["messages"][0]["tool_calls"] == [unsealed]
 
 
 async def test_mistral_gets_only_fields_that_it_knows() -> None:

@@ -30,6 +30,7 @@ arguments = st.dictionaries(names, st.one_of(st.integers(0, 99), words, st.boole
 calls = st.builds(ToolCall, names, names, arguments.map(lambda value: orjson.dumps(value).decode()))
 custom_calls = st.builds(ToolCall, names, names, words, custom=st.just(value=True))
 some_calls = st.lists(calls, max_size=2).map(tuple)
+sealed_calls = st.lists(st.builds(replace, calls, signature=st.none() | words), max_size=2).map(tuple)
 data = st.binary(max_size=9)
 images = st.one_of(
     st.builds(ImagePart, url=st.just("https://example.com/a.png")),
@@ -152,7 +153,9 @@ def usages(draw: st.DrawFn) -> TokenUsage:
     return TokenUsage(sent, written, draw(st.integers(0, sent)), draw(st.integers(0, written)))
 
 
-def _responses(thinking: st.SearchStrategy[Any], **more: st.SearchStrategy[Any]) -> st.SearchStrategy[LLMResponse]:
+def _responses(
+    thinking: st.SearchStrategy[Any], tool_calls: st.SearchStrategy[Any] = some_calls, **more: st.SearchStrategy[Any]
+) -> st.SearchStrategy[LLMResponse]:
     return st.builds(
         LLMResponse,
         id=words,
@@ -160,7 +163,7 @@ def _responses(thinking: st.SearchStrategy[Any], **more: st.SearchStrategy[Any])
         model=names,
         usage=usages(),
         finish_reason=st.sampled_from(["stop", "length", "tool_calls", "content_filter"]),
-        tool_calls=some_calls,
+        tool_calls=tool_calls,
         thinking=thinking,
         **more,
     )
@@ -178,11 +181,11 @@ logprobs = st.lists(
     max_size=3,
 ).map(tuple)
 finishes = st.sampled_from(["stop", "length", "tool_calls", "content_filter"])
-alternatives = st.builds(Choice, texts, finishes, some_calls, one_thought, logprobs) | st.builds(
+alternatives = st.builds(Choice, texts, finishes, sealed_calls, one_thought, logprobs) | st.builds(
     Choice, words, st.just("content_filter"), logprobs=logprobs, refused=st.just(value=True)
 )
 openai_responses = _responses(
-    one_thought, logprobs=logprobs, alternatives=st.lists(alternatives, max_size=2).map(tuple)
+    one_thought, sealed_calls, logprobs=logprobs, alternatives=st.lists(alternatives, max_size=2).map(tuple)
 )
 anthropic_responses = _responses(st.lists(thoughts, max_size=2).map(tuple))
 
@@ -272,6 +275,8 @@ def test_what_was_said_before_in_other_forms_is_read_all_the_same() -> None:
     assert read(content=[{"type": "text", "text": "Well."}], refusal="No.").content == (TextPart("Well."), refusal)
     call = {"name": "look", "arguments": "{}"}
     assert read(content=None, function_call=call).tool_calls == (ToolCall("", "look", "{}"),)
+    sealed = {"id": "c", "function": call, "extra_content": {"google": {"thought_signature": "seal"}}}
+    assert read(content=None, tool_calls=[sealed]).tool_calls == (ToolCall("c", "look", "{}", signature="seal"),)
     assert read(content="Hello", audio={"id": "audio_1"}).content == "Hello"
     with pytest.raises(LLMInvalidRequestError, match=r"messages\[0\].content: expected the transcript"):
         read(content=None, audio={"id": "audio_1"})

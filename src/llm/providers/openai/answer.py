@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 import orjson
 
 from llm.core.choices import Choice
-from llm.core.messages import ThinkingPart, ToolCall
+from llm.core.messages import ThinkingPart, ToolCall, signature_of
 from llm.core.types import TokenUsage
 from llm.providers.errors import error_for
 from llm.providers.failure import read_failure
@@ -171,7 +171,7 @@ def _tool_call(call: dict[str, Any]) -> ToolCall:
     if type(name) is not str:
         raise TypeError("expected a tool's name")
     arguments = arguments_of(function["input" if custom else "arguments"])
-    return ToolCall(text_of(call.get("id")), name, arguments, bool(custom))
+    return ToolCall(text_of(call.get("id")), name, arguments, bool(custom), signature_of(call))
 
 
 def arguments_of(value: object) -> str:

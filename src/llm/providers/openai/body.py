@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, assert_never
 
 from llm.core.exceptions import LLMInvalidRequestError
-from llm.core.messages import AudioPart, DocumentPart, ImagePart, MessageRole, TextPart, ThinkingPart
+from llm.core.messages import AudioPart, DocumentPart, ImagePart, MessageRole, TextPart, ThinkingPart, signed
 from llm.core.types import ToolDefinition
 from llm.core.vendor import CachePoint, VendorPart
 from llm.providers.wire import base64_text, cache_control, data_url, dump, model_of
@@ -32,6 +32,7 @@ class Flavor(NamedTuple):
         names: Whether a turn may carry its speaker's name; else it is left out.
         asks_usage: Whether a stream is asked for its usage; else it tells it unasked.
         thoughts: Name of the field in which an assistant's turn has its thoughts back; None: they are left out.
+        signatures: Whether calls of tools go back with their signatures; else without.
     """
 
     limit: str = "max_tokens"
@@ -44,6 +45,7 @@ class Flavor(NamedTuple):
     names: bool = True
     asks_usage: bool = True
     thoughts: str | None = None
+    signatures: bool = False
 
 
 def choices_of(extra: Mapping[str, Any]) -> int:
@@ -161,7 +163,7 @@ def _message(message: Message, flavor: Flavor, at: int) -> dict[str, Any]:
     if message.name is not None and flavor.names:
         wire["name"] = message.name
     if message.tool_calls:
-        wire["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
+        wire["tool_calls"] = [_tool_call(call, flavor) for call in message.tool_calls]
         wire["content"] = wire["content"] or None
     if role is MessageRole.TOOL:
         if not message.tool_call_id:
@@ -182,10 +184,11 @@ def _thoughts(message: Message) -> str:
     return "".join([part.text for part in message.content if isinstance(part, ThinkingPart)])
 
 
-def _tool_call(call: ToolCall) -> dict[str, Any]:
+def _tool_call(call: ToolCall, flavor: Flavor) -> dict[str, Any]:
     if call.custom:
         return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments}}
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+    wire = {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+    return wire if call.signature is None or not flavor.signatures else {**wire, **signed(call.signature)}
 
 
 def _content(parts: tuple[Part, ...], role: MessageRole, flavor: Flavor, at: int) -> str | list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from llm.core.messages import ThinkingPart
+from llm.core.messages import ThinkingPart, signature_of
 from llm.core.types import StreamChunk, ToolCallDelta
 from llm.providers.errors import error_for
 from llm.providers.failure import read_failure
@@ -205,4 +205,5 @@ def _delta(call: dict[str, Any], at: int) -> ToolCallDelta:
         text_of(function.get("name")) or None,
         arguments_of(function.get("input" if custom else "arguments")),
         bool(custom),
+        signature_of(call),
     )

@@ -8,7 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from llm.core.exceptions import LLMInvalidRequestError
-from llm.core.messages import AudioPart, DocumentPart, ImagePart, Message, MessageRole, Part, TextPart, ToolCall
+from llm.core.messages import (
+    AudioPart,
+    DocumentPart,
+    ImagePart,
+    Message,
+    MessageRole,
+    Part,
+    TextPart,
+    ToolCall,
+    signature_of,
+)
 from llm.core.types import LLMRequest, ToolDefinition
 
 from .fields import (
@@ -145,7 +155,7 @@ def _document(url: str, title: object, field: str) -> DocumentPart:
 def _tool_call(call: Mapping[str, Any], field: str) -> ToolCall:
     match call:
         case {"id": str(name), "function": {"name": str(function), "arguments": str(arguments)}}:
-            return ToolCall(name, function, arguments)
+            return ToolCall(name, function, arguments, signature=signature_of(call))
         case {"id": str(name), "custom": {"name": str(tool), "input": str(text)}}:
             return ToolCall(name, tool, text, custom=True)
         case _:

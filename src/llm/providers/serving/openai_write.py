@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from llm.core.messages import signed
 from llm.providers.openai.logprobs import write_logprobs
 
 if TYPE_CHECKING:
@@ -168,7 +169,8 @@ def _event(data: Mapping[str, Any]) -> bytes:
 def _tool_call(call: ToolCall) -> dict[str, Any]:
     if call.custom:
         return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments}}
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+    wire = {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+    return wire if call.signature is None else {**wire, **signed(call.signature)}
 
 
 def write_piece(piece: ToolCallDelta) -> dict[str, Any]:
@@ -176,4 +178,6 @@ def write_piece(piece: ToolCallDelta) -> dict[str, Any]:
     kind, text = ("custom", "input") if piece.custom else ("function", "arguments")
     named = {} if piece.name is None else {"name": piece.name}
     written: dict[str, Any] = {"index": piece.index, kind: {text: piece.arguments, **named}}
+    if piece.signature is not None:
+        written |= signed(piece.signature)
     return written if piece.id is None else {**written, "id": piece.id, "type": kind}
