@@ -230,6 +230,32 @@ def test_config_check_says_what_it_read(manifold: Manifold) -> None:
     assert json.loads(manifold("config", "check", "--json").stdout)["source"] == "llm.yaml"
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("{type: opnai, api_keys: [k], models: [m]}", "providers.mine.type: there is no kind of provider 'opnai'"),
+        (f"{{type: openai, base_url: '{NOWHERE}?v=1', api_keys: [k], models: [m]}}", "providers.mine: base_url is no"),
+    ],
+)
+def test_config_check_refuses_a_provider_that_no_other_command_could_open(
+    manifold: Manifold, wrong: str, told: str
+) -> None:
+    manifold.configure(more="cache: {backend: disk, path: kept}\n")
+    assert manifold("config", "check").returncode == 0
+    assert not (manifold.folder / "kept").exists(), "a look must leave nothing"
+    (manifold.folder / "llm.yaml").write_text(f"providers: {{mine: {wrong}}}\n", encoding="utf-8")
+    done = manifold("config", "check")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+
+
+def test_config_check_refuses_a_layer_that_cannot_be_found(manifold: Manifold) -> None:
+    manifold.configure(more='global: {middleware: [rate_limit, "no_such_module:Layer"]}\n')
+    done = manifold("config", "check")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "middleware 'no_such_module:Layer' cannot be used" in done.stderr
+
+
 @pytest.mark.usefixtures("up")
 async def test_status_of_a_healthy_provider_is_0_with_a_line_per_key(manifold: Manifold) -> None:
     done = await manifold.beside("status")

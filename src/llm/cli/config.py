@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import typer
 from .shell import ConfigOption, JsonOption, QuietOption, Shell
 
 if TYPE_CHECKING:
-    from llm.core.config import ProviderConfig
+    from llm.core.config import LLMConfig, ProviderConfig
 
 app: typer.Typer = typer.Typer(no_args_is_help=True, short_help="Check the configuration, show it, print its schema.")
 
@@ -30,6 +31,7 @@ def check(
     """Tell every mistake with its file, line and column, or that there is none (exit status 2 or 0)."""
     shell = Shell.of(context, config, as_json, quiet)
     loaded = shell.load_config()
+    asyncio.run(_opened(loaded))
     from llm.core.config import locate
 
     file = shell.config or locate()
@@ -65,6 +67,18 @@ def schema(
 
     shell = Shell.of(context, config, as_json, quiet)
     shell.put(json.dumps(config_schema(), indent=None if shell.json else 2, ensure_ascii=False))
+
+
+async def _opened(loaded: LLMConfig) -> None:
+    """Build all that calls go through, and send nothing: kinds of provider and layers may come from anywhere.
+
+    Raises:
+        LLMConfigurationError: A kind, a layer or an address cannot be used.
+    """
+    from llm.core.manager import LLMManager
+
+    async with LLMManager.open(loaded):
+        pass
 
 
 def _size(section: ProviderConfig) -> str:

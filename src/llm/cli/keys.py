@@ -84,8 +84,10 @@ def create(  # noqa: PLR0913 - the command's options
     """Print a new key on stdout, and on stderr the entry by which the configuration knows it. It is shown only now."""
     shell = Shell.of(context, config, as_json, quiet)
     _check_name(name)
-    allowed = [model for given in models or () for model in given.split(",") if model] or ["*"]
-    entry: dict[str, Any] = {"user": user or name, "models": allowed}
+    named = [model.strip() for given in models or () for model in given.split(",") if model.strip()]
+    if models and not named:  # a variable of the shell that is not set, for one, which must not allow all
+        raise typer.BadParameter("names no model; leave it out to allow all", param_hint="'--models'")
+    entry: dict[str, Any] = {"user": user or name, "models": named or ["*"]}
     if expires is not None:
         entry["expires"] = expires
     if operator:

@@ -362,7 +362,10 @@ class Call:
         self.decisions.append((now, event, detail))
 
     def _illegal(self, to: CallState) -> IllegalTransitionError:
-        return IllegalTransitionError(f"call {self.number}: {to} does not follow {self.state}")
+        return IllegalTransitionError(
+            f"call {self.number}: {to} does not follow {self.state}; a layer may send a call again when what call_next "
+            "gave before has ended: an answer that is there, or a stream that is read to its end or closed"
+        )
 
     def _forget(self) -> None:
         """Drop the oldest decisions of many; whatever repeats comes by here."""

@@ -13,7 +13,7 @@ from .explaining import explained
 from .fixed import check_unchanged
 from .inflight import InFlight, Outbox
 from .invalidation import invalidate
-from .options import check_client
+from .options import check_client, check_drain
 from .parts import Routes
 from .report import provider_status
 from .sealed import SealedSource
@@ -314,6 +314,7 @@ class LLMManager:
 
         A call that is ended so raises `LLMConnectionError`. Closing twice is free.
         """
+        check_drain(drain)
         calls = self._routes.calls
         calls.closing = True
         await self._watch.close()

@@ -94,6 +94,16 @@ def check_model(model: object) -> None:
         raise _refused("model", model, _A_MODEL)
 
 
+def check_drain(drain: object) -> None:
+    """Look at the seconds that closing waits; what is no number of them would put the loop's timers out of order.
+
+    Raises:
+        LLMConfigurationError: They are none.
+    """
+    if not _from_to(0, float("inf"))(drain):
+        raise LLMConfigurationError(_told("drain", drain, "seconds, 0 or more"))
+
+
 def check_client(model: object, user: object, priority: object, middleware: object) -> None:
     """Look at what a client is made with.
 

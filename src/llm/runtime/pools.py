@@ -69,7 +69,11 @@ class Pools:
             LLMConfigurationError: No provider is of the section's type, or its factory makes none.
         """
         config, clock = self._config, self._clock
-        make = partial(self._key, name, section, provider_factory(section.type))
+        try:
+            factory = provider_factory(section.type)
+        except LLMConfigurationError as error:
+            raise LLMConfigurationError(f"providers.{name}.type: {error}") from error.__cause__
+        make = partial(self._key, name, section, factory)
         keys: dict[Secret | None, Key] = {}
         slots = [
             (
@@ -126,6 +130,8 @@ class Pools:
                 max_lifetime=self._config.pool.max_lifetime,
                 secret=key,
             )
+        except LLMConfigurationError as error:
+            raise LLMConfigurationError(f"providers.{name}: {error}") from error.__cause__
         except LLMException:
             raise
         except Exception as error:  # told by its kind alone, since its words may hold a secret that only they know

@@ -52,7 +52,7 @@ def test_a_new_key_alone_is_on_stdout_and_its_entry_on_stderr(manifold: Manifold
 
 def test_the_entry_says_what_the_key_may(manifold: Manifold) -> None:
     done = manifold(
-        *("keys", "create", "ci", "--user", "acme", "--models", "gpt-4o,fast", "--models", "local/smollm2-135m"),
+        *("keys", "create", "ci", "--user", "acme", "--models", "gpt-4o, fast", "--models", "local/smollm2-135m"),
         *("--expires", "2999-12-31", "--operator", "--json"),
     )
     assert done.err == ""
@@ -125,6 +125,8 @@ def test_a_file_of_another_form_is_left_as_it_is(manifold: Manifold, file: Path)
         (["  "], "write a name that can be read"),
         (["a\nb"], "write a name that can be read"),
         (["alice", "--expires", "2020-01-01"], "2020-01-01 is over already"),
+        (["alice", "--models", ""], "'--models': names no model; leave it out to allow all"),
+        (["alice", "--models", " , "], "'--models': names no model; leave it out to allow all"),
         (["alice", "--expires", "tomorrow"], "'tomorrow' is no day"),
         (["alice", "--expires", "99999d", "--expires", "2026-02-30"], "'2026-02-30' is no day"),
     ],

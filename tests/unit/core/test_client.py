@@ -339,12 +339,12 @@ async def test_a_call_whose_layer_forgets_to_return_ends_as_failed_and_leaves_no
     bench = Bench()
     async with await bench.open() as manager:
         client = manager.get_client(middleware=[forgets, "rate_limit", "retry", "metrics"])
-        with pytest.raises(AttributeError, match="NoneType"):
+        with pytest.raises(LLMConfigurationError, match=r"middleware 1, .*forgets, returned a NoneType; return what"):
             await (client.stream_complete("hello").response() if streamed else client.chat("hello"))
         gc.collect()  # of the stream that nobody was given
         status = manager.get_status()
         assert status["pool"]["calls"] == 0
-        assert status["metrics"]["errors"] == {"AttributeError": 1}
+        assert status["metrics"]["errors"] == {"LLMConfigurationError": 1}
 
 
 async def test_a_call_whose_cost_cannot_be_told_ends_as_failed_and_leaves_nothing() -> None:

@@ -178,6 +178,16 @@ async def test_a_deadline_that_passes_in_the_drain_is_a_timeout_still() -> None:
     assert type(await outcome(task)).__name__ == "LLMTimeoutError"
 
 
+@pytest.mark.parametrize("drain", [float("nan"), -1, "30", None])
+async def test_a_drain_that_is_no_time_is_refused_and_nothing_is_closed(drain: Any) -> None:
+    async with MockUpstream("openai") as up:
+        openai = {"base_url": up.base_url, "api_keys": ["k"], "models": ["m"]}
+        async with LLMManager.open({"providers": {"openai": openai}}) as manager:
+            with pytest.raises(LLMConfigurationError, match=r"drain is .*; expected seconds, 0 or more"):
+                await manager.close(drain=drain)
+            assert str(await manager.get_client().chat("still here")) == "still here"
+
+
 async def test_closing_twice_is_free_and_the_second_waits_for_the_first() -> None:
     bench = Bench(service=5.0)
     manager = await bench.open()

@@ -6,15 +6,15 @@ import pytest
 
 from llm.core.exceptions import LLMConfigurationError
 from llm.core.stream import as_stream, at_end
-from llm.core.types import LLMRequest
+from llm.core.types import LLMRequest, LLMResponse
 from llm.middleware.base import compose
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from llm.core.protocols import CallNext, Middleware
     from llm.core.stream import LLMResult
-    from llm.core.types import LLMResponse
+    from llm.core.types import StreamChunk
 
     Dispatch = Callable[[LLMRequest], Awaitable[LLMResult]]
 
@@ -55,6 +55,37 @@ async def test_a_coroutine_function_is_a_layer_too(dispatch: Dispatch) -> None:
 
     result = await compose([louder], dispatch)(LLMRequest("Hello"))
     assert (await as_stream(result).response()).model == "loud"
+
+
+async def forgets(request: LLMRequest, call_next: CallNext) -> None:
+    await call_next(request)
+
+
+async def in_words(request: LLMRequest, call_next: CallNext) -> str:
+    return str(await call_next(request))
+
+
+async def in_pieces(request: LLMRequest, call_next: CallNext) -> AsyncIterator[StreamChunk]:
+    return (chunk async for chunk in as_stream(await call_next(request)))
+
+
+def at_once(_: LLMRequest, __: CallNext) -> LLMResponse:
+    return LLMResponse("at once")
+
+
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (forgets, "forgets, returned a NoneType; return what call_next gave"),
+        (in_words, "in_words, returned a str; return"),
+        (in_pieces, "in_pieces, returned a async_generator; return"),
+        (at_once, "at_once, gave a LLMResponse at once; write it as `async def`"),
+    ],
+)
+async def test_a_layer_that_gives_no_answer_is_named(layer: Middleware, why: str, dispatch: Dispatch) -> None:
+    events: list[str] = []
+    with pytest.raises(LLMConfigurationError, match=f"middleware 2, {why}"):
+        await compose([Noting("a", events), layer, Noting("b", events)], dispatch)(LLMRequest("Hello"))
 
 
 async def test_no_layers_are_the_dispatch_itself(dispatch: Dispatch) -> None:
