@@ -164,6 +164,7 @@ async def growing(stream: _Stream) -> AsyncIterator[dict[str, Any]]:
 
 
 def _made(model: type) -> Shape:
+    from pydantic import BaseModel
     from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
     try:
@@ -172,9 +173,9 @@ def _made(model: type) -> Shape:
         reason = str(error).partition("\n")[0]
     else:
         schema = inlined_root(schema)
-        if schema.get("type") == "object":
+        if schema.get("type") == "object" and model is not BaseModel:
             return _shape(model, schema)
-        reason = "its JSON is no object"
+        reason = "it has no fields" if model is BaseModel else "its JSON is no object"
     raise LLMInvalidRequestError(
         f"response_model is {model.__qualname__}, and {reason}; pass a pydantic model, a dataclass or a TypedDict, "
         "with what you want in a field of it"

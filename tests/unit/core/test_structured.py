@@ -251,7 +251,9 @@ class Unfinished(BaseModel):
     later: Nowhere  # type: ignore[name-defined]  # noqa: F821 - it is nowhere
 
 
-@pytest.mark.parametrize("model", [int, Kind, Opaque, Unfinished, RootModel[list[int]], RootModel[Cat | Dog]])
+@pytest.mark.parametrize(
+    "model", [int, Kind, Opaque, BaseModel, Unfinished, RootModel[list[int]], RootModel[Cat | Dog]]
+)
 def test_a_class_without_an_objects_schema_is_refused_with_the_remedy(model: type) -> None:
     with pytest.raises(LLMInvalidRequestError, match=r"response_model is .*; pass a pydantic model, a dataclass"):
         shape_of(model)
