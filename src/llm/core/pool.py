@@ -314,6 +314,7 @@ class Pool:
                 if (left := grant.slot.key.give_back(client)) is not None:
                     self._close(left)
 
+        stream.foreign = True
         stream.on_end(ended)
         return stream
 

@@ -42,8 +42,8 @@ class LLMStream(Gathered):
 
     __slots__ = (
         "__weakref__", "_clock", "_deadline", "_ended", "_error", "_finish", "_first", "_heir", "_hooks",
-        "_idle", "_opener", "_reading", "_response", "_source", "_stop", "_timer", "_touched", "_way_back", "key",
-        "provider",
+        "_idle", "_opener", "_reading", "_response", "_source", "_stop", "_timer", "_touched", "_way_back",
+        "foreign", "key", "provider",
     )  # fmt: skip
 
     def __init__(self, source: ChunkSource | None, *, provider: str = "", key: str | None = None) -> None:
@@ -51,6 +51,7 @@ class LLMStream(Gathered):
         super().__init__()
         self.provider: str = provider
         self.key: str | None = key
+        self.foreign: bool = False  # whether a provider's code reads it, which may be anybody's
         self._source = source
         self._opener: Callable[[], Awaitable[LLMResult]] | None = None
         self._stop: Callable[[BaseException], None] | None = None
@@ -254,7 +255,7 @@ class LLMStream(Gathered):
             return self._error
         if isinstance(error, LLMStreamInterruptedError) and not error.partial:
             error.partial = self.text
-        return ours(error)
+        return ours(error) if self.foreign else error
 
     def _told_again(self, *, left: str | None = None) -> BaseException:
         """Return what a read after the end raises; `left`: what to tell a reader whom somebody else leaves behind."""
@@ -290,8 +291,9 @@ class LLMStream(Gathered):
         self._take_over(opened)
 
     def _take_over(self, opened: LLMStream) -> None:
-        for part in ("provider", "key", "_chunks", "_first", "_hooks", "_finish", "_response", "_error", "_source"):
+        for part in ("provider", "key", "foreign", "_chunks", "_first", "_hooks", "_finish", "_response"):
             setattr(self, part, getattr(opened, part))
+        self._error, self._source = opened._error, opened._source
         if opened._timer is not None:
             opened._timer.cancel()
         self._ended, opened._ended = opened._ended, True
@@ -313,7 +315,7 @@ class LLMStream(Gathered):
                 try:
                     self._response = self._whole(self._source)
                 except Exception as failure:  # noqa: BLE001 - it is the outcome, and all who observe must hear of it
-                    error = ours(failure)
+                    error = ours(failure) if self.foreign else failure
         self._error = error
         if stop is not None and error is not None:
             stop(error)
@@ -367,13 +369,8 @@ class LLMStream(Gathered):
             message = f"nothing came for {self._idle:g} seconds in the middle of a stream"
             self.interrupt(LLMTimeoutError(message, phase="idle"))
         elif self._source is not None and self._source.waiting():
-            self.interrupt(
-                LLMTimeoutError(
-                    f"the stream was not read for {self._idle:g} seconds and is closed; read on",
-                    phase="idle",
-                    unread=True,
-                )
-            )
+            message = f"the stream was not read for {self._idle:g} seconds and is closed; read on"
+            self.interrupt(LLMTimeoutError(message, phase="idle", unread=True))
         else:
             self._touched = now
             self._arm(now)
