@@ -148,6 +148,12 @@ class Key:
         opened = [trial.look(now) for trial in self.trials.values()]  # all of them
         return any(opened)
 
+    def hide_in(self, error: LLMException) -> None:
+        """Take the key out of an error's words, and a cause with it that may repeat them."""
+        told = redact(error.message, self._secrets)
+        if told != error.message:
+            error.message, error.args, error.__cause__ = told, (told,), None
+
     def reason(self, *, cooling: bool) -> str | None:
         """Return in a short line, without secrets, why it may not be used; None where it may."""
         told = self.refusal if cooling else self.error.message if self.error is not None else None

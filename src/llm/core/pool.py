@@ -334,6 +334,7 @@ class Pool:
         error.provider = error.provider or self.provider
         error.model = error.model or model
         error.key = error.key or key.fingerprint
+        key.hide_in(error)  # which a provider's own code may tell
 
     def _take_out(self, error: LLMException, key: Key, model: str, call: Call | None = None) -> None:
         match error:
@@ -380,6 +381,7 @@ async def _ask(key: Key, clock: Clock) -> HealthStatus:
         with FOREIGN_AS_OURS:
             status: object = await key.client.provider.health_check()
     except LLMException as error:
+        key.hide_in(error)
         return HealthStatus(healthy=False, error=str(error))
     if not isinstance(status, HealthStatus):  # pyright: ignore[reportUnnecessaryIsInstance]  # it is anybody's code
         return HealthStatus(healthy=False, error=f"health_check returned {_kind(status)}; return a HealthStatus")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from decimal import Decimal
+from traceback import format_exception
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -538,6 +539,57 @@ async def test_a_foreign_failure_in_the_middle_of_a_stream_is_ours_too(bench: Be
     assert type(error) is LLMServerError
     assert "ZeroDivisionError: ours to tell" in error.message
     assert (error.provider, error.retryable) == ("fake", False)
+
+
+class Telling(FakeProvider):
+    """Tells its key wherever it fails."""
+
+    def __init__(self, settings: ProviderSettings) -> None:
+        super().__init__()
+        self.key = "" if settings.key is None else settings.key.reveal()
+
+    async def complete(self, request: LLMRequest) -> Any:
+        del request
+        raise RuntimeError(self.key)
+
+    async def stream(self, request: LLMRequest) -> LLMStream:
+        del request
+        provider = self
+
+        class Source:
+            id = model = ""
+
+            def __init__(self) -> None:
+                self.begun = False
+
+            async def __anext__(self) -> StreamChunk:
+                if self.begun:
+                    raise RuntimeError(provider.key)
+                self.begun = True
+                return StreamChunk("a")
+
+            def waiting(self) -> bool:
+                return False
+
+            def close(self) -> None:
+                pass
+
+        return await LLMStream(Source()).begin()
+
+    async def health_check(self) -> HealthStatus:
+        raise RuntimeError(self.key)
+
+
+async def test_a_provider_of_ones_own_that_tells_its_key_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
+    register_provider("telling", Telling)
+    config = {"providers": {"telling": {"api_keys": ["planted.key.of.a.provider"], "models": ["m"]}}}
+    async with LLMManager.open(config) as manager:
+        client = manager.get_client()
+        for call in (ask, read):
+            with pytest.raises(LLMServerError, match="the provider's code failed with RuntimeError") as failed:
+                await call(client)
+            assert "planted" not in "".join(format_exception(failed.value))
+        assert "planted" not in repr(await manager.health_check()) + repr(manager.get_status()) + caplog.text
 
 
 async def test_a_health_that_is_none_is_told(bench: Bench) -> None:
