@@ -75,7 +75,7 @@ def test_every_public_method_is_there_with_the_same_parameters_and_says_what_it_
 
 
 def test_a_stream_has_every_public_member_but_those_for_layers() -> None:
-    for_layers = {"lazy", "on_end", "finish_with", "watch", "limit", "interrupt", "leave", "aclose"}
+    for_layers = {"lazy", "on_end", "finish_with", "watch", "limit", "interrupt", "leave", "aclose", "foreign"}
     names = {name for name in dir(LLMStream) if not name.startswith("_")} - for_layers
     assert names | {"close"} <= set(dir(BlockingStream))
 
